@@ -1,0 +1,279 @@
+"""The contract that every layer keeps, and the checks with which each forward states it.
+
+A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, one file::
+
+    params = init(key, *, sizes..., dtype=np.float32)
+    y, residuals = forward(params, x, *, static_and_side_inputs)
+    d_params, d_x = vjp(residuals, g)
+
+Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
+everything that ``vjp`` needs. Nobody writes to an argument, to residuals or to ``g``.
+
+The shape letters, everywhere in this package:
+
+    B  batch          H  query heads           F  hidden size of the feed-forward layer
+    T  query time     G  key/value heads       V  vocabulary
+    S  key time       K  size of one head      D  model size (D_in, D_out where two meet)
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray
+"""A NumPy array of float32 or float64, or of integers where the docstring says tokens."""
+
+Scalar: TypeAlias = np.floating
+"""What a loss returns: a NumPy scalar of the dtype of its input."""
+
+Tree: TypeAlias = Any
+"""Nested dicts, tuples, lists and NamedTuples with arrays as leaves; see `pytree`."""
+
+Key: TypeAlias = tuple[int, ...]
+"""Randomness as a value: a tuple of small ints; see `prng`."""
+
+
+class Layer(Protocol):
+    """Anything with ``init``, ``forward`` and ``vjp``: a module, or a value from `compose`."""
+
+    @property
+    def init(self) -> Callable[..., Tree]:
+        """Make the parameters from a key and the sizes."""
+
+    @property
+    def forward(self) -> Callable[..., tuple[Any, Any]]:
+        """Map ``(params, x, **side)`` to ``(y, residuals)``."""
+
+    @property
+    def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
+        """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
+
+
+class Differentiable(Protocol):
+    """What is needed of a layer once it has parameters: ``forward`` and ``vjp``."""
+
+    @property
+    def forward(self) -> Callable[..., tuple[Any, Any]]:
+        """Map ``(params, x, **side)`` to ``(y, residuals)``."""
+
+    @property
+    def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
+        """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
+
+
+_FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def expect_dtype(dtype: Any) -> np.dtype:
+    """Return ``np.dtype(dtype)`` if it is float32 or float64.
+
+    Raises:
+        TypeError: for any other dtype.
+    """
+    resolved = np.dtype(dtype)
+    if resolved not in _FLOATING:
+        raise TypeError(f"dtype must be float32 or float64: got {resolved}; pass dtype=np.float32")
+    return resolved
+
+
+def expect_floating(**arrays: Any) -> None:
+    """Require NumPy arrays of one floating dtype, float32 or float64.
+
+    Raises:
+        TypeError: naming the argument that is no array, of another dtype, or of a dtype that
+            differs from the first argument's (mixing would silently promote to float64).
+    """
+    first_name, first_dtype = "", None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"{name} must be a NumPy array of float32 or float64: got "
+                f"{type(array).__name__}; pass np.asarray({name}, dtype=np.float32)"
+            )
+        if array.dtype not in _FLOATING:
+            raise TypeError(
+                f"{name} must be float32 or float64: got {array.dtype}; "
+                f"pass {name}.astype(np.float32)"
+            )
+        if first_dtype is None:
+            first_name, first_dtype = name, array.dtype
+        elif array.dtype != first_dtype:
+            raise TypeError(
+                f"{first_name} and {name} must share one dtype: got {first_name} {first_dtype}, "
+                f"{name} {array.dtype}; cast one of them with astype"
+            )
+
+
+@functools.cache
+def _parse(spec: str) -> tuple[str, ...]:
+    return tuple(spec.split())
+
+
+def expect_shape(name: str, array: Array, spec: str, **sizes: int) -> tuple[int, ...]:
+    """Require a shape written in letters and return the sizes that the letters met.
+
+    Args:
+        name: what the error calls the array.
+        array: the array.
+        spec: letters with spaces, such as ``"B T H K"``; a leading ``...`` stands for any number
+            of leading axes, a number for itself.
+        **sizes: the letters whose size is known already.
+
+    Raises:
+        ValueError: with the shape required, the shape received and the axis at fault.
+
+    >>> expect_shape("x", np.zeros((2, 3, 8)), "... D", D=8)
+    (8,)
+    """
+    letters = _parse(spec)
+    shape = array.shape
+    if letters[0] == "...":
+        letters = letters[1:]
+        if len(shape) < len(letters):
+            raise ValueError(_shape_message(name, shape, spec, sizes, "too few axes"))
+        shape = shape[len(shape) - len(letters) :]
+    elif len(shape) != len(letters):
+        fault = f"it has {len(shape)} axes where {len(letters)} are required"
+        raise ValueError(_shape_message(name, shape, spec, sizes, fault))
+    for axis, (letter, size) in enumerate(zip(letters, shape, strict=True)):
+        required = sizes.get(letter, int(letter) if letter.isdigit() else size)
+        if size != required:
+            fault = f"axis {axis - len(letters)} is {size}, make it {required}"
+            raise ValueError(_shape_message(name, array.shape, spec, sizes, fault))
+    return shape
+
+
+def _shape_message(
+    name: str, shape: tuple[int, ...], spec: str, sizes: dict[str, int], fault: str
+) -> str:
+    letters = ", ".join(_parse(spec))
+    used = [f"{letter}={size}" for letter, size in sizes.items() if letter in _parse(spec)]
+    known = f" with {', '.join(used)}" if used else ""
+    return f"{name} must have shape ({letters}){known}: got {shape}; {fault}"
+
+
+def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[str] = ()) -> None:
+    """Require a dict with exactly the named parameters.
+
+    Raises:
+        TypeError: if ``params`` is not a dict.
+        ValueError: naming the parameters that are missing or unknown.
+    """
+    if not isinstance(params, dict):
+        raise TypeError(
+            f"params must be a dict: got {type(params).__name__}; pass what init returns"
+        )
+    missing = [name for name in required if name not in params]
+    unknown = [name for name in params if name not in required and name not in optional]
+    if missing or unknown:
+        also = f" (optional: {', '.join(optional)})" if optional else ""
+        raise ValueError(
+            f"params must have the keys {{{', '.join(required)}}}{also}: "
+            f"got {{{', '.join(map(str, params))}}}; pass what init returns"
+        )
+
+
+def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Require a cotangent with the shape and dtype of the output that it belongs to.
+
+    A Python float is taken for a scalar output, since it has no dtype that could promote.
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for another shape, also one that would broadcast.
+    """
+    if shape == () and type(g) is float:
+        return
+    if getattr(g, "dtype", None) != dtype:
+        received = getattr(g, "dtype", type(g).__name__)
+        raise TypeError(f"g must have the dtype of y, {dtype}: got {received}; cast with astype")
+    if g.shape != shape:
+        raise ValueError(f"g must have the shape of y, {shape}: got {g.shape}; broadcast it first")
+
+
+def expect_tokens(
+    name: str, tokens: Any, vocab_size: int, *, ignore_index: int | None = None
+) -> None:
+    """Require integer ids in ``[0, vocab_size)``, or equal to ``ignore_index`` where that is given.
+
+    Raises:
+        TypeError: for anything but an array of integers; booleans are not integers here.
+        ValueError: naming the position and the value of the first id outside the range (NumPy
+            would read a negative one from the end).
+    """
+    if not isinstance(tokens, np.ndarray):
+        raise TypeError(
+            f"{name} must be a NumPy array of integers: got {type(tokens).__name__}; "
+            f"pass np.asarray({name})"
+        )
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must be integers: got {tokens.dtype}; pass {name}.astype(np.int32)"
+        )
+    if tokens.size == 0:
+        return
+    if tokens.min() >= 0 and tokens.max() < vocab_size:
+        return
+    bad = (tokens < 0) | (tokens >= vocab_size)
+    kept = ""
+    if ignore_index is not None:
+        bad &= tokens != ignore_index
+        kept = f", or ignore_index={ignore_index}"
+    if bad.any():
+        position = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} must lie in [0, {vocab_size}){kept}: got {int(tokens[position])} at "
+            f"position {position}; check the tokenizer against vocab_size"
+        )
+
+
+def expect_int(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return ``value`` as a Python int if it is one and at least ``minimum``.
+
+    Raises:
+        TypeError: for anything but an integer; booleans are not integers here.
+        ValueError: for a smaller one.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer: got {value}; pass a number")
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an integer: got {value!r}; pass an int of at least {minimum}"
+        ) from None
+    if integer < minimum:
+        raise ValueError(f"{name} must be at least {minimum}: got {integer}; pass a larger one")
+    return integer
+
+
+def expect_number(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """Return ``value`` as a Python float if it is a finite real number in ``[low, high]``.
+
+    Raises:
+        TypeError: for anything but a real number.
+        ValueError: for one outside the range, or NaN.
+    """
+    if isinstance(value, (bool, np.bool_, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number: got {value!r}; pass a float")
+    number = float(value)
+    if not (math.isfinite(number) and low <= number <= high):
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}]: got {number:g}; pass one inside")
+    return number
+
+
+def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Require one of the named choices.
+
+    Raises:
+        ValueError: listing them.
+    """
+    if value not in choices:
+        named = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be {named}: got {value!r}; pass one of them")

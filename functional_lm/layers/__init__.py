@@ -1,0 +1,27 @@
+"""Single layers, one file each: ``init``, ``forward`` and the ``vjp`` derived by hand."""
+
+from . import (
+    attention,
+    dropout,
+    embedding,
+    linear,
+    rms_norm,
+    rotary,
+    silu,
+    softmax,
+    swiglu,
+    unembedding,
+)
+
+__all__ = [
+    "attention",
+    "dropout",
+    "embedding",
+    "linear",
+    "rms_norm",
+    "rotary",
+    "silu",
+    "softmax",
+    "swiglu",
+    "unembedding",
+]

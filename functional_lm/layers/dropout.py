@@ -1,0 +1,71 @@
+"""Dropout (Srivastava et al. 2014), scaled at training time.
+
+Forward. A mask m of zeros and ones, each one with probability 1 − rate, drawn from the key:
+
+    y = x·m/(1 − rate)
+
+VJP. The map is linear with a diagonal Jacobian, so it is its own transpose:
+
+    d_x = g·m/(1 − rate)
+
+Without a key, or at rate 0, nothing is drawn and the layer is the identity: ``y`` is ``x`` itself
+and ``d_x`` is ``g`` itself, not copies. At rate 1 both are zero.
+
+Shapes: x and y (...).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_number,
+    expect_params,
+)
+from ..prng import bernoulli
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    multiplier: Array | None  # (...) m/(1 − rate), or None for the identity
+    x: Array  # (...), for its shape and dtype
+
+
+def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: this layer has no parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
+def forward(
+    params: Tree, x: Array, *, rate: float, key: Key | None = None
+) -> tuple[Array, Residuals]:
+    """Return x with about ``rate`` of its entries dropped and the others scaled up; shape (...).
+
+    Raises:
+        TypeError: for a dtype that is not float32 or float64, or a key that is none.
+        ValueError: for a rate outside [0, 1].
+    """
+    expect_params(params)
+    expect_floating(x=x)
+    rate = expect_number("rate", rate, low=0.0, high=1.0)
+    if key is None or rate == 0.0:
+        return x, Residuals(None, x)
+    multiplier = bernoulli(key, x.shape, p=1.0 - rate).astype(x.dtype)
+    if rate < 1.0:
+        multiplier *= 1.0 / (1.0 - rate)
+    return x * multiplier, Residuals(multiplier, x)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({}, d_x)`` for the cotangent g (...)."""
+    multiplier, x = residuals
+    expect_cotangent(g, x.shape, x.dtype)
+    return {}, g if multiplier is None else g * multiplier

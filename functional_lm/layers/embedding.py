@@ -1,0 +1,69 @@
+"""Embedding, ``y = W[tokens]``: the row of each token.
+
+Forward: yₙ = W[tₙ] with weight W (V, D) and integer tokens t.
+
+VJP. A token that occurs several times uses its row several times, so the cotangents add:
+
+    ∂L/∂W[v] = Σₙ gₙ·[tₙ = v]
+
+Tokens are labels, not numbers: their cotangent is None.
+
+Shapes: tokens (...), y (..., D).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+    expect_tokens,
+)
+from ..numerics import rows, segment_sum
+from ..prng import normal
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    tokens: Array  # (...) integers
+    weight: Array  # (V, D), for its shape and dtype
+
+
+def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+    """Draw the rows from N(0, 0.02²), as GPT-2 does."""
+    dtype = expect_dtype(dtype)
+    expect_int("vocab_size", vocab_size)
+    expect_int("d_model", d_model)
+    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+
+
+def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
+    """Return the rows ``weight[tokens]``, shape (..., D).
+
+    Raises:
+        TypeError: for tokens that are not integers.
+        ValueError: for an id outside ``[0, V)``, with its position and value.
+    """
+    expect_params(params, ["weight"])
+    weight = params["weight"]
+    expect_floating(weight=weight)
+    vocab_size, _ = expect_shape("weight", weight, "V D")
+    expect_tokens("tokens", tokens, vocab_size)
+    return weight[tokens], Residuals(tokens, weight)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
+    """Return ``({"weight"}, None)`` for the cotangent g (..., D)."""
+    tokens, weight = residuals
+    expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
+    d_weight = segment_sum(rows(g), tokens.reshape(-1), len(weight))  # (V, D)
+    return {"weight": d_weight}, None  # tokens are labels

@@ -1,0 +1,94 @@
+"""Linear map, ``y = x·W + b``.
+
+Forward, for each row x (D_in) with weight W (D_in, D_out) and optional bias b (D_out):
+
+    yⱼ = Σᵢ xᵢ·Wᵢⱼ + bⱼ
+
+VJP. With N rows and cotangent g (N, D_out):
+
+    ∂L/∂Wᵢⱼ = Σₙ xₙᵢ·gₙⱼ  ⇒  d_W = xᵀ·g
+    ∂L/∂bⱼ  = Σₙ gₙⱼ      ⇒  d_b = sum of the rows of g
+    ∂L/∂xₙᵢ = Σⱼ gₙⱼ·Wᵢⱼ  ⇒  d_x = g·Wᵀ
+
+Shapes: x (..., D_in), y (..., D_out).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+)
+from ..numerics import rows
+from ..prng import normal
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    x: Array  # (..., D_in)
+    weight: Array  # (D_in, D_out)
+    has_bias: bool
+
+
+def init(
+    key: Key,
+    *,
+    d_in: int,
+    d_out: int,
+    bias: bool = False,
+    scale: float = 1.0,
+    dtype: Any = np.float32,
+) -> Tree:
+    """Draw the weight from N(0, 2/(d_in + d_out)), times ``scale``; a bias starts at zero.
+
+    Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
+    """
+    dtype = expect_dtype(dtype)
+    expect_int("d_in", d_in)
+    expect_int("d_out", d_out)
+    std = scale * (2 / (d_in + d_out)) ** 0.5
+    params = {"weight": normal(key, (d_in, d_out), scale=std, dtype=dtype)}
+    if bias:
+        params["bias"] = np.zeros(d_out, dtype)
+    return params
+
+
+def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
+    """Return ``x @ weight + bias``, shape (..., D_out).
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ.
+        ValueError: for shapes that do not fit.
+    """
+    expect_params(params, ["weight"], optional=["bias"])
+    weight, bias = params["weight"], params.get("bias")
+    expect_floating(x=x, weight=weight)
+    d_in, d_out = expect_shape("weight", weight, "D_in D_out")
+    expect_shape("x", x, "... D_in", D_in=d_in)
+    y = rows(x) @ weight  # (N, D_out)
+    if bias is not None:
+        expect_floating(x=x, bias=bias)
+        expect_shape("bias", bias, "D_out", D_out=d_out)
+        y += bias
+    return y.reshape(*x.shape[:-1], d_out), Residuals(x, weight, bias is not None)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({"weight", "bias"}, d_x)`` for the cotangent g (..., D_out)."""
+    x, weight, has_bias = residuals
+    expect_cotangent(g, (*x.shape[:-1], weight.shape[1]), x.dtype)
+    g = rows(g)  # (N, D_out)
+    d_params = {"weight": rows(x).T @ g}
+    if has_bias:
+        d_params["bias"] = g.sum(axis=0)
+    return d_params, (g @ weight.T).reshape(x.shape)

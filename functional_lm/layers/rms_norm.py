@@ -1,0 +1,74 @@
+"""Root mean square normalisation (Zhang and Sennrich 2019, eq. 4).
+
+Forward, for each row x (D) with scale s (D):
+
+    rstd = 1/√(mean(x²) + eps)      x̂ = x·rstd      y = x̂·s
+
+VJP. With cotangent g of one row, and h = g·s the cotangent of x̂:
+
+    d_s = Σ over rows of g·x̂
+    ∂x̂ᵢ/∂xⱼ = rstd·δᵢⱼ + xᵢ·∂rstd/∂xⱼ,   ∂rstd/∂xⱼ = −rstd³·xⱼ/D
+            = rstd·(δᵢⱼ − x̂ᵢ·x̂ⱼ/D)
+    ⇒  d_x = rstd·(h − x̂·mean(h·x̂))
+
+Shapes: x and y (..., D).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_number,
+    expect_params,
+    expect_shape,
+)
+from ..numerics import row_dot, rows
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    x_hat: Array  # (..., D) the normalised rows
+    rstd: Array  # (..., 1) one over their root mean square
+    scale: Array  # (D,)
+
+
+def init(key: Key = (), *, d_model: int, dtype: Any = np.float32) -> Tree:
+    """Return a scale of ones; the key is not used."""
+    return {"scale": np.ones(expect_int("d_model", d_model), expect_dtype(dtype))}
+
+
+def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residuals]:
+    """Return each row over its root mean square, times the scale; shape (..., D).
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ.
+        ValueError: for shapes that do not fit, or a negative eps.
+    """
+    expect_params(params, ["scale"])
+    scale = params["scale"]
+    expect_floating(x=x, scale=scale)
+    (d_model,) = expect_shape("scale", scale, "D")
+    expect_shape("x", x, "... D", D=d_model)
+    eps = expect_number("eps", eps, low=0.0)
+    rstd = 1.0 / np.sqrt(row_dot(x, x) / d_model + eps)  # (..., 1)
+    x_hat = x * rstd
+    return x_hat * scale, Residuals(x_hat, rstd, scale)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
+    x_hat, rstd, scale = residuals
+    expect_cotangent(g, x_hat.shape, x_hat.dtype)
+    d_scale = rows(g * x_hat).sum(axis=0)  # (D,)
+    h = g * scale
+    d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(scale)))
+    return {"scale": d_scale}, d_x

@@ -1,0 +1,58 @@
+"""SiLU, the sigmoid-weighted linear unit (Elfwing, Uchibe and Doya 2018).
+
+Forward, entry by entry: y = x·σ(x)
+
+VJP. With σ' = σ·(1 − σ):
+
+    y' = σ + x·σ·(1 − σ)  ⇒  d_x = g·σ·(1 + x·(1 − σ))
+
+Shapes: x and y (...).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_params,
+)
+from ..numerics import sigmoid
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    x: Array  # (...)
+    sigma: Array  # (...) σ(x)
+
+
+def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: this layer has no parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
+def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
+    """Return x·σ(x), shape (...).
+
+    Raises:
+        TypeError: for a dtype that is not float32 or float64.
+        ValueError: for parameters.
+    """
+    expect_params(params)
+    expect_floating(x=x)
+    sigma = sigmoid(x)
+    return x * sigma, Residuals(x, sigma)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({}, d_x)`` for the cotangent g (...)."""
+    x, sigma = residuals
+    expect_cotangent(g, x.shape, x.dtype)
+    return {}, g * sigma * (1.0 + x * (1.0 - sigma))

@@ -1,0 +1,60 @@
+"""Softmax over the last axis.
+
+Forward, for each row x: pᵢ = exp(xᵢ − max x) / Σⱼ exp(xⱼ − max x)
+
+VJP. The maximum cancels, so it needs no derivative. ∂pᵢ/∂xⱼ = pᵢ·(δᵢⱼ − pⱼ), hence
+
+    d_xⱼ = Σᵢ gᵢ·pᵢ·(δᵢⱼ − pⱼ)  ⇒  d_x = p·(g − Σᵢ gᵢ·pᵢ)
+
+Shapes: x and y (..., D). Entries of −inf get probability zero; a row of nothing else is an error
+of the caller and gives NaN.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_params,
+    expect_shape,
+)
+from ..numerics import softmax, softmax_vjp
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    probs: Array  # (..., D)
+
+
+def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: this layer has no parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
+def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
+    """Return positive rows that sum to one; shape (..., D).
+
+    Raises:
+        TypeError: for a dtype that is not float32 or float64.
+        ValueError: for parameters, or an x without a last axis.
+    """
+    expect_params(params)
+    expect_floating(x=x)
+    expect_shape("x", x, "... D")
+    probs = softmax(x)
+    return probs, Residuals(probs)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({}, d_x)`` for the cotangent g (..., D)."""
+    (probs,) = residuals
+    expect_cotangent(g, probs.shape, probs.dtype)
+    return {}, softmax_vjp(probs, g)

@@ -1,0 +1,71 @@
+"""Unembedding, ``logits = x·Wᵀ``: the inner product with the row of every token.
+
+Forward, for each row x (D) with weight W (V, D): yᵥ = Σᵢ xᵢ·Wᵥᵢ
+
+VJP. With N rows and cotangent g (N, V):
+
+    ∂L/∂Wᵥᵢ = Σₙ gₙᵥ·xₙᵢ  ⇒  d_W = gᵀ·x
+    ∂L/∂xₙᵢ = Σᵥ gₙᵥ·Wᵥᵢ  ⇒  d_x = g·W
+
+W has the shape of an embedding, so tying the two is one addition of two cotangents
+(Press and Wolf 2017).
+
+Shapes: x (..., D), y (..., V).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+)
+from ..numerics import rows
+from ..prng import normal
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    x: Array  # (..., D)
+    weight: Array  # (V, D)
+
+
+def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+    """Draw from N(0, 0.02²), so that the first logits are near zero and the loss near ln V."""
+    dtype = expect_dtype(dtype)
+    expect_int("vocab_size", vocab_size)
+    expect_int("d_model", d_model)
+    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+
+
+def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
+    """Return the logits ``x @ weight.T``, shape (..., V).
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ.
+        ValueError: for shapes that do not fit.
+    """
+    expect_params(params, ["weight"])
+    weight = params["weight"]
+    expect_floating(x=x, weight=weight)
+    vocab_size, d_model = expect_shape("weight", weight, "V D")
+    expect_shape("x", x, "... D", D=d_model)
+    y = rows(x) @ weight.T  # (N, V)
+    return y.reshape(*x.shape[:-1], vocab_size), Residuals(x, weight)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({"weight"}, d_x)`` for the cotangent g (..., V)."""
+    x, weight = residuals
+    expect_cotangent(g, (*x.shape[:-1], len(weight)), x.dtype)
+    g = rows(g)  # (N, V)
+    return {"weight": g.T @ rows(x)}, (g @ weight).reshape(x.shape)

@@ -1,0 +1,5 @@
+"""Losses: layers whose output is a scalar."""
+
+from . import cross_entropy
+
+__all__ = ["cross_entropy"]

@@ -1,0 +1,170 @@
+"""Self-attention with rotary positions: project to queries, keys and values, attend, project back.
+
+Forward: ``qkv`` → rotate queries and keys → attention → ``out``. The columns of ``qkv`` are H
+query heads, G key heads and G value heads of size K each; the queries and keys are neighbours, so
+one rotation turns both. ``vjp`` is the forward read upwards.
+
+Shapes: x and y (B, T, D); ``qkv`` (D, (H + 2G)·K), ``out`` (H·K, D).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+)
+from ..layers import attention, linear, rotary
+from ..layers.attention import QKV
+from ..prng import normal
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs: the residuals of each layer."""
+
+    qkv: linear.Residuals
+    rotary: rotary.Residuals
+    attention: attention.Residuals
+    out: linear.Residuals
+
+
+def init(
+    key: Key,
+    *,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    output_scale: float = 1.0,
+    dtype: Any = np.float32,
+) -> Tree:
+    """Draw query, key, value and output matrices, each from N(0, 2/(d_in + d_out)).
+
+    Args:
+        key: randomness.
+        d_model: D.
+        n_heads: H, a divisor of D; the head size is K = D/H.
+        n_kv_heads: G, a divisor of H; H if not given.
+        output_scale: multiplies the output matrix.
+        dtype: float32 or float64.
+    """
+    dtype = expect_dtype(dtype)
+    D, H = expect_int("d_model", d_model), expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
+    expect_heads(D, H, G)
+    kv_size = G * (D // H)
+    kv_std = (2 / (D + kv_size)) ** 0.5
+    projections = [
+        normal((*key, 0), (D, D), scale=(2 / (D + D)) ** 0.5, dtype=dtype),
+        normal((*key, 1), (D, kv_size), scale=kv_std, dtype=dtype),
+        normal((*key, 2), (D, kv_size), scale=kv_std, dtype=dtype),
+    ]
+    out = normal((*key, 3), (D, D), scale=output_scale * (2 / (D + D)) ** 0.5, dtype=dtype)
+    return {"qkv": np.concatenate(projections, axis=1), "out": out}
+
+
+def forward(
+    params: Tree,
+    x: Array,
+    *,
+    n_heads: int,
+    positions: Array,
+    causal: bool = True,
+    mask: Array | None = None,
+    rope_theta: float = 10000.0,
+    rope_pairing: str = "interleaved",
+) -> tuple[Array, Residuals]:
+    """Return the attended values, projected to (B, T, D).
+
+    The number of key/value heads is read from the shape of ``qkv``.
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ.
+        ValueError: for shapes or settings that do not fit.
+    """
+    expect_params(params, ["qkv", "out"])
+    expect_floating(x=x, qkv=params["qkv"], out=params["out"])
+    B, T, _ = expect_shape("x", x, "B T D")
+    H, G, K = _head_sizes(params, n_heads)
+
+    packed, r_qkv = linear.forward({"weight": params["qkv"]}, x)  # (B, T, (H+2G)·K)
+    heads = packed.reshape(B, T, H + 2 * G, K)
+    qk, r_rotary = rotary.forward(
+        {}, heads[:, :, : H + G], positions=positions, theta=rope_theta, pairing=rope_pairing
+    )
+    qkv = QKV(qk[:, :, :H], qk[:, :, H:], heads[:, :, H + G :])
+    attended, r_attention = attention.forward({}, qkv, causal=causal, mask=mask)
+    y, r_out = linear.forward({"weight": params["out"]}, attended.reshape(B, T, H * K))
+    return y, Residuals(r_qkv, r_rotary, r_attention, r_out)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
+    r_qkv, r_rotary, r_attention, r_out = residuals
+    B, T = g.shape[:2]
+    H, K = r_attention.n_heads, r_attention.q.shape[-1]
+
+    d_out, d_attended = linear.vjp(r_out, g)
+    _, (d_q, d_k, d_v) = attention.vjp(r_attention, d_attended.reshape(B, T, H, K))
+    _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
+    d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, -1)
+    d_qkv, d_x = linear.vjp(r_qkv, d_packed)
+    return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
+
+
+def named_slices(params: Tree, *, n_heads: int) -> dict[str, Array]:
+    """Return views: ``query`` (D, H·K), ``key`` and ``value`` (D, G·K), ``out`` (H·K, D)."""
+    H, G, K = _head_sizes(params, n_heads)
+    query, key, value = np.split(params["qkv"], [H * K, (H + G) * K], axis=1)
+    return {"query": query, "key": key, "value": value, "out": params["out"]}
+
+
+def expect_heads(d_model: int, n_heads: int, n_kv_heads: int) -> None:
+    """Require that H divides D and G divides H.
+
+    Raises:
+        ValueError: with the numbers that would do.
+    """
+    if d_model % n_heads:
+        raise ValueError(
+            f"n_heads must divide d_model: got n_heads={n_heads}, d_model={d_model}; "
+            f"try {_near_divisors(d_model, n_heads)}"
+        )
+    if n_heads % n_kv_heads:
+        raise ValueError(
+            f"n_kv_heads must divide n_heads: got n_kv_heads={n_kv_heads}, n_heads={n_heads}; "
+            f"try {_near_divisors(n_heads, n_kv_heads)}"
+        )
+
+
+def _near_divisors(number: int, wanted: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d < wanted][-1:]
+    above = [d for d in divisors if d > wanted][:1]
+    return " or ".join(map(str, below + above))
+
+
+def _head_sizes(params: Tree, n_heads: int) -> tuple[int, int, int]:
+    """Return (H, G, K), read from the shapes of the two matrices."""
+    H = expect_int("n_heads", n_heads)
+    width, D = expect_shape("out", params["out"], "HK D")
+    _, columns = expect_shape("qkv", params["qkv"], "D HK+2GK", D=D)
+    K, left = divmod(width, H)
+    if left:
+        raise ValueError(
+            f"n_heads must divide the rows of out: got n_heads={H}, out {params['out'].shape}; "
+            f"try {_near_divisors(width, H)}"
+        )
+    G, left = divmod(columns - width, 2 * K)
+    if left or G < 1 or H % G:
+        raise ValueError(
+            f"qkv must have (H + 2G)·K columns with H={H}, K={K} and a G that divides H: "
+            f"got {columns}; check n_heads against the params"
+        )
+    return H, G, K

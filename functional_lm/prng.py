@@ -1,0 +1,75 @@
+"""Randomness as a value: a key is a tuple of small ints, its children are ``key + (i,)``.
+
+The same key always gives the same numbers, and different keys independent streams. Behind a key
+stands ``np.random.SeedSequence(key[0], spawn_key=key[1:])``: a plain list of ints would collide,
+as ``[5]`` and ``[5, 0]`` seed one stream. There is no hidden generator and no global seed.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from .contract import Array, Key
+
+_SEED_LIMIT = 2**64
+_CHILD_LIMIT = 2**32  # one SeedSequence word each, so that no two keys share a stream
+
+
+def expect_key(key: Any) -> Key:
+    """Return the key if it is a tuple of small ints.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for an empty tuple or an int out of range.
+    """
+    if not isinstance(key, tuple):
+        fix = f"pass ({key},)" if isinstance(key, int) else "pass (seed,)"
+        raise TypeError(f"key must be a tuple of ints: got {key!r}; {fix}")
+    if not key:
+        raise ValueError("key must hold at least a seed: got (); pass (seed,)")
+    for position, part in enumerate(key):
+        if isinstance(part, bool) or not isinstance(part, (int, np.integer)):
+            raise TypeError(f"key must be a tuple of ints: got {key!r}; pass (seed,)")
+        limit = _CHILD_LIMIT if position else _SEED_LIMIT
+        if not 0 <= part < limit:
+            raise ValueError(f"key[{position}] must lie in [0, {limit}): got {part}; fold it first")
+    return key
+
+
+def generator(key: Key) -> np.random.Generator:
+    """Return a fresh NumPy generator that this key alone determines."""
+    seed, *children = expect_key(key)
+    sequence = np.random.SeedSequence(int(seed), spawn_key=tuple(int(i) for i in children))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+def fold_in(key: Key | None, data: int) -> Key | None:
+    """Return the child ``key + (data,)``; no key has no children."""
+    return None if key is None else (*key, data)
+
+
+def normal(
+    key: Key, shape: tuple[int, ...], *, scale: float = 1.0, dtype: Any = np.float32
+) -> Array:
+    """Draw from N(0, scale²).
+
+    float32 draws are the float64 draws rounded, so that one key means one model in both dtypes.
+    """
+    draws = generator(key).standard_normal(shape)
+    draws *= scale
+    return draws.astype(dtype, copy=False)
+
+
+def bernoulli(key: Key, shape: tuple[int, ...], *, p: float) -> Array:
+    """Draw booleans that are true with probability ``p``, to a resolution of 2⁻²⁴."""
+    return generator(key).random(shape, dtype=np.float32) < p
+
+
+def integers(key: Key, shape: tuple[int, ...], *, low: int, high: int) -> Array:
+    """Draw int64 uniformly from ``[low, high)``."""
+    return generator(key).integers(low, high, size=shape)
+
+
+def uniform(key: Key, shape: tuple[int, ...] = ()) -> Array:
+    """Draw float64 uniformly from ``[0, 1)``."""
+    return np.asarray(generator(key).random(shape))

@@ -1,0 +1,159 @@
+"""Trees of arrays: nested dicts, tuples, lists and NamedTuples.
+
+An array (or a NumPy scalar) is a leaf. Everything else (numbers, strings, None, functions) is
+structure: it stays as it is under `map` and must be equal where two trees are compared. Dicts are
+walked in the order of their sorted keys, as JAX does, so that the order of insertion never shows.
+
+A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .contract import Array, Tree
+
+
+def is_leaf(node: Any) -> bool:
+    """Tell whether a node is a leaf: an array or a NumPy scalar."""
+    return isinstance(node, (np.ndarray, np.generic))
+
+
+def _children(node: Any) -> list[tuple[str, Any]] | None:
+    """Return the named children of an inner node, or None if it is a leaf or static."""
+    if isinstance(node, dict):
+        return [(str(key), node[key]) for key in sorted(node, key=str)]
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return list(zip(node._fields, node, strict=True))
+    if isinstance(node, (tuple, list)):
+        return [(str(index), child) for index, child in enumerate(node)]
+    return None
+
+
+def _rebuild(node: Any, children: list[Any]) -> Any:
+    """Make a node of the same kind with other children, given in the order of `_children`."""
+    if isinstance(node, dict):
+        return dict(zip(sorted(node, key=str), children, strict=True))
+    if hasattr(node, "_fields"):
+        return type(node)(*children)
+    return type(node)(children)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _walk(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, node) for every leaf and every static value."""
+    children = _children(tree)
+    if children is None:
+        yield prefix, tree
+        return
+    for name, child in children:
+        yield from _walk(child, _join(prefix, name))
+
+
+def leaves_with_path(tree: Tree) -> list[tuple[str, Array]]:
+    """Return the leaves with their paths, ``("blocks.0.norm1.scale", array)``, in walking order.
+
+    >>> [path for path, _ in leaves_with_path({"b": (np.zeros(1), np.ones(2)), "a": np.ones(3)})]
+    ['a', 'b.0', 'b.1']
+    """
+    return [(path, node) for path, node in _walk(tree) if is_leaf(node)]
+
+
+def leaves(tree: Tree) -> list[Array]:
+    """Return the leaves in walking order."""
+    return [leaf for _, leaf in leaves_with_path(tree)]
+
+
+def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
+    """Apply ``function`` to every leaf of ``tree`` and to what stands there in the other trees.
+
+    Static values are taken from ``tree``.
+
+    Raises:
+        ValueError: naming the path at which the trees differ in structure.
+
+    >>> map(lambda a, b: a + b, {"w": np.array([1.0])}, {"w": np.array([2.0])})
+    {'w': array([3.])}
+    """
+    return _map(function, tree, rest, "")
+
+
+def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path: str) -> Tree:
+    if is_leaf(tree):
+        return function(tree, *rest)
+    children = _children(tree)
+    if children is None:
+        return tree
+    columns = []
+    for other in rest:
+        column = _children(other)
+        if column is None or [name for name, _ in column] != [name for name, _ in children]:
+            raise ValueError(
+                f"trees must have one structure: at {path or 'the root'} one has "
+                f"{_describe(tree)}, another {_describe(other)}; build both from the same params"
+            )
+        columns.append([child for _, child in column])
+    return _rebuild(
+        tree,
+        [
+            _map(function, child, tuple(column[i] for column in columns), _join(path, name))
+            for i, (name, child) in enumerate(children)
+        ],
+    )
+
+
+def _describe(node: Any) -> str:
+    children = _children(node)
+    if children is None:
+        return "an array" if is_leaf(node) else repr(node)
+    return f"{type(node).__name__}({', '.join(name for name, _ in children)})"
+
+
+def map_with_path(function: Callable[[str, Array], Any], tree: Tree) -> Tree:
+    """Apply ``function(path, leaf)`` to every leaf."""
+    paths = iter(leaves_with_path(tree))
+    return map(lambda leaf: function(next(paths)[0], leaf), tree)
+
+
+class _Leaf:
+    """Stands for an array in what `structure` returns."""
+
+    def __repr__(self) -> str:
+        return "*"
+
+
+LEAF = _Leaf()
+
+
+def structure(tree: Tree) -> Tree:
+    """Return the tree with every leaf replaced by one mark, ``*``: compare with ``==``.
+
+    >>> structure({"w": np.zeros(3), "n": 2})
+    {'n': 2, 'w': *}
+    """
+    return map(lambda leaf: LEAF, tree)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Return zeros in the shapes and dtypes of the leaves."""
+    return map(np.zeros_like, tree)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Return the sum, leaf by leaf."""
+    return map(np.add, a, b)
+
+
+def global_norm(tree: Tree) -> float:
+    """Return the Euclidean norm of all leaves together, accumulated in float64."""
+    squares = [np.sum(np.square(leaf, dtype=np.float64)) for leaf in leaves(tree)]
+    return float(np.sqrt(np.sum(squares)))
+
+
+def count(tree: Tree) -> int:
+    """Return the number of entries in all leaves."""
+    return sum(leaf.size for leaf in leaves(tree))

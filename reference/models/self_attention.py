@@ -1,0 +1,30 @@
+"""Self-attention with rotary positions in JAX."""
+
+import jax.numpy as jnp
+
+from ..layers import attention, rotary
+
+
+def forward(
+    params,
+    x,
+    *,
+    n_heads,
+    positions,
+    causal=True,
+    mask=None,
+    rope_theta=10000.0,
+    rope_pairing="interleaved",
+):
+    """Project to queries, keys and values, turn queries and keys, attend, project back."""
+    size = params["out"].shape[0] // n_heads
+    n_kv_heads = (params["qkv"].shape[1] // size - n_heads) // 2
+    widths = [n_heads * size, (n_heads + n_kv_heads) * size]
+    q, k, v = (
+        (x @ weight).reshape(*x.shape[:2], -1, size)
+        for weight in jnp.split(params["qkv"], widths, axis=1)
+    )
+    turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+    q, k = rotary.forward({}, q, **turn), rotary.forward({}, k, **turn)
+    y = attention.forward({}, (q, k, v), causal=causal, mask=mask)
+    return y.reshape(*x.shape[:2], -1) @ params["out"]
