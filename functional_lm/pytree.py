@@ -71,7 +71,7 @@ def leaves(tree: Tree) -> list[Array]:
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` to every leaf of ``tree`` and to what stands there in the other trees.
 
-    Static values are taken from ``tree``.
+    Static values are taken from ``tree``. Where it has a leaf, another tree may have anything.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
@@ -91,7 +91,11 @@ def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path:
     columns = []
     for other in rest:
         column = _children(other)
-        if column is None or [name for name, _ in column] != [name for name, _ in children]:
+        if (
+            column is None
+            or type(other) is not type(tree)
+            or [name for name, _ in column] != [name for name, _ in children]
+        ):
             raise ValueError(
                 f"trees must have one structure: at {path or 'the root'} one has "
                 f"{_describe(tree)}, another {_describe(other)}; build both from the same params"
@@ -117,6 +121,18 @@ def map_with_path(function: Callable[[str, Array], Any], tree: Tree) -> Tree:
     """Apply ``function(path, leaf)`` to every leaf."""
     paths = iter(leaves_with_path(tree))
     return map(lambda leaf: function(next(paths)[0], leaf), tree)
+
+
+def zip_with_path(tree: Tree, other: Tree) -> list[tuple[str, Array, Any]]:
+    """Return ``(path, leaf, what stands there in the other tree)`` for every leaf of ``tree``.
+
+    Raises:
+        ValueError: naming the path at which the trees differ in structure.
+    """
+    found: list[Any] = []
+    map(lambda _, node: found.append(node), tree, other)
+    pairs = zip(leaves_with_path(tree), found, strict=True)
+    return [(path, leaf, node) for (path, leaf), node in pairs]
 
 
 class _Leaf:

@@ -109,11 +109,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     r_qkv, r_rotary, r_attention, r_out = residuals
     B, T = g.shape[:2]
     H, K = r_attention.n_heads, r_attention.q.shape[-1]
+    columns = r_qkv.weight.shape[1]
 
     d_out, d_attended = linear.vjp(r_out, g)
     _, (d_q, d_k, d_v) = attention.vjp(r_attention, d_attended.reshape(B, T, H, K))
     _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
-    d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, -1)
+    d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, columns)
     d_qkv, d_x = linear.vjp(r_qkv, d_packed)
     return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 

@@ -21,10 +21,10 @@ def forward(
     n_kv_heads = (params["qkv"].shape[1] // size - n_heads) // 2
     widths = [n_heads * size, (n_heads + n_kv_heads) * size]
     q, k, v = (
-        (x @ weight).reshape(*x.shape[:2], -1, size)
+        (x @ weight).reshape(*x.shape[:2], weight.shape[1] // size, size)
         for weight in jnp.split(params["qkv"], widths, axis=1)
     )
     turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     q, k = rotary.forward({}, q, **turn), rotary.forward({}, k, **turn)
     y = attention.forward({}, (q, k, v), causal=causal, mask=mask)
-    return y.reshape(*x.shape[:2], -1) @ params["out"]
+    return y.reshape(*x.shape[:2], n_heads * size) @ params["out"]

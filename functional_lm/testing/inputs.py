@@ -1,0 +1,67 @@
+"""Inputs for a check: casts, draws, layouts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import prng, pytree
+from ..contract import Array, Key, Tree
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """Return fresh C-contiguous copies, the floating leaves in the given dtype."""
+    return pytree.map(
+        lambda leaf: np.array(leaf, dtype if leaf.dtype.kind == "f" else None, order="C"), tree
+    )
+
+
+def normal_like(key: Key, tree: Tree) -> Tree:
+    """Draw N(0, 1) float64 in the shapes of the leaves."""
+    index = iter(range(len(pytree.leaves(tree))))
+    return pytree.map(
+        lambda leaf: prng.normal((*key, next(index)), leaf.shape, dtype=np.float64), tree
+    )
+
+
+def jitter(key: Key, tree: Tree) -> Tree:
+    """Multiply every floating entry by its own factor between 0.9 and 1.1.
+
+    This redraws the rounding errors and keeps what the values stand for: signs, zeros, scale.
+    """
+    index = iter(range(len(pytree.leaves(tree))))
+
+    def one(leaf: Array) -> Array:
+        factor = 0.9 + 0.2 * prng.uniform((*key, next(index)), leaf.shape)
+        return leaf * factor if leaf.dtype.kind == "f" else leaf
+
+    return pytree.map(one, tree)
+
+
+def freeze(tree: Tree) -> Tree:
+    """Make every array of a tree read-only, in place, and return the tree."""
+    for leaf in pytree.leaves(tree):
+        if isinstance(leaf, np.ndarray):
+            leaf.flags.writeable = False
+    return tree
+
+
+def _strided(x: Array) -> Array:
+    """Return the values of x in every second place of a larger array."""
+    return np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x
+
+
+def _reversed(x: Array) -> Array:
+    """Return the values of x with negative strides."""
+    if x.ndim == 0:
+        return x
+    flip = (slice(None, None, -1),) * x.ndim
+    return x[flip].copy()[flip]
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "Fortran-ordered": lambda x: np.array(x, order="F"),
+    "strided": _strided,
+    "reversed": _reversed,
+}
+"""Ways to hold the same values in memory; a layer must not care."""
