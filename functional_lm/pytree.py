@@ -7,7 +7,8 @@ walked in the order of their sorted keys, as JAX does, so that the order of inse
 A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,37 @@ def zip_with_path(tree: Tree, other: Tree) -> list[tuple[str, Array, Any]]:
     return [(path, leaf, node) for (path, leaf), node in pairs]
 
 
+def from_paths(paths: Mapping[str, Array]) -> Tree:
+    """Rebuild a tree of dicts and tuples from ``{"blocks.0.norm1.scale": array, ...}``.
+
+    A node whose names are 0, 1, 2, ... is a tuple.
+
+    >>> from_paths({"a.0": np.float32(1), "a.1": np.float32(2), "b": np.float32(3)})
+    {'a': (np.float32(1.0), np.float32(2.0)), 'b': np.float32(3.0)}
+    """
+    root: dict[str, Any] = {}
+    for path, leaf in paths.items():
+        *inner, last = path.split(".")
+        node = root
+        for name in inner:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"a path must not lead through a leaf: got {path}")
+        if last in node:
+            raise ValueError(f"paths must be distinct and not lead through others: got {path}")
+        node[last] = leaf
+    return _as_tuples(root)
+
+
+def _as_tuples(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    children = {name: _as_tuples(child) for name, child in node.items()}
+    if children and set(children) == {str(i) for i in range(len(children))}:
+        return tuple(children[str(i)] for i in range(len(children)))
+    return children
+
+
 class _Leaf:
     """Stands for an array in what `structure` returns."""
 
@@ -166,8 +198,11 @@ def add(a: Tree, b: Tree) -> Tree:
 
 def global_norm(tree: Tree) -> float:
     """Return the Euclidean norm of all leaves together, accumulated in float64."""
-    squares = [np.sum(np.square(leaf, dtype=np.float64)) for leaf in leaves(tree)]
-    return float(np.sqrt(np.sum(squares)))
+    total = 0.0
+    for leaf in leaves(tree):
+        exact = np.ravel(leaf).astype(np.float64)
+        total += float(np.vdot(exact, exact))
+    return math.sqrt(total)
 
 
 def count(tree: Tree) -> int:

@@ -28,7 +28,7 @@ from ..contract import (
     expect_params,
     expect_shape,
 )
-from ..numerics import rows
+from ..numerics import rows, sum_rows
 from ..prng import normal
 
 
@@ -90,5 +90,5 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     g = rows(g)  # (N, D_out)
     d_params = {"weight": rows(x).T @ g}
     if has_bias:
-        d_params["bias"] = g.sum(axis=0)
+        d_params["bias"] = sum_rows(g)
     return d_params, (g @ weight.T).reshape(x.shape)

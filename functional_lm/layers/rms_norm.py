@@ -30,7 +30,7 @@ from ..contract import (
     expect_params,
     expect_shape,
 )
-from ..numerics import row_dot, rows
+from ..numerics import row_dot, rows, sum_rows
 
 
 class Residuals(NamedTuple):
@@ -68,7 +68,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
     x_hat, rstd, scale = residuals
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
-    d_scale = rows(g * x_hat).sum(axis=0)  # (D,)
+    d_scale = sum_rows(rows(g * x_hat))  # (D,)
     h = g * scale
     d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(scale)))
     return {"scale": d_scale}, d_x

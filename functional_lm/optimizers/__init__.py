@@ -1,0 +1,26 @@
+"""Optimizers as pure ``(init, update)`` pairs, and schedules, under the names of optax.
+
+>>> import numpy as np
+>>> optimizer = chain(clip_by_global_norm(1.0), adamw(3e-4))
+>>> params = {"weight": np.ones((2, 2))}
+>>> state = optimizer.init(params)
+>>> updates, state = optimizer.update({"weight": np.ones((2, 2))}, state, params)
+>>> params = apply_updates(params, updates)
+"""
+
+from .adamw import AdamState, adamw
+from .clipping import clip_by_global_norm
+from .schedules import Schedule, constant_schedule, warmup_cosine_decay_schedule
+from .transformation import GradientTransformation, apply_updates, chain
+
+__all__ = [
+    "AdamState",
+    "GradientTransformation",
+    "Schedule",
+    "adamw",
+    "apply_updates",
+    "chain",
+    "clip_by_global_norm",
+    "constant_schedule",
+    "warmup_cosine_decay_schedule",
+]

@@ -1,0 +1,55 @@
+"""Learning rates as pure functions of the number of updates made so far."""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ..contract import expect_int, expect_number
+
+Schedule: TypeAlias = Callable[[int], float]
+
+
+def as_schedule(learning_rate: float | Schedule) -> Schedule:
+    """Return a schedule as it is, and a number as a constant one."""
+    return learning_rate if callable(learning_rate) else constant_schedule(learning_rate)
+
+
+def constant_schedule(value: float) -> Schedule:
+    """Return a schedule that is always ``value``."""
+    value = expect_number("value", value)
+    return lambda step: value
+
+
+def warmup_cosine_decay_schedule(
+    peak_value: float, warmup_steps: int, decay_steps: int, end_value: float = 0.0
+) -> Schedule:
+    """Rise linearly to the peak, then fall along half a cosine.
+
+    Step s of the warm-up has the rate ``peak_value * (s + 1) / warmup_steps``: unlike optax's,
+    which starts at zero, no step is wasted. From ``decay_steps`` on the rate is ``end_value``.
+
+    Args:
+        peak_value: the rate after the warm-up.
+        warmup_steps: updates until the peak.
+        decay_steps: updates until the end, the warm-up included.
+        end_value: the last rate.
+
+    Source: Loshchilov and Hutter 2017, eq. 5, for one cycle.
+    """
+    peak_value = expect_number("peak_value", peak_value)
+    end_value = expect_number("end_value", end_value)
+    warmup_steps = expect_int("warmup_steps", warmup_steps, minimum=0)
+    decay_steps = expect_int("decay_steps", decay_steps, minimum=1)
+    if warmup_steps > decay_steps:
+        raise ValueError(
+            f"warmup_steps must be at most decay_steps: got {warmup_steps} and {decay_steps}; "
+            "warm up for fewer steps"
+        )
+
+    def schedule(step: int) -> float:
+        if step < warmup_steps:
+            return peak_value * (int(step) + 1) / warmup_steps
+        progress = (min(int(step), decay_steps) - warmup_steps) / max(decay_steps - warmup_steps, 1)
+        return end_value + (peak_value - end_value) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return schedule

@@ -1,0 +1,41 @@
+"""What an optimizer is: a pair of pure functions, and how pairs chain."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import pytree
+from ..contract import Tree
+
+
+class GradientTransformation(NamedTuple):
+    """A pure optimizer, as in optax.
+
+    ``init(params) -> state`` and ``update(grads, state, params) -> (updates, state)``. Updates are
+    added to the parameters; neither function writes to its arguments.
+    """
+
+    init: Callable[[Tree], Any]
+    update: Callable[[Tree, Any, Tree], tuple[Tree, Any]]
+
+
+def chain(*transformations: GradientTransformation) -> GradientTransformation:
+    """Apply transformations in order, each to the updates of the one before; states are a tuple."""
+
+    def init(params: Tree) -> tuple[Any, ...]:
+        return tuple(transformation.init(params) for transformation in transformations)
+
+    def update(grads: Tree, state: tuple[Any, ...], params: Tree) -> tuple[Tree, tuple[Any, ...]]:
+        new_state = []
+        for transformation, old in zip(transformations, state, strict=True):
+            grads, new = transformation.update(grads, old, params)
+            new_state.append(new)
+        return grads, tuple(new_state)
+
+    return GradientTransformation(init, update)
+
+
+def apply_updates(params: Tree, updates: Tree) -> Tree:
+    """Return ``params + updates``, leaf by leaf, in the dtypes of the params."""
+    return pytree.map(np.add, params, updates)
