@@ -74,6 +74,7 @@ def forward(
     x: Array,
     *,
     n_heads: int,
+    n_kv_heads: int | None = None,
     positions: Array,
     causal: bool = True,
     mask: Array | None = None,
@@ -82,7 +83,16 @@ def forward(
 ) -> tuple[Array, Residuals]:
     """Return the attended values, projected to (B, T, D).
 
-    The number of key/value heads is read from the shape of ``qkv``.
+    Args:
+        params: ``qkv`` and ``out``.
+        x: (B, T, D).
+        n_heads: H.
+        n_kv_heads: G; H if not given.
+        positions: of the tokens, (T,) or (B, T).
+        causal: let a token see itself and those before it only.
+        mask: booleans that broadcast to (B, H, T, T), true where a token may see another.
+        rope_theta: the base of the rotary wavelengths.
+        rope_pairing: "interleaved" or "half".
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
@@ -91,7 +101,7 @@ def forward(
     expect_params(params, ["qkv", "out"])
     expect_floating(x=x, qkv=params["qkv"], out=params["out"])
     B, T, _ = expect_shape("x", x, "B T D")
-    H, G, K = _head_sizes(params, n_heads)
+    H, G, K = _head_sizes(params, n_heads, n_kv_heads)
 
     packed, r_qkv = linear.forward({"weight": params["qkv"]}, x)  # (B, T, (H+2G)·K)
     heads = packed.reshape(B, T, H + 2 * G, K)
@@ -119,9 +129,9 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 
 
-def named_slices(params: Tree, *, n_heads: int) -> dict[str, Array]:
+def named_slices(params: Tree, *, n_heads: int, n_kv_heads: int | None = None) -> dict[str, Array]:
     """Return views: ``query`` (D, H·K), ``key`` and ``value`` (D, G·K), ``out`` (H·K, D)."""
-    H, G, K = _head_sizes(params, n_heads)
+    H, G, K = _head_sizes(params, n_heads, n_kv_heads)
     query, key, value = np.split(params["qkv"], [H * K, (H + G) * K], axis=1)
     return {"query": query, "key": key, "value": value, "out": params["out"]}
 
@@ -151,21 +161,12 @@ def _near_divisors(number: int, wanted: int) -> str:
     return " or ".join(map(str, below + above))
 
 
-def _head_sizes(params: Tree, n_heads: int) -> tuple[int, int, int]:
-    """Return (H, G, K), read from the shapes of the two matrices."""
+def _head_sizes(params: Tree, n_heads: int, n_kv_heads: int | None) -> tuple[int, int, int]:
+    """Return (H, G, K), after checking the shapes of the two matrices against them."""
     H = expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
     width, D = expect_shape("out", params["out"], "HK D")
-    _, columns = expect_shape("qkv", params["qkv"], "D HK+2GK", D=D)
-    K, left = divmod(width, H)
-    if left:
-        raise ValueError(
-            f"n_heads must divide the rows of out: got n_heads={H}, out {params['out'].shape}; "
-            f"try {_near_divisors(width, H)}"
-        )
-    G, left = divmod(columns - width, 2 * K)
-    if left or G < 1 or H % G:
-        raise ValueError(
-            f"qkv must have (H + 2G)·K columns with H={H}, K={K} and a G that divides H: "
-            f"got {columns}; check n_heads against the params"
-        )
+    expect_heads(width, H, G)
+    K = width // H
+    expect_shape("qkv", params["qkv"], "D (H+2G)·K", D=D, **{"(H+2G)·K": (H + 2 * G) * K})
     return H, G, K

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Key, Tree, expect_choice, expect_int, expect_number, expect_params
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_choice,
+    expect_int,
+    expect_number,
+    expect_params,
+    expect_tokens,
+)
 from ..layers import dropout, embedding, rms_norm, rotary, unembedding
 from ..prng import fold_in
 from . import self_attention, transformer_block
@@ -158,6 +167,7 @@ def forward(
             block,
             x,
             n_heads=config.n_heads,
+            n_kv_heads=config.n_kv_heads,
             positions=positions,
             norm_eps=config.norm_eps,
             rope_theta=config.rope_theta,
@@ -198,12 +208,13 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
 
 def _expect_sequences(tokens: Any, params: Tree, config: Config) -> bool:
     """Check tokens and parameters against the config; tell whether the tokens are batched."""
-    shape = getattr(tokens, "shape", ())
-    if isinstance(tokens, np.ndarray) and len(shape) not in (1, 2):
-        raise ValueError(f"tokens must have shape (T,) or (B, T): got {shape}; reshape them")
-    if shape and shape[-1] > config.max_seq_len:
+    expect_tokens("tokens", tokens, config.vocab_size)
+    if tokens.ndim not in (1, 2):
+        raise ValueError(f"tokens must have shape (T,) or (B, T): got {tokens.shape}; reshape them")
+    if tokens.shape[-1] > config.max_seq_len:
         raise ValueError(
-            f"tokens must be at most max_seq_len={config.max_seq_len} long: got {shape[-1]}; "
+            f"tokens must be at most max_seq_len={config.max_seq_len} long: "
+            f"got {tokens.shape[-1]}; "
             "pass a window of them, or a config with a larger max_seq_len"
         )
     if len(params["blocks"]) != config.n_layers:
@@ -218,4 +229,4 @@ def _expect_sequences(tokens: Any, params: Tree, config: Config) -> bool:
             f"embedding.weight must have shape (vocab_size, d_model) = {required}: "
             f"got {table.shape}; pass the config that the params were initialised with"
         )
-    return len(shape) == 2
+    return tokens.ndim == 2

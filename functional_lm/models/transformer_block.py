@@ -65,6 +65,7 @@ def forward(
     x: Array,
     *,
     n_heads: int,
+    n_kv_heads: int | None = None,
     positions: Array,
     causal: bool = True,
     mask: Array | None = None,
@@ -76,6 +77,9 @@ def forward(
 ) -> tuple[Array, Residuals]:
     """Return the block's output, shape (B, T, D). No key: no dropout.
 
+    The settings are those of `self_attention.forward`, with the eps of the norms and the rate of
+    the two dropouts.
+
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
         ValueError: for shapes or settings that do not fit.
@@ -86,6 +90,7 @@ def forward(
         params["attention"],
         h,
         n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
         positions=positions,
         causal=causal,
         mask=mask,

@@ -3,9 +3,10 @@
 >>> from functional_lm.testing import check_vjp
 """
 
+from .cases import Case
 from .check import check_vjp
 from .differences import check_differences
-from .registry import Case, cases, certify, check_layer, names
+from .registry import cases, certify, check_layer, names
 from .report import LeafReport, Report
 
 __all__ = [

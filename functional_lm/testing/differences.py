@@ -9,7 +9,7 @@ from ..contract import Array, Differentiable, Tree
 from .inputs import cast, normal_like
 from .report import LeafReport, Report
 
-STEP = 2e-3
+STEP = 1e-4
 """Of the five-point rule: its error is of order STEP⁴ from the fifth derivative, and 1e-16/STEP
 from rounding."""
 
@@ -22,7 +22,7 @@ def check_differences(
 ) -> Report:
     """Check each leaf's gradient along a random direction by a five-point difference.
 
-    With L = ⟨g, y⟩ for a random g, and v a direction in one leaf:
+    With L = ⟨g, y⟩ for a random g, and v a direction in one leaf, as large as the leaf:
 
         ∂L/∂v ≈ (L(−2h) − 8·L(−h) + 8·L(h) − L(2h)) / 12h      must equal ⟨d_leaf, v⟩
 
@@ -52,7 +52,8 @@ def check_differences(
     for i, (path, leaf, gradient) in enumerate(rows):
         if leaf.dtype.kind != "f":
             continue
-        v = prng.normal((seed, 1, i), leaf.shape, dtype=np.float64)
+        size = float(np.sqrt(np.mean(np.square(leaf)))) if leaf.any() else 1.0
+        v = prng.normal((seed, 1, i), leaf.shape, scale=size, dtype=np.float64)
         terms = [w * objective(path, k * STEP * v) for k, w in ((-2, 1), (-1, -8), (1, 8), (2, -1))]
         error = abs(sum(terms) / (12 * STEP) - float(np.vdot(gradient, v)))
         scale = float(np.linalg.norm(gradient) * np.linalg.norm(v))

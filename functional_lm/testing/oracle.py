@@ -40,19 +40,23 @@ class JaxOracle:
         self._vjp = jax.jit(self._trace)
 
     def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
-        """Return the reference's output as a tree of shapes and dtypes, without computing it."""
+        """Return zeros like the reference's output, without computing it."""
         with self._jax.enable_x64(dtype == "float64"):
-            return self._jax.eval_shape(self._forward, *inputs)
+            y = self._jax.eval_shape(self._forward, *inputs)
+        return self._jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
-    def vjp(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> tuple[Any, Tree, Any]:
-        """Return ``(y, d_params, d_x)`` as NumPy arrays; integers have the cotangent None."""
+    def results(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> Tree:
+        """Return ``{"y", "params", "x"}``: the value and the cotangents, as NumPy arrays.
+
+        Integers have the cotangent None.
+        """
         with self._jax.enable_x64(dtype == "float64"):
             y, cotangents = self._vjp(*inputs, g)
         remaining = iter(cotangents)
         d_params, d_x = pytree.map(
             lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
         )
-        return self._jax.tree.map(np.asarray, y), d_params, d_x
+        return {"y": self._jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
     def _trace(self, params: Tree, x: Any, g: Any) -> tuple[Any, list[Any]]:
         """Differentiate with respect to the floating leaves only."""

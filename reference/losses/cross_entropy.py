@@ -9,4 +9,4 @@ def forward(params, x, *, targets, ignore_index=-100):
     kept = targets != ignore_index
     labels = jnp.where(kept, targets, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(x, labels)
-    return jnp.sum(jnp.where(kept, losses, 0)) / max(kept.sum(), 1)
+    return jnp.sum(jnp.where(kept, losses, 0)) / jnp.maximum(kept.sum(), 1)

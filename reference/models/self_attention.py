@@ -10,6 +10,7 @@ def forward(
     x,
     *,
     n_heads,
+    n_kv_heads=None,
     positions,
     causal=True,
     mask=None,
@@ -18,8 +19,7 @@ def forward(
 ):
     """Project to queries, keys and values, turn queries and keys, attend, project back."""
     size = params["out"].shape[0] // n_heads
-    n_kv_heads = (params["qkv"].shape[1] // size - n_heads) // 2
-    widths = [n_heads * size, (n_heads + n_kv_heads) * size]
+    widths = [n_heads * size, (n_heads + (n_kv_heads or n_heads)) * size]
     q, k, v = (
         (x @ weight).reshape(*x.shape[:2], weight.shape[1] // size, size)
         for weight in jnp.split(params["qkv"], widths, axis=1)

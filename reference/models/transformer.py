@@ -17,6 +17,7 @@ def forward(params, tokens, *, config, key=None):
             block,
             x,
             n_heads=config.n_heads,
+            n_kv_heads=config.n_kv_heads,
             positions=np.arange(tokens.shape[-1]),
             norm_eps=config.norm_eps,
             rope_theta=config.rope_theta,

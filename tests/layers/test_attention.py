@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from functional_lm.layers import attention
+from functional_lm.layers.attention import QKV, causal_mask
+from functional_lm.testing import certify
+
+test_certified = certify("attention")
+
+
+def draw(B=2, T=7, S=7, H=6, G=2, K=5, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    shapes = (B, T, H, K), (B, S, G, K), (B, S, G, K)
+    return QKV(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_causal_mask_leaks_nothing(dtype):
+    x = draw(dtype=dtype)
+    y, _ = attention.forward({}, x, causal=True)
+    for t in range(7):
+        k, v = x.k.copy(), x.v.copy()
+        k[:, t:] *= -1e3
+        v[:, t:] += 1e6
+        changed, _ = attention.forward({}, QKV(x.q, k, v), causal=True)
+        np.testing.assert_array_equal(changed[:, :t], y[:, :t])
+        assert (changed[:, t:] != y[:, t:]).any()
+
+
+def test_no_gradient_flows_to_keys_that_are_not_seen():
+    _, residuals = attention.forward({}, draw(), causal=True)
+    g = np.zeros((2, 7, 6, 5))
+    g[:, :3] = 1.0
+    _, d_x = attention.vjp(residuals, g)
+    assert not d_x.k[:, 3:].any()
+    assert not d_x.v[:, 3:].any()
+    assert not d_x.q[:, 3:].any()
+
+
+def test_a_row_that_sees_nothing_is_zero():
+    mask = np.ones((2, 6, 7, 7), bool)
+    mask[1, 2, 3] = False
+    y, residuals = attention.forward({}, draw(), mask=mask)
+    assert not y[1, 3, 2].any()
+    assert y[1, 3, 1].any()
+    _, d_x = attention.vjp(residuals, np.ones_like(y))
+    assert not d_x.q[1, 3, 2].any()
+
+
+def test_no_keys_at_all_give_zeros():
+    y, residuals = attention.forward({}, draw(S=0))
+    assert y.shape == (2, 7, 6, 5)
+    assert not y.any()
+    _, d_x = attention.vjp(residuals, np.ones_like(y))
+    assert not d_x.q.any()
+
+
+def test_groups_equal_repeated_heads():
+    x = draw()
+    y, _ = attention.forward({}, x)
+    repeated = QKV(x.q, np.repeat(x.k, 3, axis=2), np.repeat(x.v, 3, axis=2))
+    expected, _ = attention.forward({}, repeated)
+    np.testing.assert_allclose(y, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_offset_queries_equal_the_last_rows():
+    x = draw()
+    full, _ = attention.forward({}, x, causal=True)
+    last, _ = attention.forward({}, QKV(x.q[:, 4:], x.k, x.v), causal=True, query_offset=4)
+    np.testing.assert_allclose(last, full[:, 4:], rtol=1e-13)
+
+
+def test_weights_are_a_softmax_at_large_scores():
+    x = draw(dtype=np.float32)
+    x = QKV(x.q * 100, x.k * 100, np.ones_like(x.v))
+    y, _ = attention.forward({}, x, causal=True)
+    np.testing.assert_allclose(y, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("T", [0, 1, 5])
+def test_causal_mask(T):
+    np.testing.assert_array_equal(causal_mask(T), np.tril(np.ones((T, T), bool)))
+    np.testing.assert_array_equal(causal_mask(T, 9, query_offset=2), np.tri(T, 9, 2, bool))
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "error", "says"),
+    [
+        (draw(H=6, G=4), {}, ValueError, "multiple of key/value heads: got H=6, G=4"),
+        (draw()._replace(k=np.ones((2, 7, 2, 4))), {}, ValueError, "k must have shape"),
+        (draw()._replace(v=np.ones((2, 6, 2, 5))), {}, ValueError, "v must have shape"),
+        (draw()._replace(v=np.ones((2, 7, 2, 5), np.float32)), {}, TypeError, "share one dtype"),
+        (draw(), {"mask": np.ones((7, 7))}, TypeError, "booleans: got float64"),
+        (draw(), {"mask": np.ones((3, 7), bool)}, ValueError, r"got \(3, 7\)"),
+        (draw(), {"query_offset": 2}, ValueError, "pass causal=True"),
+    ],
+)
+def test_bad_input_is_named(x, settings, error, says):
+    with pytest.raises(error, match=says):
+        attention.forward({}, x, **settings)

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from functional_lm.layers import softmax
+from functional_lm.testing import certify
+
+test_certified = certify("softmax")
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_sum_to_one(scale, dtype):
+    x = (np.random.default_rng(0).standard_normal((7, 1001)) * scale).astype(dtype)
+    probs, _ = softmax.forward({}, x)
+    assert (probs >= 0).all()
+    np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=10 * np.finfo(dtype).eps)
+
+
+def test_survives_large_entries():
+    probs, residuals = softmax.forward({}, np.array([1e4, -1e4, 1e4], np.float32))
+    np.testing.assert_array_equal(probs, [0.5, 0, 0.5])
+    _, d_x = softmax.vjp(residuals, np.array([1, 2, 3], np.float32))
+    np.testing.assert_array_equal(d_x, [-0.5, 0, 0.5])
+
+
+def test_minus_infinity_has_probability_zero():
+    probs, residuals = softmax.forward({}, np.array([0.0, -np.inf, 0.0]))
+    np.testing.assert_array_equal(probs, [0.5, 0, 0.5])
+    assert softmax.vjp(residuals, np.ones(3))[1][1] == 0

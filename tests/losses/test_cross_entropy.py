@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from functional_lm.losses import cross_entropy
+from functional_lm.testing import certify
+
+test_certified = certify("cross_entropy")
+
+
+def test_uniform_logits_lose_log_v():
+    loss, _ = cross_entropy.forward({}, np.zeros((3, 7)), targets=np.array([0, 3, 6]))
+    assert loss == pytest.approx(np.log(7))
+
+
+@pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
+def test_a_constant_added_to_a_row_changes_nothing(shift):
+    x = np.arange(12.0).reshape(3, 4)
+    targets = np.array([1, 0, 3])
+    loss, _ = cross_entropy.forward({}, x, targets=targets)
+    shifted, _ = cross_entropy.forward({}, x + shift, targets=targets)
+    assert shifted == pytest.approx(loss, rel=1e-14)
+
+
+def test_a_confident_prediction_keeps_its_accuracy():
+    x = np.array([[1000.0, 995.0]], np.float32)
+    loss, _ = cross_entropy.forward({}, x, targets=np.array([0]))
+    assert loss == pytest.approx(np.log1p(np.exp(-5.0)), rel=1e-4)
+
+
+def test_ignored_targets_do_not_count():
+    x = np.random.default_rng(0).standard_normal((5, 7))
+    targets = np.array([1, -100, 2, -100, 0])
+    loss, residuals = cross_entropy.forward({}, x, targets=targets)
+    kept = targets != -100
+    expected, _ = cross_entropy.forward({}, x[kept], targets=targets[kept])
+    assert loss == pytest.approx(expected, rel=1e-15)
+    _, d_x = cross_entropy.vjp(residuals, 1.0)
+    assert not d_x[~kept].any()
+    np.testing.assert_allclose(d_x.sum(axis=-1), 0, atol=1e-16)
+
+
+def test_nothing_kept_gives_zero():
+    loss, residuals = cross_entropy.forward({}, np.ones((2, 3)), targets=np.array([-100, -100]))
+    assert loss == 0
+    assert not cross_entropy.vjp(residuals, 1.0)[1].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_loss_has_the_dtype_of_the_logits(dtype):
+    loss, _ = cross_entropy.forward({}, np.ones((2, 3), dtype), targets=np.array([0, 1]))
+    assert loss.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "says"),
+    [
+        (np.array([0, 3]), ValueError, r"\[0, 3\), or ignore_index=-100: got 3 at position \(1,\)"),
+        (np.array([0, -1]), ValueError, "got -1"),
+        (np.array([0]), ValueError, r"got \(1,\)"),
+        (np.array([0.0, 1.0]), TypeError, "float64"),
+    ],
+)
+def test_bad_targets_are_named(targets, error, says):
+    with pytest.raises(error, match=says):
+        cross_entropy.forward({}, np.ones((2, 3)), targets=targets)
+
+
+def test_a_vector_cotangent_is_refused():
+    _, residuals = cross_entropy.forward({}, np.ones((2, 3)), targets=np.array([0, 1]))
+    with pytest.raises(ValueError, match="shape of y"):
+        cross_entropy.vjp(residuals, np.ones(2))

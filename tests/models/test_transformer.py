@@ -1,0 +1,142 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from functional_lm import prng, pytree
+from functional_lm.models import transformer
+from functional_lm.models.transformer import PRESETS, Config
+from functional_lm.testing import certify
+
+test_certified = certify("transformer")
+
+CONFIG = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7, max_seq_len=11)
+PARAMS = transformer.init((0,), config=CONFIG)
+TOKENS = prng.integers((1,), (3, 11), low=0, high=13)
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"), [("tiny", 763_136), ("small", 3_033_600), ("medium", 12_096_512)]
+)
+def test_presets_have_the_stated_number_of_parameters(preset, count):
+    params = transformer.init((0,), config=Config(65, **PRESETS[preset]))
+    assert pytree.count(params) == count
+
+
+def test_untied_embeddings_add_one_table():
+    untied = dataclasses.replace(CONFIG, tie_embeddings=False)
+    params = transformer.init((0,), config=untied)
+    assert pytree.count(params) == pytree.count(PARAMS) + 13 * 24
+
+
+def test_leaves_are_named_as_in_files():
+    paths = [path for path, _ in pytree.leaves_with_path(PARAMS)]
+    assert "blocks.0.attention.qkv" in paths
+    assert PARAMS["blocks"][0]["attention"]["qkv"].shape == (24, (6 + 2 * 2) * 4)
+    assert PARAMS["blocks"][1]["mlp"]["gate_up"].shape == (2, 24, 7)
+
+
+def test_output_projections_shrink_with_depth():
+    deep = transformer.init((0,), config=Config(13, n_layers=8))
+    flat = transformer.init((0,), config=Config(13, n_layers=2))
+    for path in (("attention", "out"), ("mlp", "down")):
+        ratio = deep["blocks"][0][path[0]][path[1]] / flat["blocks"][0][path[0]][path[1]]
+        np.testing.assert_allclose(ratio, 0.5, rtol=1e-5)
+
+
+def test_float32_and_float64_are_one_model():
+    exact = transformer.init((0,), config=CONFIG, dtype=np.float64)
+    for a, b in zip(pytree.leaves(PARAMS), pytree.leaves(exact), strict=True):
+        np.testing.assert_array_equal(a, b.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_before_a_changed_token_keep_their_bits(dtype):
+    params = transformer.init((0,), config=CONFIG, dtype=dtype)
+    logits, _ = transformer.forward(params, TOKENS, config=CONFIG)
+    for t in range(11):
+        changed = TOKENS.copy()
+        changed[:, t] = (changed[:, t] + 1) % 13
+        after, _ = transformer.forward(params, changed, config=CONFIG)
+        np.testing.assert_array_equal(after[:, :t], logits[:, :t])
+        assert (after[:, t] != logits[:, t]).any()
+
+
+def test_one_sequence_equals_a_batch_of_one():
+    one, _ = transformer.forward(PARAMS, TOKENS[0], config=CONFIG)
+    batch, _ = transformer.forward(PARAMS, TOKENS[:1], config=CONFIG)
+    assert one.shape == (11, 13)
+    np.testing.assert_array_equal(one, batch[0])
+
+
+def test_no_key_means_no_dropout():
+    config = dataclasses.replace(CONFIG, dropout=0.5)
+    plain, _ = transformer.forward(PARAMS, TOKENS, config=CONFIG)
+    evaluated, _ = transformer.forward(PARAMS, TOKENS, config=config)
+    trained, _ = transformer.forward(PARAMS, TOKENS, config=config, key=(0,))
+    np.testing.assert_array_equal(plain, evaluated)
+    assert (trained != plain).any()
+
+
+def test_every_block_draws_its_own_dropout():
+    config = dataclasses.replace(CONFIG, dropout=0.5)
+    _, residuals = transformer.forward(PARAMS, TOKENS, config=config, key=(0,))
+    masks = [residuals.dropout.multiplier]
+    for block in residuals.blocks:
+        masks += [block.dropout1.multiplier, block.dropout2.multiplier]
+    assert len({mask.tobytes() for mask in masks}) == 5
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "says"),
+    [
+        (np.zeros((1, 12), int), ValueError, "max_seq_len=11 long: got 12"),
+        (np.full((2, 3), -1), ValueError, r"got -1 at position \(0, 0\)"),
+        (np.array([0, 13]), ValueError, "got 13 at position"),
+        (np.zeros((2, 3), bool), TypeError, "bool"),
+        (np.zeros((2, 3, 4), int), ValueError, r"\(T,\) or \(B, T\)"),
+        ([[0, 1]], TypeError, "list"),
+    ],
+)
+def test_bad_tokens_are_named(tokens, error, says):
+    with pytest.raises(error, match=says):
+        transformer.forward(PARAMS, tokens, config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"n_layers": 3}, "n_layers=3 blocks: got 2"),
+        ({"vocab_size": 14}, r"\(14, 24\)"),
+        ({"tie_embeddings": False}, "unembedding"),
+        ({"n_heads": 12}, "qkv must have shape"),
+    ],
+)
+def test_params_of_another_config_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        transformer.forward(PARAMS, TOKENS, config=dataclasses.replace(CONFIG, **changes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"d_model": 16, "n_heads": 5}, ValueError, "got n_heads=5, d_model=16; try 4 or 8"),
+        ({"n_heads": 4, "n_kv_heads": 3}, ValueError, "n_kv_heads must divide n_heads"),
+        ({"d_model": 12, "n_heads": 4}, ValueError, "must be even .*got 12/4"),
+        ({"n_layers": 0}, ValueError, "n_layers must be at least 1"),
+        ({"n_layers": 2.0}, TypeError, "n_layers must be an integer: got 2.0"),
+        ({"d_model": True}, TypeError, "d_model must be an integer: got True"),
+        ({"dropout": 1.5}, ValueError, "dropout must lie in"),
+        ({"norm_eps": -1.0}, ValueError, "norm_eps"),
+        ({"rope_pairing": "other"}, ValueError, "'interleaved' or 'half'"),
+        ({"tie_embeddings": 1}, TypeError, "tie_embeddings"),
+    ],
+)
+def test_bad_settings_are_named(settings, error, says):
+    with pytest.raises(error, match=says):
+        Config(13, **settings)
+
+
+def test_settings_not_given_are_resolved():
+    config = Config(13, d_model=50, n_heads=5)
+    assert (config.n_kv_heads, config.d_ff) == (5, 125)

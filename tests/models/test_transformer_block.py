@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from functional_lm import pytree
+from functional_lm.models import transformer_block
+from functional_lm.testing import certify
+
+test_certified = certify("transformer_block")
+
+PARAMS = transformer_block.init((0,), d_model=12, n_heads=2, d_ff=7, dtype=np.float64)
+X = np.random.default_rng(0).standard_normal((2, 5, 12))
+SIDE = {"n_heads": 2, "positions": np.arange(5)}
+
+
+def test_with_zero_outputs_it_is_the_identity():
+    params = pytree.map_with_path(
+        lambda path, leaf: leaf * 0 if path in ("attention.out", "mlp.down") else leaf, PARAMS
+    )
+    y, residuals = transformer_block.forward(params, X, **SIDE)
+    np.testing.assert_array_equal(y, X)
+    g = np.ones_like(X)
+    np.testing.assert_array_equal(transformer_block.vjp(residuals, g)[1], g)
+
+
+def test_the_two_dropouts_draw_from_different_keys():
+    _, residuals = transformer_block.forward(PARAMS, X, **SIDE, dropout=0.5, key=(0,))
+    assert (residuals.dropout1.multiplier != residuals.dropout2.multiplier).any()
+
+
+def test_unknown_parameters_are_named():
+    with pytest.raises(ValueError, match="norm3"):
+        transformer_block.forward({**PARAMS, "norm3": {}}, X, **SIDE)

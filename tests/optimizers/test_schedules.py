@@ -1,0 +1,38 @@
+import numpy as np
+import optax
+import pytest
+
+from functional_lm.optimizers import constant_schedule, warmup_cosine_decay_schedule
+
+
+def test_no_step_is_wasted_and_the_peak_is_reached():
+    schedule = warmup_cosine_decay_schedule(1.0, 4, 10, 0.1)
+    np.testing.assert_allclose([schedule(s) for s in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0])
+    assert schedule(10) == pytest.approx(0.1)
+    assert schedule(1000) == pytest.approx(0.1)
+
+
+def test_the_decay_equals_optax():
+    ours = warmup_cosine_decay_schedule(0.3, 5, 50, 0.02)
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.3, 5, 50, 0.02)
+    for step in range(5, 60):
+        assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-5)
+
+
+def test_rates_are_python_floats():
+    schedule = warmup_cosine_decay_schedule(np.float64(0.3), 5, 50)
+    assert all(type(schedule(np.int64(step))) is float for step in (0, 7))
+    assert constant_schedule(0.1)(7) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((0.1, 11, 10), "warmup_steps must be at most decay_steps: got 11 and 10"),
+        ((0.1, -1, 10), "warmup_steps must be at least 0"),
+        ((np.nan, 1, 10), "peak_value"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        warmup_cosine_decay_schedule(*arguments)

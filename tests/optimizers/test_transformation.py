@@ -1,0 +1,32 @@
+import numpy as np
+
+from functional_lm import pytree
+from functional_lm.optimizers import (
+    GradientTransformation,
+    apply_updates,
+    chain,
+    clip_by_global_norm,
+)
+
+DOUBLE = GradientTransformation(
+    lambda params: 0, lambda grads, state, params: (pytree.map(lambda g: 2 * g, grads), state + 1)
+)
+
+
+def test_chain_applies_in_order():
+    grads = {"a": np.array([3.0, 4.0])}
+    last = chain(clip_by_global_norm(1.0), DOUBLE)
+    updates, state = last.update(grads, last.init(grads), grads)
+    np.testing.assert_allclose(updates["a"], [1.2, 1.6])
+    assert state == ((), 1)
+    first = chain(DOUBLE, clip_by_global_norm(1.0))
+    updates, _ = first.update(grads, first.init(grads), grads)
+    np.testing.assert_allclose(updates["a"], [0.6, 0.8])
+
+
+def test_apply_updates_adds():
+    params = {"a": np.ones(2, np.float32)}
+    new = apply_updates(params, {"a": np.full(2, 0.5, np.float32)})
+    np.testing.assert_array_equal(new["a"], [1.5, 1.5])
+    assert new["a"].dtype == np.float32
+    np.testing.assert_array_equal(params["a"], [1, 1])

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from functional_lm import contract
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.complex64, object, bool])
+def test_only_two_dtypes_are_supported(dtype):
+    with pytest.raises(TypeError, match="float32 or float64"):
+        contract.expect_dtype(dtype)
+    with pytest.raises(TypeError, match=r"x must be float32 or float64"):
+        contract.expect_floating(x=np.zeros(3, dtype))
+
+
+def test_the_first_array_of_another_dtype_is_named():
+    with pytest.raises(TypeError, match="got x float64, weight float32"):
+        contract.expect_floating(x=np.zeros(3), weight=np.zeros(3, np.float32))
+
+
+def test_swapped_byte_order_is_another_dtype():
+    with pytest.raises(TypeError, match="x must be"):
+        contract.expect_floating(x=np.zeros(3, ">f4"))
+
+
+def test_shapes_in_letters():
+    x = np.zeros((2, 3, 5))
+    assert contract.expect_shape("x", x, "B T D") == (2, 3, 5)
+    assert contract.expect_shape("x", x, "... T D", D=5) == (3, 5)
+    assert contract.expect_shape("x", x, "2 T D") == (2, 3, 5)
+    for spec, sizes, says in (
+        ("B T D", {"D": 4}, r"\(B, T, D\) with D=4: got \(2, 3, 5\); axis -1 is 5, make it 4"),
+        ("B D", {}, "3 axes where 2 are required"),
+        ("... A B T D", {}, "too few axes"),
+        ("3 T D", {}, "axis -3 is 2, make it 3"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            contract.expect_shape("x", x, spec, **sizes)
+
+
+def test_params_are_a_dict_with_the_right_keys():
+    contract.expect_params({"weight": 1, "bias": 2}, ["weight"], ["bias"])
+    with pytest.raises(ValueError, match=r"\{weight\} \(optional: bias\): got \{scale\}"):
+        contract.expect_params({"scale": 1}, ["weight"], ["bias"])
+    with pytest.raises(TypeError, match="got ndarray"):
+        contract.expect_params(np.zeros(3), ["weight"])
+
+
+@pytest.mark.parametrize("g", [1.0, np.float32(1), np.ones((), np.float32)])
+def test_a_scalar_cotangent(g):
+    contract.expect_cotangent(g, (), np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("g", [1, np.float64(1), np.ones(()), None])
+def test_a_scalar_cotangent_that_would_promote_is_refused(g):
+    with pytest.raises(TypeError, match="dtype of y"):
+        contract.expect_cotangent(g, (), np.dtype(np.float32))
+
+
+def test_integers():
+    assert contract.expect_int("n", np.int32(3)) == 3
+    for value, error in ((0, ValueError), (2.0, TypeError), (True, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match="n must be"):
+            contract.expect_int("n", value)
+
+
+def test_numbers():
+    assert contract.expect_number("x", np.float32(0.5)) == 0.5
+    assert type(contract.expect_number("x", np.float64(0.5))) is float
+    for value, error in (
+        (2, ValueError),
+        (np.nan, ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+    ):
+        with pytest.raises(error, match="x must"):
+            contract.expect_number("x", value, low=0.0, high=1.0)

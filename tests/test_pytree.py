@@ -1,0 +1,101 @@
+from typing import NamedTuple
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functional_lm import pytree
+
+
+class Pair(NamedTuple):
+    left: object
+    right: object
+
+
+def trees():
+    arrays = st.integers(0, 3).map(lambda n: np.arange(n, dtype=np.float32) + n)
+    return st.recursive(
+        arrays,
+        lambda children: st.one_of(
+            st.dictionaries(st.sampled_from("abcd"), children, max_size=3),
+            st.lists(children, max_size=3),
+            st.lists(children, max_size=3).map(tuple),
+            st.tuples(children, children).map(lambda pair: Pair(*pair)),
+        ),
+        max_leaves=10,
+    )
+
+
+@given(trees())
+@settings(deadline=None, max_examples=200)
+def test_leaves_come_in_the_order_of_jax(tree):
+    ours = pytree.leaves(tree)
+    theirs = jax.tree.leaves(tree)
+    assert len(ours) == len(theirs)
+    assert all(a is b for a, b in zip(ours, theirs, strict=True))
+
+
+@given(trees())
+@settings(deadline=None, max_examples=200)
+def test_map_keeps_the_structure(tree):
+    doubled = pytree.map(lambda a: 2 * a, tree)
+    assert pytree.structure(doubled) == pytree.structure(tree)
+    chex.assert_trees_all_equal(doubled, jax.tree.map(lambda a: 2 * a, tree))
+    chex.assert_trees_all_equal(pytree.add(tree, tree), doubled)
+
+
+def test_what_is_no_array_is_structure():
+    tree = {"n": 3, "name": "half", "x": np.ones(2), "none": None}
+    mapped = pytree.map(lambda a: a + 1, tree)
+    assert (mapped["n"], mapped["name"], mapped["none"]) == (3, "half", None)
+    assert len(pytree.leaves(tree)) == 1
+    assert pytree.structure(tree) != pytree.structure({**tree, "n": 4})
+
+
+def test_paths():
+    tree = {"blocks": ({"attention": {"qkv": np.ones(1)}},), "pair": Pair(np.ones(2), 3)}
+    assert [p for p, _ in pytree.leaves_with_path(tree)] == ["blocks.0.attention.qkv", "pair.left"]
+    assert pytree.map_with_path(lambda path, leaf: path, tree)["pair"].left == "pair.left"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": np.ones(1), "c": (np.ones(1), np.ones(1))},
+        {"a": np.ones(1), "b": (np.ones(1),)},
+        {"a": np.ones(1), "b": [np.ones(1), np.ones(1)]},
+        {"a": np.ones(1), "b": Pair(np.ones(1), np.ones(1))},
+        {"a": np.ones(1), "b": np.ones(1)},
+    ],
+)
+def test_another_structure_is_named(other):
+    tree = {"a": np.ones(1), "b": (np.ones(1), np.ones(1))}
+    with pytest.raises(ValueError, match=r"one structure: at (b|the root)"):
+        pytree.add(tree, other)
+
+
+def test_the_norm_is_accumulated_in_float64():
+    tree = {"a": np.full((300, 100), 1e-4, np.float32), "b": (np.full(2, 3e19, np.float32),)}
+    assert pytree.global_norm(tree) == pytest.approx(3e19 * 2**0.5, rel=1e-7)
+    assert pytree.global_norm({"a": tree["a"]}) == pytest.approx(1e-4 * 30_000**0.5, rel=1e-7)
+    assert pytree.global_norm({}) == 0.0
+
+
+def test_from_paths_rebuilds_the_tree():
+    tree = {"blocks": tuple({"w": np.full(2, i)} for i in range(12)), "norm": {"scale": np.ones(3)}}
+    rebuilt = pytree.from_paths(dict(pytree.leaves_with_path(tree)))
+    assert pytree.structure(rebuilt) == pytree.structure(tree)
+    chex.assert_trees_all_equal(rebuilt, tree)
+
+
+@pytest.mark.parametrize("paths", [["a", "a.b"], ["a.b", "a"], ["a.b.c", "a.b"]])
+def test_paths_that_lead_through_a_leaf_are_refused(paths):
+    with pytest.raises(ValueError, match="path"):
+        pytree.from_paths(dict.fromkeys(paths, np.ones(1)))
+
+
+def test_count():
+    assert pytree.count({"a": np.ones((2, 3)), "b": (np.ones(5), np.float32(1))}) == 12

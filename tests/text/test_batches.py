@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from functional_lm.text import batch_at, split, windows
+
+TOKENS = np.arange(100, dtype=np.int32)
+
+
+def test_a_batch_is_a_pure_function_of_key_and_step():
+    x, y = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
+    again, _ = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
+    np.testing.assert_array_equal(x, again)
+    assert x.shape == y.shape == (5, 7)
+    np.testing.assert_array_equal(y, x + 1)
+    for other in (
+        batch_at(TOKENS, (0,), 4, batch_size=5, seq_len=7),
+        batch_at(TOKENS, (1,), 3, batch_size=5, seq_len=7),
+    ):
+        assert (other[0] != x).any()
+
+
+def test_every_window_can_be_drawn():
+    x, y = batch_at(TOKENS[:10], (0,), 0, batch_size=200, seq_len=7)
+    assert set(x[:, 0]) == {0, 1, 2}
+    assert y.max() == 9
+
+
+def test_windows_cover_the_tokens_once():
+    x, y = windows(TOKENS, seq_len=7)
+    np.testing.assert_array_equal(x.ravel(), np.arange(98))
+    np.testing.assert_array_equal(y, x + 1)
+    x, _ = windows(TOKENS[:99], seq_len=7)
+    assert len(x) == 14
+    x, _ = windows(TOKENS[:98], seq_len=7)
+    assert len(x) == 13
+
+
+def test_split():
+    train, held_out = split(TOKENS)
+    assert (len(train), len(held_out)) == (90, 10)
+    assert held_out[0] == 90
+
+
+@pytest.mark.parametrize("length", [0, 7])
+def test_a_text_shorter_than_a_window_is_refused(length):
+    with pytest.raises(ValueError, match=f"at least seq_len \\+ 1 = 8 tokens: got {length}"):
+        windows(TOKENS[:length], seq_len=7)
+    with pytest.raises(ValueError, match="at least seq_len"):
+        batch_at(TOKENS[:length], (0,), 0, batch_size=2, seq_len=7)
+    assert windows(TOKENS[:8], seq_len=7)[0].shape == (1, 7)

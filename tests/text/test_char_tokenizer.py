@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functional_lm.text import CharTokenizer
+
+
+@given(st.text(min_size=1))
+def test_decoding_undoes_encoding(text):
+    tokenizer = CharTokenizer.train(text)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert ids.dtype == "int32"
+    assert ids.max() < tokenizer.vocab_size == len(set(text))
+    assert CharTokenizer.from_json(tokenizer.to_json()) == tokenizer
+
+
+def test_an_unknown_character_is_named_or_replaced():
+    tokenizer = CharTokenizer.train("abc ")
+    with pytest.raises(ValueError, match="got 'é' at position 2"):
+        tokenizer.encode("abéc")
+    assert tokenizer.decode(tokenizer.encode("abéc~", replacement=" ")) == "ab c "
+    with pytest.raises(ValueError, match="got '#' at position 0"):
+        tokenizer.encode("abéc", replacement="#")
+
+
+def test_an_unknown_id_decodes_as_a_question_mark():
+    assert CharTokenizer.train("abc").decode([0, 7, -1, 2]) == "a??c"
+
+
+def test_files(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer = CharTokenizer.train('quotes " and \\ and é and \n')
+    tokenizer.save(path)
+    assert CharTokenizer.load(path) == tokenizer
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"type": "bpe"}',
+        '{"type": "char", "characters": 3}',
+        '{"type": "char", "characters": "ba"}',
+        '{"type": "char", "characters": "aa"}',
+    ],
+)
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer"):
+        CharTokenizer.load(path)
+
+
+def test_an_empty_text_is_refused():
+    with pytest.raises(ValueError, match="needs a text"):
+        CharTokenizer.train("")

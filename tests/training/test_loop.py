@@ -1,0 +1,86 @@
+import chex
+import numpy as np
+import pytest
+
+from functional_lm.layers import linear
+from functional_lm.models import language_model
+from functional_lm.models.transformer import Config
+from functional_lm.optimizers import adamw, chain, clip_by_global_norm
+from functional_lm.text import CharTokenizer, batch_at
+from functional_lm.training import init_state, train
+
+CONFIG = Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=7, dropout=0.1)
+TOKENS = np.arange(200) % 13
+OPTIMIZER = chain(clip_by_global_norm(1.0), adamw(1e-2))
+
+
+def batch(step):
+    x, y = batch_at(TOKENS, (1,), step, batch_size=3, seq_len=7)
+    return x, {"targets": y, "config": CONFIG, "key": (2, step)}
+
+
+def run(state, steps):
+    return list(train(language_model, state, optimizer=OPTIMIZER, batch_at=batch, steps=steps))
+
+
+def start():
+    return init_state(language_model.init((0,), config=CONFIG), OPTIMIZER)
+
+
+def test_it_learns_and_reports():
+    steps = run(start(), 60)
+    assert [step.state.step for step in steps] == list(range(1, 61))
+    assert steps[0].loss == pytest.approx(np.log(13), rel=0.05)
+    assert steps[-1].loss < 0.5 * steps[0].loss
+    assert all(step.grad_norm > 0 and step.seconds > 0 for step in steps)
+
+
+def test_a_state_goes_on_to_the_same_bits():
+    straight = run(start(), 6)
+    first = run(start(), 3)
+    second = run(first[-1].state, 6)
+    assert len(second) == 3
+    chex.assert_trees_all_equal(second[-1].state.params, straight[-1].state.params)
+    assert second[-1].loss == straight[-1].loss
+    assert run(second[-1].state, 6) == []
+
+
+def test_states_are_kept_apart():
+    state = start()
+    before = state.params["embedding"]["weight"].copy()
+    steps = run(state, 2)
+    np.testing.assert_array_equal(state.params["embedding"]["weight"], before)
+    first, second = (step.state.params["embedding"]["weight"] for step in steps)
+    assert (first != second).any()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_loop():
+    class Broken:
+        forward = staticmethod(lambda params, x: (np.float64(0), None))
+        vjp = staticmethod(lambda residuals, g: ({"weight": np.full((2, 2), np.nan)}, None))
+
+    state = init_state(linear.init((0,), d_in=2, d_out=2, dtype=np.float64), OPTIMIZER)
+    steps = train(
+        Broken, state, optimizer=OPTIMIZER, batch_at=lambda step: (np.zeros(1), {}), steps=1
+    )
+    with pytest.raises(FloatingPointError, match="weight has 4 entries"):
+        next(steps)
+
+
+def test_shakespeare_is_learned(shakespeare):
+    tokenizer = CharTokenizer.train(shakespeare)
+    tokens = tokenizer.encode(shakespeare)
+    config = Config(65, d_model=64, n_heads=2, n_layers=2, max_seq_len=32)
+    optimizer = chain(clip_by_global_norm(1.0), adamw(5e-3))
+
+    def window(step):
+        x, y = batch_at(tokens, (1,), step, batch_size=8, seq_len=32)
+        return x, {"targets": y, "config": config}
+
+    state = init_state(language_model.init((0,), config=config), optimizer)
+    steps = train(language_model, state, optimizer=optimizer, batch_at=window, steps=200)
+    losses = [step.loss for step in steps]
+    assert losses[0] == pytest.approx(np.log(65), rel=0.02)
+    share = np.bincount(tokens) / len(tokens)
+    without_context = -np.sum(share * np.log(share))
+    assert np.mean(losses[-20:]) < 0.8 * without_context

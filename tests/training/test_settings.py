@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from functional_lm.training import TrainConfig
+
+
+def test_the_schedule_warms_up_and_decays_to_a_tenth():
+    schedule = TrainConfig(steps=1000, lr=1.0).schedule()
+    np.testing.assert_allclose([schedule(0), schedule(99), schedule(1000)], [0.01, 1.0, 0.1])
+
+
+def test_short_runs_warm_up_for_a_tenth():
+    schedule = TrainConfig(steps=20, lr=1.0).schedule()
+    np.testing.assert_allclose([schedule(0), schedule(1)], [0.5, 1.0])
+    assert TrainConfig(steps=1, lr=1.0).schedule()(0) == 1.0
+
+
+def test_a_constant_rate_is_possible():
+    schedule = TrainConfig(lr=0.5, min_lr=0.5, warmup_steps=0).schedule()
+    assert {schedule(step) for step in (0, 1000, 2000)} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
+        ({"lr": -1.0}, ValueError, "lr must lie in"),
+        ({"lr": float("nan")}, ValueError, "lr must lie in"),
+        ({"min_lr": -1.0}, ValueError, "min_lr must lie in"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+    ],
+)
+def test_bad_settings_are_named(settings, error, says):
+    with pytest.raises(error, match=says):
+        TrainConfig(**settings)
