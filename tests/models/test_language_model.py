@@ -14,7 +14,7 @@ from functional_lm.optimizers import (
     clip_by_global_norm,
     warmup_cosine_decay_schedule,
 )
-from functional_lm.testing import certify
+from functional_lm.testing import Case, certify, check_layer
 
 test_certified = certify("language_model")
 
@@ -27,6 +27,18 @@ def test_the_first_loss_is_near_log_v(preset, vocab_size):
     tokens = prng.integers((1,), (4, 65), low=0, high=vocab_size)
     loss, _ = language_model.forward(params, tokens[:, :-1], targets=tokens[:, 1:], config=config)
     assert loss == pytest.approx(np.log(vocab_size), rel=0.02)
+
+
+def test_the_tiny_preset_equals_jax():
+    config = Config(65, **PRESETS["tiny"], max_seq_len=64)
+    params = language_model.init((0,), config=config, dtype=np.float64)
+    tokens = prng.integers((1,), (2, 65), low=0, high=65)
+    side = {"targets": tokens[:, 1:], "config": config}
+    (report,) = check_layer(
+        "language_model", Case("language_model", "tiny", params, tokens[:, :-1], side)
+    )
+    report.raise_if_failed()
+    assert len(report.leaves) == 1 + len(pytree.leaves(params))
 
 
 def test_twenty_adamw_steps_follow_jax_and_optax():
