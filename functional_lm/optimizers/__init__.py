@@ -8,19 +8,29 @@
 >>> params = apply_updates(params, updates)
 """
 
-from .adamw import AdamState, adamw
+from .adamw import AdamState, adam, adamw
 from .clipping import clip_by_global_norm
-from .schedules import Schedule, constant_schedule, warmup_cosine_decay_schedule
+from .schedules import (
+    Schedule,
+    constant_schedule,
+    linear_schedule,
+    warmup_cosine_decay_schedule,
+)
+from .sgd import SgdState, sgd
 from .transformation import GradientTransformation, apply_updates, chain
 
 __all__ = [
     "AdamState",
     "GradientTransformation",
     "Schedule",
+    "SgdState",
+    "adam",
     "adamw",
     "apply_updates",
     "chain",
     "clip_by_global_norm",
     "constant_schedule",
+    "linear_schedule",
+    "sgd",
     "warmup_cosine_decay_schedule",
 ]

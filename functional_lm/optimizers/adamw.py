@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019, algorithm 2; moments from Kingma and Ba 2015).
+"""Adam and AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019, algorithm 2).
 
 With gradient g, step t = 1, 2, ... and learning rate η:
 
@@ -80,3 +80,10 @@ def adamw(
         return updates, AdamState(np.int64(count), mu, nu)
 
     return GradientTransformation(init, update)
+
+
+def adam(
+    learning_rate: float | Schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> GradientTransformation:
+    """Return Adam, which is AdamW without decay; arguments and defaults are those of optax."""
+    return adamw(learning_rate, b1, b2, eps, weight_decay=0.0)

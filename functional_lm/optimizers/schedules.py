@@ -20,6 +20,29 @@ def constant_schedule(value: float) -> Schedule:
     return lambda step: value
 
 
+def linear_schedule(
+    init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0
+) -> Schedule:
+    """Go from one value to another in a straight line; arguments are those of optax.
+
+    Args:
+        init_value: until step ``transition_begin``.
+        end_value: from step ``transition_begin + transition_steps`` on.
+        transition_steps: how many steps the way takes.
+        transition_begin: where it starts.
+    """
+    init_value = expect_number("init_value", init_value)
+    end_value = expect_number("end_value", end_value)
+    transition_steps = expect_int("transition_steps", transition_steps)
+    transition_begin = expect_int("transition_begin", transition_begin, minimum=0)
+
+    def schedule(step: int) -> float:
+        progress = (int(step) - transition_begin) / transition_steps
+        return init_value + (end_value - init_value) * min(max(progress, 0.0), 1.0)
+
+    return schedule
+
+
 def warmup_cosine_decay_schedule(
     peak_value: float, warmup_steps: int, decay_steps: int, end_value: float = 0.0
 ) -> Schedule:

@@ -1,8 +1,13 @@
+import jax
 import numpy as np
 import optax
 import pytest
 
-from functional_lm.optimizers import constant_schedule, warmup_cosine_decay_schedule
+from functional_lm.optimizers import (
+    constant_schedule,
+    linear_schedule,
+    warmup_cosine_decay_schedule,
+)
 
 
 def test_no_step_is_wasted_and_the_peak_is_reached():
@@ -14,9 +19,21 @@ def test_no_step_is_wasted_and_the_peak_is_reached():
 
 def test_the_decay_equals_optax():
     ours = warmup_cosine_decay_schedule(0.3, 5, 50, 0.02)
-    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.3, 5, 50, 0.02)
-    for step in range(5, 60):
-        assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-5)
+    with jax.enable_x64(True):
+        theirs = optax.warmup_cosine_decay_schedule(0.0, 0.3, 5, 50, 0.02)
+        for step in range(5, 60):
+            assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-12)
+        for step in range(4):  # one step ahead of optax, which starts at zero
+            assert ours(step) == pytest.approx(float(theirs(step + 1)), rel=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [(0.3, 0.01, 40), (0.0, 0.5, 7, 20), (0.1, 0.1, 1)])
+def test_linear_equals_optax(arguments):
+    ours = linear_schedule(*arguments)
+    with jax.enable_x64(True):
+        theirs = optax.linear_schedule(*arguments)
+        for step in range(50):
+            assert ours(step) == pytest.approx(float(theirs(step)), rel=1e-12)
 
 
 def test_rates_are_python_floats():
