@@ -31,7 +31,7 @@ def bind(layer: Layer, **settings: Any) -> "Bound":
     Raises:
         TypeError: for a setting that neither of them names.
     """
-    _refuse_unknown(settings, _init_keywords(layer) | _forward_keywords(layer), layer)
+    _refuse_unknown(settings, keywords_of_init(layer) | keywords_of_forward(layer), layer)
     return Bound(layer, settings)
 
 
@@ -78,12 +78,12 @@ class Bound:
     @property
     def init_keywords(self) -> set[str]:
         """The settings of ``init`` that are still open."""
-        return _init_keywords(self.layer) - set(self.settings)
+        return keywords_of_init(self.layer) - set(self.settings)
 
     @property
     def forward_keywords(self) -> set[str]:
         """The side inputs of ``forward`` that are still open."""
-        return _forward_keywords(self.layer) - set(self.settings)
+        return keywords_of_forward(self.layer) - set(self.settings)
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
@@ -91,7 +91,7 @@ class Bound:
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layer with its fixed settings."""
-        fixed = _pick(self.settings, _forward_keywords(self.layer))
+        fixed = pick(self.settings, keywords_of_forward(self.layer))
         return self.layer.forward(params, x, **fixed, **side)
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
@@ -109,12 +109,12 @@ class Serial:
     @property
     def init_keywords(self) -> set[str]:
         """The settings that any layer's ``init`` names."""
-        return set().union(*map(_init_keywords, self.layers))
+        return set().union(*map(keywords_of_init, self.layers))
 
     @property
     def forward_keywords(self) -> set[str]:
         """The side inputs that any layer's ``forward`` names."""
-        return set().union(*map(_forward_keywords, self.layers))
+        return set().union(*map(keywords_of_forward, self.layers))
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the parameters of each layer."""
@@ -130,7 +130,7 @@ class Serial:
         for i, (layer, layer_params) in enumerate(
             zip(self.layers, self._unpack(params), strict=True)
         ):
-            layer_side = _pick(side, _forward_keywords(layer))
+            layer_side = pick(side, keywords_of_forward(layer))
             if "key" in layer_side:
                 layer_side["key"] = fold_in(side["key"], i)
             x, layer_residuals = layer.forward(layer_params, x, **layer_side)
@@ -162,12 +162,12 @@ class _Wrapper:
     @property
     def init_keywords(self) -> set[str]:
         """The settings of the layer's ``init``."""
-        return _init_keywords(self.layer)
+        return keywords_of_init(self.layer)
 
     @property
     def forward_keywords(self) -> set[str]:
         """The side inputs of the layer's ``forward``."""
-        return _forward_keywords(self.layer)
+        return keywords_of_forward(self.layer)
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
@@ -208,22 +208,25 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
     return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def _init_keywords(layer: Layer) -> set[str]:
+def keywords_of_init(layer: Layer) -> set[str]:
+    """Return the settings that a layer's ``init`` names."""
     known = getattr(layer, "init_keywords", None)
     return _keywords(layer.init) if known is None else known
 
 
-def _forward_keywords(layer: Layer) -> set[str]:
+def keywords_of_forward(layer: Layer) -> set[str]:
+    """Return the side inputs that a layer's ``forward`` names."""
     known = getattr(layer, "forward_keywords", None)
     return _keywords(layer.forward) if known is None else known
 
 
-def _pick(keywords: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def pick(keywords: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the keywords of those names."""
     return {name: value for name, value in keywords.items() if name in names}
 
 
 def _call_init(layer: Layer, key: Key, sizes: dict[str, Any]) -> Tree:
-    return layer.init(key, **_pick(sizes, _init_keywords(layer)))
+    return layer.init(key, **pick(sizes, keywords_of_init(layer)))
 
 
 def _refuse_unknown(keywords: dict[str, Any], known: set[str], layer: Any) -> None:

@@ -73,3 +73,8 @@ def integers(key: Key, shape: tuple[int, ...], *, low: int, high: int) -> Array:
 def uniform(key: Key, shape: tuple[int, ...] = ()) -> Array:
     """Draw float64 uniformly from ``[0, 1)``."""
     return np.asarray(generator(key).random(shape))
+
+
+def permutation(key: Key, n: int) -> Array:
+    """Return the numbers 0 to n − 1 in random order, int64 (n,)."""
+    return generator(key).permutation(n)

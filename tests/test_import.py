@@ -7,7 +7,18 @@ import pytest
 
 import functional_lm
 
-HEAVY = ("jax", "optax", "matplotlib", "tokenizers", "mpi4py", "rich", "tyro", "safetensors")
+HEAVY = (
+    "jax",
+    "optax",
+    "matplotlib",
+    "tokenizers",
+    "mpi4py",
+    "rich",
+    "tyro",
+    "safetensors",
+    "platformdirs",
+    "uniplot",
+)
 
 
 def loaded_by(code: str) -> set[str]:

@@ -1,55 +1,111 @@
 """``functional-lm generate``."""
 
 import dataclasses
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..contract import Array
-from ..generation import generate
-from ..models import transformer
-from ..training import load_run
+from ..contract import expect_int
+from ..generation import (
+    Transform,
+    chain,
+    generate,
+    min_p,
+    repetition_penalty,
+    temperature,
+    top_k,
+    top_p,
+    until_stop,
+)
+from ..training import Run, open_run
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Generate:
-    """Sample text from a trained model.
+    """Sample text from a trained model. The text goes to stdout, all else to stderr.
 
     Attributes:
         folder: the folder of a run.
         prompt: the text to go on from.
         max_new_tokens: how many characters to sample.
-        temperature: 0 always takes the most likely character.
+        temperature: 0 always takes the most likely character; several are shown side by side.
         top_k: sample from the k most likely characters only.
+        top_p: sample from the fewest characters whose probabilities reach p.
+        min_p: sample from characters at least p times as likely as the most likely one.
+        repetition_penalty: above 1: makes characters that came before less likely.
+        stop: end at any of these strings, which are left out.
+        num_samples: how many samples for each temperature.
         seed: of the sampling.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     prompt: str = "\n"
     max_new_tokens: int = 300
-    temperature: float = 0.8
+    temperature: tuple[float, ...] = (0.8,)
     top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    num_samples: int = 1
     seed: int = 0
 
-    def run(self) -> None:
-        """Print the prompt and the sample."""
-        params, config, tokenizer = load_run(self.folder)
-        prompt = tokenizer.encode(self.prompt)
+    def run(self) -> int:
+        """Print the prompt and its continuation, or a table of several."""
+        expect_int("num_samples", self.num_samples)
+        expect_int("max_new_tokens", self.max_new_tokens, minimum=0)
+        if not self.temperature:
+            raise ValueError("temperature must be at least one number: got none; pass 0.8")
+        transforms = [self._transform(value) for value in self.temperature]
+        if not self.prompt:
+            raise ValueError("a prompt must have at least one character: got ''; pass some text")
+        run = open_run(self.folder)
+        if len(transforms) == self.num_samples == 1:
+            sys.stdout.write(self.prompt)
+            for piece in self._stream(run, transforms[0], (self.seed,)):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            sys.stdout.write("\n")
+            return 0
+        self._print_table(run, transforms)
+        return 0
 
-        def next_logits(tokens: Array) -> Array:
-            logits, _ = transformer.forward(params, tokens[-config.max_seq_len :], config=config)
-            return logits[-1]
+    def _transform(self, value: float) -> Transform:
+        penalty = self.repetition_penalty
+        transforms = [] if penalty is None else [repetition_penalty(penalty)]
+        transforms.append(temperature(value))
+        if self.top_k is not None:
+            transforms.append(top_k(self.top_k))
+        if self.top_p is not None:
+            transforms.append(top_p(self.top_p))
+        if self.min_p is not None:
+            transforms.append(min_p(self.min_p))
+        return chain(*transforms)
 
+    def _stream(self, run: Run, transform: Transform, key: tuple[int, ...]) -> Iterator[str]:
         tokens = generate(
-            next_logits,
-            prompt,
-            key=(self.seed,),
+            lambda tokens: run.objective.next_logits(run.params, tokens),
+            run.tokenizer.encode(self.prompt),
+            key=key,
             max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
+            transform=transform,
         )
-        print(self.prompt, end="", flush=True)
-        for token in tokens:
-            print(tokenizer.decode([token]), end="", flush=True)
-        print()
+        return until_stop((run.tokenizer.decode([token]) for token in tokens), self.stop)
+
+    def _print_table(self, run: Run, transforms: list[Transform]) -> None:
+        """Print a column for each temperature and a row for each sample."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_lines=True)
+        for value in self.temperature:
+            table.add_column(f"temperature {value:g}", ratio=1)
+        for i in range(self.num_samples):
+            key = (self.seed,) if i == 0 else (self.seed, 0, i)
+            cells = ["".join(self._stream(run, transform, key)) for transform in transforms]
+            table.add_row(*(Text(self.prompt + cell) for cell in cells))
+        Console(file=sys.stdout).print(table)

@@ -1,9 +1,11 @@
-"""Windows of a token sequence: random ones to train on, all of them to evaluate."""
+"""Windows of a token sequence: random ones, shuffled epochs, or all in order."""
+
+import functools
 
 import numpy as np
 
 from ..contract import Array, Key, expect_int
-from ..prng import integers
+from ..prng import integers, permutation
 
 
 def split(tokens: Array, fraction: float = 0.9) -> tuple[Array, Array]:
@@ -34,23 +36,45 @@ def batch_at(
     """
     expect_window(tokens, seq_len)
     starts = integers((*key, step), (batch_size,), low=0, high=len(tokens) - seq_len)
-    window = tokens[starts[:, None] + np.arange(seq_len + 1)]  # (B, T + 1)
-    return window[:, :-1], window[:, 1:]
+    return _windows_at(tokens, starts, seq_len)
 
 
-def windows(tokens: Array, *, seq_len: int) -> tuple[Array, Array]:
-    """Return all windows that do not overlap, as inputs and targets (N, T).
+def epoch_batch_at(
+    tokens: Array, key: Key, step: int, *, batch_size: int, seq_len: int
+) -> tuple[Array, Array]:
+    """Return a batch of an epoch: every window that does not overlap comes once, in random order.
+
+    A pure function like `batch_at`, with the same arguments; each epoch has its own order, and its
+    last batch may be smaller.
 
     Raises:
         ValueError: if the tokens are fewer than seq_len + 1.
     """
     expect_window(tokens, seq_len)
     count = (len(tokens) - 1) // seq_len
-    end = count * seq_len
-    return tokens[:end].reshape(count, seq_len), tokens[1 : end + 1].reshape(count, seq_len)
+    epoch, batch = divmod(step, -(-count // batch_size))
+    order = _shuffled((*key, epoch), count)
+    chosen = order[batch * batch_size : (batch + 1) * batch_size]
+    return _windows_at(tokens, chosen * seq_len, seq_len)
 
 
-def expect_window(tokens: Array, seq_len: int) -> None:
+def steps_per_epoch(n_tokens: int, *, batch_size: int, seq_len: int) -> int:
+    """Return the number of batches in an epoch of `epoch_batch_at`."""
+    return -(-((n_tokens - 1) // seq_len) // batch_size)
+
+
+def windows(tokens: Array, *, seq_len: int) -> tuple[Array, Array]:
+    """Return all windows that do not overlap, in order, as inputs and targets (N, T).
+
+    Raises:
+        ValueError: if the tokens are fewer than seq_len + 1.
+    """
+    expect_window(tokens, seq_len)
+    count = (len(tokens) - 1) // seq_len
+    return _windows_at(tokens, np.arange(count) * seq_len, seq_len)
+
+
+def expect_window(tokens: Array, seq_len: int, name: str = "the text") -> None:
     """Require at least one window and the token after it.
 
     Raises:
@@ -59,6 +83,18 @@ def expect_window(tokens: Array, seq_len: int) -> None:
     expect_int("seq_len", seq_len)
     if len(tokens) < seq_len + 1:
         raise ValueError(
-            f"the text must have at least seq_len + 1 = {seq_len + 1} tokens: got {len(tokens)}; "
+            f"{name} must have at least seq_len + 1 = {seq_len + 1} tokens: got {len(tokens)}; "
             "pass a longer text or a shorter seq_len"
         )
+
+
+def _windows_at(tokens: Array, starts: Array, seq_len: int) -> tuple[Array, Array]:
+    window = tokens[starts[:, None] + np.arange(seq_len + 1)]  # (B, T + 1)
+    return window[:, :-1], window[:, 1:]
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(key: Key, count: int) -> Array:
+    order = permutation(key, count)
+    order.flags.writeable = False
+    return order

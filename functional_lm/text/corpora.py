@@ -1,4 +1,4 @@
-"""Texts to train on."""
+"""Texts to train on, by name or from a file."""
 
 import ast
 import os
@@ -8,8 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .download import DownloadError, content_fault, fetch
+
 DATA_VARIABLE = "FUNCTIONAL_LM_DATA"
+
 SHAKESPEARE_FILE = "tinyshakespeare.txt"
+SHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+SHAKESPEARE_SIZE = 1_115_394
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+CORPORA = ("shakespeare", "stdlib")
+"""The names that `load_corpus` knows."""
 
 
 class Corpus(NamedTuple):
@@ -17,6 +28,45 @@ class Corpus(NamedTuple):
 
     text: str
     source: str
+
+
+def load_corpus(
+    name: str = "shakespeare",
+    *,
+    environment: Mapping[str, str] = os.environ,
+    url: str = SHAKESPEARE_URL,
+    cache: Path | None = None,
+) -> Corpus:
+    """Return a corpus by name.
+
+    ``shakespeare`` is Tiny Shakespeare, 1,115,394 bytes of 65 characters: from the folder that the
+    variable FUNCTIONAL_LM_DATA names, else from the user's cache folder, else downloaded and
+    cached. Its hash is checked each time. Where it cannot be had, the corpus is ``stdlib`` and its
+    source says why.
+
+    ``stdlib`` is made offline; see `stdlib_corpus`.
+
+    Args:
+        name: one of `CORPORA`.
+        environment: where to look for the variable.
+        url: where to download from.
+        cache: the cache folder; the user's own if not given.
+
+    Raises:
+        ValueError: for an unknown name, or a file in FUNCTIONAL_LM_DATA that is another text.
+    """
+    if name not in CORPORA:
+        raise ValueError(
+            f"corpus must be one of {', '.join(CORPORA)}: got {name!r}; "
+            "for a text of your own pass its file"
+        )
+    if name == "stdlib":
+        return stdlib_corpus()
+    try:
+        return _shakespeare(environment.get(DATA_VARIABLE), url, cache)
+    except DownloadError as error:
+        corpus = stdlib_corpus()
+        return Corpus(corpus.text, f"{corpus.source}, since {error}")
 
 
 def read_corpus(path: str | Path) -> Corpus:
@@ -39,16 +89,6 @@ def read_corpus(path: str | Path) -> Corpus:
     return Corpus(text, str(path))
 
 
-def default_corpus(environment: Mapping[str, str] = os.environ) -> Corpus:
-    """Return Tiny Shakespeare from the folder named by FUNCTIONAL_LM_DATA, else `stdlib_corpus`."""
-    folder = environment.get(DATA_VARIABLE)
-    if folder and (path := Path(folder) / SHAKESPEARE_FILE).is_file():
-        return read_corpus(path)
-    corpus = stdlib_corpus()
-    why = f"no {SHAKESPEARE_FILE} in {folder}" if folder else f"{DATA_VARIABLE} is not set"
-    return Corpus(corpus.text, f"{corpus.source} ({why})")
-
-
 def stdlib_corpus() -> Corpus:
     """Return the docstrings of the running Python's standard library, its top-level modules.
 
@@ -59,6 +99,30 @@ def stdlib_corpus() -> Corpus:
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         docstrings += [text for text in _docstrings(path) if text.isascii()]
     return Corpus("\n\n".join(docstrings) + "\n", "docstrings of the Python standard library")
+
+
+def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
+    expected = {"size": SHAKESPEARE_SIZE, "sha256": SHAKESPEARE_SHA256}
+    if folder and (path := Path(folder) / SHAKESPEARE_FILE).is_file():
+        data = path.read_bytes()
+        fault = content_fault(data, **expected)  # type: ignore[arg-type]
+        if fault:
+            raise ValueError(
+                f"{path} must be Tiny Shakespeare: {fault}; for another text pass it as a text file"
+            )
+        return Corpus(data.decode(), f"Tiny Shakespeare from {path}")
+    if cache is None:
+        import platformdirs
+
+        cache = platformdirs.user_cache_path("functional_lm")
+    path = cache / SHAKESPEARE_FILE
+    if path.is_file():
+        data = path.read_bytes()
+        if content_fault(data, **expected) is None:  # type: ignore[arg-type]
+            return Corpus(data.decode(), f"Tiny Shakespeare from {path}")
+    data = fetch(url, path, **expected)  # type: ignore[arg-type]
+    kept = f"kept in {path}" if path.is_file() else f"not kept, since {cache} cannot be written"
+    return Corpus(data.decode(), f"Tiny Shakespeare, downloaded ({kept})")
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -1,17 +1,37 @@
-"""Training: the loop, the evaluation, the run folder."""
+"""Training: the loop, a whole experiment, the evaluation, the run folder."""
 
+from .costs import Costs, costs
 from .evaluation import evaluate
+from .experiment import Experiment, text_loss
 from .loop import TrainState, TrainStep, init_state, train
-from .run_folder import load_run, save_run
-from .settings import TrainConfig
+from .metrics import MetricsFile, Record, read_metrics, record_of
+from .model_file import load_model
+from .objective import Objective
+from .run_folder import Run, load_run, load_weights, open_run, save_run, save_weights
+from .settings import DEFAULT_STEPS, TrainConfig
 
 __all__ = [
+    "DEFAULT_STEPS",
+    "Costs",
+    "Experiment",
+    "MetricsFile",
+    "Objective",
+    "Record",
+    "Run",
     "TrainConfig",
     "TrainState",
     "TrainStep",
+    "costs",
     "evaluate",
     "init_state",
+    "load_model",
     "load_run",
+    "load_weights",
+    "open_run",
+    "read_metrics",
+    "record_of",
     "save_run",
+    "save_weights",
+    "text_loss",
     "train",
 ]

@@ -12,13 +12,16 @@ from ..optimizers import (
     warmup_cosine_decay_schedule,
 )
 
+DEFAULT_STEPS = 2000
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How to train.
 
     Attributes:
-        steps: updates to make.
+        steps: updates to make, each on random windows of the text. Not given: 2000.
+        epochs: instead of steps: passes through all windows that do not overlap, shuffled.
         batch_size: windows in a batch.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up.
@@ -26,15 +29,15 @@ class TrainConfig:
         warmup_steps: updates until the learning rate is reached; at most a tenth of all.
         weight_decay: the decoupled decay of every matrix.
         max_grad_norm: the norm to which a longer gradient is clipped.
-        eval_every: updates between two evaluations.
         seed: of the parameters, the batches and dropout.
 
     Raises:
         TypeError: for a setting of the wrong type.
-        ValueError: for a setting out of range.
+        ValueError: for a setting out of range, or both steps and epochs.
     """
 
-    steps: int = 2000
+    steps: int | None = None
+    epochs: int | None = None
     batch_size: int = 16
     seq_len: int = 64
     lr: float = 3e-3
@@ -42,12 +45,19 @@ class TrainConfig:
     warmup_steps: int = 100
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
-    eval_every: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check every setting."""
-        for name in ("steps", "batch_size", "seq_len", "eval_every"):
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(
+                "a run is measured in steps or in epochs: got "
+                f"steps={self.steps} and epochs={self.epochs}; leave one out"
+            )
+        for name in ("steps", "epochs"):
+            if getattr(self, name) is not None:
+                expect_int(name, getattr(self, name))
+        for name in ("batch_size", "seq_len"):
             expect_int(name, getattr(self, name))
         for name in ("warmup_steps", "seed"):
             expect_int(name, getattr(self, name), minimum=0)
@@ -56,18 +66,18 @@ class TrainConfig:
         if self.min_lr is not None:
             expect_number("min_lr", self.min_lr, low=0.0)
 
-    def schedule(self) -> Schedule:
-        """Return the learning rate of each update."""
+    def schedule(self, steps: int) -> Schedule:
+        """Return the learning rate of each update of a run of that many."""
         return warmup_cosine_decay_schedule(
             self.lr,
-            min(self.warmup_steps, self.steps // 10),
-            self.steps,
+            min(self.warmup_steps, steps // 10),
+            steps,
             self.lr / 10 if self.min_lr is None else self.min_lr,
         )
 
-    def optimizer(self) -> GradientTransformation:
-        """Return AdamW with clipping and the schedule."""
+    def optimizer(self, steps: int) -> GradientTransformation:
+        """Return AdamW with clipping and the schedule of a run of that many updates."""
         return chain(
             clip_by_global_norm(self.max_grad_norm),
-            adamw(self.schedule(), b2=0.99, weight_decay=self.weight_decay),
+            adamw(self.schedule(steps), b2=0.99, weight_decay=self.weight_decay),
         )

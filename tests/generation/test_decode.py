@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from functional_lm.generation import generate
+from functional_lm.generation import generate, temperature, top_k, until_stop
 from functional_lm.models import transformer
 
 CONFIG = transformer.Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=5)
@@ -18,9 +20,10 @@ def run(**settings):
 
 
 def test_greedy_generation_is_deterministic():
-    assert run(temperature=0) == run(temperature=0, key=(1,)) == run(top_k=1)
+    greedy = temperature(0)
+    assert run(transform=greedy) == run(transform=greedy, key=(1,)) == run(transform=top_k(1))
     tokens = np.array([1, 2, 3])
-    for token in run(temperature=0):
+    for token in run(transform=greedy):
         assert token == next_logits(tokens).argmax()
         tokens = np.append(tokens, token)
 
@@ -39,3 +42,42 @@ def test_it_streams():
 def test_an_empty_prompt_is_an_error():
     with pytest.raises(ValueError, match=r"at least one token: .*pass some text"):
         next(generate(next_logits, [], key=(0,), max_new_tokens=1))
+
+
+def test_a_transform_sees_all_tokens_before():
+    lengths = []
+
+    def transform(logits, tokens):
+        lengths.append(len(tokens))
+        return logits
+
+    run(transform=transform, max_new_tokens=4)
+    assert lengths == [3, 4, 5, 6]
+
+
+@given(st.text(alphabet="abc"), st.lists(st.text(alphabet="abc", min_size=1), max_size=3))
+def test_a_stream_equals_the_text_before_the_first_stop(text, stops):
+    def first_stop(end):
+        return [p for stop in stops if (p := text[:end].find(stop)) >= 0]
+
+    expected = text
+    for end in range(len(text) + 1):
+        if first_stop(end):
+            expected = text[: min(first_stop(end))]
+            break
+    assert "".join(until_stop(text, stops)) == expected
+
+
+def test_a_part_of_a_stop_is_held_back():
+    shown = []
+    pieces = iter(["x", "\n", "\n", "y"])
+    stream = until_stop(pieces, ["\n\n"])
+    shown.append(next(stream))
+    assert shown == ["x"]
+    assert list(stream) == []
+    assert next(pieces) == "y"
+
+
+def test_an_empty_stop_is_refused():
+    with pytest.raises(ValueError, match="must not be empty"):
+        list(until_stop("abc", [""]))

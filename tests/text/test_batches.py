@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from functional_lm.text import batch_at, split, windows
+from functional_lm.text import batch_at, epoch_batch_at, split, steps_per_epoch, windows
 
 TOKENS = np.arange(100, dtype=np.int32)
 
@@ -35,6 +35,22 @@ def test_windows_cover_the_tokens_once():
     assert len(x) == 13
 
 
+def test_an_epoch_shows_every_window_once():
+    settings = {"batch_size": 4, "seq_len": 7}
+    steps = steps_per_epoch(len(TOKENS), **settings)
+    assert steps == 4
+    epochs = []
+    for epoch in range(2):
+        batches = [epoch_batch_at(TOKENS, (0,), 4 * epoch + i, **settings) for i in range(steps)]
+        assert [len(x) for x, _ in batches] == [4, 4, 4, 2]
+        assert all((y == x + 1).all() for x, y in batches)
+        epochs.append(np.concatenate([x[:, 0] for x, _ in batches]))
+        np.testing.assert_array_equal(np.sort(epochs[-1]), np.arange(14) * 7)
+    assert (epochs[0] != epochs[1]).any()
+    again, _ = epoch_batch_at(TOKENS, (0,), 5, **settings)
+    np.testing.assert_array_equal(again[:, 0], epochs[1][4:8])
+
+
 def test_split():
     train, held_out = split(TOKENS)
     assert (len(train), len(held_out)) == (90, 10)
@@ -47,4 +63,6 @@ def test_a_text_shorter_than_a_window_is_refused(length):
         windows(TOKENS[:length], seq_len=7)
     with pytest.raises(ValueError, match="at least seq_len"):
         batch_at(TOKENS[:length], (0,), 0, batch_size=2, seq_len=7)
+    with pytest.raises(ValueError, match="at least seq_len"):
+        epoch_batch_at(TOKENS[:length], (0,), 0, batch_size=2, seq_len=7)
     assert windows(TOKENS[:8], seq_len=7)[0].shape == (1, 7)

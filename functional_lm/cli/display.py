@@ -1,0 +1,108 @@
+"""What a run shows: live on a terminal, plain lines elsewhere; and curves drawn with characters."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..training import Record
+
+WINDOW = 50
+"""Steps that a shown loss is the mean of."""
+
+
+class TrainingDisplay:
+    """Shows the progress of a run: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, steps: int, log_every: int) -> None:
+        """Start the clock."""
+        self._steps = steps
+        self._log_every = log_every
+        self._losses: list[float] = []
+        self._validation: float | None = None
+        self._start = time.perf_counter()
+        self._console = Console(file=sys.stdout, highlight=False)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+                BarColumn(bar_width=16),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=steps, figures="")
+
+    def __enter__(self) -> "TrainingDisplay":
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the last steps."""
+        return float(np.mean(self._losses[-WINDOW:]))
+
+    def update(self, record: Record) -> None:
+        """Show a step; on a terminal also a line for each evaluation."""
+        step = record["step"]
+        self._losses.append(record["loss"])
+        self._validation = record.get("val_loss", self._validation)
+        figures = f"loss {self.loss:.3f}"
+        if self._validation is not None:
+            figures += f"  val {self._validation:.3f}"
+        figures += f"  {record['tokens_per_second']:,} tok/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=figures)
+            if "val_loss" in record:
+                self._bar.console.print(f"step {step:,}  {figures}")
+        elif step % self._log_every == 0 or step == self._steps or "val_loss" in record:
+            elapsed = time.perf_counter() - self._start
+            left = elapsed / step * (self._steps - step)
+            print(
+                f"step {step:,}/{self._steps:,}  {figures}  lr {record['lr']:.1e}  "
+                f"{clock(left)} left",
+                flush=True,
+            )
+
+
+def clock(seconds: float) -> str:
+    """Return a time as minutes and seconds, ``1:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings: Any) -> str:
+    """Draw ``{name: (xs, ys)}`` with characters, for a terminal of 80 columns."""
+    from uniplot import plot_to_string
+
+    drawn = plot_to_string(
+        xs=[xs for xs, _ in series.values()],
+        ys=[ys for _, ys in series.values()],
+        legend_labels=list(series),
+        lines=True,
+        width=66,
+        height=12,
+        color=False,
+        **settings,
+    )
+    lines = drawn if isinstance(drawn, str) else "\n".join(drawn)
+    return "\n".join(line.rstrip() for line in lines.splitlines())
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return the mean of each value and up to 49 before it."""
+    total = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - WINDOW, 0)
+    return list((total[ends] - total[starts]) / (ends - starts))

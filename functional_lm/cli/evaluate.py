@@ -1,0 +1,79 @@
+"""``functional-lm evaluate``."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..text import load_corpus, read_corpus, split
+from ..training import Run, open_run, text_loss
+from .flags import sha256_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained model on a text: loss, perplexity, bits per character.
+
+    Attributes:
+        folder: the folder of a run.
+        text_file: a UTF-8 text, measured whole. Not given: the text of the run.
+        part: of the run's text: the last tenth, which was held out, the first nine, or all.
+        seq_len: tokens in a window. Not given: the model's max_seq_len.
+        json: print one JSON object with the keys loss, perplexity, bits_per_character.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    text_file: Path | None = None
+    part: Literal["validation", "training", "all"] = "validation"
+    seq_len: int | None = None
+    json: bool = False
+
+    def run(self) -> int:
+        """Print the figures."""
+        run = open_run(self.folder)
+        text, source = self._text(run)
+        tokens = run.tokenizer.encode(text)
+        if self.text_file is None and self.part != "all":
+            training, held_out = split(tokens)
+            tokens = held_out if self.part == "validation" else training
+        longest = run.objective.config.max_seq_len
+        seq_len = self.seq_len or longest
+        if seq_len > longest:
+            raise ValueError(
+                f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
+            )
+        loss = text_loss(run.objective, run.params, tokens, seq_len)
+        figures = {
+            "loss": loss,
+            "perplexity": math.exp(loss),
+            "bits_per_character": loss / math.log(2),
+        }
+        if self.json:
+            print(json.dumps(figures))
+            return 0
+        print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
+        print(f"loss                {figures['loss']:.4f} nats per token")
+        print(f"perplexity          {figures['perplexity']:.3f}")
+        print(f"bits per character  {figures['bits_per_character']:.4f}")
+        return 0
+
+    def _text(self, run: Run) -> tuple[str, str]:
+        """Return the text and its name."""
+        if self.text_file is not None:
+            return read_corpus(self.text_file).text, str(self.text_file)
+        record = run.settings.get("text")
+        if not record:
+            raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
+        if record["text_file"] is not None:
+            corpus = read_corpus(record["text_file"])
+        else:
+            corpus = load_corpus(record["corpus"] or "shakespeare")
+        if sha256_of(corpus.text) != record["sha256"]:
+            raise ValueError(
+                f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
+                "to measure as --text-file"
+            )
+        return corpus.text, f"{self.part} part of {corpus.source}"

@@ -1,0 +1,152 @@
+"""What several commands share: the flags of a model and its text, presets and config files."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from ..contract import Layer
+from ..models import transformer
+from ..models.transformer import PRESETS, Config
+from ..text import Corpus, load_corpus, read_corpus
+from ..training import TrainConfig, load_model
+
+
+def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:
+    """Return a dataclass with the fields of another, for its flags.
+
+    Args:
+        name: of the new class.
+        original: a dataclass with defaults for all fields that stay.
+        without: the field that is no flag.
+        optional: the field that may be None, and is by default.
+    """
+    hints = typing.get_type_hints(original)
+    fields: list[Any] = []
+    for field in dataclasses.fields(original):
+        if field.name == optional:
+            fields.append((field.name, hints[field.name] | None, dataclasses.field(default=None)))
+        elif field.name != without:
+            fields.append((field.name, hints[field.name], dataclasses.field(default=field.default)))
+    made = dataclasses.make_dataclass(name, fields, frozen=True)
+    made.__doc__ = original.__doc__
+    return made
+
+
+Sizes = like("Sizes", Config, without="vocab_size", optional="max_seq_len")
+"""The flags of the model: the fields of `Config`, but for the vocabulary."""
+Sizes.__doc__ = Sizes.__doc__.replace(
+    "that forward takes, in tokens.", "that the model takes, in tokens. Not given: seq_len."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What to train, and on what.
+
+    Attributes:
+        text_file: a UTF-8 text to train on.
+        corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
+            docstrings of the Python standard library.
+        preset: the size of the model; explicit flags override it.
+        model: FILE.py:NAME, a model of your own from tokens to logits, instead of the transformer.
+    """
+
+    text_file: Path | None = None
+    corpus: Literal["shakespeare", "stdlib"] | None = None
+    preset: Literal["tiny", "small", "medium"] = "tiny"
+    model: str | None = None
+
+    def load_text(self) -> Corpus:
+        """Return the text."""
+        if self.text_file is None:
+            return load_corpus(self.corpus or "shakespeare")
+        if self.corpus is not None:
+            raise ValueError(
+                f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
+                "leave one out"
+            )
+        return read_corpus(self.text_file)
+
+    def record(self, corpus: Corpus) -> dict[str, Any]:
+        """Return what a run's config.json says of its text."""
+        return {
+            "text_file": None if self.text_file is None else str(self.text_file.resolve()),
+            "corpus": self.corpus,
+            "source": corpus.source,
+            "characters": len(corpus.text),
+            "sha256": sha256_of(corpus.text),
+        }
+
+    def load_model(self) -> Layer:
+        """Return the model."""
+        return transformer if self.model is None else load_model(self.model)
+
+
+def sha256_of(text: str) -> str:
+    """Return the hash of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def given_sizes(sizes: Any) -> dict[str, Any]:
+    """Return the sizes as fields of `Config`, without those not given."""
+    fields = dataclasses.asdict(sizes)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dict[str, Any]]:
+    """Return the defaults that --preset and --config set, for flags to override.
+
+    Returns:
+        Training settings, sizes, source, and what a config file holds besides.
+
+    Raises:
+        OSError: if the config file cannot be read.
+        ValueError: if it is neither TOML nor JSON, or holds an unknown setting.
+    """
+    settings: dict[str, Any] = {}
+    path = _value_of("--config", arguments)
+    if path is not None:
+        settings = read_settings(Path(path))
+    preset = _value_of("--preset", arguments) or settings.get("preset", "tiny")
+    settings = {"preset": preset} | PRESETS.get(preset, {}) | settings
+    parts = []
+    for part in (TrainConfig, Sizes, Source):
+        names = {field.name for field in dataclasses.fields(part)}
+        mine = {name: settings.pop(name) for name in list(settings) if name in names}
+        if mine.get("text_file") is not None:
+            mine["text_file"] = Path(mine["text_file"])
+        parts.append(part(**mine))
+    return (*parts, settings)  # type: ignore[return-value]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves."""
+    text = path.read_text(encoding="utf-8")
+    try:
+        content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} must be TOML, or JSON if it ends in .json: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold settings by name: got a {type(content).__name__}")
+    settings: dict[str, Any] = {}
+    for name, value in content.items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
+    return {
+        name.replace("-", "_"): value for name, value in settings.items() if name not in recorded
+    }
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """Return the value of a flag as ``--flag value`` or ``--flag=value``, the last one given."""
+    value = None
+    for position, argument in enumerate(arguments):
+        if argument == flag and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith(flag + "="):
+            value = argument.partition("=")[2]
+    return value

@@ -1,0 +1,89 @@
+"""``functional-lm info``."""
+
+import dataclasses
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from .. import __version__
+from ..models.transformer import PRESETS, Config
+from ..training import costs, open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Say what is installed, and what a model costs for each token.
+
+    Attributes:
+        folder: of a run, to describe its model. Not given: the preset.
+        preset: the size of the model.
+        vocab_size: of the preset.
+        seq_len: tokens of context. Not given: that of the run, or 256.
+    """
+
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    preset: Literal["tiny", "small", "medium"] = "tiny"
+    vocab_size: int = 65
+    seq_len: int | None = None
+
+    def run(self) -> int:
+        """Print both."""
+        if self.folder is None:
+            name = f"{self.preset}, {self.vocab_size} tokens"
+            config = Config(self.vocab_size, **PRESETS[self.preset])  # type: ignore[arg-type]
+        else:
+            run = open_run(self.folder)
+            name, config = str(self.folder), run.objective.config
+            if "model_file" in run.settings:
+                raise ValueError(
+                    f"info knows the cost of the transformer only: {self.folder} holds the model "
+                    f"of {run.settings['model_file']['from']}; pass --preset"
+                )
+        seq_len = self.seq_len or config.max_seq_len
+        if seq_len > config.max_seq_len:
+            config = dataclasses.replace(config, max_seq_len=seq_len)
+        cost = costs(config, seq_len)
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        print(f"functional-lm  {__version__}")
+        print(f"Python         {platform.python_version()} on {platform.platform()}")
+        print(f"NumPy          {np.__version__}")
+        print(f"BLAS           {blas['name']} {blas['version']}{_pinned()}")
+        print(f"JAX            {_version('jax')}")
+        print()
+        print(f"model          {name}: {cost.parameters:,} parameters")
+        print(
+            f"sizes          {config.n_layers} blocks of width {config.d_model}, {_heads(config)}"
+        )
+        print(f"context        {seq_len} tokens; per token:")
+        print(
+            f"  training     {cost.training_flops / 1e6:,.2f} MFLOP, residuals "
+            f"{cost.training_bytes:,} bytes"
+        )
+        print(
+            f"  inference    {cost.inference_flops / 1e6:,.2f} MFLOP, keys and values "
+            f"{cost.inference_bytes:,} bytes"
+        )
+        return 0
+
+
+def _heads(config: Config) -> str:
+    groups = "" if config.n_kv_heads == config.n_heads else f" ({config.n_kv_heads} key/value)"
+    return f"{config.n_heads} heads{groups}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed; the checks against it need the extra jax"
+
+
+def _pinned() -> str:
+    """Say so where the environment chooses the kernel instead of OpenBLAS."""
+    kernel = os.environ.get("OPENBLAS_CORETYPE")
+    return f", held to the kernel {kernel} by OPENBLAS_CORETYPE" if kernel else ""

@@ -1,0 +1,136 @@
+"""``functional-lm sweep``."""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import write_atomic
+from ..training import Experiment, TrainConfig
+from .display import curve, smooth
+from .flags import Sizes, Source, given_sizes, like, preset_defaults
+from .train import expect_new
+
+Training = like("Training", TrainConfig, without="lr")
+SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Train with several learning rates and compare them in a table and a plot.
+
+    Attributes:
+        training: how to train, each time.
+        sizes: the model.
+        source: what to train, and on what.
+        lr: the learning rates, with commas.
+        out: the folder to write, which must not exist. Not given: runs/sweep-<time>.
+    """
+
+    training: Training = dataclasses.field(default_factory=Training)  # type: ignore[valid-type]
+    sizes: Sizes = dataclasses.field(default_factory=Sizes)
+    source: Source = dataclasses.field(default_factory=Source)
+    lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
+    out: Path | None = None
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> "Sweep":
+        """Return the settings that --preset sets."""
+        training, sizes, source, _ = preset_defaults(arguments)
+        fields = {k: v for k, v in dataclasses.asdict(training).items() if k != "lr"}
+        return cls(Training(**fields), sizes, source)
+
+    def run(self) -> int:
+        """Train each, print the table, write it and the plots."""
+        rates = self._rates()
+        out = self.out or Path("runs") / time.strftime("sweep-%Y%m%d-%H%M%S")
+        expect_new(out)
+        model = self.source.load_model()
+        corpus = self.source.load_text()
+        experiments = [
+            Experiment.build(
+                corpus.text,
+                TrainConfig(**dataclasses.asdict(self.training), lr=rate),
+                model=model,
+                sizes=given_sizes(self.sizes),
+            )
+            for rate in rates
+        ]
+        out.mkdir(parents=True)
+        print(f"text   {corpus.source}")
+        print(f"sweep  {len(rates)} runs of {experiments[0].steps:,} steps, written to {out}\n")
+        print(f"{'lr':>8}  {'loss':>7}  {'validation':>10}  {'seconds':>7}", flush=True)
+        rows: list[dict[str, Any]] = []
+        for rate, experiment in zip(rates, experiments, strict=True):
+            row = _measure(experiment)
+            rows.append({"lr": rate, **row})
+            figures = f"{_figure(row['loss']):>7}  {_figure(row['val_loss']):>10}"
+            fault = f"  {row['fault']}" if row["fault"] else ""
+            print(f"{rate:>8.1e}  {figures}  {row['seconds']:>7.1f}{fault}", flush=True)
+            write_atomic(out / SWEEP_FILE, json.dumps(rows, indent=2) + "\n")
+        finite = [row for row in rows if row["val_loss"] is not None]
+        if not finite:
+            raise FloatingPointError("every learning rate diverged: pass lower ones")
+        best = min(finite, key=lambda row: row["val_loss"])
+        if len(finite) > 1:
+            points = [row["lr"] for row in finite], [row["val_loss"] for row in finite]
+            print("\n" + curve({"validation loss by learning rate": points}, x_as_log=True))
+        plotted = _plot(out / PLOT_FILE, finite)
+        print(f"best  lr {best['lr']:g}, validation {best['val_loss']:.3f}; written to {out}")
+        if not plotted:
+            print("      for a picture too: pip install 'functional-lm[plot]'")
+        return 0
+
+    def _rates(self) -> list[float]:
+        try:
+            rates = [float(part) for part in self.lr.split(",")]
+        except ValueError:
+            raise ValueError(
+                f"lr must be numbers with commas: got {self.lr!r}; pass 1e-4,1e-3"
+            ) from None
+        if len(set(rates)) < len(rates):
+            raise ValueError(f"lr must be distinct numbers: got {self.lr!r}; remove one")
+        return rates
+
+
+def _measure(experiment: Experiment) -> dict[str, Any]:
+    """Train once; a run that diverges has no losses but a fault."""
+    start = time.perf_counter()
+    losses: list[float] = []
+    row: dict[str, Any] = {"loss": None, "val_loss": None, "fault": None}
+    try:
+        for step in experiment.run():
+            losses.append(step.loss)
+        val_loss = experiment.validation_loss(step.state.params)
+        if not math.isfinite(val_loss):
+            raise FloatingPointError
+        row |= {"loss": smooth(losses)[-1], "val_loss": val_loss}
+    except FloatingPointError:
+        row["fault"] = f"diverged at step {len(losses) + 1}"
+    return row | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def _figure(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.3f}"
+
+
+def _plot(path: Path, rows: list[dict[str, Any]]) -> bool:
+    """Write a picture if matplotlib is installed; tell whether it is."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    rates = [row["lr"] for row in rows]
+    series: tuple[tuple[Literal["val_loss", "loss"], str], ...]
+    series = (("val_loss", "validation"), ("loss", "training, mean of the last 50 steps"))
+    for name, label in series:
+        axes.plot(rates, [row[name] for row in rows], marker="o", label=label)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    return True

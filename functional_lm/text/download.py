@@ -1,0 +1,53 @@
+"""A file from the network, checked before it is used or kept."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ..files import write_atomic
+
+TIMEOUT = 20.0
+"""Seconds that a server may be silent."""
+
+
+class DownloadError(OSError):
+    """The file could not be had; the message says why."""
+
+
+def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
+    """Return the bytes at a URL, checked, and keep them at a path if that can be written.
+
+    Args:
+        url: where the file is.
+        path: where to keep it; its folder is made if need be.
+        size: its length in bytes; no more than that is read.
+        sha256: the hash of its content, in hexadecimal digits.
+
+    Raises:
+        DownloadError: if the server cannot be reached, or sends anything else.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            data = response.read(size + 1)
+    except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
+        raise DownloadError(f"cannot download {url}: {error}") from error
+    fault = content_fault(data, size=size, sha256=sha256)
+    if fault:
+        raise DownloadError(f"cannot use what {url} sent: {fault}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except OSError:
+        pass  # A cache that cannot be written costs a download next time, nothing else.
+    return data
+
+
+def content_fault(data: bytes, *, size: int, sha256: str) -> str | None:
+    """Return what is wrong with a content, or None if it is the one expected."""
+    if len(data) > size:
+        return f"it is longer than {size:,} bytes"
+    if len(data) < size:
+        return f"it is {len(data):,} bytes long, not {size:,}"
+    digest = hashlib.sha256(data).hexdigest()
+    return None if digest == sha256 else f"its sha256 is {digest}, not {sha256}"

@@ -1,0 +1,165 @@
+"""A run in one value: text, model and settings, put together and checked before anything starts.
+
+In a notebook::
+
+    experiment = Experiment.build(load_corpus().text, TrainConfig(steps=500))
+    for step in experiment.run():
+        if step.state.step % 100 == 0:
+            print(step.state.step, step.loss, experiment.validation_loss(step.state.params))
+    print(experiment.sample(step.state.params, "ROMEO:", key=(0,), max_new_tokens=200))
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..contract import Array, Key, Layer, Tree
+from ..generation import Transform, generate
+from ..models import transformer
+from ..models.transformer import Config
+from ..optimizers import GradientTransformation, Schedule
+from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
+from ..text.batches import expect_window
+from .evaluation import evaluate
+from .loop import TrainState, TrainStep, init_state, train
+from .objective import Objective
+from .settings import DEFAULT_STEPS, TrainConfig
+
+EVALUATION_BATCH = 64
+"""Windows that are evaluated at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a run needs.
+
+    Attributes:
+        objective: the model and its loss.
+        tokenizer: from the text.
+        settings: how to train.
+        tokens: (N,) the first nine tenths of the text.
+        held_out: (M,) the rest.
+        steps: the updates of the run.
+    """
+
+    objective: Objective
+    tokenizer: CharTokenizer
+    settings: TrainConfig
+    tokens: Array
+    held_out: Array
+    steps: int
+
+    @classmethod
+    def build(
+        cls,
+        text: str,
+        settings: TrainConfig,
+        *,
+        model: Layer = transformer,
+        sizes: dict[str, Any] | None = None,
+    ) -> "Experiment":
+        """Put a run together.
+
+        Args:
+            text: to train on; its last tenth is held out.
+            settings: how to train.
+            model: from tokens to logits; see `objective`.
+            sizes: fields of `Config`; ``max_seq_len`` is ``seq_len`` if not among them.
+
+        Raises:
+            ValueError: for settings that do not fit each other, or a text too short for a window.
+        """
+        tokenizer = CharTokenizer.train(text)
+        sizes = {"max_seq_len": settings.seq_len} | (sizes or {})
+        config = Config(vocab_size=tokenizer.vocab_size, **sizes)
+        if settings.seq_len > config.max_seq_len:
+            raise ValueError(
+                f"seq_len must be at most max_seq_len: got {settings.seq_len} and "
+                f"{config.max_seq_len}; raise max_seq_len or leave it out"
+            )
+        tokens, held_out = split(tokenizer.encode(text))
+        expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
+        expect_window(held_out, settings.seq_len, "the last tenth of the text")
+        if settings.epochs is None:
+            steps = settings.steps or DEFAULT_STEPS
+        else:
+            size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
+            steps = settings.epochs * steps_per_epoch(len(tokens), **size)
+        return cls(Objective(model, config), tokenizer, settings, tokens, held_out, steps)
+
+    @property
+    def config(self) -> Config:
+        """The sizes and settings of the model."""
+        return self.objective.config
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate of each update."""
+        return self.settings.schedule(self.steps)
+
+    @property
+    def optimizer(self) -> GradientTransformation:
+        """AdamW with clipping and the schedule."""
+        return self.settings.optimizer(self.steps)
+
+    def init_state(self) -> TrainState:
+        """Return the state before the first update."""
+        return init_state(self.objective.init((self.settings.seed, 0)), self.optimizer)
+
+    def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
+        """Return the inputs of an update: tokens, and targets and dropout key by name."""
+        draw = batch_at if self.settings.epochs is None else epoch_batch_at
+        x, y = draw(
+            self.tokens,
+            (self.settings.seed, 1),
+            step,
+            batch_size=self.settings.batch_size,
+            seq_len=self.settings.seq_len,
+        )
+        return x, {"targets": y, "key": (self.settings.seed, 2, step)}
+
+    def run(self, state: TrainState | None = None) -> Iterator[TrainStep]:
+        """Yield each update, from the start or from a state."""
+        return train(
+            self.objective,
+            self.init_state() if state is None else state,
+            optimizer=self.optimizer,
+            batch_at=self.batch_at,
+            steps=self.steps,
+        )
+
+    def validation_loss(self, params: Tree) -> float:
+        """Return the loss over all windows of the held-out text that do not overlap, in nats."""
+        return text_loss(self.objective, params, self.held_out, self.settings.seq_len)
+
+    def sample(
+        self,
+        params: Tree,
+        prompt: str,
+        *,
+        key: Key,
+        max_new_tokens: int,
+        transform: Transform | None = None,
+    ) -> str:
+        """Return the prompt and a continuation."""
+        tokens = generate(
+            lambda tokens: self.objective.next_logits(params, tokens),
+            self.tokenizer.encode(prompt),
+            key=key,
+            max_new_tokens=max_new_tokens,
+            transform=transform,
+        )
+        return prompt + self.tokenizer.decode(tokens)
+
+
+def text_loss(objective: Objective, params: Tree, tokens: Array, seq_len: int) -> float:
+    """Return the mean loss over all windows of the tokens that do not overlap, in nats.
+
+    Raises:
+        ValueError: if the tokens are fewer than seq_len + 1.
+    """
+    x, y = windows(tokens, seq_len=seq_len)
+    parts = np.array_split(np.arange(len(x)), -(-len(x) // EVALUATION_BATCH))
+    return evaluate(objective, params, ((x[part], {"targets": y[part]}) for part in parts))
