@@ -21,7 +21,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .contract import Key, Layer, Tree, expect_int
+import numpy as np
+
+from .contract import Key, Layer, Tree, expect_int, expect_params
 from .prng import fold_in
 
 
@@ -87,10 +89,12 @@ class Bound:
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
+        _refuse_unknown(sizes, self.init_keywords, self.layer)
         return _call_init(self.layer, key, self.settings | sizes)
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layer with its fixed settings."""
+        _refuse_unknown(side, self.forward_keywords, self.layer)
         fixed = pick(self.settings, keywords_of_forward(self.layer))
         return self.layer.forward(params, x, **fixed, **side)
 
@@ -118,9 +122,9 @@ class Serial:
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the parameters of each layer."""
-        _refuse_unknown(sizes, self.init_keywords | {"dtype"}, self)
+        _refuse_unknown(sizes, self.init_keywords, self)
         return self._pack(
-            [_call_init(layer, (*key, i), sizes) for i, layer in enumerate(self.layers)]
+            [_call_init(layer, fold_in(key, i), sizes) for i, layer in enumerate(self.layers)]
         )
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
@@ -150,7 +154,16 @@ class Serial:
         return tuple(items) if self.names is None else dict(zip(self.names, items, strict=True))
 
     def _unpack(self, tree: Any) -> Any:
-        return tree if self.names is None else [tree[name] for name in self.names]
+        if self.names is not None:
+            expect_params(tree, self.names)
+            return [tree[name] for name in self.names]
+        if not isinstance(tree, tuple) or len(tree) != len(self.layers):
+            raise ValueError(
+                f"serial must have params for its {len(self.layers)} layers, as a tuple: got "
+                f"{len(tree) if isinstance(tree, (tuple, list, dict)) else tree!r}; pass what init "
+                "returns"
+            )
+        return tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +184,7 @@ class _Wrapper:
 
     def init(self, key: Key, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
+        _refuse_unknown(sizes, self.init_keywords, self.layer)
         return _call_init(self.layer, key, sizes)
 
 
@@ -180,6 +194,11 @@ class Residual(_Wrapper):
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Return x + f(x)."""
         branch, residuals = self.layer.forward(params, x, **side)
+        if not isinstance(x, np.ndarray) or np.shape(branch) != x.shape:
+            raise ValueError(
+                "residual needs an array and a layer that keeps its shape: got "
+                f"{np.shape(branch)} for {np.shape(x)}; change the layer's last size"
+            )
         return x + branch, residuals
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:

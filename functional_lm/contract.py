@@ -231,8 +231,8 @@ def expect_tokens(
         )
 
 
-def expect_int(name: str, value: Any, *, minimum: int = 1) -> int:
-    """Return ``value`` as a Python int if it is one and at least ``minimum``.
+def expect_int(name: str, value: Any, *, minimum: int | None = 1) -> int:
+    """Return ``value`` as a Python int if it is one and at least ``minimum``, where there is one.
 
     Raises:
         TypeError: for anything but an integer; booleans are not integers here.
@@ -243,10 +243,8 @@ def expect_int(name: str, value: Any, *, minimum: int = 1) -> int:
     try:
         integer = operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{name} must be an integer: got {value!r}; pass an int of at least {minimum}"
-        ) from None
-    if integer < minimum:
+        raise TypeError(f"{name} must be an integer: got {value!r}; pass an int") from None
+    if minimum is not None and integer < minimum:
         raise ValueError(f"{name} must be at least {minimum}: got {integer}; pass a larger one")
     return integer
 
@@ -260,12 +258,24 @@ def expect_number(
         TypeError: for anything but a real number.
         ValueError: for one outside the range, or NaN.
     """
-    if isinstance(value, (bool, np.bool_, str)) or not hasattr(value, "__float__"):
+    if isinstance(value, (bool, np.bool_, str, np.ndarray)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number: got {value!r}; pass a float")
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high):
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}]: got {number:g}; pass one inside")
+        bounds = f"lie in [{low:g}, {high:g}]" if math.isfinite(low) else "be finite"
+        raise ValueError(f"{name} must {bounds}: got {number!r}; pass a finite number inside")
     return number
+
+
+def expect_bool(name: str, value: Any) -> bool:
+    """Return ``value`` as a Python bool if it is one.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False: got {value!r}; pass one of them")
+    return bool(value)
 
 
 def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -12,12 +12,15 @@ from .contract import Array
 
 def rows(x: Array) -> Array:
     """Return ``x`` as a matrix ``(N, D)``: all leading axes are one axis of rows."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def row_dot(a: Array, b: Array) -> Array:
-    """Return Σᵢ aᵢ·bᵢ over the last axis, kept as an axis of size 1."""
-    return np.vecdot(a, b)[..., None]
+    """Return Σᵢ aᵢ·bᵢ over the last axis, kept as an axis of size 1.
+
+    On contiguous rows the sum is blocked; on strided ones it would be naive, and less accurate.
+    """
+    return np.vecdot(np.ascontiguousarray(a), np.ascontiguousarray(b))[..., None]
 
 
 def sum_rows(x: Array) -> Array:
@@ -42,7 +45,7 @@ def sigmoid(x: Array) -> Array:
 
     Derivative: σ' = σ·(1 − σ).
     """
-    e = np.abs(x)
+    e = np.abs(x, out=np.empty_like(x))
     np.exp(np.negative(e, out=e), out=e)
     sigma = np.where(x >= 0, 1.0, e)
     e += 1.0
@@ -52,6 +55,7 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """Return the softmax of each row: exp(x − max x) / Σ exp(x − max x)."""
+    x = np.ascontiguousarray(x)  # the sum of a strided row would be naive, and less accurate
     probs = x - x.max(axis=-1, keepdims=True)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=-1, keepdims=True)
@@ -66,7 +70,7 @@ def softmax_vjp(probs: Array, g: Array) -> Array:
     return probs * (g - row_dot(g, probs))
 
 
-_ONE_HOT_LIMIT = 512  # up to here a matrix product beats sorting
+_ONE_HOT_LIMIT = 256  # up to here a matrix product beats sorting
 
 
 def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
@@ -81,7 +85,8 @@ def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
         n_segments: number of rows of the result.
 
     Returns:
-        ``(n_segments, D)`` in the dtype of ``values``; rows without an id are zero.
+        ``(n_segments, D)`` in the dtype of ``values``; rows without an id are zero. Where there
+        are few segments, a value that is not finite spreads to all of them.
     """
     if n_segments <= _ONE_HOT_LIMIT:
         one_hot = ids[:, None] == np.arange(n_segments)

@@ -5,7 +5,7 @@ stands ``np.random.SeedSequence(key[0], spawn_key=key[1:])``: a plain list of in
 as ``[5]`` and ``[5, 0]`` seed one stream. There is no hidden generator and no global seed.
 """
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -43,9 +43,15 @@ def generator(key: Key) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(sequence))
 
 
+@overload
+def fold_in(key: Key, data: int) -> Key: ...
+@overload
+def fold_in(key: None, data: int) -> None: ...
+@overload
+def fold_in(key: Key | None, data: int) -> Key | None: ...
 def fold_in(key: Key | None, data: int) -> Key | None:
     """Return the child ``key + (data,)``; no key has no children."""
-    return None if key is None else (*key, data)
+    return None if key is None else (*expect_key(key), data)
 
 
 def normal(

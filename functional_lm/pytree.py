@@ -1,8 +1,9 @@
 """Trees of arrays: nested dicts, tuples, lists and NamedTuples.
 
 An array (or a NumPy scalar) is a leaf. Everything else (numbers, strings, None, functions) is
-structure: it stays as it is under `map` and must be equal where two trees are compared. Dicts are
-walked in the order of their sorted keys, as JAX does, so that the order of insertion never shows.
+structure: it stays as it is under `map` and must be equal where two trees are walked together.
+Dicts are plain ones, with strings without dots for keys; they are walked in sorted order, as JAX
+does, so that the order of insertion never shows.
 
 A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
@@ -24,7 +25,7 @@ def is_leaf(node: Any) -> bool:
 def _children(node: Any) -> list[tuple[str, Any]] | None:
     """Return the named children of an inner node, or None if it is a leaf or static."""
     if isinstance(node, dict):
-        return [(str(key), node[key]) for key in sorted(node, key=str)]
+        return [(key, node[key]) for key in _sorted_keys(node)]
     if isinstance(node, tuple) and hasattr(node, "_fields"):
         return list(zip(node._fields, node, strict=True))
     if isinstance(node, (tuple, list)):
@@ -32,10 +33,22 @@ def _children(node: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
+def _sorted_keys(node: dict[Any, Any]) -> list[str]:
+    if type(node) is not dict:
+        raise TypeError(f"a tree must have plain dicts: got {type(node).__name__}; pass dict(...)")
+    for key in node:
+        if not isinstance(key, str) or "." in key:
+            raise TypeError(
+                f"the keys of a tree must be strings without dots: got {key!r}; rename it, or "
+                "use a tuple"
+            )
+    return sorted(node)
+
+
 def _rebuild(node: Any, children: list[Any]) -> Any:
     """Make a node of the same kind with other children, given in the order of `_children`."""
     if isinstance(node, dict):
-        return dict(zip(sorted(node, key=str), children, strict=True))
+        return dict(zip(_sorted_keys(node), children, strict=True))
     if hasattr(node, "_fields"):
         return type(node)(*children)
     return type(node)(children)
@@ -72,7 +85,7 @@ def leaves(tree: Tree) -> list[Array]:
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` to every leaf of ``tree`` and to what stands there in the other trees.
 
-    Static values are taken from ``tree``. Where it has a leaf, another tree may have anything.
+    Static values must be equal. Where ``tree`` has a leaf, another tree may have anything.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
@@ -88,6 +101,9 @@ def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path:
         return function(tree, *rest)
     children = _children(tree)
     if children is None:
+        for other in rest:
+            if is_leaf(other) or _children(other) is not None or other != tree:
+                raise ValueError(_difference(path, tree, other))
         return tree
     columns = []
     for other in rest:
@@ -97,10 +113,7 @@ def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path:
             or type(other) is not type(tree)
             or [name for name, _ in column] != [name for name, _ in children]
         ):
-            raise ValueError(
-                f"trees must have one structure: at {path or 'the root'} one has "
-                f"{_describe(tree)}, another {_describe(other)}; build both from the same params"
-            )
+            raise ValueError(_difference(path, tree, other))
         columns.append([child for _, child in column])
     return _rebuild(
         tree,
@@ -108,6 +121,13 @@ def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path:
             _map(function, child, tuple(column[i] for column in columns), _join(path, name))
             for i, (name, child) in enumerate(children)
         ],
+    )
+
+
+def _difference(path: str, tree: Any, other: Any) -> str:
+    return (
+        f"trees must have one structure: at {path or 'the root'} one has {_describe(tree)}, "
+        f"another {_describe(other)}; build both from the same params"
     )
 
 

@@ -118,9 +118,43 @@ def test_positional_and_named_layers():
         (lambda: bind(linear, d_inn=3), "linear takes .*d_in.*: got d_inn"),
         (lambda: serial(silu).init((0,), d_model=3), "got d_model"),
         (lambda: serial(silu).forward(({},), np.ones(3), eps=1), "got eps"),
+        (lambda: residual(linear).init((0,), d_in=3, d_out=3, dtpye=1), "got dtpye"),
+        (lambda: remat(linear).init((0,), d_in=3, d_out=3, dtpye=1), "got dtpye"),
+        (lambda: bind(linear, d_in=3, d_out=3).init((0,), d_in=9), "got d_in"),
+        (lambda: bind(dropout, rate=0.5).forward({}, np.ones(3), rate=0.1), "got rate"),
         (lambda: repeat(serial(silu), 2).forward(({}, {}), np.ones(3), eps=1), "got eps"),
     ],
 )
 def test_keywords_that_no_layer_names_are_refused(call, says):
     with pytest.raises(TypeError, match=says):
         call()
+
+
+def test_remat_drops_the_same_the_second_time():
+    layer = serial(bind(dropout, rate=0.5))
+    x = np.ones((5, 7))
+    y, residuals = remat(layer).forward(({},), x, key=(3,))
+    _, d_x = remat(layer).vjp(residuals, x)
+    np.testing.assert_array_equal(d_x, y)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: residual(bind(linear, d_in=3, d_out=1)).forward(
+            {"weight": np.ones((3, 1))}, np.ones((2, 3))
+        ),
+        lambda: residual(silu).forward({}, (np.ones(3), np.ones(3))),
+    ],
+)
+def test_residual_never_broadcasts(call):
+    with pytest.raises((ValueError, TypeError), match=r"residual needs an array|NumPy array"):
+        call()
+
+
+@pytest.mark.parametrize("params", [({},), [{}, {}], {"a": {}}, None])
+def test_params_for_other_layers_are_refused(params):
+    with pytest.raises((ValueError, TypeError), match=r"params for its 2 layers"):
+        serial(silu, silu).forward(params, np.ones(3))
+    with pytest.raises((ValueError, TypeError), match=r"params must"):
+        serial(a=silu, b=silu).forward(params, np.ones(3))

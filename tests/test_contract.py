@@ -63,14 +63,22 @@ def test_integers():
             contract.expect_int("n", value)
 
 
+def test_booleans():
+    assert contract.expect_bool("b", np.True_) is True
+    with pytest.raises(TypeError, match="b must be True or False: got 1"):
+        contract.expect_bool("b", 1)
+
+
 def test_numbers():
     assert contract.expect_number("x", np.float32(0.5)) == 0.5
     assert type(contract.expect_number("x", np.float64(0.5))) is float
-    for value, error in (
-        (2, ValueError),
-        (np.nan, ValueError),
-        ("1", TypeError),
-        (True, TypeError),
-    ):
-        with pytest.raises(error, match="x must"):
+    with pytest.raises(ValueError, match="x must be finite: got inf"):
+        contract.expect_number("x", np.inf)
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\]: got 1\.0000001"):
+        contract.expect_number("x", 1.0000001, low=0.0, high=1.0)
+    for value in ("1", True, np.ones(2), None):
+        with pytest.raises(TypeError, match="x must be a number"):
+            contract.expect_number("x", value)
+    for value in (2, -1, np.nan):
+        with pytest.raises(ValueError, match="x must lie in"):
             contract.expect_number("x", value, low=0.0, high=1.0)

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from typing import NamedTuple
 
 import chex
@@ -75,6 +76,18 @@ def test_another_structure_is_named(other):
     tree = {"a": np.ones(1), "b": (np.ones(1), np.ones(1))}
     with pytest.raises(ValueError, match=r"one structure: at (b|the root)"):
         pytree.add(tree, other)
+
+
+@pytest.mark.parametrize("other", [{"a": np.ones(1)}, {"a": {}}, {"a": 2}])
+def test_what_is_no_array_must_be_equal(other):
+    with pytest.raises(ValueError, match="one structure: at a one has None, another"):
+        pytree.add({"a": None}, other)
+
+
+@pytest.mark.parametrize("tree", [{1: np.ones(1)}, {"a.b": np.ones(1)}, OrderedDict(a=np.ones(1))])
+def test_dicts_are_plain_and_their_keys_make_paths(tree):
+    with pytest.raises(TypeError, match=r"plain dicts|strings without dots"):
+        pytree.leaves(tree)
 
 
 def test_the_norm_is_accumulated_in_float64():

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..contract import expect_int
 from ..text import load_corpus, read_corpus, split
 from ..training import Run, open_run, text_loss
 from .flags import sha256_of
@@ -40,7 +41,7 @@ class Evaluate:
             training, held_out = split(tokens)
             tokens = held_out if self.part == "validation" else training
         longest = run.objective.config.max_seq_len
-        seq_len = self.seq_len or longest
+        seq_len = longest if self.seq_len is None else expect_int("seq_len", self.seq_len)
         if seq_len > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"

@@ -112,7 +112,9 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     if path is not None:
         settings = read_settings(Path(path))
     preset = _value_of("--preset", arguments) or settings.get("preset", "tiny")
-    settings = {"preset": preset} | PRESETS.get(preset, {}) | settings
+    if preset not in PRESETS:
+        preset = "tiny"  # the parser of the flags says what is wrong with it
+    settings = PRESETS[preset] | settings | {"preset": preset}
     parts = []
     for part in (TrainConfig, Sizes, Source):
         names = {field.name for field in dataclasses.fields(part)}

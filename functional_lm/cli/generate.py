@@ -57,6 +57,7 @@ class Generate:
         """Print the prompt and its continuation, or a table of several."""
         expect_int("num_samples", self.num_samples)
         expect_int("max_new_tokens", self.max_new_tokens, minimum=0)
+        expect_int("seed", self.seed, minimum=0)
         if not self.temperature:
             raise ValueError("temperature must be at least one number: got none; pass 0.8")
         transforms = [self._transform(value) for value in self.temperature]

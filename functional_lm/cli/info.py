@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from .. import __version__
+from ..contract import expect_int
 from ..models.transformer import PRESETS, Config
 from ..training import costs, open_run
 
@@ -44,7 +45,9 @@ class Info:
                     f"info knows the cost of the transformer only: {self.folder} holds the model "
                     f"of {run.settings['model_file']['from']}; pass --preset"
                 )
-        seq_len = self.seq_len or config.max_seq_len
+        seq_len = config.max_seq_len
+        if self.seq_len is not None:
+            seq_len = expect_int("seq_len", self.seq_len)
         if seq_len > config.max_seq_len:
             config = dataclasses.replace(config, max_seq_len=seq_len)
         cost = costs(config, seq_len)

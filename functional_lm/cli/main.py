@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runtime.tune()
     try:
         return _parse(name, rest).run()
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _complain(f"functional-lm {name}: {_one_line(error)}")
     except FloatingPointError as error:

@@ -58,6 +58,7 @@ class Sweep:
             )
             for rate in rates
         ]
+        experiments[0].rehearse()
         out.mkdir(parents=True)
         print(f"text   {corpus.source}")
         print(f"sweep  {len(rates)} runs of {experiments[0].steps:,} steps, written to {out}\n")

@@ -74,7 +74,7 @@ class Train:
         experiment = Experiment.build(
             corpus.text, self.training, model=model, sizes=given_sizes(self.sizes)
         )
-        params = experiment.objective.init((self.training.seed, 0))
+        params = experiment.rehearse()
         name = self.source.model or self.source.preset
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)

@@ -45,7 +45,13 @@ def temperature(value: float) -> Transform:
     value = expect_number("temperature", value, low=0.0)
     if value == 0.0:
         return top_k(1)
-    return lambda logits, tokens: (logits - logits.max()) / value
+
+    def transform(logits: Array, tokens: Array) -> Array:
+        with np.errstate(over="ignore"):  # far below the largest is −inf, which excludes
+            scaled = (logits - logits.max()).astype(np.float64) / value
+            return scaled.astype(logits.dtype)
+
+    return transform
 
 
 def top_k(k: int) -> Transform:
@@ -105,7 +111,16 @@ def repetition_penalty(penalty: float) -> Transform:
 
 
 def sample(key: Key, logits: Array) -> int:
-    """Draw a token from the softmax of the logits (V,), by inverting the distribution function."""
+    """Draw a token from the softmax of the logits (V,), by inverting the distribution function.
+
+    Raises:
+        ValueError: for logits that are NaN or +inf, or all −inf.
+    """
+    largest = logits.max(initial=-math.inf)
+    if not np.isfinite(largest):
+        raise ValueError(
+            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
+        )
     cumulative = np.cumsum(_probabilities(logits))
     drawn = prng.uniform(key) * cumulative[-1]
     return int(np.searchsorted(cumulative, drawn, side="right"))

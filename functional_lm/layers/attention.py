@@ -29,6 +29,7 @@ from ..contract import (
     Array,
     Key,
     Tree,
+    expect_bool,
     expect_cotangent,
     expect_dtype,
     expect_floating,
@@ -81,13 +82,18 @@ def forward(
         ValueError: for shapes that do not fit, or H that is no multiple of G.
     """
     expect_params(params)
+    if not isinstance(x, QKV):
+        raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")
     q, k, v = x
     expect_floating(q=q, k=k, v=v)
     B, T, H, K = expect_shape("q", q, "B T H K")
     _, S, G, _ = expect_shape("k", k, "B S G K", B=B, K=K)
     expect_shape("v", v, "B S G K", B=B, S=S, G=G, K=K)
-    if G == 0 or H % G:
-        raise ValueError(f"query heads must be a multiple of key/value heads: got H={H}, G={G}")
+    if not (H and G and K) or H % G:
+        raise ValueError(
+            "query heads must be a multiple of key/value heads, and no size zero: "
+            f"got H={H}, G={G}, K={K}; repeat or drop heads"
+        )
     allowed = _allowed((B, H, T, S), causal, query_offset, mask)
 
     q = _group(q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
@@ -129,6 +135,8 @@ def _allowed(
     shape: tuple[int, int, int, int], causal: bool, query_offset: int, mask: Array | None
 ) -> Array | None:
     """Return booleans that broadcast to (B, H, T, S), or None where every query sees every key."""
+    causal = expect_bool("causal", causal)
+    query_offset = expect_int("query_offset", query_offset, minimum=None)
     if query_offset and not causal:
         raise ValueError(
             f"query_offset belongs to causal attention: got {query_offset}; pass causal=True"
@@ -152,13 +160,15 @@ def _allowed(
 
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:
     """Return the softmax of each row over its allowed entries, in place; zero where none is."""
-    if allowed is not None:
-        np.copyto(scores, -math.inf, where=~allowed)
+    if allowed is None:
+        allowed = np.ones((), bool)
+    np.copyto(scores, -math.inf, where=~allowed)
+    sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
     top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
-    top[np.isneginf(top)] = 0.0
+    np.copyto(top, 0.0, where=sees_none)
     np.exp(np.subtract(scores, top, out=scores), out=scores)
     total = scores.sum(axis=-1, keepdims=True)
-    total[total == 0] = 1.0
+    np.copyto(total, 1.0, where=sees_none)
     scores /= total
     return scores
 

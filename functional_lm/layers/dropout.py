@@ -28,7 +28,7 @@ from ..contract import (
     expect_number,
     expect_params,
 )
-from ..prng import bernoulli
+from ..prng import bernoulli, expect_key
 
 
 class Residuals(NamedTuple):
@@ -56,6 +56,8 @@ def forward(
     expect_params(params)
     expect_floating(x=x)
     rate = expect_number("rate", rate, low=0.0, high=1.0)
+    if key is not None:
+        expect_key(key)
     if key is None or rate == 0.0:
         return x, Residuals(None, x)
     multiplier = bernoulli(key, x.shape, p=1.0 - rate).astype(x.dtype)

@@ -34,7 +34,7 @@ from ..contract import (
     expect_shape,
 )
 from ..numerics import rows, sigmoid
-from ..prng import normal
+from ..prng import fold_in, normal
 
 
 class Residuals(NamedTuple):
@@ -57,8 +57,8 @@ def init(
     expect_int("d_ff", d_ff)
     std = (2 / (d_model + d_ff)) ** 0.5
     return {
-        "gate_up": normal((*key, 0), (2, d_model, d_ff), scale=std, dtype=dtype),
-        "down": normal((*key, 1), (d_ff, d_model), scale=std * output_scale, dtype=dtype),
+        "gate_up": normal(fold_in(key, 0), (2, d_model, d_ff), scale=std, dtype=dtype),
+        "down": normal(fold_in(key, 1), (d_ff, d_model), scale=std * output_scale, dtype=dtype),
     }
 
 

@@ -30,6 +30,7 @@ from ..contract import (
     expect_cotangent,
     expect_dtype,
     expect_floating,
+    expect_int,
     expect_params,
     expect_shape,
     expect_tokens,
@@ -67,6 +68,7 @@ def forward(
     expect_params(params)
     expect_floating(x=x)
     (vocab_size,) = expect_shape("x", x, "... V")
+    ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
     expect_tokens("targets", targets, vocab_size, ignore_index=ignore_index)
     if targets.shape != x.shape[:-1]:
         raise ValueError(
@@ -77,7 +79,8 @@ def forward(
     kept = np.flatnonzero(target != ignore_index)
     n_kept = max(len(kept), 1)
 
-    probs = rows(x) - rows(x).max(axis=-1, keepdims=True)  # (N, V)
+    logits = rows(x)  # (N, V)
+    probs = logits - logits.max(axis=-1, keepdims=True)
     at_target = probs[kept, target[kept]]
     np.exp(probs, out=probs)
     total = probs.sum(axis=-1, keepdims=True)  # (N, 1)

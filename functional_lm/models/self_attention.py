@@ -23,7 +23,7 @@ from ..contract import (
 )
 from ..layers import attention, linear, rotary
 from ..layers.attention import QKV
-from ..prng import normal
+from ..prng import fold_in, normal
 
 
 class Residuals(NamedTuple):
@@ -61,11 +61,11 @@ def init(
     kv_size = G * (D // H)
     kv_std = (2 / (D + kv_size)) ** 0.5
     projections = [
-        normal((*key, 0), (D, D), scale=(2 / (D + D)) ** 0.5, dtype=dtype),
-        normal((*key, 1), (D, kv_size), scale=kv_std, dtype=dtype),
-        normal((*key, 2), (D, kv_size), scale=kv_std, dtype=dtype),
+        normal(fold_in(key, 0), (D, D), scale=(2 / (D + D)) ** 0.5, dtype=dtype),
+        normal(fold_in(key, 1), (D, kv_size), scale=kv_std, dtype=dtype),
+        normal(fold_in(key, 2), (D, kv_size), scale=kv_std, dtype=dtype),
     ]
-    out = normal((*key, 3), (D, D), scale=output_scale * (2 / (D + D)) ** 0.5, dtype=dtype)
+    out = normal(fold_in(key, 3), (D, D), scale=output_scale * (2 / (D + D)) ** 0.5, dtype=dtype)
     return {"qkv": np.concatenate(projections, axis=1), "out": out}
 
 

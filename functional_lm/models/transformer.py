@@ -16,10 +16,13 @@ from ..contract import (
     Array,
     Key,
     Tree,
+    expect_bool,
     expect_choice,
+    expect_floating,
     expect_int,
     expect_number,
     expect_params,
+    expect_shape,
     expect_tokens,
 )
 from ..layers import dropout, embedding, rms_norm, rotary, unembedding
@@ -30,6 +33,9 @@ from . import self_attention, transformer_block
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The sizes and settings of a transformer.
+
+    Settings not given are resolved at once, so `dataclasses.replace` keeps them: pass
+    ``d_ff=None, n_kv_heads=None`` along with another ``d_model`` or ``n_heads``.
 
     Attributes:
         vocab_size: V, the number of tokens.
@@ -66,25 +72,25 @@ class Config:
     def __post_init__(self) -> None:
         """Check every setting and resolve those not given."""
         for name in ("vocab_size", "d_model", "n_heads", "n_layers", "max_seq_len"):
-            expect_int(name, getattr(self, name))
-        if self.n_kv_heads is None:
-            object.__setattr__(self, "n_kv_heads", self.n_heads)
-        if self.d_ff is None:
-            object.__setattr__(self, "d_ff", int(2.5 * self.d_model))
-        n_kv_heads = expect_int("n_kv_heads", self.n_kv_heads)
-        expect_int("d_ff", self.d_ff)
-        self_attention.expect_heads(self.d_model, self.n_heads, n_kv_heads)
+            self._set(name, expect_int(name, getattr(self, name)))
+        n_kv_heads = self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+        self._set("n_kv_heads", expect_int("n_kv_heads", n_kv_heads))
+        d_ff = int(2.5 * self.d_model) if self.d_ff is None else self.d_ff
+        self._set("d_ff", expect_int("d_ff", d_ff))
+        self_attention.expect_heads(self.d_model, self.n_heads, int(n_kv_heads))
         if self.d_model // self.n_heads % 2:
             raise ValueError(
                 "the head size d_model/n_heads must be even for rotary positions: "
                 f"got {self.d_model}/{self.n_heads}; halve n_heads or double d_model"
             )
-        expect_number("dropout", self.dropout, low=0.0, high=1.0)
-        expect_number("norm_eps", self.norm_eps, low=0.0)
-        expect_number("rope_theta", self.rope_theta, low=1e-30)
+        self._set("dropout", expect_number("dropout", self.dropout, low=0.0, high=1.0))
+        self._set("norm_eps", expect_number("norm_eps", self.norm_eps, low=0.0))
+        self._set("rope_theta", expect_number("rope_theta", self.rope_theta, low=1e-30))
+        self._set("tie_embeddings", expect_bool("tie_embeddings", self.tie_embeddings))
         expect_choice("rope_pairing", self.rope_pairing, rotary.PAIRINGS)
-        if not isinstance(self.tie_embeddings, bool):
-            raise TypeError(f"tie_embeddings must be True or False: got {self.tie_embeddings!r}")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
 PRESETS: dict[str, dict[str, int]] = {
@@ -125,14 +131,15 @@ def init(key: Key, *, config: Config, dtype: Any = np.float32) -> Tree:
     }
     table = {"vocab_size": config.vocab_size, "d_model": config.d_model, "dtype": dtype}
     params = {
-        "embedding": embedding.init((*key, 0), **table),
+        "embedding": embedding.init(fold_in(key, 0), **table),
         "blocks": tuple(
-            transformer_block.init((*key, 1, i), **block) for i in range(config.n_layers)
+            transformer_block.init(block_key, **block)
+            for block_key in (fold_in(fold_in(key, 1), i) for i in range(config.n_layers))
         ),
         "norm": rms_norm.init(d_model=config.d_model, dtype=dtype),
     }
     if not config.tie_embeddings:
-        params["unembedding"] = unembedding.init((*key, 2), **table)
+        params["unembedding"] = unembedding.init(fold_in(key, 2), **table)
     return params
 
 
@@ -217,16 +224,18 @@ def _expect_sequences(tokens: Any, params: Tree, config: Config) -> bool:
             f"got {tokens.shape[-1]}; "
             "pass a window of them, or a config with a larger max_seq_len"
         )
+    if not isinstance(params["blocks"], tuple):
+        raise TypeError(
+            f"params['blocks'] must be a tuple: got {type(params['blocks']).__name__}; "
+            "pass tuple(blocks)"
+        )
     if len(params["blocks"]) != config.n_layers:
         raise ValueError(
             f"params must hold n_layers={config.n_layers} blocks: got {len(params['blocks'])}; "
             "pass the config that they were initialised with"
         )
-    table = params["embedding"].get("weight")
-    required = (config.vocab_size, config.d_model)
-    if table is not None and table.shape != required:
-        raise ValueError(
-            f"embedding.weight must have shape (vocab_size, d_model) = {required}: "
-            f"got {table.shape}; pass the config that the params were initialised with"
-        )
+    expect_params(params["embedding"], ["weight"])
+    table, sizes = params["embedding"]["weight"], {"V": config.vocab_size, "D": config.d_model}
+    expect_floating(weight=table)
+    expect_shape("embedding.weight", table, "V D", **sizes)
     return tokens.ndim == 2

@@ -46,7 +46,7 @@ def init(
     return {
         "norm1": rms_norm.init(d_model=d_model, dtype=dtype),
         "attention": self_attention.init(
-            (*key, 0),
+            fold_in(key, 0),
             d_model=d_model,
             n_heads=n_heads,
             n_kv_heads=n_kv_heads,
@@ -55,7 +55,7 @@ def init(
         ),
         "norm2": rms_norm.init(d_model=d_model, dtype=dtype),
         "mlp": swiglu.init(
-            (*key, 1), d_model=d_model, d_ff=d_ff, output_scale=output_scale, dtype=dtype
+            fold_in(key, 1), d_model=d_model, d_ff=d_ff, output_scale=output_scale, dtype=dtype
         ),
     }
 

@@ -17,7 +17,7 @@ from .schedules import (
     warmup_cosine_decay_schedule,
 )
 from .sgd import SgdState, sgd
-from .transformation import GradientTransformation, apply_updates, chain
+from .transformation import GradientTransformation, apply_updates, chain, expect_gradient
 
 __all__ = [
     "AdamState",
@@ -30,6 +30,7 @@ __all__ = [
     "chain",
     "clip_by_global_norm",
     "constant_schedule",
+    "expect_gradient",
     "linear_schedule",
     "sgd",
     "warmup_cosine_decay_schedule",

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Tree
+from ..contract import Array, Tree, expect_number
 from .schedules import Schedule, as_schedule
-from .transformation import GradientTransformation
+from .transformation import GradientTransformation, expect_gradient
 
 
 class AdamState(NamedTuple):
@@ -35,15 +35,22 @@ def decay_matrices(params: Tree) -> Tree:
     return pytree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
+def everything(params: Tree) -> Tree:
+    """Return a mask that is True everywhere."""
+    return pytree.map(lambda leaf: True, params)
+
+
 def adamw(
     learning_rate: float | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 1e-4,
-    mask: Callable[[Tree], Tree] = decay_matrices,
+    mask: Callable[[Tree], Tree] | None = decay_matrices,
 ) -> GradientTransformation:
-    """Return AdamW; arguments and defaults are those of ``optax.adamw``, but for the mask.
+    """Return AdamW; the arguments mean what they mean in ``optax.adamw``.
+
+    Only the default of the mask differs: optax decays everything.
 
     Args:
         learning_rate: η, or a schedule that maps the number of updates made to it.
@@ -51,14 +58,24 @@ def adamw(
         b2: β₂, the decay of the second moment.
         eps: ε, added outside of the root.
         weight_decay: λ; the decay of a step is η·λ·p.
-        mask: maps params to a tree of booleans, True where λ applies.
+        mask: maps params to a tree of booleans, True where λ applies; None decays everything.
+
+    Raises:
+        ValueError: for β outside [0, 1), a negative ε or λ.
     """
     schedule = as_schedule(learning_rate)
+    below_one = math.nextafter(1.0, 0.0)
+    b1 = expect_number("b1", b1, low=0.0, high=below_one)
+    b2 = expect_number("b2", b2, low=0.0, high=below_one)
+    eps = expect_number("eps", eps, low=0.0)
+    weight_decay = expect_number("weight_decay", weight_decay, low=0.0)
+    decayed = everything if mask is None else mask
 
     def init(params: Tree) -> AdamState:
         return AdamState(np.int64(0), pytree.zeros_like(params), pytree.zeros_like(params))
 
     def update(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
+        expect_gradient(grads, params)
         mu = pytree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
         nu = pytree.map(lambda v, g: b2 * v + (1 - b2) * np.square(g), state.nu, grads)
         count = int(state.count) + 1
@@ -70,13 +87,13 @@ def adamw(
             denominator = np.sqrt(v)
             denominator *= root_correction
             denominator += eps
-            updates = np.divide(m, denominator, out=denominator)
+            updates = m / denominator
             updates *= step_size
             if decays:
                 updates -= (rate * weight_decay) * p
             return updates
 
-        updates = pytree.map(one, mu, nu, params, mask(params))
+        updates = pytree.map(one, mu, nu, params, decayed(params))
         return updates, AdamState(np.int64(count), mu, nu)
 
     return GradientTransformation(init, update)

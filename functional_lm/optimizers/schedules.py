@@ -70,9 +70,11 @@ def warmup_cosine_decay_schedule(
         )
 
     def schedule(step: int) -> float:
+        if step >= decay_steps:
+            return end_value
         if step < warmup_steps:
             return peak_value * (int(step) + 1) / warmup_steps
-        progress = (min(int(step), decay_steps) - warmup_steps) / max(decay_steps - warmup_steps, 1)
+        progress = (int(step) - warmup_steps) / (decay_steps - warmup_steps)
         return end_value + (peak_value - end_value) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return schedule

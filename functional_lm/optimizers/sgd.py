@@ -12,7 +12,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree, expect_number
 from .schedules import Schedule, as_schedule
-from .transformation import GradientTransformation
+from .transformation import GradientTransformation, expect_gradient
 
 
 class SgdState(NamedTuple):
@@ -45,6 +45,7 @@ def sgd(
         return SgdState(np.int64(0), () if momentum is None else pytree.zeros_like(params))
 
     def update(grads: Tree, state: SgdState, params: Tree) -> tuple[Tree, Any]:
+        expect_gradient(grads, params)
         rate = float(schedule(int(state.count)))
         count = np.int64(state.count + 1)
         if momentum is None:

@@ -37,5 +37,24 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:
-    """Return ``params + updates``, leaf by leaf, in the dtypes of the params."""
-    return pytree.map(np.add, params, updates)
+    """Return ``params + updates``, leaf by leaf, in the dtypes of the params.
+
+    Raises:
+        ValueError: naming the leaf whose shape differs.
+    """
+    expect_gradient(updates, params)
+    return pytree.map(lambda p, u: (p + u).astype(p.dtype, copy=False), params, updates)
+
+
+def expect_gradient(grads: Tree, params: Tree) -> None:
+    """Require the structure and the shapes of the params; no leaf is broadcast.
+
+    Raises:
+        ValueError: naming the leaf.
+    """
+    for path, leaf, gradient in pytree.zip_with_path(params, grads):
+        if np.shape(gradient) != leaf.shape:
+            raise ValueError(
+                f"the gradient of {path} must have its shape, {leaf.shape}: "
+                f"got {np.shape(gradient)}; check the vjp"
+            )

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64, layout_faults
 from .conduct import conduct_faults, expect_like
-from .inputs import cast, jitter, normal_like
+from .inputs import cast, freeze, jitter, normal_like
 from .oracle import JaxOracle
 from .report import Report
 from .subject import BrokenLayer, Subject
@@ -93,7 +94,7 @@ def check(
             raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
     report = Report(name)
     oracle = JaxOracle(reference, keywords)
-    subject = Subject(layer, keywords)
+    subject = Subject(layer, freeze(pytree.map(np.array, keywords)))
     given = cast((params, x), np.float64)
     y = oracle.output(given, "float64")
     try:
@@ -104,9 +105,11 @@ def check(
             report.findings += conduct_faults(subject, inputs, expected_y, g, dtype)
         if "float64" in dtypes:
             compare_float64(subject, oracle, draws, report)
-            report.findings += layout_faults(subject, *draws[0])
         if "float32" in dtypes:
             compare_float32(subject, oracle, draws, factor, report)
+        for dtype in dtypes:
+            inputs, g = cast(draws[0], dtype)
+            report.findings += layout_faults(subject, inputs, g, dtype)
     except BrokenLayer as error:
         report.findings.append(str(error))
     return report

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from .inputs import cast, freeze
+from .inputs import cast, freeze, jitter
 from .subject import BrokenLayer, Subject, describe
 
 
@@ -25,6 +25,9 @@ def conduct_faults(subject: Subject, inputs: Any, expected_y: Any, g: Any, dtype
     kept_inputs = cast(inputs, dtype)
     y, residuals = subject.forward(freeze(inputs))
     expect_like("y", expected_y, y)
+    # Between a forward and its vjp comes another forward: what a layer hides between calls, and
+    # does not put into its residuals, is then that of other inputs.
+    subject.forward(jitter((0,), inputs))
     kept_residuals = [leaf.copy() for leaf in pytree.leaves(freeze(residuals))]
     cotangents = subject.vjp(residuals, freeze(g))
     d_params, d_x = cotangents
@@ -41,6 +44,8 @@ def conduct_faults(subject: Subject, inputs: Any, expected_y: Any, g: Any, dtype
             if name != "residuals" and not np.isfinite(leaf).all():
                 faults.append(f"{place} is not finite in {dtype}")
     faults += _linearity_faults(subject, residuals, g, cotangents, dtype)
+    if not _same_bits(subject.forward(inputs)[0], y):
+        faults.append(f"a second forward of the same inputs gives other bits in {dtype}")
     if not _same_bits(subject.vjp(residuals, g), cotangents):
         faults.append(f"a second vjp of the same residuals and g gives other bits in {dtype}")
     if not _same_bits(inputs, kept_inputs):

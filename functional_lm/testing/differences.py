@@ -6,8 +6,10 @@ import numpy as np
 
 from .. import prng, pytree
 from ..contract import Array, Differentiable, Tree
+from .conduct import expect_like
 from .inputs import cast, normal_like
 from .report import LeafReport, Report
+from .subject import BrokenLayer
 
 STEP = 1e-4
 """Of the five-point rule: its error is of order STEP⁴ from the fifth derivative, and 1e-16/STEP
@@ -41,6 +43,12 @@ def check_differences(
     y, residuals = layer.forward(inputs["params"], inputs["x"], **keywords)
     g = normal_like((seed, 0), y)
     d_params, d_x = layer.vjp(residuals, g)
+    try:
+        expect_like("d_params", inputs["params"], d_params)
+        expect_like("d_x", inputs["x"], d_x)
+    except BrokenLayer as fault:
+        report.findings.append(str(fault))
+        return report
 
     def objective(path: str, step: Array) -> float:
         moved = pytree.map_with_path(lambda p, leaf: leaf + step if p == path else leaf, inputs)

@@ -32,8 +32,10 @@ def jitter(key: Key, tree: Tree) -> Tree:
     index = iter(range(len(pytree.leaves(tree))))
 
     def one(leaf: Array) -> Array:
+        if leaf.dtype.kind != "f":
+            return leaf
         factor = 0.9 + 0.2 * prng.uniform((*key, next(index)), leaf.shape)
-        return leaf * factor if leaf.dtype.kind == "f" else leaf
+        return leaf * factor.astype(leaf.dtype)
 
     return pytree.map(one, tree)
 

@@ -10,16 +10,19 @@ In a notebook::
 """
 
 import dataclasses
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..contract import Array, Key, Layer, Tree
 from ..generation import Transform, generate
+from ..gradient import value_and_grad
 from ..models import transformer
 from ..models.transformer import Config
-from ..optimizers import GradientTransformation, Schedule
+from ..optimizers import GradientTransformation, Schedule, expect_gradient
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
 from .evaluation import evaluate
@@ -107,6 +110,29 @@ class Experiment:
     def init_state(self) -> TrainState:
         """Return the state before the first update."""
         return init_state(self.objective.init((self.settings.seed, 0)), self.optimizer)
+
+    def rehearse(self) -> Tree:
+        """Run the model forward and back on one window, and return the first parameters.
+
+        A model of somebody's own shows its faults here, before anything is written.
+
+        Raises:
+            ValueError: if it raises anything, or its gradient is not like its parameters; with
+                the line at fault.
+        """
+        x, side = self.batch_at(0)
+        try:
+            params = self.objective.init((self.settings.seed, 0))
+            first = {"targets": side["targets"][:1], "key": side["key"]}
+            _, grads = value_and_grad(self.objective, params, x[:1], **first)
+            expect_gradient(grads, params)
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"the model fails on its first window: {type(error).__name__}: {error} "
+                f"({Path(at.filename).name}, line {at.lineno})"
+            ) from error
+        return params
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets and dropout key by name."""

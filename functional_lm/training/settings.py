@@ -56,15 +56,18 @@ class TrainConfig:
             )
         for name in ("steps", "epochs"):
             if getattr(self, name) is not None:
-                expect_int(name, getattr(self, name))
+                self._set(name, expect_int(name, getattr(self, name)))
         for name in ("batch_size", "seq_len"):
-            expect_int(name, getattr(self, name))
+            self._set(name, expect_int(name, getattr(self, name)))
         for name in ("warmup_steps", "seed"):
-            expect_int(name, getattr(self, name), minimum=0)
+            self._set(name, expect_int(name, getattr(self, name), minimum=0))
         for name in ("lr", "weight_decay", "max_grad_norm"):
-            expect_number(name, getattr(self, name), low=0.0)
+            self._set(name, expect_number(name, getattr(self, name), low=0.0))
         if self.min_lr is not None:
-            expect_number("min_lr", self.min_lr, low=0.0)
+            self._set("min_lr", expect_number("min_lr", self.min_lr, low=0.0))
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)
 
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""

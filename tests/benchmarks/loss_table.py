@@ -57,9 +57,7 @@ def main() -> None:
     results = []
     for seed in range(arguments.seeds):
         start = time.perf_counter()
-        settings = TrainConfig(
-            steps=ROWS[-1], lr=arguments.lr, min_lr=arguments.min_lr, seed=seed
-        )
+        settings = TrainConfig(steps=ROWS[-1], lr=arguments.lr, min_lr=arguments.min_lr, seed=seed)
         results.append(run(corpus.text, sizes, settings))
         print(
             f"seed {seed}: validation {results[-1][1][-1]:.4f}, "

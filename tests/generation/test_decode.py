@@ -34,6 +34,11 @@ def test_sampling_follows_the_seed():
     assert all(0 <= token < 13 for token in run())
 
 
+def test_every_token_has_its_own_key():
+    flat = generate(lambda tokens: np.zeros(1000), [0], key=(0,), max_new_tokens=20)
+    assert len(set(flat)) > 10
+
+
 def test_it_streams():
     tokens = generate(next_logits, [1], key=(0,), max_new_tokens=10**9)
     assert next(tokens) == next(generate(next_logits, [1], key=(0,), max_new_tokens=1))

@@ -95,6 +95,18 @@ def test_transforms_go_on_after_an_exclusion():
     assert sample((0,), out) in (1, 3)
 
 
+@pytest.mark.parametrize("logits", [[np.nan, 1.0], [-INF, -INF], [INF, 0.0]])
+def test_logits_that_are_no_distribution_are_refused(logits):
+    with pytest.raises(ValueError, match="logits must be finite"):
+        sample((0,), np.array(logits))
+
+
+@pytest.mark.parametrize("value", [1e-46, 1e-320])
+def test_a_temperature_below_float32_is_greedy(value):
+    scaled = temperature(value)(LOGITS.astype(np.float32), BEFORE)
+    assert {sample((i,), scaled) for i in range(50)} == {1}
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -47,6 +47,14 @@ def test_a_row_that_sees_nothing_is_zero():
     assert not d_x.q[1, 3, 2].any()
 
 
+def test_scores_that_overflow_are_not_taken_for_masked_ones():
+    x = draw(T=1, S=1, dtype=np.float32)
+    x = QKV(np.full_like(x.q, -1e30), np.full_like(x.k, 1e30), x.v)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, _ = attention.forward({}, x)
+    assert np.isnan(y).all()
+
+
 def test_no_keys_at_all_give_zeros():
     y, residuals = attention.forward({}, draw(S=0))
     assert y.shape == (2, 7, 6, 5)
@@ -86,13 +94,17 @@ def test_causal_mask(T):
 @pytest.mark.parametrize(
     ("x", "settings", "error", "says"),
     [
-        (draw(H=6, G=4), {}, ValueError, "multiple of key/value heads: got H=6, G=4"),
+        (draw(H=6, G=4), {}, ValueError, r"multiple of key/value heads.* got H=6, G=4"),
         (draw()._replace(k=np.ones((2, 7, 2, 4))), {}, ValueError, "k must have shape"),
         (draw()._replace(v=np.ones((2, 6, 2, 5))), {}, ValueError, "v must have shape"),
         (draw()._replace(v=np.ones((2, 7, 2, 5), np.float32)), {}, TypeError, "share one dtype"),
         (draw(), {"mask": np.ones((7, 7))}, TypeError, "booleans: got float64"),
         (draw(), {"mask": np.ones((3, 7), bool)}, ValueError, r"got \(3, 7\)"),
         (draw(), {"query_offset": 2}, ValueError, "pass causal=True"),
+        (draw(), {"causal": True, "query_offset": 0.5}, TypeError, "query_offset must be an int"),
+        (draw(), {"causal": "no"}, TypeError, "causal must be True or False"),
+        (draw(K=0), {}, ValueError, "no size zero"),
+        (tuple(draw()), {}, TypeError, r"x must be QKV\(q, k, v\): got tuple"),
     ],
 )
 def test_bad_input_is_named(x, settings, error, says):

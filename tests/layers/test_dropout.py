@@ -44,6 +44,8 @@ def test_the_identity_copies_nothing(settings):
         ({"rate": 1.5, "key": (0,)}, ValueError, "rate must lie in"),
         ({"rate": -0.1}, ValueError, "rate must lie in"),
         ({"rate": 0.5, "key": 3}, TypeError, r"pass \(3,\)"),
+        ({"rate": 0.0, "key": 3}, TypeError, r"pass \(3,\)"),
+        ({"rate": 1.0000001}, ValueError, "1.0000001"),
     ],
 )
 def test_bad_settings_are_named(settings, error, says):

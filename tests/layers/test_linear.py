@@ -43,6 +43,15 @@ def test_bad_input_is_named(params, x, error, says):
         linear.forward(params, x)
 
 
+def test_no_inputs_give_the_bias():
+    params = {"weight": np.ones((0, 2)), "bias": np.array([1.0, 2.0])}
+    y, residuals = linear.forward(params, np.ones((3, 0)))
+    np.testing.assert_array_equal(y, [[1, 2]] * 3)
+    d_params, d_x = linear.vjp(residuals, np.ones((3, 2)))
+    assert d_params["weight"].shape == (0, 2)
+    assert d_x.shape == (3, 0)
+
+
 @pytest.mark.parametrize("g", [np.ones((1, 5)), np.ones((2, 1)), np.ones(5)])
 def test_a_cotangent_that_would_broadcast_is_refused(g):
     _, residuals = linear.forward({"weight": np.ones((3, 5))}, np.ones((2, 3)))

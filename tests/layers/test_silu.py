@@ -16,6 +16,12 @@ def test_far_from_zero_it_is_the_identity_or_zero(dtype):
     np.testing.assert_array_equal(d_x, np.array([0, 0, 0.5, 1, 1], dtype))
 
 
+def test_a_number_alone():
+    y, residuals = silu.forward({}, np.array(1.0))
+    assert y == pytest.approx(1 / (1 + np.exp(-1)))
+    assert silu.vjp(residuals, np.array(1.0))[1] == pytest.approx(0.9276705)
+
+
 def test_parameters_are_refused():
     with pytest.raises(ValueError, match="weight"):
         silu.forward({"weight": np.ones(3)}, np.ones(3))

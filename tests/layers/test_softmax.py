@@ -23,6 +23,17 @@ def test_survives_large_entries():
     np.testing.assert_array_equal(d_x, [-0.5, 0, 0.5])
 
 
+def test_strided_rows_are_as_accurate_as_contiguous_ones():
+    x = np.random.default_rng(0).standard_normal((7, 20011)).astype(np.float32)
+    for laid in (np.asfortranarray(x), x[:, ::-1].copy()[:, ::-1]):
+        probs, residuals = softmax.forward({}, laid)
+        np.testing.assert_array_equal(probs, softmax.forward({}, x)[0])
+        g = np.asfortranarray(x)
+        np.testing.assert_array_equal(
+            softmax.vjp(residuals, g)[1], softmax.vjp(softmax.forward({}, x)[1], x)[1]
+        )
+
+
 def test_minus_infinity_has_probability_zero():
     probs, residuals = softmax.forward({}, np.array([0.0, -np.inf, 0.0]))
     np.testing.assert_array_equal(probs, [0.5, 0, 0.5])

@@ -26,6 +26,7 @@ def test_init_has_the_variance_of_each_slice():
     assert slices["up"].std() == pytest.approx(std, rel=0.01)
     assert slices["down"].std() == pytest.approx(std / 2, rel=0.01)
     assert (slices["gate"] != slices["up"]).any()
+    assert (slices["gate"].ravel() != 2 * slices["down"].ravel()).any()
 
 
 def test_wrong_shapes_are_named():

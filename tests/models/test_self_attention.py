@@ -16,6 +16,8 @@ def test_named_slices_are_views_with_their_own_variance():
     assert slices["key"].std() == pytest.approx((2 / 320) ** 0.5, rel=0.02)
     assert slices["value"].std() == pytest.approx((2 / 320) ** 0.5, rel=0.02)
     assert slices["out"].std() == pytest.approx((2 / 480) ** 0.5 / 2, rel=0.02)
+    assert (slices["key"] != slices["value"]).any()
+    assert (slices["query"][:, :80] != slices["key"]).any()
     assert all(np.shares_memory(slices[n], params["qkv"]) for n in ("query", "key", "value"))
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -42,6 +43,21 @@ def test_output_projections_shrink_with_depth():
     for path in (("attention", "out"), ("mlp", "down")):
         ratio = deep["blocks"][0][path[0]][path[1]] / flat["blocks"][0][path[0]][path[1]]
         np.testing.assert_allclose(ratio, 0.5, rtol=1e-5)
+
+
+def test_output_projections_have_the_stated_variance():
+    config = Config(13, d_model=200, n_heads=4, n_layers=3, d_ff=300)
+    block = transformer.init((0,), config=config)["blocks"][1]
+    depth = (2 * 3) ** -0.5
+    assert block["attention"]["out"].std() == pytest.approx(depth * (2 / 400) ** 0.5, rel=0.02)
+    assert block["mlp"]["down"].std() == pytest.approx(depth * (2 / 500) ** 0.5, rel=0.02)
+
+
+def test_no_two_leaves_are_drawn_alike():
+    params = transformer.init((0,), config=dataclasses.replace(CONFIG, tie_embeddings=False))
+    starts = [leaf.ravel()[:7] for leaf in pytree.leaves(params) if leaf.ndim > 1]
+    directions = {tuple(np.round(start / np.abs(start).max(), 3)) for start in starts}
+    assert len(directions) == len(starts)
 
 
 def test_float32_and_float64_are_one_model():
@@ -107,7 +123,7 @@ def test_bad_tokens_are_named(tokens, error, says):
     ("changes", "says"),
     [
         ({"n_layers": 3}, "n_layers=3 blocks: got 2"),
-        ({"vocab_size": 14}, r"\(14, 24\)"),
+        ({"vocab_size": 14}, r"embedding.weight must have shape .* make it 14"),
         ({"tie_embeddings": False}, "unembedding"),
         ({"n_heads": 12}, "qkv must have shape"),
     ],
@@ -140,3 +156,48 @@ def test_bad_settings_are_named(settings, error, says):
 def test_settings_not_given_are_resolved():
     config = Config(13, d_model=50, n_heads=5)
     assert (config.n_kv_heads, config.d_ff) == (5, 125)
+    wider = dataclasses.replace(config, d_model=100, d_ff=None)
+    assert wider.d_ff == 250
+
+
+def test_the_defaults():
+    assert Config(65) == Config(
+        65,
+        d_model=128,
+        n_heads=4,
+        n_kv_heads=4,
+        n_layers=4,
+        d_ff=320,
+        max_seq_len=256,
+        dropout=0.0,
+        tie_embeddings=True,
+        norm_eps=1e-6,
+        rope_theta=10000.0,
+        rope_pairing="interleaved",
+    )
+
+
+def test_settings_are_plain_numbers():
+    config = Config(np.int64(13), dropout=np.float32(0.5), norm_eps=np.float64(1e-6))
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == dataclasses.asdict(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"blocks": list(PARAMS["blocks"])}, TypeError, "must be a tuple: got list"),
+        ({"embedding": np.zeros((13, 24))}, TypeError, "params must be a dict: got ndarray"),
+        ({"head": {}}, ValueError, "head"),
+    ],
+)
+def test_params_of_another_shape_are_named(change, error, says):
+    with pytest.raises(error, match=says):
+        transformer.forward({**PARAMS, **change}, TOKENS, config=CONFIG)
+
+
+@pytest.mark.parametrize("key", [3, [3], ()])
+def test_a_bad_key_is_named(key):
+    with pytest.raises((TypeError, ValueError), match="key must"):
+        transformer.init(key, config=CONFIG)
+    with pytest.raises((TypeError, ValueError), match="key must"):
+        transformer.forward(PARAMS, TOKENS, config=CONFIG, key=key)

@@ -42,13 +42,46 @@ def test_a_schedule_counts_updates_from_zero(params, grads_at):
     assert state.count == 3
 
 
+def test_settings_become_python_floats(params, grads_at):
+    settings = {"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.1}
+    optimizer = adamw(np.float64(0.1), **{k: np.float64(v) for k, v in settings.items()})
+    single = pytree.map(lambda leaf: leaf.astype(np.float32), params)
+    grads = pytree.map(lambda leaf: leaf.astype(np.float32), grads_at(0))
+    updates, state = optimizer.update(grads, optimizer.init(single), single)
+    for leaf in pytree.leaves((updates, state.mu, state.nu)):
+        assert leaf.dtype == np.float32
+
+
+def test_numbers_are_parameters_too():
+    params = {"s": np.array(1.0, np.float32)}
+    optimizer = adamw(0.1)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert updates["s"] == pytest.approx(-0.1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"b1": 1.0}, {"b2": -0.1}, {"eps": -1.0}, {"weight_decay": np.nan}, {"weight_decay": -1.0}],
+)
+def test_bad_settings_are_named(settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} must lie in"):
+        adamw(0.1, **settings)
+
+
+def test_a_gradient_of_another_shape_is_refused(params):
+    optimizer = adamw(0.1)
+    wrong = {**params, "w": params["w"][:1]}
+    with pytest.raises(ValueError, match=r"gradient of w must have its shape, \(5, 7\)"):
+        optimizer.update(wrong, optimizer.init(params), params)
+
+
 def test_decay_spares_norms_unless_asked(params):
     zero = pytree.zeros_like(params)
     plain = adamw(0.1, weight_decay=0.5)
     updates, _ = plain.update(zero, plain.init(params), params)
     np.testing.assert_allclose(updates["w"], -0.05 * params["w"], rtol=1e-15)
     assert not updates["blocks"][0]["scale"].any()
-    everything = adamw(0.1, weight_decay=0.5, mask=lambda p: pytree.map(lambda leaf: True, p))
+    everything = adamw(0.1, weight_decay=0.5, mask=None)
     updates, _ = everything.update(zero, everything.init(params), params)
     assert updates["blocks"][0]["scale"].all()
 

@@ -25,6 +25,13 @@ def test_a_short_gradient_passes_unchanged(value):
     assert clip(grads) is grads
 
 
+@pytest.mark.parametrize(("norm", "clipped"), [(0.999, False), (1.0, False), (1.001, True)])
+def test_the_bound_itself(norm, clipped):
+    grads = {"a": np.array([norm])}
+    assert (clip(grads) is not grads) == clipped
+    assert clip(grads)["a"][0] == pytest.approx(min(norm, 1.0))
+
+
 def test_float32_stays():
     assert clip({"a": np.full(3, 1e19, np.float32)})["a"].dtype == np.float32
 

@@ -15,6 +15,8 @@ def test_no_step_is_wasted_and_the_peak_is_reached():
     np.testing.assert_allclose([schedule(s) for s in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0])
     assert schedule(10) == pytest.approx(0.1)
     assert schedule(1000) == pytest.approx(0.1)
+    only_warmup = warmup_cosine_decay_schedule(1.0, 10, 10, 0.1)
+    assert [only_warmup(9), only_warmup(10), only_warmup(100)] == [1.0, 0.1, 0.1]
 
 
 def test_the_decay_equals_optax():

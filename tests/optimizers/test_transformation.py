@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from functional_lm import pytree
 from functional_lm.optimizers import (
@@ -30,3 +31,6 @@ def test_apply_updates_adds():
     np.testing.assert_array_equal(new["a"], [1.5, 1.5])
     assert new["a"].dtype == np.float32
     np.testing.assert_array_equal(params["a"], [1, 1])
+    assert apply_updates(params, {"a": np.ones(2)})["a"].dtype == np.float32
+    with pytest.raises(ValueError, match="gradient of a must have its shape"):
+        apply_updates(params, {"a": np.ones((2, 2), np.float32)})

@@ -146,6 +146,10 @@ CONTRACT = {
     "d_x must be an array: got NoneType": {"vjp": lambda r, g: ({}, None)},
     "d_params has another structure": {"vjp": lambda r, g: ({"weight": g}, g)},
     "d_x must be float32: got float64": {"vjp": lambda r, g: ({}, (2 * r * g).astype(np.float64))},
+    "residuals.0 is complex128 where the inputs are float32": {
+        "forward": lambda p, x: (x * x, (x.astype(complex), x)),
+        "vjp": lambda r, g: ({}, 2 * r[1] * g),
+    },
     "residuals is float64 where the inputs are float32": {
         "forward": lambda p, x: (x * x, x.astype(np.float64)),
         "vjp": lambda r, g: ({}, 2 * r.astype(g.dtype) * g),
@@ -156,6 +160,12 @@ CONTRACT = {
     },
     "zero g does not give zero": {"vjp": lambda r, g: ({}, 2 * r * g + 1e-30)},
     "not linear in g": {"vjp": lambda r, g: ({}, 2 * r * np.abs(g))},
+    "x is wrong for reversed inputs in float32": {
+        "vjp": lambda r, g: ({}, 2 * r * (np.abs(g) if g.strides[0] < 0 else g))
+    },
+    "x is wrong for strided inputs in float64": {
+        "vjp": lambda r, g: ({}, 2 * r * g * (2 if g.strides[-1] == 2 * g.itemsize else 1))
+    },
     "x is wrong for Fortran-ordered inputs": {
         "vjp": lambda r, g: ({}, 2 * r * g.ravel(order="K").reshape(g.shape))
     },
@@ -170,6 +180,46 @@ def test_a_breach_of_the_contract_is_named(says):
 def test_another_result_the_second_time_is_found():
     count = iter(range(100))
     assert "second vjp" in findings(vjp=lambda r, g: ({}, 2 * r * g * (1 + 1e-15 * next(count))))
+
+
+def test_state_that_is_hidden_between_calls_is_found():
+    hidden = {}
+
+    def forward(params, x):
+        hidden["x"] = x
+        return x * x, ()
+
+    report = check_vjp(
+        types.SimpleNamespace(forward=forward, vjp=lambda r, g: ({}, 2 * hidden["x"] * g)),
+        {},
+        X,
+        reference=lambda params, x: x * x,
+    )
+    assert any("a second vjp of the same residuals" in f for f in report.findings)
+
+
+def test_another_value_the_second_time_is_found():
+    count = iter(range(1000))
+    said = findings(lambda params, x: (x * x * (1 + 1e-15 * next(count)), x))
+    assert "a second forward of the same inputs gives other bits" in said
+
+
+def test_a_write_to_a_keyword_is_found_and_does_not_reach_the_caller():
+    def forward(params, x, *, n):
+        n += 1
+        return x * x, x
+
+    n = np.zeros(3)
+    report = check_vjp(
+        types.SimpleNamespace(forward=forward, vjp=square_vjp),
+        {},
+        X,
+        reference=lambda params, x, n: x * x,
+        n=n,
+    )
+    assert "read-only" in report.findings[0]
+    assert not n.any()
+    assert n.flags.writeable
 
 
 def test_a_write_to_the_residuals_behind_a_view_is_found():

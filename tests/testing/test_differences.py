@@ -19,6 +19,13 @@ def test_every_gradient_is_the_difference_quotient(case):
     assert all(leaf.ok for leaf in report.leaves.values()), str(report)
 
 
+@pytest.mark.parametrize("d_x", [np.zeros((7, 1)), None])
+def test_a_gradient_of_another_shape_is_found(d_x):
+    wrong = types.SimpleNamespace(forward=silu.forward, vjp=lambda residuals, g: ({}, d_x))
+    report = check_differences(wrong, {}, np.linspace(-3, 3, 7))
+    assert "d_x must" in report.findings[0]
+
+
 @pytest.mark.parametrize("factor", [-1.0, 1 + 1e-6, 3.0])
 def test_a_wrong_gradient_is_found(factor):
     def vjp(residuals, g):

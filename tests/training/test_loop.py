@@ -35,6 +35,14 @@ def test_it_learns_and_reports():
     assert all(step.grad_norm > 0 and step.seconds > 0 for step in steps)
 
 
+def test_the_gradient_norm_is_that_before_clipping():
+    (plain,) = run(start(), 1)
+    clipping = chain(clip_by_global_norm(1e-3), adamw(1e-2))
+    state = init_state(start().params, clipping)
+    (clipped,) = train(language_model, state, optimizer=clipping, batch_at=batch, steps=1)
+    assert clipped.grad_norm == plain.grad_norm > 0.1
+
+
 def test_a_state_goes_on_to_the_same_bits():
     straight = run(start(), 6)
     first = run(start(), 3)

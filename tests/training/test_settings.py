@@ -5,24 +5,36 @@ from functional_lm.training import TrainConfig
 
 
 def test_the_schedule_warms_up_and_decays_to_a_tenth():
-    schedule = TrainConfig(steps=1000, lr=1.0).schedule()
+    schedule = TrainConfig(lr=1.0).schedule(1000)
     np.testing.assert_allclose([schedule(0), schedule(99), schedule(1000)], [0.01, 1.0, 0.1])
 
 
 def test_short_runs_warm_up_for_a_tenth():
-    schedule = TrainConfig(steps=20, lr=1.0).schedule()
+    schedule = TrainConfig(lr=1.0).schedule(20)
     np.testing.assert_allclose([schedule(0), schedule(1)], [0.5, 1.0])
-    assert TrainConfig(steps=1, lr=1.0).schedule()(0) == 1.0
+    assert TrainConfig(lr=1.0).schedule(1)(0) == 1.0
 
 
 def test_a_constant_rate_is_possible():
-    schedule = TrainConfig(lr=0.5, min_lr=0.5, warmup_steps=0).schedule()
+    schedule = TrainConfig(lr=0.5, min_lr=0.5, warmup_steps=0).schedule(2000)
     assert {schedule(step) for step in (0, 1000, 2000)} == {0.5}
+
+
+def test_the_optimizer_clips_and_decays():
+    params = {"w": np.ones((2, 2))}
+    settings = TrainConfig(lr=0.1, min_lr=0.1, warmup_steps=0, max_grad_norm=1e-3)
+    optimizer = settings.optimizer(10)
+    grads = {"w": np.full((2, 2), 1e6)}
+    updates, state = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.1 - 0.1 * 0.1, rtol=1e-4)
+    assert np.linalg.norm(state[1].mu["w"]) == pytest.approx(0.1 * 1e-3)
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
+        ({"steps": 3, "epochs": 1}, ValueError, "got steps=3 and epochs=1; leave one out"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
         ({"lr": -1.0}, ValueError, "lr must lie in"),

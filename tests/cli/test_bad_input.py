@@ -1,0 +1,119 @@
+"""Bad invocations: a non-zero status, at most three lines on stderr, nothing left behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from functional_lm.cli.main import main
+
+TRAIN = ["train", "--text-file", "text.txt", "--seq-len", "16"]
+
+BAD = {
+    # train: values
+    "steps 0": ([*TRAIN, "--steps", "0"], "steps must be at least 1"),
+    "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
+    "negative rate": ([*TRAIN, "--lr", "-1"], "lr must lie in"),
+    "rate nan": ([*TRAIN, "--lr", "nan"], "lr must lie in"),
+    "rate no number": ([*TRAIN, "--lr", "fast"], "--lr: could not convert string to float"),
+    "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
+    "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
+    "dropout": ([*TRAIN, "--dropout", "1.5"], "dropout must lie in [0, 1]: got 1.5"),
+    "seq_len above max": ([*TRAIN, "--max-seq-len", "8"], "seq_len must be at most max_seq_len"),
+    "preset": ([*TRAIN, "--preset", "huge"], "'huge'"),
+    "pairing": ([*TRAIN, "--rope-pairing", "both"], "'interleaved' or 'half'"),
+    "log_every": ([*TRAIN, "--log-every", "0"], "log_every must be at least 1"),
+    "unknown flag": ([*TRAIN, "--learning-rate", "1"], "--learning-rate"),
+    # train: files
+    "no text": (["train", "--text-file", "missing.txt"], "missing.txt: No such file"),
+    "folder as text": (["train", "--text-file", "taken"], "taken: Is a directory"),
+    "empty text": (["train", "--text-file", "empty.txt"], "empty.txt is empty"),
+    "binary text": (["train", "--text-file", "binary.txt"], "must be UTF-8"),
+    "short text": (["train", "--text-file", "short.txt"], "at least seq_len + 1 = 65 tokens"),
+    "two texts": ([*TRAIN, "--corpus", "stdlib"], "leave one out"),
+    "unknown corpus": (["train", "--corpus", "marlowe"], "marlowe"),
+    "taken folder": ([*TRAIN, "--out", "taken"], "taken exists; pass another"),
+    "file as folder": ([*TRAIN, "--out", "empty.txt/run"], "empty.txt"),
+    "unwritable folder": ([*TRAIN, "--out", "/proc/run"], "/proc/run"),
+    "no config file": ([*TRAIN, "--config", "missing.toml"], "missing.toml: No such file"),
+    "config no TOML": ([*TRAIN, "--config", "text.txt"], "must be TOML"),
+    "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown n_heds"),
+    "config bad value": ([*TRAIN, "--config", "bad.json"], "lr must"),
+    # train: models
+    "no model file": ([*TRAIN, "--model", "missing.py:model"], "no such file"),
+    "model file no Python": ([*TRAIN, "--model", "broken.py:model"], "SyntaxError"),
+    "model without a name": ([*TRAIN, "--model", "my_model.py:other"], "must define other"),
+    "model without a vjp": ([*TRAIN, "--model", "my_model.py:half"], "has no vjp"),
+    "model of another shape": ([*TRAIN, "--model", "my_model.py:with_loss", "--d-model", "16"],
+                               "must map tokens to logits"),
+    # generate, evaluate, info
+    "no run": (["generate", "nowhere"], "must hold config.json: nowhere does not"),
+    "no run named": (["generate"], "RUN"),
+    "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
+    "unknown character": (["generate", "run", "--prompt", "É"], "got 'É' at position 0"),
+    "temperature": (["generate", "run", "--temperature", "-1"], "temperature must lie in"),
+    "top_k": (["generate", "run", "--top-k", "0"], "top_k must be at least 1"),
+    "top_p": (["generate", "run", "--top-p", "0"], "top_p must be above 0"),
+    "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
+    "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
+    "damaged weights": (["generate", "damaged"], "model.safetensors is damaged"),
+    "damaged config": (["generate", "no-config"], "config.json is not the config of a run"),
+    "weights of another": (["evaluate", "other"], "must hold the model of its config"),
+    "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
+    "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
+    # sweep and the rest
+    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
+    "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
+    "no command": ([], "a command is required"),
+    "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(run_folder, model_file, monkeypatch):
+    """A folder with good and bad files."""
+    folder = run_folder.parent
+    monkeypatch.chdir(folder)
+    Path("empty.txt").touch()
+    Path("short.txt").write_text("abc")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+    Path("foreign.txt").write_text("É" * 100)
+    Path("broken.py").write_text("def")
+    Path("unknown.toml").write_text("n_heds = 3")
+    Path("bad.json").write_text('{"lr": "fast"}')
+    Path("taken").mkdir()
+    for name in ("damaged", "no-config", "other"):
+        Path(name).mkdir()
+        for path in run_folder.iterdir():
+            Path(name, path.name).write_bytes(path.read_bytes())
+    weights = Path("damaged", "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    Path("no-config", "config.json").write_text("{")
+    settings = json.loads(Path("other", "config.json").read_text())
+    settings["model"]["n_layers"] += 1
+    Path("other", "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_invocation_says_what_is_wrong_and_leaves_nothing(folder, capsys, name):
+    arguments, says = BAD[name]
+    capsys.readouterr()
+    before = sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    status = main(arguments)
+    assert status != 0
+    said = capsys.readouterr()
+    assert says in said.err
+    assert 1 <= len(said.err.strip().splitlines()) <= 3
+    assert "Traceback" not in said.err
+    assert "tyro" not in said.err
+    after = sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    assert after == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write to a read-only folder")
+def test_a_folder_that_is_read_only(folder, capsys):
+    Path("taken").chmod(0o500)
+    assert main([*TRAIN, "--out", "taken/run"]) == 2
+    assert "Permission denied" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+import json
+import math
+
+import pytest
+
+from functional_lm.cli.main import main
+from functional_lm.training import read_metrics
+
+
+def evaluate(run_folder, capsys, *arguments):
+    assert main(["evaluate", str(run_folder), "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_validation_loss_is_that_of_training(run_folder, capsys):
+    figures = evaluate(run_folder, capsys)
+    assert list(figures) == ["loss", "perplexity", "bits_per_character"]
+    measured = [
+        r["val_loss"] for r in read_metrics(run_folder / "metrics.jsonl") if "val_loss" in r
+    ]
+    assert figures["loss"] == pytest.approx(min(measured), rel=1e-6)
+    assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
+    assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2))
+
+
+def test_parts_and_other_texts(run_folder, capsys, tmp_path):
+    training = evaluate(run_folder, capsys, "--part", "training")
+    everything = evaluate(run_folder, capsys, "--part", "all")
+    assert training["loss"] != everything["loss"]
+    other = tmp_path / "other.txt"
+    other.write_text("zzzzz qqqqq xxxxx " * 20)
+    assert evaluate(run_folder, capsys, "--text-file", str(other))["loss"] > everything["loss"]
+
+
+def test_the_table(run_folder, capsys):
+    assert main(["evaluate", str(run_folder), "--seq-len", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "180 tokens, windows of 8" in said
+    assert "bits per character" in said
+
+
+def test_a_text_that_has_changed_is_refused(run_folder, capsys, text):
+    text.write_text(text.read_text() + "more")
+    assert main(["evaluate", str(run_folder)]) == 2
+    assert "is not the text that" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+import pytest
+
+from functional_lm.cli.main import main
+
+
+@pytest.fixture
+def generate(run_folder, capsys):
+    def run(*arguments):
+        assert main(["generate", str(run_folder), *arguments]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        return said.out
+
+    return run
+
+
+def test_it_writes_the_prompt_and_the_text(generate):
+    said = generate("--prompt", "the ", "--max-new-tokens", "30")
+    assert said.startswith("the ")
+    assert len(said) == len("the ") + 30 + 1
+
+
+def test_it_follows_the_seed(generate):
+    first, again, other = (generate("--seed", seed) for seed in ("1", "1", "2"))
+    assert first == again != other
+    greedy = {generate("--temperature", "0", "--seed", seed) for seed in "12"}
+    assert len(greedy) == 1
+    assert {
+        generate("--top-k", "1"),
+        generate("--top-p", "1e-9"),
+        generate("--min-p", "1"),
+    } == greedy
+
+
+def test_a_penalty_changes_the_text(generate):
+    settings = ["--temperature", "0", "--max-new-tokens", "50"]
+    assert generate(*settings) != generate(*settings, "--repetition-penalty", "3")
+
+
+def test_it_stops(generate):
+    whole = generate("--prompt", "q", "--max-new-tokens", "100")
+    stop = whole[20:23]
+    stopped = generate("--prompt", "q", "--max-new-tokens", "100", "--stop", stop)
+    assert stopped == whole[: 1 + whole[1:].index(stop)] + "\n"
+
+
+def test_several_stand_side_by_side(generate):
+    arguments = ["--prompt", "fox", "--max-new-tokens", "10", "--temperature", "0.5", "1.5"]
+    said = generate(*arguments, "--num-samples", "3")
+    assert "temperature 0.5" in said
+    assert "temperature 1.5" in said
+    assert said.count("fox") == 6
+    assert max(map(len, said.splitlines())) <= 80

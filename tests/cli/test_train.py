@@ -1,0 +1,162 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functional_lm.cli.main import main
+from functional_lm.text import Corpus, corpora
+from functional_lm.training import load_run, load_weights, open_run, read_metrics
+
+
+def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
+    out = tmp_path / "deep" / "run"
+    assert train(out, "--eval-every", "5", "--sample-every", "10", "--log-every", "10") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    for part in ("29 characters", "1,620 to train on, 180 held out", "parameters", str(out)):
+        assert part in said.out
+    assert "step 10/20  loss" in said.out
+    assert "val" in said.out
+    assert "validation" in said.out.splitlines()[-2]
+    assert max(len(line) for line in said.out.splitlines() if str(tmp_path) not in line) <= 80
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "last.safetensors",
+        "metrics.jsonl",
+        "model.safetensors",
+        "sample.txt",
+        "tokenizer.json",
+    ]
+    sample = (out / "sample.txt").read_text()
+    assert sample.count("--- step") == 2
+    assert "--- step 20\n" in sample
+
+
+def test_metrics_have_one_object_a_step(train, tmp_path):
+    assert train(tmp_path / "run", "--eval-every", "8") == 0
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 21))
+    keys = {"step", "loss", "lr", "grad_norm", "step_ms", "tokens_per_second"}
+    for record in records:
+        evaluated = record["step"] in (8, 16, 20)
+        assert set(record) == keys | ({"val_loss"} if evaluated else set())
+        assert record["tokens_per_second"] == pytest.approx(64e3 / record["step_ms"], rel=0.01)
+
+
+def test_the_best_and_the_last_weights_are_kept(train, tmp_path):
+    out = tmp_path / "run"
+    # A rate so high that the loss gets worse in the end.
+    assert train(out, "--lr", "1.0", "--min-lr", "1.0", "--eval-every", "1") == 0
+    losses = [record["val_loss"] for record in read_metrics(out / "metrics.jsonl")]
+    best = int(np.argmin(losses))
+    assert best < 19
+    run = open_run(out)
+    last = load_weights(out / "last.safetensors", run.params)
+    assert (last["embedding"]["weight"] != run.params["embedding"]["weight"]).any()
+    assert main(["evaluate", str(out)]) == 0
+
+
+def test_the_same_seed_trains_the_same_weights(train, tmp_path):
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert train(tmp_path / name, "--seed", seed, "--dropout", "0.1") == 0
+    a, b, c = ((tmp_path / name / "last.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_flags_override_a_file_and_a_file_a_preset(train, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text('preset = "small"\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7\n')
+    assert train(tmp_path / "run", "--config", str(path), "--seed", "3", steps=1) == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["training"]["lr"] == 0.5
+    assert settings["training"]["seed"] == 3
+    model = settings["model"]
+    assert (model["d_model"], model["n_heads"], model["n_layers"]) == (16, 2, 1)
+
+
+def test_a_preset_sets_the_sizes(text, tmp_path):
+    arguments = ["--text-file", str(text), "--steps", "1", "--batch-size", "1", "--seq-len", "4"]
+    out = tmp_path / "run"
+    settings = ["--preset", "small", "--n-heads=4", "--out", str(out)]
+    assert main(["train", *arguments, *settings]) == 0
+    _, config, _ = load_run(out)
+    assert (config.d_model, config.n_heads, config.max_seq_len) == (256, 4, 4)
+
+
+def test_a_run_can_be_made_again_from_its_config(train, tmp_path):
+    assert train(tmp_path / "a", "--seed", "5") == 0
+    arguments = ["--config", str(tmp_path / "a" / "config.json"), "--out", str(tmp_path / "b")]
+    assert main(["train", *arguments]) == 0
+    a, b = ((tmp_path / name / "last.safetensors").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_epochs(train, tmp_path, capsys):
+    assert train(tmp_path / "run", "--epochs", "2", steps=None) == 0
+    # 1,620 tokens make 101 windows of 16, which make 26 batches of 4.
+    assert "52 steps" in capsys.readouterr().out
+
+
+def test_a_model_from_a_file(train, model_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(out, "--model", f"{model_file}:model", steps=60) == 0
+    losses = [record["loss"] for record in read_metrics(out / "metrics.jsonl")]
+    assert losses[-1] < losses[0]
+    model_file.unlink()  # the run has a copy
+    capsys.readouterr()
+    assert main(["generate", str(out), "--prompt", "the", "--max-new-tokens", "5"]) == 0
+    assert len(capsys.readouterr().out) == len("the") + 5 + 1
+
+
+def test_without_a_network_it_says_so(train, tmp_path, capsys, monkeypatch, text):
+    monkeypatch.delenv("FUNCTIONAL_LM_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpora, "stdlib_corpus", lambda: Corpus(text.read_text(), "docstrings"))
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network"))
+    )
+    settings = ["--steps", "1", "--batch-size", "1", "--seq-len", "4"]
+    assert main(["train", "--out", str(tmp_path / "run"), *settings]) == 0
+    assert "docstrings, since cannot download https" in capsys.readouterr().out
+
+
+def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    with np.errstate(all="ignore"):
+        status = train(out, "--lr", "1e38", "--min-lr", "1e38", steps=50)
+    assert status == 1
+    said = capsys.readouterr()
+    assert "the gradient must be finite" in said.err
+    assert said.err.count("\n") == 1
+    params = load_weights(out / "last.safetensors", open_run(out).params)
+    assert np.isfinite(params["norm"]["scale"]).all()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_saves_the_weights(text, tmp_path):
+    out = tmp_path / "run"
+    command = Path(sys.executable).with_name("functional-lm")
+    arguments = ["--text-file", text, "--out", out, "--steps", "1000000", "--log-every", "1"]
+    process = subprocess.Popen(
+        [command, "train", *arguments, "--seq-len", "16"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "step 3" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in complaint
+    assert "interrupted: the weights of step" in said
+    params, _, _ = load_run(out)
+    assert params["norm"]["scale"].any()
