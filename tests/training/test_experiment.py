@@ -1,0 +1,103 @@
+import chex
+import numpy as np
+import pytest
+
+from functional_lm.compose import serial
+from functional_lm.generation import temperature
+from functional_lm.layers import embedding, unembedding
+from functional_lm.training import Experiment, TrainConfig
+
+TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
+SIZES = {"d_model": 16, "n_heads": 2, "n_layers": 1}
+SETTINGS = TrainConfig(steps=12, batch_size=4, seq_len=16)
+
+
+def build(settings=SETTINGS, **changes):
+    return Experiment.build(TEXT, settings, **{"sizes": SIZES, **changes})
+
+
+def test_ten_lines_in_a_notebook():
+    experiment = build()
+    for step in experiment.run():
+        params = step.state.params
+    assert step.state.step == 12
+    assert experiment.validation_loss(params) < experiment.validation_loss(
+        experiment.init_state().params
+    )
+    text = experiment.sample(params, "the ", key=(0,), max_new_tokens=9, transform=temperature(0.5))
+    assert text.startswith("the ")
+    assert len(text) == 13
+
+
+def test_the_text_is_split_and_the_context_is_the_window():
+    experiment = build()
+    assert (len(experiment.tokens), len(experiment.held_out)) == (1620, 180)
+    assert experiment.config.max_seq_len == 16
+    assert experiment.config.vocab_size == 29
+    longer = build(sizes={**SIZES, "max_seq_len": 40})
+    assert longer.config.max_seq_len == 40
+
+
+def test_steps_are_2000_unless_given():
+    assert build(TrainConfig(seq_len=16)).steps == 2000
+    assert build(TrainConfig(seq_len=16, batch_size=4, epochs=3)).steps == 3 * 26
+
+
+def test_batches_follow_the_seed_and_the_step():
+    x, side = build().batch_at(3)
+    again, _ = build().batch_at(3)
+    np.testing.assert_array_equal(x, again)
+    np.testing.assert_array_equal(side["targets"][:, :-1], x[:, 1:])
+    assert side["key"] == (0, 2, 3)
+    other, _ = build(TrainConfig(seq_len=16, batch_size=4, seed=1)).batch_at(3)
+    assert (other != x).any()
+
+
+def test_the_rehearsal_returns_the_first_parameters():
+    experiment = build()
+    chex.assert_trees_all_equal(experiment.rehearse(), experiment.init_state().params)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"vjp": lambda residuals, g: {}["nothing"]}, r"KeyError: 'nothing' \(test_experiment.py"),
+        ({"init": lambda key: 1 / 0}, "ZeroDivisionError"),
+        ({"vjp": lambda residuals, g: ({}, None)}, "one structure"),
+        ({"vjp": lambda residuals, g: ({"table": {"weight": np.zeros(3)}}, None)}, "must have its"),
+        ({"forward": lambda params, tokens: (np.zeros((1, 2)), None)}, "must map tokens to logits"),
+    ],
+)
+def test_the_rehearsal_names_the_faults_of_a_model(change, says):
+    class Model:
+        init = staticmethod(
+            lambda key, *, vocab_size: {
+                "table": embedding.init(key, vocab_size=vocab_size, d_model=vocab_size)
+            }
+        )
+        forward = staticmethod(lambda params, tokens: embedding.forward(params["table"], tokens))
+        vjp = staticmethod(lambda residuals, g: ({"table": embedding.vjp(residuals, g)[0]}, None))
+
+    build(model=Model).rehearse()
+    broken = type("Broken", (Model,), {name: staticmethod(f) for name, f in change.items()})
+    with pytest.raises(ValueError, match=rf"fails on its first window: .*{says}"):
+        build(model=broken).rehearse()
+
+
+def test_another_model_trains():
+    experiment = build(model=serial(embedding=embedding, unembedding=unembedding))
+    losses = [step.loss for step in experiment.run()]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes", "says"),
+    [
+        (TrainConfig(seq_len=16), {"max_seq_len": 8}, "seq_len must be at most max_seq_len"),
+        (TrainConfig(seq_len=500), {}, "the last tenth of the text must have .* 501 tokens"),
+        (TrainConfig(seq_len=16), {"d_model": 3}, "n_heads must divide d_model"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(settings, sizes, says):
+    with pytest.raises(ValueError, match=says):
+        build(settings, sizes=sizes)
