@@ -138,8 +138,8 @@ class _Session:
         for step in experiment.run(self.state):
             number = step.state.step
             last = number == experiment.steps
-            tokens = command.training.batch_size * command.training.seq_len
-            record = record_of(step, lr=schedule(number - 1), tokens=tokens)
+            tokens, _ = experiment.batch_at(number - 1)
+            record = record_of(step, lr=schedule(number - 1), tokens=tokens.size)
             self.state = step.state
             if number % command.eval_every == 0 or last:
                 record["val_loss"] = experiment.validation_loss(step.state.params)
