@@ -71,14 +71,14 @@ class Sweep:
             fault = f"  {row['fault']}" if row["fault"] else ""
             print(f"{rate:>8.1e}  {figures}  {row['seconds']:>7.1f}{fault}", flush=True)
             write_atomic(out / SWEEP_FILE, json.dumps(rows, indent=2) + "\n")
-        finite = [row for row in rows if row["val_loss"] is not None]
-        if not finite:
-            raise FloatingPointError("every learning rate diverged: pass lower ones")
-        best = min(finite, key=lambda row: row["val_loss"])
-        if len(finite) > 1:
-            points = [row["lr"] for row in finite], [row["val_loss"] for row in finite]
+        learned = [row for row in rows if row["fault"] is None]
+        if not learned:
+            raise FloatingPointError("no learning rate learned anything: pass lower ones")
+        best = min(learned, key=lambda row: row["val_loss"])
+        if len(learned) > 1:
+            points = [row["lr"] for row in learned], [row["val_loss"] for row in learned]
             print("\n" + curve({"validation loss by learning rate": points}, x_as_log=True))
-        plotted = _plot(out / PLOT_FILE, finite)
+        plotted = _plot(out / PLOT_FILE, learned)
         print(f"best  lr {best['lr']:g}, validation {best['val_loss']:.3f}; written to {out}")
         if not plotted:
             print("      for a picture too: pip install 'functional-lm[plot]'")
@@ -97,7 +97,7 @@ class Sweep:
 
 
 def _measure(experiment: Experiment) -> dict[str, Any]:
-    """Train once; a run that diverges has no losses but a fault."""
+    """Train once; a run that diverges, or ends no better than chance, has a fault."""
     start = time.perf_counter()
     losses: list[float] = []
     row: dict[str, Any] = {"loss": None, "val_loss": None, "fault": None}
@@ -108,6 +108,8 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
         if not math.isfinite(val_loss):
             raise FloatingPointError
         row |= {"loss": smooth(losses)[-1], "val_loss": val_loss}
+        if val_loss >= math.log(experiment.config.vocab_size):
+            row["fault"] = "no better than chance"
     except FloatingPointError:
         row["fault"] = f"diverged at step {len(losses) + 1}"
     return row | {"seconds": round(time.perf_counter() - start, 1)}

@@ -28,4 +28,15 @@ def test_a_rate_that_diverges_is_named(text, tmp_path, capsys):
     rows = json.loads((out / "sweep.json").read_text())
     assert rows[1]["val_loss"] is None
     assert rows[1]["fault"].startswith("diverged at step")
-    assert "every learning rate diverged" in capsys.readouterr().err
+    assert "no learning rate learned anything" in capsys.readouterr().err
+
+
+def test_a_rate_that_is_no_better_than_chance_is_left_out_of_the_plots(text, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    rates = ["--lr", "1e-2,3", "--min-lr", "1e-2"]
+    assert main(["sweep", "--text-file", str(text), *rates, "--out", str(out), *SETTINGS]) == 0
+    good, bad = json.loads((out / "sweep.json").read_text())
+    assert good["fault"] is None
+    assert bad["fault"] == "no better than chance"
+    assert bad["val_loss"] > np.log(29)
+    assert "best  lr 0.01" in capsys.readouterr().out
