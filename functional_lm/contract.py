@@ -262,8 +262,10 @@ def expect_number(
         raise TypeError(f"{name} must be a number: got {value!r}; pass a float")
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high):
-        bounds = f"lie in [{low:g}, {high:g}]" if math.isfinite(low) else "be finite"
-        raise ValueError(f"{name} must {bounds}: got {number!r}; pass a finite number inside")
+        bounds = f"lie in [{low:g}, {high:g}]"
+        if not math.isfinite(high):
+            bounds = f"be finite and at least {low:g}" if math.isfinite(low) else "be finite"
+        raise ValueError(f"{name} must {bounds}: got {number!r}; pass another number")
     return number
 
 
@@ -284,6 +286,6 @@ def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     Raises:
         ValueError: listing them.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         named = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {named}: got {value!r}; pass one of them")

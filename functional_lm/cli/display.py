@@ -1,5 +1,6 @@
 """What a run shows: live on a terminal, plain lines elsewhere; and curves drawn with characters."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def clock(seconds: float) -> str:
 
 
 def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings: Any) -> str:
-    """Draw ``{name: (xs, ys)}`` with characters, for a terminal of 80 columns."""
+    """Draw ``{name: (xs, ys)}`` with characters, as wide as the terminal but at most 80 columns."""
     from uniplot import plot_to_string
 
     drawn = plot_to_string(
@@ -91,7 +92,7 @@ def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings
         ys=[ys for _, ys in series.values()],
         legend_labels=list(series),
         lines=True,
-        width=66,
+        width=max(20, min(66, shutil.get_terminal_size().columns - 14)),
         height=12,
         color=False,
         **settings,

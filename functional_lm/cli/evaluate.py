@@ -22,7 +22,7 @@ class Evaluate:
         folder: the folder of a run.
         text_file: a UTF-8 text, measured whole. Not given: the text of the run.
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
-        seq_len: tokens in a window. Not given: the model's max_seq_len.
+        seq_len: tokens in a window. Not given: that of the training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
     """
 
@@ -41,15 +41,18 @@ class Evaluate:
             training, held_out = split(tokens)
             tokens = held_out if self.part == "validation" else training
         longest = run.objective.config.max_seq_len
-        seq_len = longest if self.seq_len is None else expect_int("seq_len", self.seq_len)
+        trained = run.settings.get("training", {}).get("seq_len", longest)
+        seq_len = trained if self.seq_len is None else expect_int("seq_len", self.seq_len)
         if seq_len > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
         loss = text_loss(run.objective, run.params, tokens, seq_len)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss must be finite: got {loss}; look at the weights")
         figures = {
             "loss": loss,
-            "perplexity": math.exp(loss),
+            "perplexity": math.exp(min(loss, 700.0)),
             "bits_per_character": loss / math.log(2),
         }
         if self.json:

@@ -2,17 +2,20 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import tomllib
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ..contract import Layer
+from ..contract import Layer, expect_choice
 from ..models import transformer
 from ..models.transformer import PRESETS, Config
-from ..text import Corpus, load_corpus, read_corpus
+from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import TrainConfig, load_model
+from ..training.run_folder import MODEL_SOURCE
 
 
 def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:
@@ -60,6 +63,14 @@ class Source:
     preset: Literal["tiny", "small", "medium"] = "tiny"
     model: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check what a config file may have set."""
+        if self.model is not None and not isinstance(self.model, str):
+            raise TypeError(f"model must be FILE.py:NAME: got {self.model!r}")
+        if self.corpus is not None:
+            expect_choice("corpus", self.corpus, CORPORA)
+        expect_choice("preset", self.preset, list(PRESETS))
+
     def load_text(self) -> Corpus:
         """Return the text."""
         if self.text_file is None:
@@ -97,6 +108,18 @@ def given_sizes(sizes: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+_REPLACES = {
+    "--steps": ["epochs"],
+    "--epochs": ["steps"],
+    "--text-file": ["corpus"],
+    "--corpus": ["text_file"],
+    "--seq-len": ["max_seq_len"],
+    "--d-model": ["d_ff"],
+    "--n-heads": ["n_kv_heads"],
+}
+"""The settings of a config file that a flag puts out of force besides its own."""
+
+
 def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dict[str, Any]]:
     """Return the defaults that --preset and --config set, for flags to override.
 
@@ -111,10 +134,15 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     path = _value_of("--config", arguments)
     if path is not None:
         settings = read_settings(Path(path))
-    preset = _value_of("--preset", arguments) or settings.get("preset", "tiny")
-    if preset not in PRESETS:
-        preset = "tiny"  # the parser of the flags says what is wrong with it
-    settings = PRESETS[preset] | settings | {"preset": preset}
+        for flag, replaced in _REPLACES.items():
+            if _value_of(flag, arguments) is not None:
+                for name in replaced:
+                    settings.pop(name, None)
+        expect_choice("preset", settings.get("preset", "tiny"), list(PRESETS))
+    settings = PRESETS[settings.get("preset", "tiny")] | settings
+    preset = _value_of("--preset", arguments)
+    if preset in PRESETS:  # of another the parser of the flags says what is wrong
+        settings |= PRESETS[preset] | {"preset": preset, "n_kv_heads": None, "d_ff": None}
     parts = []
     for part in (TrainConfig, Sizes, Source):
         names = {field.name for field in dataclasses.fields(part)}
@@ -127,8 +155,9 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves."""
-    text = path.read_text(encoding="utf-8")
+    data = path.read_bytes()
     try:
+        text = data.decode("utf-8")
         content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} must be TOML, or JSON if it ends in .json: {error}") from None
@@ -137,10 +166,46 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
+    if "model_file" in content:  # a run's config: its folder holds a copy of the file
+        settings["model"] = f"{path.parent / MODEL_SOURCE}:{content['model_file']['name']}"
     recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
     return {
         name.replace("-", "_"): value for name, value in settings.items() if name not in recorded
     }
+
+
+def expect_known(settings: dict[str, Any], command: type) -> dict[str, Any]:
+    """Return what a config file holds besides training, sizes and source, if they are flags.
+
+    Raises:
+        ValueError: naming the first that is none.
+    """
+    names = {field.name for field in dataclasses.fields(command)} - {"config"}
+    for name in sorted(settings):
+        if name not in names:
+            raise ValueError(f"a config file holds flags by name: it has an unknown {name}")
+    if settings.get("out") is not None:
+        settings["out"] = Path(settings["out"])
+    return settings
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Return the folder that was asked for, or a new one of that name under runs/.
+
+    Raises:
+        FileExistsError: if the folder that was asked for exists.
+    """
+    if out is None:
+        return next(path for path in _numbered(name) if not path.exists())
+    if out.exists():
+        raise FileExistsError(f"the folder of a run must be new: {out} exists; pass another")
+    return out
+
+
+def _numbered(name: str) -> Iterator[Path]:
+    yield Path("runs") / name
+    for i in itertools.count(2):
+        yield Path("runs") / f"{name}-{i}"
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:

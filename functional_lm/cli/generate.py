@@ -29,7 +29,7 @@ class Generate:
 
     Attributes:
         folder: the folder of a run.
-        prompt: the text to go on from.
+        prompt: the text to go on from. Not given: a new line.
         max_new_tokens: how many characters to sample.
         temperature: 0 always takes the most likely character; several are shown side by side.
         top_k: sample from the k most likely characters only.
@@ -42,7 +42,7 @@ class Generate:
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    prompt: str = "\n"
+    prompt: str | None = None
     max_new_tokens: int = 300
     temperature: tuple[float, ...] = (0.8,)
     top_k: int | None = None
@@ -61,17 +61,21 @@ class Generate:
         if not self.temperature:
             raise ValueError("temperature must be at least one number: got none; pass 0.8")
         transforms = [self._transform(value) for value in self.temperature]
-        if not self.prompt:
+        if self.prompt == "":
             raise ValueError("a prompt must have at least one character: got ''; pass some text")
         run = open_run(self.folder)
+        characters = run.tokenizer.characters
+        default = "\n" if "\n" in characters else characters[0]
+        prompt = default if self.prompt is None else self.prompt
+        run.tokenizer.encode(prompt)  # before anything is written
         if len(transforms) == self.num_samples == 1:
-            sys.stdout.write(self.prompt)
-            for piece in self._stream(run, transforms[0], (self.seed,)):
+            sys.stdout.write(prompt)
+            for piece in self._stream(run, prompt, transforms[0], (self.seed,)):
                 sys.stdout.write(piece)
                 sys.stdout.flush()
             sys.stdout.write("\n")
             return 0
-        self._print_table(run, transforms)
+        self._print_table(run, prompt, transforms)
         return 0
 
     def _transform(self, value: float) -> Transform:
@@ -86,17 +90,19 @@ class Generate:
             transforms.append(min_p(self.min_p))
         return chain(*transforms)
 
-    def _stream(self, run: Run, transform: Transform, key: tuple[int, ...]) -> Iterator[str]:
+    def _stream(
+        self, run: Run, prompt: str, transform: Transform, key: tuple[int, ...]
+    ) -> Iterator[str]:
         tokens = generate(
             lambda tokens: run.objective.next_logits(run.params, tokens),
-            run.tokenizer.encode(self.prompt),
+            run.tokenizer.encode(prompt),
             key=key,
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
         return until_stop((run.tokenizer.decode([token]) for token in tokens), self.stop)
 
-    def _print_table(self, run: Run, transforms: list[Transform]) -> None:
+    def _print_table(self, run: Run, prompt: str, transforms: list[Transform]) -> None:
         """Print a column for each temperature and a row for each sample."""
         from rich.console import Console
         from rich.table import Table
@@ -104,9 +110,9 @@ class Generate:
 
         table = Table(show_lines=True)
         for value in self.temperature:
-            table.add_column(f"temperature {value:g}", ratio=1)
+            table.add_column(f"temperature {value:g}", ratio=1, overflow="fold")
         for i in range(self.num_samples):
             key = (self.seed,) if i == 0 else (self.seed, 0, i)
-            cells = ["".join(self._stream(run, transform, key)) for transform in transforms]
-            table.add_row(*(Text(self.prompt + cell) for cell in cells))
+            cells = ["".join(self._stream(run, prompt, transform, key)) for transform in transforms]
+            table.add_row(*(Text(prompt + cell) for cell in cells))
         Console(file=sys.stdout).print(table)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from .. import __version__
+from .. import __version__, pytree
 from ..contract import expect_int
 from ..models.transformer import PRESETS, Config
 from ..training import costs, open_run
@@ -34,23 +34,6 @@ class Info:
 
     def run(self) -> int:
         """Print both."""
-        if self.folder is None:
-            name = f"{self.preset}, {self.vocab_size} tokens"
-            config = Config(self.vocab_size, **PRESETS[self.preset])  # type: ignore[arg-type]
-        else:
-            run = open_run(self.folder)
-            name, config = str(self.folder), run.objective.config
-            if "model_file" in run.settings:
-                raise ValueError(
-                    f"info knows the cost of the transformer only: {self.folder} holds the model "
-                    f"of {run.settings['model_file']['from']}; pass --preset"
-                )
-        seq_len = config.max_seq_len
-        if self.seq_len is not None:
-            seq_len = expect_int("seq_len", self.seq_len)
-        if seq_len > config.max_seq_len:
-            config = dataclasses.replace(config, max_seq_len=seq_len)
-        cost = costs(config, seq_len)
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         print(f"functional-lm  {__version__}")
         print(f"Python         {platform.python_version()} on {platform.platform()}")
@@ -58,20 +41,36 @@ class Info:
         print(f"BLAS           {blas['name']} {blas['version']}{_pinned()}")
         print(f"JAX            {_version('jax')}")
         print()
-        print(f"model          {name}: {cost.parameters:,} parameters")
-        print(
-            f"sizes          {config.n_layers} blocks of width {config.d_model}, {_heads(config)}"
-        )
-        print(f"context        {seq_len} tokens; per token:")
-        print(
-            f"  training     {cost.training_flops / 1e6:,.2f} MFLOP, residuals "
-            f"{cost.training_bytes:,} bytes"
-        )
-        print(
-            f"  inference    {cost.inference_flops / 1e6:,.2f} MFLOP, keys and values "
-            f"{cost.inference_bytes:,} bytes"
-        )
+        if self.folder is None:
+            name = f"{self.preset}, {self.vocab_size} tokens"
+            config = Config(self.vocab_size, **PRESETS[self.preset])  # type: ignore[arg-type]
+        else:
+            run = open_run(self.folder)
+            name, config = str(self.folder), run.objective.config
+            if "model_file" in run.settings:
+                origin = run.settings["model_file"]["from"]
+                print(f"model          {name}: {pytree.count(run.params):,} parameters")
+                print(f"from           {origin}")
+                return 0
+        self._print_costs(name, config)
         return 0
+
+    def _print_costs(self, name: str, config: Config) -> None:
+        seq_len = config.max_seq_len
+        if self.seq_len is not None:
+            seq_len = expect_int("seq_len", self.seq_len)
+        if seq_len > config.max_seq_len:
+            config = dataclasses.replace(config, max_seq_len=seq_len)
+        cost = costs(config, seq_len)
+        sizes = f"{config.n_layers} blocks, width {config.d_model}, {_heads(config)}"
+        training = f"{cost.training_flops / 1e6:,.2f} MFLOP"
+        inference = f"{cost.inference_flops / 1e6:,.2f} MFLOP"
+        print(f"model          {name}: {cost.parameters:,} parameters")
+        print(f"sizes          {sizes}")
+        print(f"context        {seq_len} tokens; for each token:")
+        print(f"  training     {training}, {cost.training_bytes:,} bytes of residuals")
+        print(f"  inference    {inference} and {cost.inference_bytes:,} bytes with a cache of keys")
+        print("               and values (generate does without one)")
 
 
 def _heads(config: Config) -> str:

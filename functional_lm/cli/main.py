@@ -38,19 +38,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         return _complain(f"functional-lm: unknown command {name!r}: the commands are {known}")
     runtime.tune()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows a mark instead
+            stream.reconfigure(errors="replace")
     try:
-        return _parse(name, rest).run()
+        return _run(_parse(name, rest))
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if name not in ("train", "sweep"):
+            return 0
+        _complain(
+            f"functional-lm {name}: stopped, since nobody reads its output; send it to a file"
+        )
+        return 1
+    except (ArithmeticError, MemoryError) as error:
+        _complain(f"functional-lm {name}: {_one_line(error) or type(error).__name__}")
+        return 1
     except (ValueError, TypeError, OSError, ImportError) as error:
         return _complain(f"functional-lm {name}: {_one_line(error)}")
-    except FloatingPointError as error:
-        _complain(f"functional-lm {name}: {_one_line(error)}")
-        return 1
     except KeyboardInterrupt:
         _complain(f"functional-lm {name}: interrupted")
         return 130
+
+
+def _run(command: Any) -> int:
+    import numpy as np
+
+    # A run that diverges overflows before its gradient is found not to be finite: one message.
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return command.run()
 
 
 def _parse(name: str, arguments: list[str]) -> Any:

@@ -1,6 +1,7 @@
 """``functional-lm sweep``."""
 
 import dataclasses
+import io
 import json
 import math
 import time
@@ -10,8 +11,7 @@ from typing import Any, Literal
 from ..files import write_atomic
 from ..training import Experiment, TrainConfig
 from .display import curve, smooth
-from .flags import Sizes, Source, given_sizes, like, preset_defaults
-from .train import expect_new
+from .flags import Sizes, Source, expect_known, given_sizes, like, new_folder, preset_defaults
 
 Training = like("Training", TrainConfig, without="lr")
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
@@ -26,6 +26,7 @@ class Sweep:
         sizes: the model.
         source: what to train, and on what.
         lr: the learning rates, with commas.
+        config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
         out: the folder to write, which must not exist. Not given: runs/sweep-<time>.
     """
 
@@ -33,20 +34,21 @@ class Sweep:
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
     source: Source = dataclasses.field(default_factory=Source)
     lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
+    config: Path | None = None
     out: Path | None = None
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> "Sweep":
-        """Return the settings that --preset sets."""
-        training, sizes, source, _ = preset_defaults(arguments)
+        """Return the settings that --preset and --config set."""
+        training, sizes, source, others = preset_defaults(arguments)
         fields = {k: v for k, v in dataclasses.asdict(training).items() if k != "lr"}
-        return cls(Training(**fields), sizes, source)
+        others = {k: v for k, v in others.items() if not k.endswith("_every")}
+        return cls(Training(**fields), sizes, source, **expect_known(others, cls))
 
     def run(self) -> int:
         """Train each, print the table, write it and the plots."""
         rates = self._rates()
-        out = self.out or Path("runs") / time.strftime("sweep-%Y%m%d-%H%M%S")
-        expect_new(out)
+        out = new_folder(self.out, time.strftime("sweep-%Y%m%d-%H%M%S"))
         model = self.source.load_model()
         corpus = self.source.load_text()
         experiments = [
@@ -135,5 +137,7 @@ def _plot(path: Path, rows: list[dict[str, Any]]) -> bool:
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats per token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150)
+    write_atomic(path, picture.getvalue())
     return True

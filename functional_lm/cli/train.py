@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import pytree
-from ..contract import expect_int
+from ..contract import Tree, expect_int
 from ..files import write_atomic
 from ..generation import temperature
 from ..training import (
@@ -20,7 +22,7 @@ from ..training import (
 )
 from ..training.run_folder import BEST_FILE, LAST_FILE, METRICS_FILE, SAMPLE_FILE
 from .display import TrainingDisplay, clock, curve, smooth
-from .flags import Sizes, Source, given_sizes, preset_defaults
+from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults
 
 SAMPLE_LENGTH = 300
 
@@ -53,11 +55,7 @@ class Train:
     def defaults(cls, arguments: list[str]) -> "Train":
         """Return the settings that --preset and --config set."""
         training, sizes, source, others = preset_defaults(arguments)
-        known = {"log_every", "eval_every", "sample_every"}
-        unknown = sorted(set(others) - known)
-        if unknown:
-            raise ValueError(f"a config file holds flags by name: it has an unknown {unknown[0]}")
-        return cls(training, sizes, source, **others)
+        return cls(training, sizes, source, **expect_known(others, cls))
 
     def __post_init__(self) -> None:
         """Check the intervals."""
@@ -67,15 +65,15 @@ class Train:
 
     def run(self) -> int:
         """Train; return the exit status."""
-        out = self.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-        expect_new(out)
+        out = new_folder(self.out, time.strftime("%Y%m%d-%H%M%S"))
         model = self.source.load_model()
         corpus = self.source.load_text()
         experiment = Experiment.build(
             corpus.text, self.training, model=model, sizes=given_sizes(self.sizes)
         )
         params = experiment.rehearse()
-        name = self.source.model or self.source.preset
+        config = experiment.config
+        name = self.source.model or f"{config.n_layers} blocks of width {config.d_model}"
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
         print(f"text        {corpus.source}")
@@ -91,6 +89,11 @@ class Train:
             settings={
                 "training": dataclasses.asdict(self.training),
                 "text": self.source.record(corpus),
+                "output": {
+                    "log_every": self.log_every,
+                    "eval_every": self.eval_every,
+                    "sample_every": self.sample_every,
+                },
             },
             model_file=self.source.model,
         )
@@ -122,14 +125,14 @@ class _Session:
         finally:
             metrics.close()
             save_weights(self.out / LAST_FILE, self.state.params)
-            if self.best == float("inf"):
+            if self.best == float("inf") and _finite(self.state.params):
                 save_weights(self.out / BEST_FILE, self.state.params)
         if self.records:
             self._summarise(time.perf_counter() - start)
         if status:
             print(f"interrupted: the weights of step {self.state.step:,} are saved in {self.out}")
         else:
-            print(f"saved in {self.out}; try: functional-lm generate {self.out} --prompt 'The '")
+            print(f"saved in {self.out}; try: functional-lm generate {self.out}")
         return status
 
     def _train(self, display: TrainingDisplay, metrics: MetricsFile) -> None:
@@ -143,6 +146,7 @@ class _Session:
             self.state = step.state
             if number % command.eval_every == 0 or last:
                 record["val_loss"] = experiment.validation_loss(step.state.params)
+                save_weights(self.out / LAST_FILE, step.state.params)
                 if record["val_loss"] < self.best:
                     self.best = record["val_loss"]
                     save_weights(self.out / BEST_FILE, step.state.params)
@@ -186,11 +190,5 @@ class _Session:
         print(said)
 
 
-def expect_new(folder: Path) -> None:
-    """Require that a folder does not exist.
-
-    Raises:
-        FileExistsError: if it does.
-    """
-    if folder.exists():
-        raise FileExistsError(f"the folder of a run must be new: {folder} exists; pass another")
+def _finite(params: Tree) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))

@@ -29,6 +29,9 @@ from ..layers import dropout, embedding, rms_norm, rotary, unembedding
 from ..prng import fold_in
 from . import self_attention, transformer_block
 
+MAX_PARAMETERS = 10**11
+"""More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -46,7 +49,7 @@ class Config:
         d_ff: F, the hidden size of the feed-forward layers. Not given: int(2.5·d_model).
         max_seq_len: the longest sequence that forward takes, in tokens.
         dropout: the rate of dropout after the embedding and on each residual branch.
-        tie_embeddings: let the unembedding use the embedding's weight.
+        tie_embeddings: whether the unembedding is the embedding's weight.
         norm_eps: added to the mean square inside the root of each norm.
         rope_theta: the base of the rotary wavelengths.
         rope_pairing: "interleaved" or "half"; see `layers.rotary`.
@@ -88,6 +91,13 @@ class Config:
         self._set("rope_theta", expect_number("rope_theta", self.rope_theta, low=1e-30))
         self._set("tie_embeddings", expect_bool("tie_embeddings", self.tie_embeddings))
         expect_choice("rope_pairing", self.rope_pairing, rotary.PAIRINGS)
+        size = self.vocab_size * self.d_model
+        size += self.n_layers * self.d_model * (4 * self.d_model + 3 * d_ff)
+        if size > MAX_PARAMETERS:
+            raise ValueError(
+                f"a model must have at most {MAX_PARAMETERS:.0e} parameters: got about {size:.1e}; "
+                "lower n_layers, d_model or d_ff"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

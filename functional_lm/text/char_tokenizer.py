@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
+from ..files import write_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ class CharTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        write_atomic(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":

@@ -78,7 +78,7 @@ def read_corpus(path: str | Path) -> Corpus:
     """
     data = Path(path).read_bytes()
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # a byte order mark is no part of the text
     except UnicodeDecodeError as error:
         raise ValueError(
             f"a text file must be UTF-8: {path} has the byte 0x{data[error.start]:02x} at offset "

@@ -16,7 +16,7 @@ class Costs(NamedTuple):
     parameters: int
     training_flops: int  # per token: forward and backward
     training_bytes: int  # per token: residuals kept for the backward pass
-    inference_flops: int  # per token: one forward at full context, keys and values kept
+    inference_flops: int  # per token: one forward at full context, if keys and values are kept
     inference_bytes: int  # per token: its keys and values
 
 
@@ -51,7 +51,8 @@ def costs(config: Config, seq_len: int | None = None) -> Costs:
 
 def _residual_bytes(params: Tree, config: Config, seq_len: int) -> int:
     """Return the bytes that the residuals of one sequence keep, without the parameters."""
-    _, residuals = transformer.forward(params, np.zeros((1, seq_len), np.int32), config=config)
+    tokens = np.zeros((1, seq_len), np.int32)
+    _, residuals = transformer.forward(params, tokens, config=config, key=(0,))
     owned = {id(leaf) for leaf in pytree.leaves(params)}
     kept = {}
     for leaf in pytree.leaves(residuals):

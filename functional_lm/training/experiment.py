@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..contract import Array, Key, Layer, Tree
 from ..generation import Transform, generate
 from ..gradient import value_and_grad
@@ -120,12 +121,15 @@ class Experiment:
             ValueError: if it raises anything, or its gradient is not like its parameters; with
                 the line at fault.
         """
-        x, side = self.batch_at(0)
         try:
             params = self.objective.init((self.settings.seed, 0))
+            if not pytree.leaves(params):
+                raise ValueError("init must return parameters to train: got none")
+            x, side = self.batch_at(0)
             first = {"targets": side["targets"][:1], "key": side["key"]}
             _, grads = value_and_grad(self.objective, params, x[:1], **first)
             expect_gradient(grads, params)
+            self.objective.logits(params, x[:1, :1])  # a sample begins with one token
         except Exception as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
             raise ValueError(

@@ -40,6 +40,14 @@ def load_model(reference: str) -> Layer:
     return model
 
 
+def imported_neighbours(path: Path) -> list[Path]:
+    """Return the other Python files of a file's folder that are imported at present."""
+    folder = path.resolve().parent
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    found = {Path(file).resolve() for file in files if file}
+    return sorted(f for f in found if f.parent == folder and f != path.resolve())
+
+
 def _run(path: Path) -> Any:
     module_name = f"functional_lm_model_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -50,7 +58,7 @@ def _run(path: Path) -> Any:
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)

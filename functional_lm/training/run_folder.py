@@ -4,7 +4,8 @@
     last.safetensors    the weights of the last step
     config.json         the model's config, the settings, the text, the model's file if it has one
     tokenizer.json      the tokenizer
-    model.py            a copy of the file that the model came from, if it was given by --model
+    model.py            a copy of the file that the model came from, if it was given by --model,
+                        beside copies of those that it imported from its own folder
     metrics.jsonl       one object for each step
     sample.txt          a text that the last weights wrote
 
@@ -24,7 +25,7 @@ from ..files import write_atomic
 from ..models import transformer
 from ..models.transformer import Config
 from ..text import CharTokenizer
-from .model_file import load_model
+from .model_file import imported_neighbours, load_model
 from .objective import Objective
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
@@ -42,15 +43,11 @@ class Run(NamedTuple):
 
 
 def save_weights(path: str | Path, params: Tree) -> None:
-    """Write a tree to a safetensors file; a leaf has its path as its name.
-
-    Raises:
-        ValueError: for a tree that would not come back the same, such as one with lists.
-    """
+    """Write a tree to a safetensors file; a leaf has its path as its name."""
     from safetensors.numpy import save
 
     # The writer takes the raw bytes of an array: without a C-contiguous one it saves other values.
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in pytree.leaves_with_path(params)}
+    tensors = {name: np.asarray(leaf, order="C") for name, leaf in pytree.leaves_with_path(params)}
     write_atomic(path, save(tensors))
 
 
@@ -109,6 +106,8 @@ def save_run(
         file, _, name = model_file.partition(":")
         content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
         write_atomic(folder / MODEL_SOURCE, Path(file).read_bytes())
+        for neighbour in imported_neighbours(Path(file)):
+            write_atomic(folder / neighbour.name, neighbour.read_bytes())
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
     write_atomic(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     save_weights(folder / BEST_FILE, params)

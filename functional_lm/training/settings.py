@@ -61,10 +61,15 @@ class TrainConfig:
             self._set(name, expect_int(name, getattr(self, name)))
         for name in ("warmup_steps", "seed"):
             self._set(name, expect_int(name, getattr(self, name), minimum=0))
-        for name in ("lr", "weight_decay", "max_grad_norm"):
+        for name in ("lr", "weight_decay"):
             self._set(name, expect_number(name, getattr(self, name), low=0.0))
+        self._set("max_grad_norm", expect_number("max_grad_norm", self.max_grad_norm, low=1e-9))
         if self.min_lr is not None:
             self._set("min_lr", expect_number("min_lr", self.min_lr, low=0.0))
+            if self.min_lr > self.lr:
+                raise ValueError(
+                    f"min_lr must be at most lr: got {self.min_lr:g} and {self.lr:g}; lower it"
+                )
 
     def _set(self, name: str, value: float) -> None:
         object.__setattr__(self, name, value)
