@@ -47,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if name not in ("train", "sweep"):
             return 0
-        _complain(
-            f"functional-lm {name}: stopped, since nobody reads its output; send it to a file"
-        )
+        _complain(f"functional-lm {name}: stopped, since nobody reads what it says; use a file")
         return 1
     except (ArithmeticError, MemoryError) as error:
         _complain(f"functional-lm {name}: {_one_line(error) or type(error).__name__}")

@@ -14,8 +14,8 @@ BAD = {
     # train: values
     "steps 0": ([*TRAIN, "--steps", "0"], "steps must be at least 1"),
     "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
-    "negative rate": ([*TRAIN, "--lr", "-1"], "lr must lie in"),
-    "rate nan": ([*TRAIN, "--lr", "nan"], "lr must lie in"),
+    "negative rate": ([*TRAIN, "--lr", "-1"], "lr must be finite"),
+    "rate nan": ([*TRAIN, "--lr", "nan"], "lr must be finite"),
     "rate no number": ([*TRAIN, "--lr", "fast"], "--lr: could not convert string to float"),
     "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
     "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
@@ -47,12 +47,20 @@ BAD = {
     "model without a vjp": ([*TRAIN, "--model", "my_model.py:half"], "has no vjp"),
     "model of another shape": ([*TRAIN, "--model", "my_model.py:with_loss", "--d-model", "16"],
                                "must map tokens to logits"),
+    "model without parameters": ([*TRAIN, "--model", "odd.py:empty"], "parameters to train"),
+    "model that leaves": ([*TRAIN, "--model", "leaves.py:model"], "SystemExit"),
+    "model no string": ([*TRAIN, "--config", "model.toml"], "model must be FILE.py:NAME"),
+    "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
+    "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "at most 1e+11 parameters"),
+    "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
+    "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
+    "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "must hold config.json: nowhere does not"),
     "no run named": (["generate"], "RUN"),
     "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
     "unknown character": (["generate", "run", "--prompt", "É"], "got 'É' at position 0"),
-    "temperature": (["generate", "run", "--temperature", "-1"], "temperature must lie in"),
+    "temperature": (["generate", "run", "--temperature", "-1"], "temperature must be finite"),
     "top_k": (["generate", "run", "--top-k", "0"], "top_k must be at least 1"),
     "top_p": (["generate", "run", "--top-p", "0"], "top_p must be above 0"),
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
@@ -82,6 +90,14 @@ def folder(run_folder, model_file, monkeypatch):
     Path("broken.py").write_text("def")
     Path("unknown.toml").write_text("n_heds = 3")
     Path("bad.json").write_text('{"lr": "fast"}')
+    Path("model.toml").write_text("model = 5")
+    Path("preset.toml").write_text('preset = "huge"')
+    Path("leaves.py").write_text("import sys; sys.exit(3)")
+    Path("odd.py").write_text(
+        "class empty:\n"
+        "    init = staticmethod(lambda key: {})\n"
+        "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
+    )
     Path("taken").mkdir()
     for name in ("damaged", "no-config", "other"):
         Path(name).mkdir()

@@ -39,6 +39,14 @@ def test_the_table(run_folder, capsys):
     assert "bits per character" in said
 
 
+def test_its_windows_are_those_of_the_training(train, tmp_path, capsys):
+    out = tmp_path / "longer"
+    assert train(out, "--max-seq-len", "32") == 0
+    capsys.readouterr()
+    measured = read_metrics(out / "metrics.jsonl")[-1]["val_loss"]
+    assert evaluate(out, capsys)["loss"] == pytest.approx(measured, rel=1e-6)
+
+
 def test_a_text_that_has_changed_is_refused(run_folder, capsys, text):
     text.write_text(text.read_text() + "more")
     assert main(["evaluate", str(run_folder)]) == 2

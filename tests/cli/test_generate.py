@@ -44,6 +44,16 @@ def test_it_stops(generate):
     assert stopped == whole[: 1 + whole[1:].index(stop)] + "\n"
 
 
+def test_without_a_prompt_it_starts_with_a_new_line(generate):
+    assert generate("--max-new-tokens", "3").startswith("\n")
+
+
+def test_many_columns_lose_no_text(generate):
+    values = [str(i) for i in range(9)]
+    said = generate("--prompt", "q", "--max-new-tokens", "30", "--temperature", *values)
+    assert "…" not in said
+
+
 def test_several_stand_side_by_side(generate):
     arguments = ["--prompt", "fox", "--max-new-tokens", "10", "--temperature", "0.5", "1.5"]
     said = generate(*arguments, "--num-samples", "3")

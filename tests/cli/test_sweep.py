@@ -22,12 +22,20 @@ def test_a_table_a_file_and_plots(text, tmp_path, capsys):
 
 def test_a_rate_that_diverges_is_named(text, tmp_path, capsys):
     out = tmp_path / "sweep"
-    rates = ["--lr", "1e-3,1e38", "--min-lr", "1e38"]
-    with np.errstate(all="ignore"):
-        assert main(["sweep", "--text-file", str(text), *rates, "--out", str(out), *SETTINGS]) == 1
-    rows = json.loads((out / "sweep.json").read_text())
-    assert rows[1]["val_loss"] is None
-    assert rows[1]["fault"].startswith("diverged at step")
+    arguments = ["--text-file", str(text), "--out", str(out), *SETTINGS]
+    assert main(["sweep", *arguments, "--lr", "1e-2,1e38"]) == 0
+    good, bad = json.loads((out / "sweep.json").read_text())
+    assert good["fault"] is None
+    assert bad["val_loss"] is None
+    assert bad["fault"].startswith("diverged at step")
+    said = capsys.readouterr()
+    assert "best  lr 0.01" in said.out
+    assert said.err == ""
+
+
+def test_where_no_rate_learns_it_says_so(text, tmp_path, capsys):
+    arguments = ["--text-file", str(text), "--out", str(tmp_path / "sweep"), *SETTINGS]
+    assert main(["sweep", *arguments, "--lr", "1e38"]) == 1
     assert "no learning rate learned anything" in capsys.readouterr().err
 
 

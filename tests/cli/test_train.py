@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functional_lm import pytree
 from functional_lm.cli.main import main
 from functional_lm.text import Corpus, corpora
 from functional_lm.training import load_run, load_weights, open_run, read_metrics
@@ -113,6 +114,71 @@ def test_a_model_from_a_file(train, model_file, tmp_path, capsys):
     capsys.readouterr()
     assert main(["generate", str(out), "--prompt", "the", "--max-new-tokens", "5"]) == 0
     assert len(capsys.readouterr().out) == len("the") + 5 + 1
+
+
+def test_a_model_may_import_its_neighbours(train, tmp_path, capsys):
+    (tmp_path / "my_table.py").write_text("from functional_lm.layers import embedding as table\n")
+    path = tmp_path / "with_neighbour.py"
+    path.write_text(
+        "from functional_lm.compose import serial\n"
+        "from functional_lm.layers import unembedding\n"
+        "from my_table import table\n"
+        "model = serial(table=table, out=unembedding)\n"
+    )
+    out = tmp_path / "run"
+    assert train(out, "--model", f"{path}:model") == 0
+    path.unlink()
+    (tmp_path / "my_table.py").unlink()
+    capsys.readouterr()
+    command = Path(sys.executable).with_name("functional-lm")  # a process that knows no neighbour
+    done = subprocess.run([command, "generate", out], capture_output=True, text=True, check=True)
+    assert len(done.stdout) > 300
+    # ... and its config trains the same model again.
+    arguments = ["--config", str(out / "config.json"), "--out", str(tmp_path / "again")]
+    assert main(["train", *arguments]) == 0
+    again = (tmp_path / "again" / "last.safetensors").read_bytes()
+    assert again == (out / "last.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "part", "expected"),
+    [
+        (["--epochs", "1"], "training", {"epochs": 1, "steps": None}),
+        (["--seq-len", "20"], "model", {"max_seq_len": 20}),
+        (["--n-heads", "4"], "model", {"n_heads": 4, "n_kv_heads": 4}),
+        (["--d-model", "32"], "model", {"d_model": 32, "d_ff": 80}),
+        (["--preset", "tiny"], "model", {"d_model": 128, "n_heads": 4, "d_ff": 320}),
+    ],
+)
+def test_a_flag_overrides_what_belongs_to_it_in_a_file(run_folder, tmp_path, flags, part, expected):
+    out = tmp_path / "again"
+    arguments = ["--config", str(run_folder / "config.json"), "--out", str(out), *flags]
+    assert main(["train", *arguments]) == 0
+    settings = json.loads((out / "config.json").read_text())
+    assert {name: settings[part][name] for name in expected} == expected
+
+
+def test_weights_that_are_not_finite_are_not_the_best(train, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(out, "--lr", "1e38", "--eval-every", "1000", steps=2) in (0, 1)
+    params, _, _ = load_run(out)
+    assert all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_stops_it_with_a_word(text, tmp_path):
+    command = Path(sys.executable).with_name("functional-lm")
+    out = tmp_path / "run"
+    arguments = f"--text-file {text} --out {out} --steps 400 --log-every 1 --seq-len 16"
+    done = subprocess.run(
+        f"{command} train {arguments} --d-model 16 | head -n 7",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "stopped, since nobody reads what it says" in done.stderr
+    assert (out / "last.safetensors").is_file()
 
 
 def test_without_a_network_it_says_so(train, tmp_path, capsys, monkeypatch, text):

@@ -110,12 +110,12 @@ def test_a_temperature_below_float32_is_greedy(value):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: temperature(-1.0), "temperature must lie in"),
+        (lambda: temperature(-1.0), "temperature must be finite"),
         (lambda: top_k(0), "top_k must be at least 1"),
         (lambda: top_p(0.0), "top_p must be above 0"),
         (lambda: top_p(1.1), "top_p must lie in"),
         (lambda: min_p(-0.1), "min_p must lie in"),
-        (lambda: repetition_penalty(0.0), "repetition_penalty must lie in"),
+        (lambda: repetition_penalty(0.0), "repetition_penalty must be finite"),
     ],
 )
 def test_bad_settings_are_named(call, says):

@@ -64,7 +64,7 @@ def test_numbers_are_parameters_too():
     [{"b1": 1.0}, {"b2": -0.1}, {"eps": -1.0}, {"weight_decay": np.nan}, {"weight_decay": -1.0}],
 )
 def test_bad_settings_are_named(settings):
-    with pytest.raises(ValueError, match=f"{next(iter(settings))} must lie in"):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} must"):
         adamw(0.1, **settings)
 
 

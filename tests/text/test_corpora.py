@@ -35,6 +35,12 @@ def test_a_file_that_is_not_utf8_names_the_byte(tmp_path):
         read_corpus(path)
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "bom.txt"
+    path.write_bytes(b"\xef\xbb\xbfabc")
+    assert read_corpus(path).text == "abc"
+
+
 def test_an_empty_file_is_named(tmp_path):
     path = tmp_path / "empty.txt"
     path.write_text("")

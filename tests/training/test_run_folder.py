@@ -7,7 +7,7 @@ import pytest
 from functional_lm import pytree
 from functional_lm.models import transformer
 from functional_lm.text import CharTokenizer
-from functional_lm.training import load_run, save_run
+from functional_lm.training import load_run, load_weights, save_run, save_weights
 
 TOKENIZER = CharTokenizer.train("hello world")
 CONFIG = transformer.Config(TOKENIZER.vocab_size, d_model=16, n_heads=2, n_layers=11)
@@ -36,6 +36,15 @@ def test_arrays_that_are_not_contiguous_keep_their_values(tmp_path):
     flipped = pytree.map(lambda leaf: np.asfortranarray(leaf[..., ::-1]), PARAMS)
     save_run(tmp_path / "run", flipped, CONFIG, TOKENIZER)
     chex.assert_trees_all_equal(load_run(tmp_path / "run")[0], flipped)
+
+
+def test_numbers_and_float64_come_back(tmp_path):
+    tree = {"t": np.ones(()), "w": (np.arange(6.0).reshape(2, 3),)}
+    save_weights(tmp_path / "w.safetensors", tree)
+    chex.assert_trees_all_equal(load_weights(tmp_path / "w.safetensors", tree), tree)
+    exact = transformer.init((0,), config=CONFIG, dtype=np.float64)
+    save_run(tmp_path / "run", exact, CONFIG, TOKENIZER)
+    chex.assert_trees_all_equal(load_run(tmp_path / "run")[0], exact)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

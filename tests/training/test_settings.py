@@ -37,9 +37,9 @@ def test_the_optimizer_clips_and_decays():
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
-        ({"lr": -1.0}, ValueError, "lr must lie in"),
-        ({"lr": float("nan")}, ValueError, "lr must lie in"),
-        ({"min_lr": -1.0}, ValueError, "min_lr must lie in"),
+        ({"lr": -1.0}, ValueError, "lr must be finite"),
+        ({"lr": float("nan")}, ValueError, "lr must be finite"),
+        ({"min_lr": -1.0}, ValueError, "min_lr must be finite"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
     ],
 )
