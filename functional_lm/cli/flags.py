@@ -113,9 +113,6 @@ _REPLACES = {
     "--epochs": ["steps"],
     "--text-file": ["corpus"],
     "--corpus": ["text_file"],
-    "--seq-len": ["max_seq_len"],
-    "--d-model": ["d_ff"],
-    "--n-heads": ["n_kv_heads"],
 }
 """The settings of a config file that a flag puts out of force besides its own."""
 
@@ -133,7 +130,7 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     settings: dict[str, Any] = {}
     path = _value_of("--config", arguments)
     if path is not None:
-        settings = read_settings(Path(path))
+        settings = _without_derived(read_settings(Path(path)))
         for flag, replaced in _REPLACES.items():
             if _value_of(flag, arguments) is not None:
                 for name in replaced:
@@ -142,7 +139,7 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     settings = PRESETS[settings.get("preset", "tiny")] | settings
     preset = _value_of("--preset", arguments)
     if preset in PRESETS:  # of another the parser of the flags says what is wrong
-        settings |= PRESETS[preset] | {"preset": preset, "n_kv_heads": None, "d_ff": None}
+        settings |= PRESETS[preset] | {"preset": preset}
     parts = []
     for part in (TrainConfig, Sizes, Source):
         names = {field.name for field in dataclasses.fields(part)}
@@ -151,6 +148,17 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
             mine["text_file"] = Path(mine["text_file"])
         parts.append(part(**mine))
     return (*parts, settings)  # type: ignore[return-value]
+
+
+def _without_derived(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only follows from another setting, so that a flag for that takes it along."""
+    derived = {
+        "n_kv_heads": settings.get("n_heads"),
+        "max_seq_len": settings.get("seq_len"),
+    }
+    if isinstance(settings.get("d_model"), int):
+        derived["d_ff"] = int(2.5 * settings["d_model"])
+    return {k: v for k, v in settings.items() if k not in derived or v != derived[k]}
 
 
 def read_settings(path: Path) -> dict[str, Any]:

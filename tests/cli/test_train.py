@@ -158,6 +158,15 @@ def test_a_flag_overrides_what_belongs_to_it_in_a_file(run_folder, tmp_path, fla
     assert {name: settings[part][name] for name in expected} == expected
 
 
+def test_what_a_file_sets_on_its_own_stays(train, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("n_kv_heads = 1\nd_ff = 7\nmax_seq_len = 30\n")
+    assert train(tmp_path / "run", "--config", str(path), "--seq-len", "8", steps=1) == 0
+    model = json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+    assert (model["n_heads"], model["n_kv_heads"]) == (2, 1)
+    assert (model["d_ff"], model["max_seq_len"]) == (7, 30)
+
+
 def test_weights_that_are_not_finite_are_not_the_best(train, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(out, "--lr", "1e38", "--eval-every", "1000", steps=2) in (0, 1)
