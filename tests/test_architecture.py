@@ -29,6 +29,7 @@ LEVELS = {
     "models": 4,
     "generation": 3,
     "training": 5,
+    "testing": 5,
     "cli": 6,
 }
 FOUNDATION = {"contract", "pytree", "prng"}
@@ -38,7 +39,7 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "files": set()}
 DEFERRED = {
     "training": {"safetensors"},
     "text": {"platformdirs"},
-    "testing": {"jax", "pytest"},
+    "testing": {"jax", "pytest", "safetensors"},
     "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},
 }
 

@@ -30,6 +30,8 @@ from ..contract import (
 )
 from ..prng import bernoulli, expect_key
 
+SHARES_MEMORY = "without a key, or at rate 0, y is x itself and d_x is g itself"
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -26,6 +26,8 @@ from ..contract import (
 )
 from ..numerics import softmax, softmax_vjp
 
+SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -7,82 +7,147 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree
 from . import limits
-from .inputs import LAYOUTS, cast
-from .oracle import JaxOracle
-from .report import LeafReport, Report
-from .subject import Subject
+from .examination import Comparison, Examination
+from .inputs import cast, jitter
+from .report import LeafReport
+from .ulp import ulp_error
 
 _GROUPS = (("y",), ("params", "x"))
 """The trees whose largest entry sets the floor of rounding: the value, and the whole gradient."""
 
 
-def compare_float64(subject: Subject, oracle: JaxOracle, draws: list[Any], report: Report) -> None:
+def compare_float64(examination: Examination) -> None:
     """Write each leaf's float64 error and limit to the report, those of the worst draw."""
-    for inputs, g in draws:
-        ours = subject.results(inputs, g)
+    subject, oracle = examination.subject, examination.oracle
+    noise = _xla_errors(examination)
+    for inputs, g in examination.draws:
         exact = oracle.results(inputs, g, "float64")
-        for path, theirs, mine, largest in _rows(exact, ours):
-            leaf = report.leaves.setdefault(path, LeafReport(path))
-            error = limits.norm(mine - theirs)
-            limit = limits.float64_limit(theirs, largest)
+        ours = subject.results(inputs, g)
+        examination.comparisons.append(Comparison(inputs, g, exact, ours))
+        for path, theirs, mine, largest in rows(exact, oracle.project(ours)):
+            leaf = examination.report.leaves.setdefault(path, LeafReport(path))
+            scale = limits.norm(finite(theirs)) or 1.0
+            error = distance(mine, theirs, subject.may_be_non_finite) / scale
+            limit = limits.float64_limit(
+                finite(theirs), largest, tolerance=oracle.tolerance, xla_error=noise.get(path)
+            )
+            limit /= scale
             if leaf.float64_error is None or _worse(error, limit, leaf):
                 leaf.float64_error, leaf.float64_limit = error, limit
 
 
-def compare_float32(
-    subject: Subject, oracle: JaxOracle, draws: list[Any], factor: float, report: Report
-) -> None:
+def compare_float32(examination: Examination) -> None:
     """Write each leaf's float32 error, XLA's and the limit to the report."""
+    subject, oracle = examination.subject, examination.oracle
     figures: dict[str, list[tuple[float, ...]]] = {}
-    for draw in draws:
+    for draw in examination.draws:
         inputs, g = cast(draw, np.float32)
+        exact = _exact(examination, inputs, g)
         ours = subject.results(inputs, g)
-        xla = oracle.results(inputs, g, "float32")
-        exact_inputs, exact_g = cast((inputs, g), np.float64)
-        exact = oracle.results(exact_inputs, exact_g, "float64")
-        for (path, true, mine, largest), (_, _, theirs, _) in zip(
-            _rows(exact, ours), _rows(exact, xla), strict=True
-        ):
-            true = limits.flush(true)
-            errors = [limits.norm(limits.flush(result) - true) for result in (mine, theirs)]
-            figures.setdefault(path, []).append((*errors, limits.norm(true), true.size, largest))
-    for path, rows in figures.items():
-        leaf = report.leaves.setdefault(path, LeafReport(path))
-        mine, theirs, norm, size, largest = map(limits.root_mean_square, zip(*rows, strict=True))
-        leaf.float32_error, leaf.xla_error = mine, theirs
-        leaf.float32_limit = limits.float32_limit(theirs, norm, round(size), largest, factor)
-
-
-def layout_faults(subject: Subject, inputs: Any, g: Any, dtype: str) -> list[str]:
-    """Return a sentence on each result that depends on how the inputs lie in memory."""
-    slack = float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
-    faults = []
-    plain = subject.results(inputs, g)
-    for name, lay_out in LAYOUTS.items():
-        laid, laid_g, keywords = pytree.map(
-            lambda leaf, lay_out=lay_out: lay_out(leaf) if isinstance(leaf, np.ndarray) else leaf,
-            (inputs, g, subject.keywords),
+        others = [oracle.results(inputs, g, "float32")] if oracle.has_float32 else []
+        others = others or _responses(examination, inputs, g)
+        errors: dict[str, list[float]] = {}
+        for other in others:
+            for path, true, theirs, _ in rows(exact, other):
+                error = distance(limits.flush(theirs), limits.flush(true), True)
+                errors.setdefault(path, []).append(error)
+        for path, true, mine, largest in rows(exact, oracle.project(ours)):
+            exact_leaf = finite(limits.flush(true))
+            error = distance(limits.flush(mine), limits.flush(true), subject.may_be_non_finite)
+            theirs_error = limits.root_mean_square(errors.get(path, [0.0]))
+            figures.setdefault(path, []).append(
+                (error, theirs_error, limits.norm(exact_leaf), true.size, largest)
+            )
+            leaf = examination.report.leaves.setdefault(path, LeafReport(path))
+            leaf.ulps = max(leaf.ulps or 0.0, _ulps(mine, true))
+    for path, measured in figures.items():
+        leaf = examination.report.leaves[path]
+        mine, theirs, size, entries, largest = map(
+            limits.root_mean_square, zip(*measured, strict=True)
         )
-        result = subject.results(laid, laid_g, keywords)
-        for path, expected, received, largest in _rows(plain, result):
-            error = limits.norm(received - expected)
-            if not error <= slack * limits.float64_limit(expected, largest):
-                faults.append(f"{path} is wrong for {name} inputs in {dtype}")
-    return faults
+        scale = size or 1.0
+        factor = examination.factor if oracle.has_float32 else 4 * examination.factor
+        limit = limits.float32_limit(theirs, size, round(entries), largest, factor)
+        leaf.float32_error, leaf.float32_limit = mine / scale, limit / scale
+        leaf.xla_error = theirs / scale if oracle.has_float32 else None
 
 
-def _rows(exact: Tree, result: Tree) -> list[tuple[str, Any, Any, float]]:
+def rows(exact: Tree, result: Tree) -> list[tuple[str, Any, Any, float]]:
     """Return (path, oracle's leaf, ours, largest entry of the group) for each leaf of the oracle.
 
     Integer leaves, whose cotangent is None, do not appear.
     """
-    rows = []
+    found = []
     for names in _GROUPS:
-        group = {name: exact[name] for name in names}
-        sizes = [float(np.abs(leaf).max()) for leaf in pytree.leaves(group) if leaf.size]
-        pairs = pytree.zip_with_path(group, {name: result[name] for name in names})
-        rows += [(path, a, b, max(sizes, default=0.0)) for path, a, b in pairs]
-    return rows
+        group = {name: exact[name] for name in names if name in exact}
+        sizes = [float(np.abs(finite(x)).max()) for x in pytree.leaves(group) if x.size]
+        pairs = pytree.zip_with_path(group, {name: result[name] for name in group})
+        found += [(path, a, b, max(sizes, default=0.0)) for path, a, b in pairs if b is not None]
+    return found
+
+
+def distance(mine: Any, theirs: Any, may_be_non_finite: bool) -> float:
+    """Return ‖mine − theirs‖; NaN if an entry is not finite, unless that may be.
+
+    Where it may be, entries that are the same NaN or infinity on both sides count as equal.
+    """
+    if may_be_non_finite:
+        same = ~np.isfinite(theirs) & ((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)))
+        mine, theirs = np.where(same, 0.0, mine), np.where(same, 0.0, theirs)
+    with np.errstate(invalid="ignore"):
+        return limits.norm(np.asarray(mine, np.float64) - theirs)
+
+
+def finite(leaf: Any) -> Any:
+    """Return the leaf with zeros where it is not finite, for the size of what is left."""
+    return np.where(np.isfinite(leaf), leaf, 0.0)
+
+
+def _exact(examination: Examination, inputs: Any, g: Any) -> Tree:
+    """Return the float64 results at inputs that were rounded to float32."""
+    wide_inputs, wide_g = cast((inputs, g), np.float64)
+    return examination.oracle.results(wide_inputs, wide_g, "float64", given="float32")
+
+
+def _xla_errors(examination: Examination) -> dict[str, float]:
+    """Return the norm of XLA's float32 error by leaf, root mean square over the draws."""
+    oracle = examination.oracle
+    errors: dict[str, list[float]] = {}
+    if oracle.has_float32:
+        for draw in examination.draws:
+            inputs, g = cast(draw, np.float32)
+            theirs = oracle.results(inputs, g, "float32")
+            for path, true, other, _ in rows(_exact(examination, inputs, g), theirs):
+                errors.setdefault(path, []).append(distance(other, true, True))
+    found = {path: limits.root_mean_square(values) for path, values in errors.items()}
+    return {path: error for path, error in found.items() if np.isfinite(error)}
+
+
+def _responses(examination: Examination, inputs: Any, g: Any) -> list[Tree]:
+    """Return float64 results at inputs that differ by the rounding of float32.
+
+    Without XLA to compare with, this is what float32 must be forgiven: the error of a method that
+    makes no other rounding than that of its inputs.
+    """
+    subject, oracle = examination.subject, examination.oracle
+    wide = cast((inputs, g), np.float64)
+    found = []
+    for i in range(3):
+        moved_inputs, moved_g = jitter((i,), wide, spread=limits.UNIT_ROUNDOFF)
+        found.append(oracle.project(subject.results(moved_inputs, moved_g)))
+    return found
+
+
+def _ulps(mine: Any, true: Any) -> float:
+    """Return the largest error of an entry, among those as large as the leaf's typical one.
+
+    A small entry is often the difference of large numbers; its last place says nothing.
+    """
+    typical = np.sqrt(np.mean(np.square(finite(true)))) if true.size else 0.0
+    counts = np.isfinite(true) & (np.abs(true) >= max(typical, limits.SMALLEST_NORMAL))
+    if not counts.any():
+        return 0.0
+    return float(ulp_error(mine[counts], true[counts], "float32").max())
 
 
 def _worse(error: float, limit: float, leaf: LeafReport) -> bool:

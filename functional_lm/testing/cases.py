@@ -36,11 +36,11 @@ def cases_of(name: str, module: Any) -> list[Case]:
         name: the layer.
         module: the layer itself, for its ``init`` and types.
     """
-    draw = _Draws((zlib.crc32(name.encode()),))
+    draw = Draws((zlib.crc32(name.encode()),))
     return [Case(name, *case) for case in _CASES[name](draw, module)]
 
 
-class _Draws:
+class Draws:
     """Random inputs, each from a key of its own."""
 
     def __init__(self, key: tuple[int, ...]) -> None:
@@ -66,7 +66,7 @@ _Inputs = Iterator[tuple[str, Tree, Any, dict[str, Any]]]
 _LEADING = {"primes": (2, 3), "T=1": (2, 1), "B=0": (0, 3), "one row": ()}
 
 
-def _linear(draw: _Draws, _: Any) -> _Inputs:
+def _linear(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         yield label, {"weight": draw.normal(5, 7)}, draw.normal(*leading, 5), {}
     params = {"weight": draw.normal(5, 7), "bias": draw.normal(7)}
@@ -75,7 +75,7 @@ def _linear(draw: _Draws, _: Any) -> _Inputs:
     yield "one column", {"weight": draw.normal(5, 1), "bias": draw.normal(1)}, draw.normal(3, 5), {}
 
 
-def _embedding(draw: _Draws, _: Any) -> _Inputs:
+def _embedding(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         yield label, {"weight": draw.normal(11, 7)}, draw.integers(*leading, below=11), {}
     yield "repeated", {"weight": draw.normal(3, 5)}, draw.integers(7, 13, below=3), {}
@@ -83,12 +83,12 @@ def _embedding(draw: _Draws, _: Any) -> _Inputs:
     yield "large, B=0", {"weight": draw.normal(1009, 3)}, draw.integers(0, 5, below=997), {}
 
 
-def _unembedding(draw: _Draws, _: Any) -> _Inputs:
+def _unembedding(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         yield label, {"weight": draw.normal(11, 7)}, draw.normal(*leading, 7), {}
 
 
-def _rms_norm(draw: _Draws, _: Any) -> _Inputs:
+def _rms_norm(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         yield label, {"scale": draw.normal(13)}, draw.normal(*leading, 13), {}
     yield "large eps", {"scale": draw.normal(7)}, draw.normal(2, 3, 7), {"eps": 0.5}
@@ -98,14 +98,14 @@ def _rms_norm(draw: _Draws, _: Any) -> _Inputs:
     yield "D=1", {"scale": draw.normal(1)}, draw.normal(3, 1), {"eps": 0.1}
 
 
-def _entrywise(draw: _Draws, _: Any) -> _Inputs:
+def _entrywise(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         yield label, {}, draw.normal(*leading, 7), {}
     yield "large x", {}, draw.normal(31, 13, scale=30.0), {}
     yield "small x", {}, draw.normal(3, 13, scale=1e-3), {}
 
 
-def _rotary(draw: _Draws, _: Any) -> _Inputs:
+def _rotary(draw: Draws, _: Any) -> _Inputs:
     for pairing in ("interleaved", "half"):
         side = {"positions": np.arange(5), "pairing": pairing}
         yield pairing, {}, draw.normal(2, 5, 3, 6), side
@@ -120,7 +120,7 @@ def _rotary(draw: _Draws, _: Any) -> _Inputs:
     yield "fractional positions", {}, draw.normal(2, 5, 3, 6), {"positions": own / 4}
 
 
-def _attention(draw: _Draws, module: Any) -> _Inputs:
+def _attention(draw: Draws, module: Any) -> _Inputs:
     def qkv(B: int, T: int, S: int, H: int, G: int, K: int, scale: float = 1.0) -> Any:
         q = draw.normal(B, T, H, K, scale=scale)
         return module.QKV(q, draw.normal(B, S, G, K, scale=scale), draw.normal(B, S, G, K))
@@ -144,21 +144,21 @@ def _attention(draw: _Draws, module: Any) -> _Inputs:
     yield "nothing seen", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": np.zeros((1, 7), bool)}
 
 
-def _swiglu(draw: _Draws, _: Any) -> _Inputs:
+def _swiglu(draw: Draws, _: Any) -> _Inputs:
     params = {"gate_up": draw.normal(2, 5, 7), "down": draw.normal(7, 5)}
     for label, leading in _LEADING.items():
         yield label, params, draw.normal(*leading, 5), {}
     yield "large x", params, draw.normal(2, 3, 5, scale=10.0), {}
 
 
-def _dropout(draw: _Draws, _: Any) -> _Inputs:
+def _dropout(draw: Draws, _: Any) -> _Inputs:
     for rate in (0.0, 0.3, 1.0):
         yield f"rate {rate}", {}, draw.normal(2, 13, 7), {"rate": rate, "key": (5, 3)}
     yield "no key", {}, draw.normal(2, 13, 7), {"rate": 0.3}
     yield "B=0", {}, draw.normal(0, 13, 7), {"rate": 0.3, "key": (5,)}
 
 
-def _cross_entropy(draw: _Draws, _: Any) -> _Inputs:
+def _cross_entropy(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         targets = draw.integers(*leading, below=11)
         yield label, {}, draw.normal(*leading, 11), {"targets": targets}
@@ -177,7 +177,7 @@ def _cross_entropy(draw: _Draws, _: Any) -> _Inputs:
 _BLOCK = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "dtype": np.float64}  # K = 4
 
 
-def _self_attention(draw: _Draws, module: Any, **sizes: Any) -> _Inputs:
+def _self_attention(draw: Draws, module: Any, **sizes: Any) -> _Inputs:
     params = draw.near(module.init(draw.key(), **_BLOCK, **sizes))
     for label, (B, T) in {"H=6 G=2": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}.items():
         side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(T)}
@@ -201,7 +201,7 @@ def _self_attention(draw: _Draws, module: Any, **sizes: Any) -> _Inputs:
     yield "full", params, draw.normal(2, 5, 24), side
 
 
-def _transformer_block(draw: _Draws, module: Any) -> _Inputs:
+def _transformer_block(draw: Draws, module: Any) -> _Inputs:
     yield from _self_attention(draw, module, d_ff=7)
     params = draw.near(module.init(draw.key(), **_BLOCK, d_ff=7))
     side = {
@@ -215,7 +215,7 @@ def _transformer_block(draw: _Draws, module: Any) -> _Inputs:
     yield "dropout", params, draw.normal(2, 5, 24), side
 
 
-def _transformer(draw: _Draws, module: Any) -> _Inputs:
+def _transformer(draw: Draws, module: Any) -> _Inputs:
     sizes: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "d_ff": 7}
     for label, shape, settings in (
         ("H=6 G=2", (3, 5), {}),
@@ -231,13 +231,13 @@ def _transformer(draw: _Draws, module: Any) -> _Inputs:
         yield label, params, draw.integers(*shape, below=13), side
 
 
-def _language_model(draw: _Draws, module: Any) -> _Inputs:
+def _language_model(draw: Draws, module: Any) -> _Inputs:
     for label, params, tokens, side in _transformer(draw, module):
         targets = draw.integers(*tokens.shape, below=13)
         yield label, params, tokens, {**side, "targets": targets}
 
 
-_CASES: dict[str, Callable[[_Draws, Any], _Inputs]] = {
+_CASES: dict[str, Callable[[Draws, Any], _Inputs]] = {
     "attention": _attention,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,

@@ -6,15 +6,18 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Differentiable, Tree
-from .accuracy import compare_float32, compare_float64, layout_faults
-from .conduct import conduct_faults, expect_like
-from .inputs import cast, freeze, jitter, normal_like
+from .accuracy import compare_float32, compare_float64
+from .conduct import check_contract, check_linearity, check_purity, like_faults
+from .diagnosis import explain
+from .examination import Examination
+from .inputs import cast, jitter, normal_like
+from .numeric import NumericOracle
 from .oracle import JaxOracle
-from .report import Report
+from .report import Finding, Report
 from .subject import BrokenLayer, Subject
+from .variants import check_examples, check_layouts, check_one_token, check_scales
 
-DRAWS = 8
-"""The inputs that one check looks at: those given, and seven redrawn near them."""
+DTYPES = ("float64", "float32")
 
 
 def check_vjp(
@@ -22,37 +25,47 @@ def check_vjp(
     params: Tree,
     x: Any,
     *,
-    reference: Any,
+    reference: Any = None,
     cotangent: Any = None,
     seed: int = 0,
-    dtypes: tuple[str, ...] = ("float64", "float32"),
+    dtypes: tuple[str, ...] = DTYPES,
     **keywords: Any,
 ) -> Report:
-    """Check a layer's value and gradients against JAX, and its keeping of the contract.
+    """Certify a layer's value and gradients, or say what is wrong with them.
 
     The float64 result must be within 1e-11 of `jax.vjp` of the reference; the float32 result may
     err up to 8 times as much as JAX's own float32; see `testing.limits`. Besides: structure,
-    shapes and dtypes leaf by leaf, finite values, nothing written to, the same bits twice, linear
-    in ``g``, the same result for any memory layout of the inputs.
+    shapes and dtypes leaf by leaf, finite values, nothing written to, hidden or shared, the same
+    bits twice, linear in ``g``, the same result for any memory layout, for an example alone, for
+    one token and for an empty batch. A wrong leaf is reported with its likely cause.
+
+    Without a reference the gradients are compared with derivatives of the layer's own forward in
+    float64, by complex steps where it computes with complex numbers, else by five-point
+    differences; this needs no JAX, and cannot tell whether the value is right.
 
     Args:
-        layer: anything with ``forward`` and ``vjp``.
+        layer: anything with ``forward`` and ``vjp``. Three constants in its module change what is
+            asked of it: ``SHARES_MEMORY``, ``MAY_BE_NON_FINITE`` and ``EXTREME_SCALES``; see
+            `testing.subject.Subject`.
         params: its parameters; float64 is best, since float32 has the values of float32 only.
         x: its positional input.
         reference: ``(params, x, **keywords) -> y``, traceable by JAX, or a module with such a
             ``forward``.
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
-        dtypes: those to check.
-        **keywords: the layer's and the reference's keyword-only inputs.
+        dtypes: those to check, float64 and float32 or one of them.
+        **keywords: the layer's and the reference's keyword-only inputs; floating arrays among them
+            are cast like the inputs. One that is called like an argument of this function has to
+            be bound first, with `compose.bind` and `functools.partial`.
 
     Returns:
         A `Report`; it is true if the layer is right. An exception in the layer is a finding, not
         an error of the checker.
 
     Raises:
-        ImportError: without jax.
-        ValueError: for an unknown dtype.
+        ImportError: for a reference without jax.
+        TypeError: for a layer without ``forward`` and ``vjp``, or inputs that hold no array.
+        ValueError: for an unknown dtype, or a cotangent unlike y.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -61,6 +74,16 @@ def check_vjp(
     True
     """
     name = getattr(layer, "__name__", type(layer).__name__).rpartition(".")[2]
+    reproduce = ", ".join(
+        [
+            f"check_vjp({name}, params, x",
+            *(["reference=reference"] if reference is not None else []),
+            *(["cotangent=cotangent"] if cotangent is not None else []),
+            f"seed={seed}",
+            *([f"dtypes={dtypes!r}"] if tuple(dtypes) != DTYPES else []),
+            *(f"{keyword}={keyword}" for keyword in keywords),
+        ]
+    )
     return check(
         name,
         layer,
@@ -72,6 +95,7 @@ def check_vjp(
         dtypes=dtypes,
         factor=8.0,
         keywords=keywords,
+        reproduce=f"{reproduce})",
     )
 
 
@@ -87,41 +111,78 @@ def check(
     dtypes: tuple[str, ...],
     factor: float,
     keywords: dict[str, Any],
+    reproduce: str,
 ) -> Report:
     """Do the work of `check_vjp`, with the factor over XLA's float32 error as an argument."""
-    for dtype in dtypes:
-        if dtype not in ("float64", "float32"):
-            raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
-    report = Report(name)
-    oracle = JaxOracle(reference, keywords)
-    subject = Subject(layer, freeze(pytree.map(np.array, keywords)))
+    dtypes = _expect_arguments(layer, (params, x), dtypes)
+    report = Report(name, reproduce=reproduce)
+    subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
-    y = oracle.output(given, "float64")
+    oracle = NumericOracle(subject) if reference is None else JaxOracle(reference, keywords)
+    examination = Examination(subject, oracle, [], dtypes, factor, report)
     try:
-        draws = _draws(given, y, cotangent, seed)
-        for dtype in dtypes:
-            inputs, g = cast(draws[0], dtype)
-            expected_y = oracle.output(inputs, dtype)
-            report.findings += conduct_faults(subject, inputs, expected_y, g, dtype)
-        if "float64" in dtypes:
-            compare_float64(subject, oracle, draws, report)
-        if "float32" in dtypes:
-            compare_float32(subject, oracle, draws, factor, report)
-        for dtype in dtypes:
-            inputs, g = cast(draws[0], dtype)
-            report.findings += layout_faults(subject, inputs, g, dtype)
+        y = oracle.output(given, "float64")
+        examination.draws = _draws(given, y, cotangent, seed, oracle.draws)
+        _examine(examination)
     except BrokenLayer as error:
-        report.findings.append(str(error))
+        if error.finding not in report.findings:
+            report.findings.append(error.finding)
+    for what in sorted(subject.writes):
+        report.findings.append(Finding("purity", what, cause="overwritten"))
+    report.oracle = oracle.name
+    explain(examination)
     return report
 
 
-def _draws(given: tuple[Tree, Any], y: Any, cotangent: Any, seed: int) -> list[Any]:
+def _examine(examination: Examination) -> None:
+    """Run the stages in order; what breaks one of them ends the check."""
+    for dtype in examination.dtypes:
+        check_contract(examination, dtype)
+    for dtype in examination.dtypes:
+        check_purity(examination, dtype)
+        check_linearity(examination, dtype)
+    if "float64" in examination.dtypes:
+        compare_float64(examination)
+    if "float32" in examination.dtypes:
+        compare_float32(examination)
+    for dtype in examination.dtypes:
+        check_layouts(examination, dtype)
+    if "float64" in examination.dtypes:
+        check_examples(examination)
+        check_one_token(examination)
+        check_scales(examination)
+
+
+def _expect_arguments(layer: Any, inputs: Any, dtypes: Any) -> tuple[str, ...]:
+    for name in ("forward", "vjp"):
+        if not callable(getattr(layer, name, None)):
+            raise TypeError(
+                f"layer must have forward and vjp: {layer!r} has no {name}; pass a module, or "
+                "types.SimpleNamespace(forward=..., vjp=...)"
+            )
+    dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
+    if not dtypes:
+        raise ValueError("dtypes must name at least one: got none; pass ('float64', 'float32')")
+    for path, leaf in pytree.leaves_with_path({"params": inputs[0], "x": inputs[1]}):
+        if leaf.dtype.kind not in "fiub":
+            raise TypeError(f"{path} must be an array of numbers: got {leaf.dtype}; cast it")
+    if not pytree.leaves(inputs):
+        raise TypeError("params and x must hold NumPy arrays: got none; pass np.asarray(x)")
+    return dtypes
+
+
+def _draws(given: tuple[Tree, Any], y: Any, cotangent: Any, seed: int, count: int) -> list[Any]:
     """Return ``[((params, x), g), ...]``: the inputs given, then others near them."""
     if cotangent is None:
-        cotangents = [normal_like((seed, 0, i), y) for i in range(DRAWS)]
+        cotangents = [normal_like((seed, 0, i), y) for i in range(count)]
     else:
         first = cast(cotangent, np.float64)
-        expect_like("cotangent", y, first, dtypes=False)
-        cotangents = [first, *(jitter((seed, 1, i), first) for i in range(1, DRAWS))]
-    inputs = [given, *(jitter((seed, 2, i), given) for i in range(1, DRAWS))]
+        faults = like_faults("cotangent", cast(y, np.float64), first)
+        if faults:
+            raise ValueError(f"{faults[0].message}; pass one like y")
+        cotangents = [first, *(jitter((seed, 1, i), first) for i in range(1, count))]
+    inputs = [given, *(jitter((seed, 2, i), given) for i in range(1, count))]
     return list(zip(inputs, cotangents, strict=True))

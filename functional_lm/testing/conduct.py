@@ -1,112 +1,239 @@
-"""Whether a layer keeps the contract: structure, dtypes, purity, repeatability, linearity."""
+"""Whether a layer keeps the contract, apart from its numbers."""
 
 from typing import Any
 
 import numpy as np
 
 from .. import pytree
-from .inputs import cast, freeze, jitter
+from .examination import Examination
+from .inputs import at, cast, freeze, jitter, same_bits
+from .report import Finding
 from .subject import BrokenLayer, Subject, describe
 
 
-def conduct_faults(subject: Subject, inputs: Any, expected_y: Any, g: Any, dtype: str) -> list[str]:
-    """Run a layer forward and back and return a sentence on each breach of the contract.
-
-    Args:
-        subject: the layer.
-        inputs: ``(params, x)`` in the dtype.
-        expected_y: what y must be like: a tree of shapes and dtypes.
-        g: the cotangent, in the dtype.
-        dtype: its name.
+def check_contract(examination: Examination, dtype: str) -> None:
+    """Look at what forward and vjp return: structure, shapes, dtypes, None for integers, finite.
 
     Raises:
-        BrokenLayer: for a breach after which there is nothing left to compare.
+        BrokenLayer: if there is nothing of the right shape left to compare.
     """
+    subject = examination.subject
+    inputs, g = cast(examination.draws[0], dtype)
+    y, residuals = subject.forward(inputs)
+    report = examination.report
+    report.residual_bytes = bytes_beyond(residuals, (inputs, subject.keywords(dtype)))
+    faults = like_faults("y", examination.oracle.output(inputs, dtype), y)
+    _stop_at(examination, faults, dtype)
+    d_params, d_x = examination.returned = subject.vjp(residuals, g)
+    faults = swapped_faults(inputs, d_params, d_x) or [
+        *like_faults("params", inputs[0], d_params),
+        *like_faults("x", inputs[1], d_x),
+    ]
+    named = (("y", y), ("residuals", residuals), ("params", d_params), ("x", d_x))
+    for name, tree in named:
+        for path, leaf in pytree.leaves_with_path(tree):
+            place = at(name, path)
+            if name == "residuals" and leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
+                faults.append(_dtype_fault(place, leaf.real.dtype, dtype, str(leaf.dtype)))
+            finite = leaf.dtype.kind not in "fc" or np.isfinite(leaf).all()
+            if not (finite or name == "residuals" or subject.may_be_non_finite):
+                faults.append(
+                    Finding(
+                        "contract",
+                        f"{place} is not finite in {dtype}",
+                        place,
+                        dtype,
+                        "not finite",
+                        f"{_first_bad(leaf)}; declare MAY_BE_NON_FINITE = True in the layer's "
+                        "module if it has to be so",
+                    )
+                )
+    _stop_at(examination, faults, dtype)
+
+
+def check_purity(examination: Examination, dtype: str) -> None:
+    """Look for writes, for state between calls, for shared memory; and run everything twice."""
+    subject = examination.subject
+    inputs, g = cast(examination.draws[0], dtype)
     kept_inputs = cast(inputs, dtype)
-    y, residuals = subject.forward(freeze(inputs))
-    expect_like("y", expected_y, y)
+    y, residuals = subject.forward(inputs)
     # Between a forward and its vjp comes another forward: what a layer hides between calls, and
     # does not put into its residuals, is then that of other inputs.
     subject.forward(jitter((0,), inputs))
     kept_residuals = [leaf.copy() for leaf in pytree.leaves(freeze(residuals))]
-    cotangents = subject.vjp(residuals, freeze(g))
-    d_params, d_x = cotangents
-    expect_like("d_params", inputs[0], d_params)
-    expect_like("d_x", inputs[1], d_x)
-
+    cotangents = subject.vjp(residuals, g)
     faults = []
-    named = (("y", y), ("residuals", residuals), ("d_params", d_params), ("d_x", d_x))
-    for name, tree in named:
-        for path, leaf in pytree.leaves_with_path(tree):
-            place = _at(name, path)
-            if leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
-                faults.append(f"{place} is {leaf.dtype} where the inputs are {dtype}")
-            if name != "residuals" and not np.isfinite(leaf).all():
-                faults.append(f"{place} is not finite in {dtype}")
-    faults += _linearity_faults(subject, residuals, g, cotangents, dtype)
-    if not _same_bits(subject.forward(inputs)[0], y):
-        faults.append(f"a second forward of the same inputs gives other bits in {dtype}")
-    if not _same_bits(subject.vjp(residuals, g), cotangents):
-        faults.append(f"a second vjp of the same residuals and g gives other bits in {dtype}")
-    if not _same_bits(inputs, kept_inputs):
-        faults.append("forward or vjp writes to its inputs")
-    if not _same_bits(residuals, kept_residuals):
-        faults.append("vjp writes to its residuals")
-    return faults
+    if not same_bits(subject.forward(inputs)[0], y):
+        faults.append(("a second forward of the same inputs gives other bits", "hidden state"))
+    if not same_bits(subject.vjp(residuals, g), cotangents):
+        faults.append(("a second vjp of the same residuals and g gives other bits", "hidden state"))
+    fresh = subject.vjp(subject.forward(inputs)[1], g)
+    if not same_bits(fresh, cotangents):
+        faults.append(("vjp gives other bits after another forward", "hidden state"))
+    if not same_bits(inputs, kept_inputs):
+        faults.append(("forward or vjp writes to its inputs", "overwritten"))
+    if not same_bits(pytree.leaves(residuals), kept_residuals):
+        faults.append(("vjp writes to its residuals", "overwritten"))
+    if not (subject.shares_memory or subject.writes):
+        faults += _shared(subject, inputs, g)
+    for message, cause in faults:
+        examination.find("purity", message, dtype=dtype, cause=cause)
 
 
-def expect_like(name: str, primal: Any, cotangent: Any, dtypes: bool = True) -> None:
-    """Require the structure, shapes and dtypes of the primal; None for an integer leaf.
-
-    Raises:
-        BrokenLayer: naming the leaf.
-    """
-    try:
-        pairs = pytree.zip_with_path(primal, cotangent)
-    except ValueError as error:
-        raise BrokenLayer(f"{name} has another structure: {error}") from None
-    for path, required, received in pairs:
-        place = _at(name, path)
-        if required.dtype.kind != "f":
-            if received is not None:
-                raise BrokenLayer(f"{place} must be None, since tokens are labels: got an array")
-        elif not pytree.is_leaf(received):
-            raise BrokenLayer(f"{place} must be an array: got {describe(received)}")
-        elif received.shape != required.shape:
-            raise BrokenLayer(f"{place} must have shape {required.shape}: got {received.shape}")
-        elif dtypes and received.dtype != required.dtype:
-            raise BrokenLayer(f"{place} must be {required.dtype}: got {received.dtype}")
-
-
-def _linearity_faults(
-    subject: Subject, residuals: Any, g: Any, cotangents: Any, dtype: str
-) -> list[str]:
-    """Require exactly zero for zero g, and k times the result, to the bit, for k = 2 and −1."""
-    faults = []
-    zero = subject.vjp(residuals, freeze(pytree.map(lambda leaf: leaf * 0, g)))
-    if any(np.any(leaf) for leaf in pytree.leaves(zero)):
-        faults.append(f"zero g does not give zero in {dtype}")
+def check_linearity(examination: Examination, dtype: str) -> None:
+    """Require zero for zero g, k times the result for k·g to the bit, and the sum for a sum."""
+    subject = examination.subject
+    inputs, g = cast(examination.draws[0], dtype)
+    _, residuals = subject.forward(inputs)
+    once = subject.vjp(residuals, g)
+    zero = subject.vjp(residuals, pytree.map(lambda leaf: leaf * 0, g))
+    for path, _, leaf in _gradients(inputs, zero):
+        if np.any(leaf):
+            _nonlinear(examination, f"zero g does not give zero in {dtype}: {path}", path, dtype)
     # Scaling by 2 is exact but for subnormals, in an entry or in what it was summed from.
     info = np.finfo(dtype)
     floor = float(info.tiny) / float(info.eps)
     for factor in (2, -1):
-        scaled = subject.vjp(residuals, freeze(pytree.map(lambda leaf, k=factor: leaf * k, g)))
-        for path, once, result in pytree.zip_with_path(cotangents, scaled):
-            counts = np.abs(once) > floor
-            if not np.array_equal(factor * once[counts], result[counts]):
-                name = "d_params" if path.startswith("0") else "d_x"
-                place = _at(name, path[2:])
-                faults.append(
-                    f"vjp is not linear in g in {dtype}: {place} for {factor}·g "
-                    f"is not {factor} times that for g"
+        result = subject.vjp(residuals, pytree.map(lambda leaf, k=factor: leaf * k, g))
+        for path, a, b in _gradients(once, result):
+            counts = (np.abs(a) > floor) & np.isfinite(a)
+            if not np.array_equal(factor * a[counts], b[counts]):
+                message = (
+                    f"vjp is not linear in g in {dtype}: {path} for {factor}·g is not "
+                    f"{factor} times that for g"
                 )
+                _nonlinear(examination, message, path, dtype)
+    other = cast(examination.draws[1][1] if len(examination.draws) > 1 else g, dtype)
+    second = subject.vjp(residuals, other)
+    both = subject.vjp(residuals, pytree.add(g, other))
+    for (path, a, b), (_, _, total) in zip(
+        _gradients(once, second), _gradients(once, both), strict=True
+    ):
+        size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+        slack = 1e3 * float(info.eps) ** 0.75 * size  # rounding, even where terms cancel
+        counts = np.isfinite(a) & np.isfinite(b)
+        if not (np.abs(total - a - b)[counts] <= slack).all():
+            message = f"vjp is not additive in g in {dtype}: {path} for a sum is not the sum"
+            _nonlinear(examination, message, path, dtype)
+
+
+def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
+    """Compare structure, shapes and dtypes with the primal's; None for an integer leaf."""
+    try:
+        pairs = pytree.zip_with_path(primal, cotangent)
+    except (ValueError, TypeError) as error:
+        message = f"{name} has another structure: {error}"
+        return [Finding("contract", message, name, "", "structure")]
+    faults = []
+    for path, required, received in pairs:
+        place = at(name, path)
+        if required.dtype.kind != "f":
+            if name != "y" and received is not None:
+                message = f"the cotangent of {place} must be None, since integers are labels: got "
+                message += describe(received)
+                faults.append(Finding("contract", message, place, "", "integer cotangent"))
+        elif not pytree.is_leaf(received):
+            message = f"{place} must be an array: got {describe(received)}"
+            faults.append(Finding("contract", message, place, "", "structure"))
+        elif received.shape != required.shape:
+            message = f"{place} must have shape {required.shape}: got {received.shape}"
+            faults.append(Finding("contract", message, place, "", "shape"))
+        elif received.dtype != required.dtype:
+            faults.append(_dtype_fault(place, received.dtype, required.dtype))
     return faults
 
 
-def _same_bits(a: Any, b: Any) -> bool:
-    pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+def swapped_faults(inputs: Any, d_params: Any, d_x: Any) -> list[Finding]:
+    """Tell whether d_params and d_x came in the other order."""
+    params, x, first, second = (_form(tree) for tree in (*inputs, d_params, d_x))
+    if params == x or first != x or second != params:
+        return []
+    message = "vjp must return (d_params, d_x): got them in the other order"
+    return [Finding("contract", message, "", "", "swapped", "return d_params first")]
 
 
-def _at(name: str, path: str) -> str:
-    return f"{name}.{path}" if path else name
+def bytes_beyond(residuals: Any, given: Any) -> int:
+    """Return the bytes of the buffers that residuals keep alive, without those of the inputs."""
+    known = {id(_owner(leaf)) for leaf in pytree.leaves(given)}
+    owners = {id(owner): owner for owner in map(_owner, pytree.leaves(residuals))}
+    return sum(owner.nbytes for key, owner in owners.items() if key not in known)
+
+
+def _form(tree: Any) -> Any:
+    """Return paths and shapes of the leaves that have a cotangent."""
+    try:
+        leaves = pytree.leaves_with_path(tree)
+    except TypeError:
+        return None
+    return [(path, np.shape(leaf)) for path, leaf in leaves if leaf.dtype.kind == "f"]
+
+
+def _dtype_fault(place: str, received: Any, required: Any, shown: str = "") -> Finding:
+    wider = np.dtype(received).itemsize > np.dtype(required).itemsize
+    explanation = (
+        f"a silent {np.dtype(received)} intermediate: a NumPy scalar or array of that dtype "
+        f"{'promotes' if wider else 'narrows'} what it meets; use Python floats and the dtype of x"
+    )
+    message = f"{place} is {shown or received} where the inputs are {required}"
+    return Finding("contract", message, place, str(required), "precision", explanation)
+
+
+def _stop_at(examination: Examination, faults: list[Finding], dtype: str) -> None:
+    """Add the findings; give up if a structure or shape is wrong."""
+    for fault in faults:
+        if fault not in examination.report.findings:
+            examination.report.findings.append(fault)
+    fatal = [f for f in faults if f.cause not in ("precision", "not finite")]
+    if fatal:
+        raise BrokenLayer(fatal[0])
+
+
+def _shared(subject: Subject, inputs: Any, g: Any) -> list[tuple[str, str]]:
+    """Name the results that lie in the memory of an argument."""
+    y, residuals = subject.forward(inputs)
+    d_params, d_x = subject.vjp(residuals, g)
+    given = {"params": inputs[0], "x": inputs[1], "residuals": residuals, "g": g}
+    faults = []
+    for name, tree in (("y", y), ("params", d_params), ("x", d_x)):
+        for path, leaf in pytree.leaves_with_path(tree):
+            for other, there in given.items():
+                for place, array in pytree.leaves_with_path(there):
+                    if _overlap(leaf, array):
+                        what = f"{at(name, path)} shares memory with {at(other, place)}"
+                        if name != "y":
+                            what = f"the gradient of {what}"
+                        advice = 'return a copy, or declare SHARES_MEMORY = "why" in the module'
+                        faults.append((f"{what}; {advice}", "shared memory"))
+    return faults
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    if not (isinstance(a, np.ndarray) and np.may_share_memory(a, b)):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10**5)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _gradients(inputs: Any, cotangents: Any) -> list[tuple[str, Any, Any]]:
+    """Return (path, leaf, cotangent) for every leaf that has a cotangent."""
+    d_params, d_x = cotangents
+    params, x = inputs
+    rows = pytree.zip_with_path({"params": params, "x": x}, {"params": d_params, "x": d_x})
+    return [(path, leaf, d_leaf) for path, leaf, d_leaf in rows if d_leaf is not None]
+
+
+def _nonlinear(examination: Examination, message: str, leaf: str, dtype: str) -> None:
+    examination.find("linearity", message, leaf=leaf, dtype=dtype, cause="not linear in g")
+
+
+def _first_bad(leaf: Any) -> str:
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
+    return f"{leaf[index]} at {list(index)}"
+
+
+def _owner(array: Any) -> Any:
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array

@@ -24,8 +24,8 @@ def normal_like(key: Key, tree: Tree) -> Tree:
     )
 
 
-def jitter(key: Key, tree: Tree) -> Tree:
-    """Multiply every floating entry by its own factor between 0.9 and 1.1.
+def jitter(key: Key, tree: Tree, spread: float = 0.1) -> Tree:
+    """Multiply every floating entry by its own factor between 1 − spread and 1 + spread.
 
     This redraws the rounding errors and keeps what the values stand for: signs, zeros, scale.
     """
@@ -34,10 +34,15 @@ def jitter(key: Key, tree: Tree) -> Tree:
     def one(leaf: Array) -> Array:
         if leaf.dtype.kind != "f":
             return leaf
-        factor = 0.9 + 0.2 * prng.uniform((*key, next(index)), leaf.shape)
+        factor = (1 - spread) + 2 * spread * prng.uniform((*key, next(index)), leaf.shape)
         return leaf * factor.astype(leaf.dtype)
 
     return pytree.map(one, tree)
+
+
+def scaled(tree: Tree, factor: float) -> Tree:
+    """Multiply the floating leaves by a number."""
+    return pytree.map(lambda leaf: leaf * factor if leaf.dtype.kind == "f" else leaf, tree)
 
 
 def freeze(tree: Tree) -> Tree:
@@ -46,6 +51,17 @@ def freeze(tree: Tree) -> Tree:
         if isinstance(leaf, np.ndarray):
             leaf.flags.writeable = False
     return tree
+
+
+def same_bits(a: Tree, b: Tree) -> bool:
+    """Tell whether the leaves of two trees of one structure are equal to the last bit."""
+    pairs = zip(pytree.leaves(a), pytree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def at(name: str, path: str) -> str:
+    """Return the name of a leaf: that of its tree, and its path in there if it has one."""
+    return f"{name}.{path}" if path else name
 
 
 def _strided(x: Array) -> Array:

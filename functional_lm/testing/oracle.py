@@ -1,5 +1,6 @@
 """The oracle: `jax.vjp` of a reference, in float64 or float32."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,58 +22,125 @@ class JaxOracle:
         TypeError: for a reference that cannot be called.
     """
 
+    name = "jax.vjp of the reference"
+    draws = 8
+    tolerance = 1e-11
+    has_float32 = True
+
     def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
         """Take the reference; nothing is traced yet."""
         try:
             import jax
         except ImportError:
             raise ImportError(
-                "checking against a reference needs jax: pip install 'functional-lm[jax]'"
+                "checking against a reference needs jax: pip install 'functional-lm[jax]'; "
+                "without a reference the checker takes differences and needs none"
             ) from None
         self._jax = jax
-        forward = getattr(reference, "forward", reference)
-        if not callable(forward):
+        reference = getattr(reference, "forward", reference)
+        if not callable(reference):
             raise TypeError(
                 f"reference must be a function or have a forward: got {type(reference).__name__}"
             )
-        constants = pytree.map(_narrow, keywords)
-        self._forward = lambda params, x: forward(params, x, **constants)
-        self._vjp = jax.jit(self._trace)
+        self._reference = reference
+        self._keywords = {"float64": keywords, "float32": keywords}
+        rounded = pytree.map(_round, keywords)
+        if not _equal(rounded, keywords):
+            self._keywords["float32"] = rounded
+        self._compiled: dict[int, Callable[..., Any]] = {}
+
+    def function(
+        self, given: str = "float64", keywords: dict[str, Any] | None = None
+    ) -> Callable[[Tree, Any], Any]:
+        """Return the reference as a function of ``(params, x)``.
+
+        Args:
+            given: "float32" for keywords that were rounded to it.
+            keywords: others to use.
+        """
+        constants = pytree.map(_narrow, keywords or self._keywords[given])
+        return lambda params, x: self._reference(params, x, **constants)
 
     def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
         """Return zeros like the reference's output, without computing it."""
+        return self.output_of(self.function(), inputs, dtype)
+
+    def output_of(self, function: Callable[..., Any], inputs: Any, dtype: str) -> Any:
+        """Return zeros like the output of a function of ``(params, x)``."""
         with self._jax.enable_x64(dtype == "float64"):
-            y = self._jax.eval_shape(self._forward, *inputs)
+            y = self._jax.eval_shape(function, *inputs)
         return self._jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
-    def results(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> Tree:
+    def results(
+        self, inputs: tuple[Tree, Any], g: Any, dtype: str, given: str | None = None
+    ) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, as NumPy arrays.
 
         Integers have the cotangent None.
+
+        Args:
+            inputs: ``(params, x)``.
+            g: the cotangent of y.
+            dtype: in which to compute.
+            given: the dtype to which the inputs were rounded, if it is another.
         """
+        keywords = self._keywords[given or dtype]
+        if id(keywords) not in self._compiled:
+            self._compiled[id(keywords)] = self._jax.jit(
+                self.differentiated(self.function(given or dtype))
+            )
         with self._jax.enable_x64(dtype == "float64"):
-            y, cotangents = self._vjp(*inputs, g)
+            y, cotangents = self._compiled[id(keywords)](*inputs, g)
+        return self.tree(inputs, y, cotangents)
+
+    def results_of(self, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:
+        """Return the float64 results of another function of ``(params, x)``."""
+        with self._jax.enable_x64(True):
+            y, cotangents = self._jax.jit(self.differentiated(function))(*inputs, g)
+        return self.tree(inputs, y, cotangents)
+
+    def tree(self, inputs: Any, y: Any, cotangents: list[Any]) -> Tree:
+        """Put the cotangents of the floating leaves back where their leaves stand."""
         remaining = iter(cotangents)
         d_params, d_x = pytree.map(
             lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
         )
         return {"y": self._jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
-    def _trace(self, params: Tree, x: Any, g: Any) -> tuple[Any, list[Any]]:
-        """Differentiate with respect to the floating leaves only."""
+    def differentiated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``(params, x, g) -> (y, cotangents of the floating leaves)``."""
         jax = self._jax
-        leaves, structure = jax.tree.flatten((params, x))
-        floating = [i for i, leaf in enumerate(leaves) if _is_floating(leaf)]
 
-        def function(inputs: list[Any]) -> Any:
-            merged = list(leaves)
-            for i, leaf in zip(floating, inputs, strict=True):
-                merged[i] = leaf
-            return self._forward(*jax.tree.unflatten(structure, merged))
+        def run(params: Tree, x: Any, g: Any) -> tuple[Any, list[Any]]:
+            leaves, structure = jax.tree.flatten((params, x))
+            floating = [i for i, leaf in enumerate(leaves) if _is_floating(leaf)]
 
-        y, pullback = jax.vjp(function, [leaves[i] for i in floating])
-        (cotangents,) = pullback(g)
-        return y, cotangents
+            def of_floating(inputs: list[Any]) -> Any:
+                merged = list(leaves)
+                for i, leaf in zip(floating, inputs, strict=True):
+                    merged[i] = leaf
+                return function(*jax.tree.unflatten(structure, merged))
+
+            y, pullback = jax.vjp(of_floating, [leaves[i] for i in floating])
+            (cotangents,) = pullback(g)
+            return y, cotangents
+
+        return run
+
+    def project(self, results: Tree) -> Tree:
+        """Return the results as they are: this oracle knows every entry."""
+        return results
+
+
+def _round(leaf: Array) -> Array:
+    """Return floating values rounded to float32, still in their own dtype."""
+    return leaf.astype(np.float32).astype(leaf.dtype) if leaf.dtype.kind == "f" else leaf
+
+
+def _equal(a: Tree, b: Tree) -> bool:
+    return all(
+        np.array_equal(x, y) for x, y in zip(pytree.leaves(a), pytree.leaves(b), strict=True)
+    )
 
 
 def _narrow(leaf: Array) -> Array:

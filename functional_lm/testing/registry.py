@@ -1,12 +1,14 @@
 """The library's own layers, losses and models by name, with their twins and their checks."""
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from .cases import Case, cases_of
-from .check import check
+from .check import DTYPES, check
 from .report import Report
+
+FACTOR = 4.0
+"""How much larger than XLA's the library's own float32 error may be."""
 
 
 def names() -> list[str]:
@@ -18,26 +20,58 @@ def modules(name: str) -> tuple[Any, Any]:
     """Return the module of a layer, loss or model and its JAX twin.
 
     Raises:
+        ImportError: without jax, naming the extra to install.
+        ValueError: for an unknown name, listing the known ones.
+    """
+    layer = layer_named(name)
+    try:
+        return layer, importlib.import_module(layer.__name__.replace(".", ".reference.", 1))
+    except ImportError as error:
+        raise ImportError(
+            f"the twins need jax and optax: pip install 'functional-lm[jax]' ({error})"
+        ) from None
+
+
+def layer_named(name: str) -> Any:
+    """Return the module of a layer, loss or model.
+
+    Raises:
         ValueError: for an unknown name, listing the known ones.
     """
     for package, members in _packages().items():
         if name in members:
-            path = f"{package}.{name}"
-            twin = importlib.import_module(f"functional_lm.reference.{path}")
-            return importlib.import_module(f"functional_lm.{path}"), twin
+            return importlib.import_module(f"functional_lm.{package}.{name}")
     raise ValueError(f"unknown layer {name!r}; the known ones are {', '.join(names())}")
 
 
 def cases(name: str) -> list[Case]:
     """Return the inputs at which a layer is checked."""
-    module, _ = modules(name)
-    return cases_of(name, module)
+    return cases_of(name, layer_named(name))
 
 
-def check_layer(name: str, case: Case | None = None) -> list[Report]:
-    """Check a layer of this library against its twin at one case, or at all of them.
+def check_layer(
+    name: str,
+    case: Case | str | None = None,
+    *,
+    seed: int = 0,
+    dtypes: tuple[str, ...] = DTYPES,
+) -> list[Report]:
+    """Check a layer of this library against its twin.
 
     float32 may err up to 4 times as much as XLA.
+
+    Args:
+        name: of a layer, loss or model.
+        case: one of `cases`, or its label. Not given: all of them.
+        seed: of the draws.
+        dtypes: those to check.
+
+    Returns:
+        A report for each case.
+
+    Raises:
+        ImportError: without jax.
+        ValueError: for an unknown name or label, listing the known ones.
     """
     layer, twin = modules(name)
     return [
@@ -48,30 +82,26 @@ def check_layer(name: str, case: Case | None = None) -> list[Report]:
             case.x,
             reference=twin,
             cotangent=None,
-            seed=0,
-            dtypes=("float64", "float32"),
-            factor=4.0,
+            seed=seed,
+            dtypes=dtypes,
+            factor=FACTOR,
             keywords=case.keywords,
+            reproduce=f"check_layer({name!r}, {case.label!r}, seed={seed})",
         )
-        for case in ([case] if case else cases(name))
+        for case in _selected(name, case)
     ]
 
 
-def certify(name: str) -> Callable[[Case], None]:
-    """Return a pytest function that checks a layer, one test for each case.
-
-    In a test file::
-
-        test_certified = certify("rms_norm")
-    """
-    import pytest
-
-    @pytest.mark.parametrize("case", cases(name), ids=str)
-    def test_certified(case: Case) -> None:
-        for report in check_layer(name, case):
-            report.raise_if_failed()
-
-    return test_certified
+def _selected(name: str, case: Case | str | None) -> list[Case]:
+    if isinstance(case, Case):
+        return [case]
+    known = cases(name)
+    if case is None:
+        return known
+    labels = [known_case.label for known_case in known]
+    if case not in labels:
+        raise ValueError(f"{name} has no case {case!r}; it has {', '.join(labels)}")
+    return [known[labels.index(case)]]
 
 
 def _packages() -> dict[str, list[str]]:

@@ -1,19 +1,26 @@
-"""What a check found, leaf by leaf."""
+"""What a check found: a line for each leaf, a finding for each fault."""
 
 import dataclasses
+import math
+from typing import Any
 
 
 @dataclasses.dataclass
 class LeafReport:
-    """The errors of one leaf, as Euclidean norms of the difference from the float64 oracle.
+    """How far one leaf is from the truth.
+
+    Errors are Euclidean norms of the difference from the float64 oracle, relative to the norm of
+    the oracle's leaf (absolute where that is zero).
 
     Attributes:
         path: ``y``, ``params.scale``, ``x.q``, ...
         float64_error: of our float64 result, in the worst of the draws.
         float64_limit: the largest error allowed there.
         float32_error: of our float32 result, root mean square over the draws.
-        xla_error: of JAX's float32 result, likewise.
+        xla_error: of JAX's float32 result, likewise; None without a JAX reference.
         float32_limit: the largest float32 error allowed.
+        ulps: the largest error of an entry of our float32 result, in units in the last place of
+            what it should be, among the entries at least as large as their root mean square.
     """
 
     path: str
@@ -22,15 +29,67 @@ class LeafReport:
     float32_error: float | None = None
     xla_error: float | None = None
     float32_limit: float | None = None
+    ulps: float | None = None
+
+    def within(self, dtype: str) -> bool:
+        """Whether the error in that dtype, if it was measured, is within its limit."""
+        error, limit = {
+            "float64": (self.float64_error, self.float64_limit),
+            "float32": (self.float32_error, self.float32_limit),
+        }[dtype]
+        return error is None or (limit is not None and error <= limit)
 
     @property
     def ok(self) -> bool:
         """Whether every error that was measured is within its limit; NaN never is."""
-        pairs = [
-            (self.float64_error, self.float64_limit),
-            (self.float32_error, self.float32_limit),
-        ]
-        return all(e is None or (m is not None and e <= m) for e, m in pairs)
+        return self.within("float64") and self.within("float32")
+
+    @property
+    def over_xla(self) -> float | None:
+        """Our float32 error over XLA's; None where one is missing."""
+        if self.float32_error is None or self.xla_error is None:
+            return None
+        if self.xla_error:
+            return self.float32_error / self.xla_error
+        return math.inf if self.float32_error else 1.0
+
+
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs")
+"""What a check looks at, in this order.
+
+contract: structure, shapes, dtypes and finite values of what forward and vjp return.
+purity: nothing is written to, nothing hidden or shared; the same bits every time.
+linearity: of vjp in g.
+accuracy: the value and each gradient against the oracle.
+inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        check: which of `CHECKS` found it.
+        message: what is wrong, in a sentence.
+        leaf: the path of the wrong leaf; empty where it is not about one leaf.
+        dtype: in which it showed, float64 or float32; empty where it does not matter.
+        cause: the likely cause, a key of `causes.CAUSES`; empty where the message says it all.
+        explanation: the likely cause in a sentence, with the numbers and names of this layer.
+    """
+
+    check: str
+    message: str
+    leaf: str = ""
+    dtype: str = ""
+    cause: str = ""
+    explanation: str = ""
+
+    def __str__(self) -> str:
+        """Return the message, and the likely cause under it."""
+        if not self.explanation:
+            return self.message
+        return f"{self.message}\n    likely cause: {self.cause}: {self.explanation}"
 
 
 @dataclasses.dataclass
@@ -40,12 +99,19 @@ class Report:
     Attributes:
         name: the layer.
         leaves: a `LeafReport` for the value ``y`` and for each gradient, by path.
-        findings: sentences on everything that broke the contract.
+        findings: a `Finding` for each fault, with its likely cause.
+        residual_bytes: of the float32 residuals (float64 if that alone was checked), beyond what
+            they share with inputs and parameters; None if forward failed.
+        oracle: what the gradients were compared with.
+        reproduce: a line of Python that makes this report again.
     """
 
     name: str
     leaves: dict[str, LeafReport] = dataclasses.field(default_factory=dict)
-    findings: list[str] = dataclasses.field(default_factory=list)
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    residual_bytes: int | None = None
+    oracle: str = ""
+    reproduce: str = ""
 
     @property
     def ok(self) -> bool:
@@ -61,28 +127,69 @@ class Report:
         if not self.ok:
             raise AssertionError(str(self))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as dicts, lists, strings and numbers, ready for `json.dumps`.
+
+        A number that is not finite is its name, since JSON has none: "nan", "inf".
+        """
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "oracle": self.oracle,
+            "residual_bytes": self.residual_bytes,
+            "leaves": {
+                path: _plain(dataclasses.asdict(leaf) | {"over_xla": leaf.over_xla, "ok": leaf.ok})
+                for path, leaf in self.leaves.items()
+            },
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "reproduce": self.reproduce,
+        }
+
     def __str__(self) -> str:
-        """Return the verdict, a table of the leaves and the findings."""
+        """Return the verdict, a table of the leaves, the findings and how to see it again."""
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
-            header = ("leaf", "f64 error", "limit", "f32 error", "XLA's", "limit", "")
-            table = [header, *(_row(leaf) for leaf in self.leaves.values())]
-            widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-            for row in table:
-                cells = [row[0].ljust(widths[0])]
-                cells += [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-                lines.append("  " + "  ".join(cells).rstrip())
-        lines += [f"  - {finding}" for finding in self.findings]
+            header = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
+            lines += ["  " + line for line in columns([header, *map(_row, self.leaves.values())])]
+        for finding in self.findings:
+            first, *rest = str(finding).splitlines()
+            lines += [f"  - {first}", *("  " + line for line in rest)]
+        if not self.ok and self.reproduce:
+            lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
 
 
+def columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return lines in which the first cells are flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(row[1:-1], widths[1:-1], strict=True)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return lines
+
+
 def _row(leaf: LeafReport) -> tuple[str, ...]:
-    figures = (
-        leaf.float64_error,
-        leaf.float64_limit,
-        leaf.float32_error,
-        leaf.xla_error,
-        leaf.float32_limit,
+    return (
+        leaf.path,
+        figure(leaf.float64_error),
+        figure(leaf.float64_limit),
+        figure(leaf.float32_error),
+        figure(leaf.float32_limit),
+        "-" if leaf.over_xla is None else f"{leaf.over_xla:.2g}",
+        "-" if leaf.ulps is None else f"{leaf.ulps:.2g}",
+        "ok" if leaf.ok else "WRONG",
     )
-    cells = ["-" if figure is None else f"{figure:.1e}" for figure in figures]
-    return (leaf.path, *cells, "ok" if leaf.ok else "WRONG")
+
+
+def figure(value: float | None) -> str:
+    """Return a number in seven characters, a dash where there is none."""
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }

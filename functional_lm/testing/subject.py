@@ -1,38 +1,74 @@
-"""The code under test: whatever it raises is a finding, not a crash of the checker."""
+"""The code under test: whatever it raises or writes to is a finding, not a crash of the checker."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .. import pytree
 from ..contract import Differentiable, Tree
+from .inputs import freeze, same_bits
+from .report import Finding
 
 
 class BrokenLayer(Exception):
-    """A breach of the contract after which there is nothing left to compare."""
+    """A fault after which there is nothing left to compare; holds the finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        """Take what was found."""
+        super().__init__(finding.message)
+        self.finding = finding
 
 
 class Subject:
-    """A layer with its keywords, run with floating-point faults as errors."""
+    """A layer, run with read-only arguments and with floating-point faults as errors.
+
+    The first write to an argument is remembered in ``writes``; from then on the layer is given
+    copies that it may write to, so that the rest of the check goes on.
+
+    A layer may declare, as constants of its module:
+
+    - ``SHARES_MEMORY``: why results are views of inputs, ``g`` or residuals, in a sentence;
+    - ``MAY_BE_NON_FINITE``: True if NaN or infinity is a legitimate value of results. They then
+      must stand where the oracle's do;
+    - ``EXTREME_SCALES``: factors; the layer is also checked at inputs this much larger.
+    """
 
     def __init__(self, layer: Differentiable, keywords: dict[str, Any]) -> None:
         """Take the layer; nothing is run yet."""
         self.layer = layer
-        self.keywords = keywords
+        self._keywords = keywords
+        self.writes: set[str] = set()
+        self.shares_memory: str = getattr(layer, "SHARES_MEMORY", "")
+        self.may_be_non_finite = bool(getattr(layer, "MAY_BE_NON_FINITE", False))
+        self.extreme_scales: tuple[float, ...] = tuple(getattr(layer, "EXTREME_SCALES", ()))
+
+    def keywords(self, dtype: Any) -> dict[str, Any]:
+        """Return the keywords with floating arrays in the dtype of the inputs, read-only."""
+        return freeze(pytree.map(lambda leaf: _as(leaf, dtype), self._keywords))
 
     def forward(self, inputs: tuple[Tree, Any], keywords: dict[str, Any] | None = None) -> Any:
         """Return ``(y, residuals)``, with other keywords if given."""
-        keywords = self.keywords if keywords is None else keywords
-        result = _run("forward", lambda: self.layer.forward(*inputs, **keywords))
-        if type(result) is not tuple or len(result) != 2:
-            raise BrokenLayer(f"forward must return (y, residuals): got {describe(result)}")
-        return result
+        if keywords is None:
+            floats = [leaf.dtype for leaf in pytree.leaves(inputs) if leaf.dtype.kind == "f"]
+            keywords = self.keywords(floats[0] if floats else np.float64)
+
+        def call(arguments: dict[str, Any]) -> Any:
+            given = (arguments["params"], arguments["x"])
+            return self.layer.forward(*given, **arguments["keyword"])
+
+        arguments = {"params": inputs[0], "x": inputs[1], "keyword": keywords}
+        result = self._run("forward", call, arguments)
+        return _pair("forward", "(y, residuals)", result)
 
     def vjp(self, residuals: Any, g: Any) -> Any:
         """Return ``(d_params, d_x)``."""
-        result = _run("vjp", lambda: self.layer.vjp(residuals, g))
-        if type(result) is not tuple or len(result) != 2:
-            raise BrokenLayer(f"vjp must return (d_params, d_x): got {describe(result)}")
-        return result
+
+        def call(arguments: dict[str, Any]) -> Any:
+            return self.layer.vjp(arguments["residuals"], arguments["g"])
+
+        result = self._run("vjp", call, {"residuals": residuals, "g": g})
+        return _pair("vjp", "(d_params, d_x)", result)
 
     def results(self, inputs: Any, g: Any, keywords: dict[str, Any] | None = None) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, by the names of leaves."""
@@ -40,17 +76,65 @@ class Subject:
         d_params, d_x = self.vjp(residuals, g)
         return {"y": y, "params": d_params, "x": d_x}
 
+    def _run(self, what: str, call: Callable[[Any], Any], arguments: dict[str, Any]) -> Any:
+        try:
+            if not self.writes:
+                try:
+                    return _quietly(call, freeze(arguments))
+                except ValueError as error:
+                    if "read-only" not in str(error):
+                        raise
+            copies = {name: _copy(value) for name, value in arguments.items()}
+            result = _quietly(call, copies)
+        except Exception as error:
+            kind = "not finite" if isinstance(error, FloatingPointError) else "exception"
+            message = f"{what} raised {type(error).__name__}: {error}"
+            raise BrokenLayer(Finding("contract", message, cause=kind)) from error
+        for name, value in arguments.items():
+            if not same_bits(value, copies[name]):
+                self.writes.add(f"{what} writes to {_changed(name, value, copies[name])}")
+        if not self.writes:  # it did write, but the values that stood there
+            self.writes.add(f"{what} writes to an argument")
+        return result
+
 
 def describe(value: Any) -> str:
     """Return what a value is, in a few words."""
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
     return f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip()
 
 
-def _run(what: str, call: Any) -> Any:
-    try:
-        with np.errstate(over="raise", divide="raise", invalid="raise"):
-            return call()
-    except Exception as error:
-        raise BrokenLayer(f"{what} raised {type(error).__name__}: {error}") from error
+def _quietly(call: Callable[[Any], Any], arguments: Any) -> Any:
+    with np.errstate(over="raise", divide="raise", invalid="raise", under="ignore"):
+        return call(arguments)
+
+
+def _pair(what: str, required: str, result: Any) -> Any:
+    if type(result) is not tuple or len(result) != 2:
+        message = f"{what} must return {required}: got {describe(result)}"
+        raise BrokenLayer(Finding("contract", message, cause="structure"))
+    return result
+
+
+def _copy(value: Any) -> Any:
+    """Copy a tree; what is shared between its leaves stays shared."""
+    copies: dict[int, Any] = {}
+
+    def one(leaf: Any) -> Any:
+        if id(leaf) not in copies:
+            copies[id(leaf)] = np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+        return copies[id(leaf)]
+
+    return pytree.map(one, value)
+
+
+def _changed(name: str, before: Any, after: Any) -> str:
+    for path, a, b in pytree.zip_with_path(before, after):
+        if not same_bits(a, b):
+            return f"{name}.{path}" if path else name
+    return name
+
+
+def _as(leaf: Any, dtype: Any) -> Any:
+    return np.array(leaf, dtype if leaf.dtype.kind == "f" else None)

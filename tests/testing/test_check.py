@@ -97,11 +97,10 @@ def test_a_planted_bug_is_caught_and_its_leaf_named(bug):
     report = check_vjp(layer(right, vjp), case.params, case.x, reference=twin, **case.keywords)
     assert not report
     if wrong is None:  # not even linear in g
-        assert any("zero g does not give zero" in finding for finding in report.findings)
+        assert any("zero g does not give zero" in str(f) for f in report.findings)
         assert "x" in [path for path, leaf in report.leaves.items() if not leaf.ok]
         return
     assert [path for path, leaf in report.leaves.items() if not leaf.ok] == wrong
-    assert not report.findings
     for path in wrong:
         leaf = report.leaves[path]
         assert leaf.float64_error > leaf.float64_limit
@@ -126,7 +125,7 @@ def findings(forward=square, vjp=square_vjp, **keywords):
     keywords = {"reference": lambda params, x: x * x} | keywords
     report = check_vjp(subject, {}, X, **keywords)
     assert report.ok == (not report.findings)
-    return " ".join(report.findings)
+    return " ".join(map(str, report.findings))
 
 
 def test_a_right_layer_has_no_findings():
@@ -142,10 +141,12 @@ CONTRACT = {
     "vjp raised KeyError: 'nothing'": {"vjp": lambda r, g: {}["nothing"]},
     "vjp raised FloatingPointError": {"vjp": lambda r, g: ({}, g * np.exp(r + 1e4))},
     "y must have shape (3, 5): got (3, 1)": {"forward": lambda p, x: (x[:, :1], x)},
-    "d_x must have shape (3, 5): got (5,)": {"vjp": lambda r, g: ({}, (2 * r * g).sum(0))},
-    "d_x must be an array: got NoneType": {"vjp": lambda r, g: ({}, None)},
-    "d_params has another structure": {"vjp": lambda r, g: ({"weight": g}, g)},
-    "d_x must be float32: got float64": {"vjp": lambda r, g: ({}, (2 * r * g).astype(np.float64))},
+    "x must have shape (3, 5): got (5,)": {"vjp": lambda r, g: ({}, (2 * r * g).sum(0))},
+    "x must be an array: got NoneType": {"vjp": lambda r, g: ({}, None)},
+    "params has another structure": {"vjp": lambda r, g: ({"weight": g}, g)},
+    "x is float64 where the inputs are float32": {
+        "vjp": lambda r, g: ({}, (2 * r * g).astype(np.float64))
+    },
     "residuals.0 is complex128 where the inputs are float32": {
         "forward": lambda p, x: (x * x, (x.astype(complex), x)),
         "vjp": lambda r, g: ({}, 2 * r[1] * g),
@@ -154,10 +155,8 @@ CONTRACT = {
         "forward": lambda p, x: (x * x, x.astype(np.float64)),
         "vjp": lambda r, g: ({}, 2 * r.astype(g.dtype) * g),
     },
-    "d_x is not finite": {"vjp": lambda r, g: ({}, np.full_like(g, np.nan))},
-    "vjp raised ValueError: output array is read-only": {
-        "vjp": lambda r, g: ({}, np.multiply(2 * r, g, out=g))
-    },
+    "x is not finite": {"vjp": lambda r, g: ({}, np.full_like(g, np.nan))},
+    "vjp writes to g": {"vjp": lambda r, g: ({}, np.multiply(2 * r, g, out=g))},
     "zero g does not give zero": {"vjp": lambda r, g: ({}, 2 * r * g + 1e-30)},
     "not linear in g": {"vjp": lambda r, g: ({}, 2 * r * np.abs(g))},
     "x is wrong for reversed inputs in float32": {
@@ -195,7 +194,7 @@ def test_state_that_is_hidden_between_calls_is_found():
         X,
         reference=lambda params, x: x * x,
     )
-    assert any("a second vjp of the same residuals" in f for f in report.findings)
+    assert any("a second vjp of the same residuals" in str(f) for f in report.findings)
 
 
 def test_another_value_the_second_time_is_found():
@@ -217,7 +216,7 @@ def test_a_write_to_a_keyword_is_found_and_does_not_reach_the_caller():
         reference=lambda params, x, n: x * x,
         n=n,
     )
-    assert "read-only" in report.findings[0]
+    assert "forward writes to keyword.n" in str(report.findings[-1])
     assert not n.any()
     assert n.flags.writeable
 
@@ -246,7 +245,7 @@ def test_a_gradient_for_tokens_must_be_none():
         np.array([0, 2, 1]),
         reference=lambda params, tokens: params["weight"][tokens],
     )
-    assert "d_x must be None" in report.findings[0]
+    assert "the cotangent of x must be None" in str(report.findings[0])
 
 
 def test_a_float32_result_less_accurate_than_xla_is_found():
@@ -284,5 +283,5 @@ def test_an_unknown_dtype_is_refused():
 
 
 def test_a_cotangent_of_another_shape_is_refused():
-    report = check_vjp(silu, {}, X, reference=registry.modules("silu")[1], cotangent=np.ones(5))
-    assert "cotangent must have shape (3, 5): got (5,)" in report.findings
+    with pytest.raises(ValueError, match=r"cotangent must have shape \(3, 5\): got \(5,\)"):
+        check_vjp(silu, {}, X, reference=registry.modules("silu")[1], cotangent=np.ones(5))

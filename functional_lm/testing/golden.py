@@ -1,0 +1,140 @@
+"""Golden values: what a kernel in another language is tested against, without JAX at hand."""
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from .. import pytree
+from ..contract import Array, Tree
+from .check import DTYPES, check
+from .inputs import cast, normal_like
+from .limits import norm
+from .oracle import JaxOracle
+from .registry import modules
+from .shapes import case_at
+from .subject import Subject
+
+FACTOR = 8.0
+"""How much larger than XLA's the float32 error of a kernel may be."""
+
+READER = (
+    "A leaf is right if the Euclidean norm of (mine - float64.LEAF), in float64, is at most "
+    "limits[LEAF][dtype]. Inputs are float32 numbers: for a float64 kernel, widen them."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """One call of a layer and of its vjp, with what must come out.
+
+    Attributes:
+        tensors: ``params.*``, ``x`` or ``x.*``, ``keywords.*`` and ``g``, in float32;
+            ``residuals.*`` and ``float32.*``, as this library computes them in float32; and
+            ``float64.*``, the truth, from JAX. The results are ``y`` and the cotangents
+            ``params.*`` and ``x``.
+        metadata: the layer, its keywords that are no arrays, and for each result the largest norm
+            of the error allowed in float64 and in float32, as strings of JSON.
+    """
+
+    tensors: dict[str, Array]
+    metadata: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a safetensors file."""
+        from safetensors.numpy import save
+
+        return save({k: np.ascontiguousarray(v) for k, v in self.tensors.items()}, self.metadata)
+
+
+def golden(
+    name: str,
+    sizes: dict[str, int] | None = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> Golden:
+    """Compute golden values of a layer, loss or model of this library.
+
+    Args:
+        name: the layer.
+        sizes: by letter, such as ``{"B": 2, "T": 128, "D": 64}``; the others have a default.
+        settings: keyword-only inputs of the layer, such as ``{"causal": True}``.
+        seed: of all draws.
+
+    Raises:
+        AssertionError: if the layer itself does not pass its check at these sizes.
+        ImportError: without jax.
+        ValueError: for an unknown layer, letter or keyword.
+    """
+    layer, twin = modules(name)
+    case = case_at(name, layer, sizes or {}, settings or {}, seed)
+    inputs = cast((case.params, case.x), np.float32)
+    wide = cast(inputs, np.float64)
+    report = check(
+        f"{name} ({case.label})",
+        layer,
+        *wide,
+        reference=twin,
+        cotangent=None,
+        seed=seed,
+        dtypes=DTYPES,
+        factor=FACTOR,
+        keywords=case.keywords,
+        reproduce=f"golden({name!r}, {sizes!r}, {settings!r}, seed={seed})",
+    )
+    report.raise_if_failed()
+
+    oracle = JaxOracle(twin, case.keywords)
+    g = cast(normal_like((seed, 1), oracle.output(inputs, "float32")), np.float32)
+    truth = oracle.results(wide, cast(g, np.float64), "float64", given="float32")
+    subject = Subject(layer, case.keywords)
+    y, residuals = subject.forward(inputs)
+    d_params, d_x = subject.vjp(residuals, g)
+    arrays = {k: v for k, v in case.keywords.items() if pytree.is_leaf(v)}
+    tensors = {
+        **_named("params", inputs[0]),
+        **_named("x", inputs[1]),
+        **_named("keywords", arrays),
+        **_named("g", g),
+        **_named("residuals", residuals),
+        **_named("float32", {"y": y, "params": d_params, "x": d_x}),
+        **_named("float64", truth),
+    }
+    limits = {
+        path: {
+            "float64": leaf.float64_limit * _scale(tensors[f"float64.{path}"]),
+            "float32": leaf.float32_limit * _scale(tensors[f"float64.{path}"]),
+        }
+        for path, leaf in report.leaves.items()
+        if leaf.float64_limit is not None and leaf.float32_limit is not None
+    }
+    metadata = {
+        "layer": name,
+        "sizes": case.label,
+        "keywords": json.dumps({k: _plain(v) for k, v in case.keywords.items() if k not in arrays}),
+        "limits": json.dumps(limits),
+        "reader": READER,
+    }
+    return Golden(tensors, metadata)
+
+
+def _named(prefix: str, tree: Tree) -> dict[str, Array]:
+    """Return the arrays of a tree by path; what is complex as pairs of real and imaginary part."""
+    found = {}
+    for path, leaf in pytree.leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf).reshape(np.shape(leaf))
+        if array.dtype.kind == "c":
+            array = np.stack([array.real, array.imag], axis=-1)
+        found[f"{prefix}.{path}" if path else prefix] = array
+    return found
+
+
+def _scale(exact: Array) -> float:
+    """Return what the errors of a report are relative to."""
+    return norm(exact) or 1.0
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

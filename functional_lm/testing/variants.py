@@ -1,0 +1,199 @@
+"""The same layer at other inputs: memory layouts, one example, one token, none, extreme scales."""
+
+from typing import Any
+
+import numpy as np
+
+from .. import pytree
+from ..contract import Tree
+from . import limits
+from .accuracy import distance, finite, rows
+from .conduct import like_faults
+from .examination import Examination
+from .inputs import LAYOUTS, cast, scaled
+from .subject import BrokenLayer
+
+
+def check_layouts(examination: Examination, dtype: str) -> None:
+    """Require the same results for inputs that are not C-contiguous, within rounding."""
+    subject = examination.subject
+    inputs, g = cast(examination.draws[0], dtype)
+    plain = subject.results(inputs, g)
+    for name, lay_out in LAYOUTS.items():
+        laid, laid_g, keywords = pytree.map(
+            lambda leaf, lay_out=lay_out: lay_out(leaf) if isinstance(leaf, np.ndarray) else leaf,
+            (inputs, g, subject.keywords(dtype)),
+        )
+        try:
+            result = subject.results(laid, laid_g, keywords)
+        except BrokenLayer as error:
+            examination.find("inputs", f"{error} for {name} inputs", dtype=dtype, cause="layout")
+            continue
+        for path in _differing(examination, plain, result, dtype):
+            message = f"{path} is wrong for {name} inputs in {dtype}"
+            examination.find("inputs", message, leaf=path, dtype=dtype, cause="layout")
+
+
+def check_examples(examination: Examination) -> None:
+    """Require that a batch equals its examples one by one, and that an empty batch works.
+
+    Only where the leading axis is a batch: every leaf of x and y has it, and the reference gives
+    an example the same value in whatever company it comes.
+    """
+    oracle = examination.oracle
+    (inputs, g), *_ = examination.draws
+    size = _batch_size(examination, inputs, g)
+    if size is None or not oracle.has_float32:
+        return
+    whole = oracle.results(inputs, g, "float64")
+    if not _separable(oracle, inputs, g, whole, size):
+        return
+    for i in range(min(size, 3)):
+        masked = pytree.map(lambda leaf, i=i: _only(leaf, i), g)
+        exact = oracle.results(inputs, masked, "float64")
+        exact |= {name: _pick(exact[name], slice(i, i + 1)) for name in ("y", "x")}
+        at = f"one example (x[{i}:{i + 1}])"
+        _compare_part(examination, (inputs, g), slice(i, i + 1), exact, at)
+    nothing = {name: _pick(whole[name], slice(0)) for name in ("y", "x")}
+    nothing["params"] = pytree.map(np.zeros_like, whole["params"])
+    _compare_part(examination, (inputs, g), slice(0), nothing, "an empty batch (x[:0])")
+
+
+def check_one_token(examination: Examination) -> None:
+    """Require the reference's results for a second axis of one, where the reference allows it.
+
+    That axis is time by convention. Keyword arrays with the same length in one of their first two
+    axes are cut along with x.
+    """
+    oracle, subject = examination.oracle, examination.subject
+    (params, x), g = examination.draws[0]
+    leaves = [*pytree.leaves(x), *pytree.leaves(g)]
+    if not oracle.has_float32 or any(leaf.ndim < 3 for leaf in leaves):
+        return
+    lengths = {leaf.shape[1] for leaf in leaves}
+    keywords = subject.keywords(np.float64)
+    short, keywords = (pytree.map(lambda leaf: _cut(leaf, lengths), t) for t in (x, keywords))
+    was_cut = bool(pytree.leaves(keywords))
+    try:
+        function = oracle.function(keywords=keywords)  # type: ignore[attr-defined]
+        y = oracle.output_of(function, (params, short), "float64")  # type: ignore[attr-defined]
+        short_g = pytree.map(lambda a, b: _fit(a, b.shape), g, y)
+        exact = oracle.results_of(function, (params, short), short_g)  # type: ignore[attr-defined]
+    except Exception:  # whatever a reference raises that is not made for this
+        return
+    try:
+        ours = subject.results((params, short), short_g, keywords)
+    except BrokenLayer as error:
+        if not was_cut:
+            message = f"{error} for one token (x[:, :1])"
+            examination.find("inputs", message, dtype="float64", cause="edge shape")
+        return
+    _report(examination, exact, ours, "one token (x[:, :1])")
+
+
+def check_scales(examination: Examination) -> None:
+    """Look at the extreme scales that the layer declares."""
+    for scale in examination.subject.extreme_scales:
+        inputs, g = examination.draws[0]
+        moved = (inputs[0], scaled(inputs[1], scale))
+        exact = examination.oracle.results(moved, g, "float64")
+        try:
+            ours = examination.oracle.project(examination.subject.results(moved, g))
+        except BrokenLayer as error:
+            message = f"{error} for x times {scale:g}"
+            examination.find("inputs", message, dtype="float64", cause="not finite")
+            continue
+        _report(examination, exact, ours, f"x times {scale:g}", "not finite")
+
+
+def _compare_part(examination: Examination, whole: Any, part: slice, exact: Any, at: str) -> None:
+    (params, x), g = whole
+    inputs, part_g = (params, _pick(x, part)), _pick(g, part)
+    keywords = examination.subject.keywords(np.float64)
+    try:
+        ours = examination.subject.results(inputs, part_g, keywords)
+    except BrokenLayer as error:
+        examination.find("inputs", f"{error} for {at}", dtype="float64", cause="edge shape")
+        return
+    _report(examination, exact, ours, at)
+
+
+def _report(
+    examination: Examination, exact: Any, ours: Any, at: str, cause: str = "edge shape"
+) -> None:
+    faults = [f for name in exact for f in like_faults(name, exact[name], ours[name])]
+    if faults:
+        message = f"{faults[0].message} for {at}"
+        examination.find("inputs", message, leaf=faults[0].leaf, dtype="float64", cause=cause)
+        return
+    known = {path for path, leaf in examination.report.leaves.items() if not leaf.within("float64")}
+    for path in _differing(examination, exact, ours, "float64"):
+        if path not in known:  # else it is wrong everywhere, and said so
+            message = f"{path} is wrong for {at}"
+            examination.find("inputs", message, leaf=path, dtype="float64", cause=cause)
+
+
+def _differing(examination: Examination, exact: Any, ours: Any, dtype: str) -> list[str]:
+    """Return the paths of the leaves that differ by more than rounding."""
+    slack = float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
+    tolerance = max(1e-11, examination.oracle.tolerance) if dtype == "float64" else 1e-11
+    found = []
+    for path, expected, received, largest in rows(exact, ours):
+        error = distance(received, expected, examination.subject.may_be_non_finite)
+        limit = limits.float64_limit(finite(expected), largest, tolerance=tolerance)
+        if not error <= slack * limit:
+            found.append(path)
+    return found
+
+
+def _batch_size(examination: Examination, inputs: Any, g: Any) -> int | None:
+    """Return the size of the leading axis that x and y share; None where there is none.
+
+    A keyword array that might have that axis too leaves it open what one example is.
+    """
+    leaves = [*pytree.leaves(inputs[1]), *pytree.leaves(g)]
+    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+        return None
+    sizes = {leaf.shape[0] for leaf in leaves}
+    sides = pytree.leaves(examination.subject.keywords(np.float64))
+    size = next(iter(sizes))
+    if len(sizes) > 1 or size < 2 or any(size in np.shape(leaf) for leaf in sides):
+        return None
+    return size
+
+
+def _separable(oracle: Any, inputs: Any, g: Any, whole: Tree, size: int) -> bool:
+    """Tell whether the reference gives an example the same value beside copies of itself."""
+    params, x = inputs
+    last = size - 1
+    copies = pytree.map(lambda leaf: np.repeat(leaf[last:], size, axis=0), x)
+    alone = oracle.results((params, copies), g, "float64")
+    pairs = zip(pytree.leaves(whole["y"]), pytree.leaves(alone["y"]), strict=True)
+    return all(
+        np.allclose(a[last], b[last], rtol=1e-11, atol=1e-13, equal_nan=True)
+        and np.allclose(b, b[last:], rtol=1e-11, atol=1e-13, equal_nan=True)
+        for a, b in pairs
+    )
+
+
+def _pick(tree: Any, part: slice) -> Any:
+    return pytree.map(lambda leaf: np.ascontiguousarray(leaf[part]), tree)
+
+
+def _only(leaf: Any, i: int) -> Any:
+    masked = np.zeros_like(leaf)
+    masked[i] = leaf[i]
+    return masked
+
+
+def _cut(leaf: Any, lengths: set[int]) -> Any:
+    """Return the first entry along the second axis, or along the first if it alone is as long."""
+    if leaf.ndim > 1 and leaf.shape[1] in lengths:
+        return np.ascontiguousarray(leaf[:, :1])
+    if leaf.ndim == 1 and leaf.shape[0] in lengths:
+        return leaf[:1].copy()
+    return leaf
+
+
+def _fit(leaf: Any, shape: tuple[int, ...]) -> Any:
+    return np.ascontiguousarray(leaf[tuple(slice(n) for n in shape)])
