@@ -1,0 +1,76 @@
+"""What a bug of the zoo consists of, and how it is planted."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Bug(NamedTuple):
+    """A layer with one mistake, and what a good diagnosis says about it."""
+
+    name: str  # a short sentence, unique
+    layer: Any  # the faulty layer
+    right: Any  # the same layer without the mistake
+    params: Any
+    x: Any
+    keywords: dict[str, Any]
+    reference: Any  # what both are checked against
+    leaves: tuple[str, ...]  # those that come out wrong; none where only the conduct is at fault
+    cause: str  # a key of functional_lm.testing.causes.CAUSES
+    says: tuple[str, ...] = ()  # words that the diagnosis has to contain
+
+
+def plant(
+    zoo: list[Bug],
+    name: str,
+    right: Any,
+    params: Any,
+    x: Any,
+    *,
+    cause: str,
+    leaves: tuple[str, ...] = (),
+    says: tuple[str, ...] = (),
+    reference: Any = None,
+    forward: Callable[..., Any] | None = None,
+    **keywords: Any,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that puts a faulty ``vjp`` into the zoo.
+
+    Args:
+        zoo: the list that the bug is added to.
+        name: of the bug.
+        right: the layer that the ``vjp`` belongs to.
+        params: its parameters.
+        x: its input.
+        cause: a key of ``CAUSES``.
+        leaves: those that come out wrong.
+        says: words that the diagnosis has to contain.
+        reference: in JAX; ``right.reference`` if not given.
+        forward: another forward than that of the right layer.
+        **keywords: the layer's own.
+    """
+
+    def decorate(vjp: Callable[..., Any]) -> Callable[..., Any]:
+        layer = SimpleNamespace(
+            __name__=right.__name__,
+            forward=forward or right.forward,
+            vjp=vjp,
+            SHARES_MEMORY=getattr(right, "SHARES_MEMORY", ""),
+        )
+        oracle = reference or right.reference
+        zoo.append(Bug(name, layer, right, params, x, keywords, oracle, leaves, cause, says))
+        return vjp
+
+    return decorate
+
+
+def draw(seed: int, *shape: int, scale: float = 1.0) -> Any:
+    """Return float64 from N(0, scale²)."""
+    return scale * np.random.default_rng(seed).standard_normal(shape)
+
+
+def rows(x: Any) -> Any:
+    """Return x as a matrix: all axes but the last are one."""
+    return x.reshape(-1, x.shape[-1])
