@@ -1,5 +1,6 @@
 """The oracle: `jax.vjp` of a reference, in float64 or float32."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ class JaxOracle:
                 "checking against a reference needs jax: pip install 'functional-lm[jax]'; "
                 "without a reference the checker takes differences and needs none"
             ) from None
-        self._jax = jax
+        self.jax = jax
         reference = getattr(reference, "forward", reference)
         if not callable(reference):
             raise TypeError(
@@ -67,9 +68,9 @@ class JaxOracle:
 
     def output_of(self, function: Callable[..., Any], inputs: Any, dtype: str) -> Any:
         """Return zeros like the output of a function of ``(params, x)``."""
-        with self._jax.enable_x64(dtype == "float64"):
-            y = self._jax.eval_shape(function, *inputs)
-        return self._jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
+        with self.jax.enable_x64(dtype == "float64"):
+            y = self.jax.eval_shape(function, *inputs)
+        return self.jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
     def results(
         self, inputs: tuple[Tree, Any], g: Any, dtype: str, given: str | None = None
@@ -86,18 +87,45 @@ class JaxOracle:
         """
         keywords = self._keywords[given or dtype]
         if id(keywords) not in self._compiled:
-            self._compiled[id(keywords)] = self._jax.jit(
+            self._compiled[id(keywords)] = self.jax.jit(
                 self.differentiated(self.function(given or dtype))
             )
-        with self._jax.enable_x64(dtype == "float64"):
+        with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[id(keywords)](*inputs, g)
         return self.tree(inputs, y, cotangents)
 
     def results_of(self, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:
         """Return the float64 results of another function of ``(params, x)``."""
-        with self._jax.enable_x64(True):
-            y, cotangents = self._jax.jit(self.differentiated(function))(*inputs, g)
+        with self.jax.enable_x64(True):
+            y, cotangents = self.jax.jit(self.differentiated(function))(*inputs, g)
         return self.tree(inputs, y, cotangents)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keywords of the reference, with the defaults of those not given."""
+        try:
+            parameters = inspect.signature(self._reference).parameters.values()
+        except (TypeError, ValueError):
+            parameters = ()  # type: ignore[assignment]
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return defaults | self._keywords["float64"]
+
+    def with_keywords(self, keywords: dict[str, Any]) -> "JaxOracle":
+        """Return the oracle of the same reference with some keywords changed."""
+        return JaxOracle(self._reference, self._keywords["float64"] | keywords)
+
+    def pushforward(self, inputs: Any, path: str, tangent: Any) -> Any:
+        """Return the Jacobian of y with respect to one leaf, times a tangent of that leaf."""
+        tree = {"params": inputs[0], "x": inputs[1]}
+        leaf = dict(pytree.leaves_with_path(tree))[path]
+        function = self.function()
+
+        def of_leaf(value: Any) -> Any:
+            moved = pytree.map_with_path(lambda p, x: value if p == path else x, tree)
+            return function(moved["params"], moved["x"])
+
+        with self.jax.enable_x64(True):
+            return np.asarray(self.jax.jvp(of_leaf, (leaf,), (tangent,))[1])
 
     def tree(self, inputs: Any, y: Any, cotangents: list[Any]) -> Tree:
         """Put the cotangents of the floating leaves back where their leaves stand."""
@@ -105,11 +133,11 @@ class JaxOracle:
         d_params, d_x = pytree.map(
             lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
         )
-        return {"y": self._jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
+        return {"y": self.jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
     def differentiated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``(params, x, g) -> (y, cotangents of the floating leaves)``."""
-        jax = self._jax
+        jax = self.jax
 
         def run(params: Tree, x: Any, g: Any) -> tuple[Any, list[Any]]:
             leaves, structure = jax.tree.flatten((params, x))

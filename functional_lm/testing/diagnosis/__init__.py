@@ -1,5 +1,166 @@
-"""What is wrong with a backward, from the numbers it gives."""
+"""What is wrong with a backward, from the numbers it gives.
+
+A wrong leaf is held against signatures, the most particular first: what it is as a whole, how it
+answers to parts of g, which factor or term it lacks, and at last replays of the reference with one
+step differentiated wrongly. The first that fits all draws to rounding is the likely cause.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ... import pytree
+from ..accuracy import finite
+from ..examination import Examination
+from ..inputs import at, cast
+from ..report import Finding
+from ..subject import BrokenLayer
+from . import factors, parts, rounding, terms, whole_leaf
+from .evidence import Evidence
+from .shapes import explain_shape
+from .whole_leaf import Cause
+
+SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
+    whole_leaf.never_written,
+    whole_leaf.g_ignored,
+    whole_leaf.not_linear,
+    whole_leaf.sign_or_constant,
+    whole_leaf.swapped,
+    whole_leaf.transposed,
+    parts.scatter,
+    whole_leaf.jacobian_not_transposed,
+    whole_leaf.other_setting,
+    parts.slice_kept,
+    whole_leaf.misplaced,
+    factors.entrywise,
+    factors.in_the_sum,
+    terms.skip_path,
+    terms.replayed,
+    terms.error_along,
+    parts.mask_leak,
+    rounding.narrow,
+)
+"""In the order of trial."""
 
 
-def explain(examination):
-    pass
+def explain(examination: Examination) -> None:
+    """Give every finding that lacks one a likely cause, and every wrong leaf a finding."""
+    report = examination.report
+    report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
+    wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
+    for path in wrong:
+        cause, explanation = _cause_of(examination, path)
+        message = f"{path} is wrong in float64: {_worst(examination, path)}"
+        report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
+    for path, leaf in report.leaves.items():
+        if leaf.within("float32") or path in wrong:
+            continue
+        error = np.nan if leaf.float32_error is None else leaf.float32_error
+        cause, explanation = rounding.in_float32(path, error, leaf.over_xla)
+        message = f"{path} is wrong in float32: error {error:.1e}, limit {leaf.float32_limit:.1e}"
+        report.findings.append(Finding("accuracy", message, path, "float32", cause, explanation))
+
+
+def _cause_of(examination: Examination, path: str) -> Cause:
+    """Return the cause of a leaf that is wrong in float64."""
+    for finding in examination.report.findings:
+        if finding.cause in ("hidden state", "overwritten"):
+            return finding.cause, f"see above: {finding.message}"
+    evidence = Evidence(examination, path)
+    if not all(np.isfinite(ours).all() for ours, _ in evidence.pairs):
+        return "not finite", "it has NaN or infinity where the oracle has numbers"
+    if path == "y":
+        return "value", _value_explanation(evidence)
+    if not examination.report.leaves.get("y", _OK).within("float64") and _own(examination, path):
+        return "value", "it is the right gradient of this forward: only forward is wrong"
+    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:4]
+    for signature in tried:
+        try:
+            cause = signature(evidence)
+        except BrokenLayer:
+            continue
+        if cause is not None:
+            return cause
+    return "unknown", "no signature and no replay of the reference matches"
+
+
+class _Fine:
+    @staticmethod
+    def within(dtype: str) -> bool:
+        return True
+
+
+_OK: Any = _Fine()
+
+
+def _value_explanation(evidence: Evidence) -> str:
+    """Say how the value relates to the reference's."""
+    text = "forward computes something else than the reference"
+    for signature in (whole_leaf.sign_or_constant, whole_leaf.transposed, whole_leaf.misplaced):
+        found = signature(evidence)
+        if found is not None:
+            return f"{text}: {found[1]}"
+    return text
+
+
+def _own(examination: Examination, path: str) -> bool:
+    """Tell whether a gradient is that of the layer's own forward."""
+    from ..numeric import NumericOracle
+
+    oracle = NumericOracle(examination.subject)
+    first = examination.comparisons[0]
+    try:
+        truth = oracle.results(first.inputs, first.g, "float64")
+        mine = dict(pytree.leaves_with_path(oracle.project(first.ours)))[path]
+    except BrokenLayer:
+        return False
+    exact = dict(pytree.leaves_with_path(truth))[path]
+    size = float(np.linalg.norm(exact))
+    return bool(np.linalg.norm(mine - exact) <= 1e-6 * size)
+
+
+def _worst(examination: Examination, path: str) -> str:
+    """Name the worst entry, with what it is and should be."""
+    leaf = examination.report.leaves[path]
+    evidence = Evidence(examination, path)
+    errors = [np.abs(finite(ours) - finite(exact)) for ours, exact in evidence.pairs]
+    bad = [~np.isfinite(ours) for ours, _ in evidence.pairs]
+    errors = [np.where(b, np.inf, e) for b, e in zip(bad, errors, strict=True)]
+    draw = max(range(len(errors)), key=lambda i: errors[i].max(initial=0.0))
+    index = tuple(int(i) for i in np.unravel_index(int(errors[draw].argmax()), errors[draw].shape))
+    ours, exact = evidence.pairs[draw]
+    place = f"entry {list(index)}" if index else "its value"
+    if not evidence.is_whole:
+        place = f"random projection {list(index)}"
+    return (
+        f"worst is {place} with {ours[index]:.6g} for {exact[index]:.6g}; "
+        f"relative error {leaf.float64_error:.1e}, limit {leaf.float64_limit:.1e}"
+    )
+
+
+def _with_cause(examination: Examination, finding: Finding) -> Finding:
+    """Explain a wrong shape by its numbers."""
+    if finding.cause != "shape" or examination.returned is None:
+        return dataclasses.replace(finding, cause="structure") if finding.cause == "shape" else finding
+    inputs, g = cast(examination.draws[0], "float64")
+    try:
+        truth = examination.oracle.results(inputs, g, "float64")
+    except BrokenLayer:
+        return dataclasses.replace(finding, cause="structure")
+    exact = dict(_leaves(truth))
+    received = {
+        at(name, path): leaf
+        for name, tree in zip(("params", "x"), examination.returned, strict=True)
+        for path, leaf in pytree.leaves_with_path(tree)
+    }
+    others = {path: leaf for path, leaf in exact.items() if path not in (finding.leaf, "y")}
+    if finding.leaf not in exact or finding.leaf not in received:
+        return dataclasses.replace(finding, cause="structure")
+    cause, explanation = explain_shape(received[finding.leaf], exact[finding.leaf], others)
+    return dataclasses.replace(finding, cause=cause, explanation=explanation)
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    yield from pytree.leaves_with_path(tree)

@@ -1,0 +1,94 @@
+"""Signatures that show when g is kept at one index of one axis only."""
+
+import numpy as np
+
+from ... import pytree
+from .evidence import Evidence
+from .whole_leaf import Cause
+
+
+def slice_kept(evidence: Evidence) -> Cause | None:
+    """Right for the g of some indices of an axis, zero or doubled for that of the others."""
+    axes = sorted({axis for axis, _ in evidence.responses})
+    for axis in axes:
+        right, none, twice = [], [], []
+        parts = {i: pair for (a, i), pair in evidence.responses.items() if a == axis}
+        for i, (ours, exact) in parts.items():
+            if evidence.close(ours, exact):
+                right.append(i)
+            elif not ours.any() and exact.any():
+                none.append(i)
+            elif evidence.close(ours, 2 * exact):
+                twice.append(i)
+            elif exact.any() or ours.any():
+                break
+        else:
+            where = f"axis {axis} of g (size {len(parts)})"
+            if right and none and not twice:
+                return "slice kept", (
+                    f"only index {_listed(right)} of {where} contributes, and {_listed(none)} is "
+                    "left out: a sum over that axis keeps a part"
+                )
+            if right and twice and not none:
+                return "slice kept", f"index {_listed(twice)} of {where} is counted twice"
+    return None
+
+
+def scatter(evidence: Evidence) -> Cause | None:
+    """Wrong in exactly the rows whose id occurs more than once."""
+    c = evidence.comparisons[0]
+    sources = [*pytree.leaves(c.inputs), *evidence.names[0].values()]
+    for ids in sources:
+        if ids.dtype.kind not in "iu" and not np.array_equal(ids, np.round(ids)):
+            continue
+        whole = ids.reshape(-1).astype(np.int64)
+        for axis, size in enumerate(evidence.exact.shape):
+            if not whole.size or whole.min() < 0 or whole.max() >= size:
+                continue
+            counts = np.bincount(whole, minlength=size)
+            if counts.max() < 2:
+                continue
+            wrong = [
+                i
+                for i in range(size)
+                if not np.allclose(
+                    np.take(evidence.ours, i, axis),
+                    np.take(evidence.exact, i, axis),
+                    rtol=1e-8,
+                    atol=1e-12,
+                )
+            ]
+            if wrong and wrong == [int(i) for i in np.flatnonzero(counts > 1)]:
+                return "scatter", (
+                    f"the wrong rows are exactly those of the repeated ids, {_listed(wrong)}: "
+                    "assignment keeps the last one where all must add; use np.add.at or a sum "
+                    "by segment"
+                )
+    return None
+
+
+def mask_leak(evidence: Evidence) -> Cause | None:
+    """A gradient where the true one is exactly zero."""
+    both = [(evidence.ours, evidence.exact), *evidence.responses.values()]
+    leaks = off = kept = 0
+    for ours, exact in both:
+        size = max(float(np.abs(exact).max(initial=0.0)), float(np.abs(ours).max(initial=0.0)))
+        blocked = (exact == 0) & (np.abs(ours) > 1e-9 * size)
+        leaks += int(blocked.any())
+        passed = exact != 0
+        kept += int(np.count_nonzero(passed))
+        off += int(np.count_nonzero(np.abs(ours - exact)[passed] > 1e-9 * size))
+    masks = [name for name in evidence.names[0] if "mask" in name]
+    settings = evidence.examination.subject.keywords(np.float64)
+    masks += [name for name in settings if "causal" in name or "mask" in name]
+    if leaks and (off == 0 or (masks and off < kept)):
+        what = "the causal mask" if any("causal" in name for name in masks) else "a mask"
+        return "mask leak", (
+            f"it is nonzero where the true gradient is exactly zero, as if it passed through {what}"
+        )
+    return None
+
+
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"{shown}, ..." if len(numbers) > 8 else shown

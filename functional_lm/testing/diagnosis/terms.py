@@ -1,0 +1,176 @@
+"""Signatures of one term among several: by replays of the reference, and by the error itself."""
+
+from typing import Any
+
+import numpy as np
+
+from ... import pytree
+from ...contract import Array
+from ..oracle import JaxOracle
+from .constants import fit, name_constant
+from .evidence import Evidence, leaf_of
+from .replay import Replays, Site
+from .whole_leaf import Cause
+
+_SAYS = {
+    "factor": (
+        "missing factor",
+        "it is the gradient with the local slope of {step} set to one: a factor is left out",
+    ),
+    "unmasked": ("mask leak", "it is the gradient that passes {step} everywhere, unmasked"),
+    "output for input": ("wrong point", "the slope of {step} is taken at its output, not input"),
+    "input for output": (
+        "wrong point",
+        "the slope of {step} is written in terms of its output, but given its input",
+    ),
+    "not transposed": (
+        "jacobian not transposed",
+        "g goes through {step} by W where it needs Wᵀ",
+    ),
+}
+_ORDER = ("path", "unmasked", "factor", "output for input", "input for output", "not transposed")
+
+
+def replayed(evidence: Evidence) -> Cause | None:
+    """One replay of the oracle gives what the layer gives."""
+    replays = replays_of(evidence)
+    if replays is None:
+        return None
+    first = evidence.comparisons[0]
+    leaf = _floating_paths(first.inputs).index(evidence.path)
+    found: list[tuple[Site, float]] = []
+    for site, leaves in replays.altered(first.inputs, first.g):
+        altered = leaves[leaf].astype(np.float64)
+        if site.kind == "path":
+            effect = evidence.exact - altered
+            if not np.abs(effect).max(initial=0.0) > 1e-9 * np.abs(evidence.exact).max():
+                continue
+            scale = fit(evidence.ours - altered, effect)
+            matches = scale is not None and evidence.close(evidence.ours, altered + scale * effect)
+            if matches and scale is not None and abs(scale - 1) > 1e-9:
+                found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
+        elif evidence.close(evidence.ours, altered):
+            found.append((site, 1.0))
+    confirmed = [(site, scale) for site, scale in found if _confirmed(evidence, replays, site, scale)]
+    if not confirmed:
+        return None
+    return _best(evidence, confirmed)
+
+
+def replays_of(evidence: Evidence) -> Replays | None:
+    """Return the replays of the reference, made once for all leaves; None without a reference."""
+    examination = evidence.examination
+    oracle = examination.oracle
+    if not isinstance(oracle, JaxOracle):
+        return None
+    if not hasattr(oracle, "replays"):
+        try:
+            oracle.replays = Replays(oracle, evidence.comparisons[0].inputs)  # type: ignore[attr-defined]
+            inputs, g = evidence.comparisons[0].inputs, evidence.comparisons[0].g
+            plain = oracle.replays.gradients(oracle.replays.normal, inputs, g)  # type: ignore[attr-defined]
+            exact = [x for x in pytree.leaves({k: evidence.comparisons[0].exact[k] for k in ("params", "x")})]
+            if not all(np.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(plain, exact, strict=True)):
+                oracle.replays = None  # type: ignore[attr-defined]
+        except Exception:  # a reference that cannot be taken apart is no fault of the layer
+            oracle.replays = None  # type: ignore[attr-defined]
+    return oracle.replays  # type: ignore[attr-defined]
+
+
+def error_along(evidence: Evidence) -> Cause | None:
+    """In every row the error is a multiple of one, x, y or another array with a name."""
+    error = evidence.exact - evidence.ours
+    if error.ndim == 0 or error.shape[-1] < 3 or not error.any():
+        return None
+    for name in ("1", *evidence.names[0]):
+        v = np.ones(1) if name == "1" else evidence.names[0][name]
+        try:
+            v = np.broadcast_to(v, error.shape)
+        except ValueError:
+            if v.size != error.size:
+                continue
+            v = v.reshape(error.shape)
+        square = np.sum(v * v, axis=-1, keepdims=True)
+        if not square.all():
+            continue
+        along = np.sum(error * v, axis=-1, keepdims=True) / square
+        if evidence.close(along * v, error):
+            what = "a constant: a mean" if name == "1" else f"{name}: a projection on it"
+            return "missing term", f"the error of each row is a multiple of {what} is missing or wrong"
+    return None
+
+
+def _floating_paths(inputs: Any) -> list[str]:
+    """Return the paths of the leaves that have a gradient, in the order of the oracle."""
+    params, x = inputs
+    tree = [("params", params), ("x", x)]
+    found = []
+    for name, part in tree:
+        for path, leaf in pytree.leaves_with_path(part):
+            if leaf.dtype.kind == "f":
+                found.append(f"{name}.{path}" if path else name)
+    return found
+
+
+def _confirmed(evidence: Evidence, replays: Replays, site: Site, scale: float) -> bool:
+    """Tell whether a replay matches at other inputs and another g as well."""
+    weights = replays.normal.copy()
+    path = next(
+        s.column
+        for s in replays.sites
+        if (s.position, s.operand, s.kind) == (site.position, site.operand, "path")
+    )
+    weights[path] = scale if site.kind == "path" else 0.0
+    if site.kind != "path":
+        weights[site.column] = 1.0
+    for c, (ours, _) in zip(evidence.comparisons[1:3], evidence.pairs[1:3], strict=True):
+        leaves = replays.gradients(weights, c.inputs, c.g)
+        if not evidence.close(ours, leaves[_floating_paths(c.inputs).index(evidence.path)]):
+            return False
+    return True
+
+
+def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
+    """Choose among replays with one result: a stopped path first, the last of a chain."""
+
+    def rank(item: tuple[Site, float]) -> tuple[bool, int, int]:
+        site, scale = item
+        return (site.kind == "path" and scale != 0.0, _ORDER.index(site.kind), -site.position)
+
+    site, scale = min(found, key=rank)
+    step = f"`{site.operation}`"
+    if site.line:
+        step += f" in `{site.line}`"
+    if site.kind != "path":
+        cause, text = _SAYS[site.kind]
+        return cause, text.format(step=step)
+    through = f"the term through operand {site.operand + 1} of {step}"
+    if scale == 0.0:
+        return "missing term", f"{through} is left out{_direction(evidence)}"
+    if abs(scale + 1) < 1e-7:
+        return "wrong term", f"{through} has the wrong sign"
+    return "wrong term", f"{through} is {name_constant(scale, evidence)} times what it should be"
+
+
+def _direction(evidence: Evidence) -> str:
+    """Say along what the error of each row lies, if it is a multiple of something known."""
+    found = error_along(evidence)
+    if found is None:
+        return ""
+    what = found[1].partition("multiple of ")[2].partition(":")[0]
+    return f" (the error of each row is a multiple of {what})"
+
+
+def skip_path(evidence: Evidence) -> Cause | None:
+    """Wrong by g itself: the cotangent of a skip connection."""
+    g = evidence.comparisons[0].g
+    error: Array = evidence.exact - evidence.ours
+    if np.shape(g) != error.shape:
+        return None
+    if evidence.close(error, g):
+        return "missing term", "it lacks g itself: x also reaches y by a path that skips the layer"
+    if evidence.close(-error, g):
+        return "wrong term", "g itself is added once too often"
+    return None
+
+
+__all__ = ["error_along", "leaf_of", "replayed", "replays_of", "skip_path"]

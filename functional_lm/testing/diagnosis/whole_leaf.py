@@ -1,0 +1,171 @@
+"""Signatures that a wrong leaf shows as a whole."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from ... import pytree
+from .constants import fit, name_constant
+from .evidence import Evidence, close
+
+Cause = tuple[str, str]
+"""A key of `causes.CAUSES`, and the sentence."""
+
+
+def never_written(evidence: Evidence) -> Cause | None:
+    """Nothing but zeros, whatever goes in."""
+    if all(not ours.any() and exact.any() for ours, exact in evidence.pairs):
+        return "never written", "it is zero for every g, and should not be"
+    return None
+
+
+def g_ignored(evidence: Evidence) -> Cause | None:
+    """The same answer for two cotangents."""
+    inputs = evidence.comparisons[0].inputs
+    answers = [evidence.response(c.g)[0] for c in evidence.comparisons[:2]]
+    if len(answers) == 2 and answers[0].any() and np.array_equal(*answers):
+        ones = pytree.map(np.ones_like, evidence.comparisons[0].g)
+        at_ones = evidence.examination.oracle.results(inputs, ones, "float64")
+        exact = dict(pytree.leaves_with_path(at_ones))[evidence.path]
+        like = "; it is right for g = 1 only" if evidence.close(answers[0], exact) else ""
+        return "g ignored", f"it is the same for any g{like}"
+    return None
+
+
+def not_linear(evidence: Evidence) -> Cause | None:
+    """Found before, by scaling and adding cotangents."""
+    for finding in evidence.examination.report.findings:
+        if finding.cause == "not linear in g" and finding.leaf in (evidence.path, ""):
+            return "not linear in g", "a vjp is linear in g, and this one is not"
+    return None
+
+
+def sign_or_constant(evidence: Evidence) -> Cause | None:
+    """The truth times one number."""
+    factors = [fit(ours, exact) for ours, exact in evidence.pairs]
+    first = factors[0]
+    if first is None or not evidence.always(lambda exact: first * exact):
+        return None
+    if abs(first + 1) < 1e-7:
+        return "sign", "it is exactly −1 times what it should be"
+    called = name_constant(first, evidence)
+    return "constant factor", f"every entry is {called} times what it should be"
+
+
+def swapped(evidence: Evidence) -> Cause | None:
+    """The truth of another leaf."""
+    first = evidence.comparisons[0].exact
+    for path, other in pytree.leaves_with_path(first):
+        if path in (evidence.path, "y") or other is None:
+            continue
+        if all(
+            close(ours, dict(pytree.leaves_with_path(c.exact))[path], evidence.tolerance)
+            for (ours, _), c in zip(evidence.pairs, evidence.comparisons, strict=True)
+        ):
+            return "swapped", f"this is the gradient of {path}"
+    return None
+
+
+def transposed(evidence: Evidence) -> Cause | None:
+    """The truth with its axes in another order."""
+    shape = evidence.exact.shape
+    for axes in itertools.permutations(range(len(shape))) if 1 < len(shape) <= 4 else ():
+        moved = tuple(shape[a] for a in axes)
+        same = axes == tuple(range(len(shape)))
+        if not same and moved == shape and evidence.always(lambda t, a=axes: t.transpose(a)):
+            return "transposed", f"it is the right result with its axes in the order {list(axes)}"
+    return None
+
+
+def misplaced(evidence: Evidence) -> Cause | None:
+    """The right numbers, at other indices."""
+    shape = evidence.exact.shape
+    for axis, size in enumerate(shape):
+        for shift in range(1, size):
+            if evidence.always(lambda t, s=shift, a=axis: np.roll(t, s, a)):
+                return "misplaced", f"it is shifted by {shift} along axis {axis}"
+        if size > 1 and evidence.always(lambda t, a=axis: np.flip(t, a)):
+            return "misplaced", f"it is reversed along axis {axis}"
+    for axis, size in enumerate(shape):
+        order = _order_along(evidence, axis)
+        if order is not None:
+            return "misplaced", f"axis {axis} of size {size} is in another order: {order}"
+    if evidence.exact.size > 3 and all(
+        close(np.sort(ours, axis=None), np.sort(exact, axis=None), evidence.tolerance)
+        for ours, exact in evidence.pairs
+    ):
+        return "misplaced", (
+            "it has the right numbers in the wrong places: look for a reshape that needs a "
+            "transposition before it, or for interleaved parts taken as halves"
+        )
+    return None
+
+
+def _order_along(evidence: Evidence, axis: int) -> list[int] | None:
+    """Return which slice of the truth each slice of ours is, if each is one."""
+    orders = []
+    for ours, exact in evidence.pairs[:2]:
+        order = []
+        for i in range(ours.shape[axis]):
+            mine = np.take(ours, i, axis)
+            matches = [
+                j
+                for j in range(exact.shape[axis])
+                if close(mine, np.take(exact, j, axis), evidence.tolerance)
+            ]
+            if len(matches) != 1:
+                return None
+            order.append(matches[0])
+        orders.append(order)
+    same = all(order == orders[0] for order in orders)
+    return orders[0] if same and sorted(orders[0]) == list(range(len(orders[0]))) else None
+
+
+def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
+    """The Jacobian times g, where its transpose is needed."""
+    oracle = evidence.examination.oracle
+    first = evidence.comparisons[0]
+    if not hasattr(oracle, "pushforward") or np.shape(first.g) != evidence.exact.shape:
+        return None
+    for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False):
+        if not evidence.close(ours, oracle.pushforward(c.inputs, evidence.path, c.g)):
+            return None
+    return "jacobian not transposed", (
+        "it is the Jacobian times g, where a vjp needs its transpose: look for W in place of Wᵀ, "
+        "or for a rotation that should be turned back"
+    )
+
+
+def other_setting(evidence: Evidence) -> Cause | None:
+    """The truth for another value of a keyword, such as no mask."""
+    oracle = evidence.examination.oracle
+    if not hasattr(oracle, "with_keywords"):
+        return None
+    for name, value, cause in _other_settings(oracle.settings):
+        try:
+            changed = oracle.with_keywords({name: value})
+            matches = [
+                evidence.close(
+                    ours,
+                    dict(pytree.leaves_with_path(changed.results(c.inputs, c.g, "float64")))[
+                        evidence.path
+                    ],
+                )
+                for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False)
+            ]
+        except Exception:  # whatever the reference raises for that value  # noqa: S112
+            continue
+        if matches and all(matches):
+            return cause, f"it is the gradient for {name}={value!r}"
+    return None
+
+
+def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, str]]:
+    for name, value in settings.items():
+        if isinstance(value, (bool, np.bool_)):
+            yield name, not value, "mask leak" if "causal" in name or "mask" in name else "wrong term"
+        elif isinstance(value, (float, np.floating)) and value != 0:
+            yield name, 0.0, "missing term"
+        elif isinstance(value, np.ndarray) and value.dtype == bool:
+            yield name, np.ones_like(value), "mask leak"
