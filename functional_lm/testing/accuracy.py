@@ -8,7 +8,7 @@ from .. import pytree
 from ..contract import Tree
 from . import limits
 from .examination import Comparison, Examination
-from .inputs import cast, jitter
+from .inputs import cast, finite, jitter
 from .report import LeafReport
 from .ulp import ulp_error
 
@@ -96,11 +96,6 @@ def distance(mine: Any, theirs: Any, may_be_non_finite: bool) -> float:
         mine, theirs = np.where(same, 0.0, mine), np.where(same, 0.0, theirs)
     with np.errstate(invalid="ignore"):
         return limits.norm(np.asarray(mine, np.float64) - theirs)
-
-
-def finite(leaf: Any) -> Any:
-    """Return the leaf with zeros where it is not finite, for the size of what is left."""
-    return np.where(np.isfinite(leaf), leaf, 0.0)
 
 
 def _exact(examination: Examination, inputs: Any, g: Any) -> Tree:

@@ -129,6 +129,8 @@ def check(
             report.findings.append(error.finding)
     for what in sorted(subject.writes):
         report.findings.append(Finding("purity", what, cause="overwritten"))
+    for what in subject.float_faults:
+        report.findings.append(Finding("contract", what, cause="not finite"))
     report.oracle = oracle.name
     explain(examination)
     return report

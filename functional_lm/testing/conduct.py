@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import pytree
 from .examination import Examination
-from .inputs import at, cast, freeze, jitter, same_bits
+from .inputs import at, cast, finite, freeze, jitter, same_bits
 from .report import Finding
 from .subject import BrokenLayer, Subject, describe
 
@@ -85,36 +85,36 @@ def check_linearity(examination: Examination, dtype: str) -> None:
     subject = examination.subject
     inputs, g = cast(examination.draws[0], dtype)
     _, residuals = subject.forward(inputs)
+    found: dict[str, str] = {}  # the first breach of each leaf
     once = subject.vjp(residuals, g)
     zero = subject.vjp(residuals, pytree.map(lambda leaf: leaf * 0, g))
     for path, _, leaf in _gradients(inputs, zero):
         if np.any(leaf):
-            _nonlinear(examination, f"zero g does not give zero in {dtype}: {path}", path, dtype)
+            found.setdefault(path, f"zero g does not give zero in {dtype}: {path}")
     # Scaling by 2 is exact but for subnormals, in an entry or in what it was summed from.
     info = np.finfo(dtype)
     floor = float(info.tiny) / float(info.eps)
+    not_linear = f"vjp is not linear in g in {dtype}"
     for factor in (2, -1):
         result = subject.vjp(residuals, pytree.map(lambda leaf, k=factor: leaf * k, g))
         for path, a, b in _gradients(once, result):
             counts = (np.abs(a) > floor) & np.isfinite(a)
             if not np.array_equal(factor * a[counts], b[counts]):
-                message = (
-                    f"vjp is not linear in g in {dtype}: {path} for {factor}·g is not "
-                    f"{factor} times that for g"
-                )
-                _nonlinear(examination, message, path, dtype)
-    other = cast(examination.draws[1][1] if len(examination.draws) > 1 else g, dtype)
+                text = f"{path} for {factor}·g is not {factor} times that for g"
+                found.setdefault(path, f"{not_linear}: {text}")
+    other = cast(examination.draws[-1][1], dtype)
     second = subject.vjp(residuals, other)
     both = subject.vjp(residuals, pytree.add(g, other))
     for (path, a, b), (_, _, total) in zip(
         _gradients(once, second), _gradients(once, both), strict=True
     ):
-        size = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
+        size = max(np.abs(finite(a)).max(initial=0.0), np.abs(finite(b)).max(initial=0.0))
         slack = 1e3 * float(info.eps) ** 0.75 * size  # rounding, even where terms cancel
         counts = np.isfinite(a) & np.isfinite(b)
         if not (np.abs(total - a - b)[counts] <= slack).all():
-            message = f"vjp is not additive in g in {dtype}: {path} for a sum is not the sum"
-            _nonlinear(examination, message, path, dtype)
+            found.setdefault(path, f"{not_linear}: {path} for a sum is not the sum")
+    for path, message in found.items():
+        examination.find("linearity", message, leaf=path, dtype=dtype, cause="not linear in g")
 
 
 def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
@@ -123,7 +123,9 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
         pairs = pytree.zip_with_path(primal, cotangent)
     except (ValueError, TypeError) as error:
         message = f"{name} has another structure: {error}"
-        return [Finding("contract", message, name, "", "structure")]
+        return [
+            Finding("contract", message, _missing_leaf(name, primal, cotangent), "", "structure")
+        ]
     faults = []
     for path, required, received in pairs:
         place = at(name, path)
@@ -141,6 +143,15 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
         elif received.dtype != required.dtype:
             faults.append(_dtype_fault(place, received.dtype, required.dtype))
     return faults
+
+
+def _missing_leaf(name: str, primal: Any, cotangent: Any) -> str:
+    """Return the path of the leaf that a tree lacks, if it lacks just one; else of the tree."""
+    forms = _form(primal), _form(cotangent)
+    if forms[0] is None or forms[1] is None:
+        return name
+    lacking = {path for path, _ in forms[0]} - {path for path, _ in forms[1]}
+    return at(name, lacking.pop()) if len(lacking) == 1 and "" not in lacking else name
 
 
 def swapped_faults(inputs: Any, d_params: Any, d_x: Any) -> list[Finding]:
@@ -222,10 +233,6 @@ def _gradients(inputs: Any, cotangents: Any) -> list[tuple[str, Any, Any]]:
     params, x = inputs
     rows = pytree.zip_with_path({"params": params, "x": x}, {"params": d_params, "x": d_x})
     return [(path, leaf, d_leaf) for path, leaf, d_leaf in rows if d_leaf is not None]
-
-
-def _nonlinear(examination: Examination, message: str, leaf: str, dtype: str) -> None:
-    examination.find("linearity", message, leaf=leaf, dtype=dtype, cause="not linear in g")
 
 
 def _first_bad(leaf: Any) -> str:

@@ -64,6 +64,11 @@ def at(name: str, path: str) -> str:
     return f"{name}.{path}" if path else name
 
 
+def finite(leaf: Any) -> Any:
+    """Return the leaf with zeros where it is not finite, for the size of what is left."""
+    return np.where(np.isfinite(leaf), leaf, 0.0)
+
+
 def _strided(x: Array) -> Array:
     """Return the values of x in every second place of a larger array."""
     return np.repeat(x, 2, axis=-1)[..., ::2] if x.ndim else x

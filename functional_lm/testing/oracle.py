@@ -48,7 +48,8 @@ class JaxOracle:
         rounded = pytree.map(_round, keywords)
         if not _equal(rounded, keywords):
             self._keywords["float32"] = rounded
-        self._compiled: dict[int, Callable[..., Any]] = {}
+        self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
+        self._compiled: dict[tuple[int, str], Callable[..., Any]] = {}
 
     def function(
         self, given: str = "float64", keywords: dict[str, Any] | None = None
@@ -86,12 +87,12 @@ class JaxOracle:
             given: the dtype to which the inputs were rounded, if it is another.
         """
         keywords = self._keywords[given or dtype]
-        if id(keywords) not in self._compiled:
-            self._compiled[id(keywords)] = self.jax.jit(
-                self.differentiated(self.function(given or dtype))
-            )
+        # One function a dtype: a constant in the keywords is another in the other mode of JAX.
+        key = (id(keywords), dtype)
+        if key not in self._compiled:
+            self._compiled[key] = self.jax.jit(self.differentiated(self.function(given or dtype)))
         with self.jax.enable_x64(dtype == "float64"):
-            y, cotangents = self._compiled[id(keywords)](*inputs, g)
+            y, cotangents = self._compiled[key](*inputs, g)
         return self.tree(inputs, y, cotangents)
 
     def results_of(self, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:

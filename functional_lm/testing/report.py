@@ -122,6 +122,15 @@ class Report:
         """Same as `ok`."""
         return self.ok
 
+    @property
+    def causes(self) -> dict[str, str]:
+        """The likely cause of each wrong leaf, by path; of what is about no leaf, by ""."""
+        ordered = sorted(self.findings, key=lambda f: f.check != "accuracy")
+        found: dict[str, str] = {}
+        for finding in ordered:
+            found.setdefault(finding.leaf, finding.cause)
+        return found
+
     def raise_if_failed(self) -> None:
         """Raise an AssertionError that holds the printed report, unless the layer is right."""
         if not self.ok:

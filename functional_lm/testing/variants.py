@@ -7,10 +7,10 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree
 from . import limits
-from .accuracy import distance, finite, rows
+from .accuracy import distance, rows
 from .conduct import like_faults
 from .examination import Examination
-from .inputs import LAYOUTS, cast, scaled
+from .inputs import LAYOUTS, cast, finite, scaled
 from .subject import BrokenLayer
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from ... import pytree
-from ..accuracy import finite
 from ..examination import Examination
-from ..inputs import at, cast
+from ..inputs import at, cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer
 from . import factors, parts, rounding, terms, whole_leaf
@@ -33,11 +32,13 @@ SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
     whole_leaf.jacobian_not_transposed,
     whole_leaf.other_setting,
     parts.slice_kept,
+    parts.pure_leak,
     whole_leaf.misplaced,
     factors.entrywise,
     factors.in_the_sum,
     terms.skip_path,
     terms.replayed,
+    whole_leaf.diagonal_only,
     terms.error_along,
     parts.mask_leak,
     rounding.narrow,
@@ -52,6 +53,8 @@ def explain(examination: Examination) -> None:
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
     for path in wrong:
         cause, explanation = _cause_of(examination, path)
+        if cause in ("g ignored", "hidden state", "overwritten"):
+            report.findings[:] = [_renamed(f, path, cause) for f in report.findings]
         message = f"{path} is wrong in float64: {_worst(examination, path)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
     for path, leaf in report.leaves.items():
@@ -84,6 +87,13 @@ def _cause_of(examination: Examination, path: str) -> Cause:
         if cause is not None:
             return cause
     return "unknown", "no signature and no replay of the reference matches"
+
+
+def _renamed(finding: Finding, path: str, cause: str) -> Finding:
+    """Name the deeper cause of what is not linear in g."""
+    if finding.leaf == path and finding.cause == "not linear in g":
+        return dataclasses.replace(finding, cause=cause)
+    return finding
 
 
 class _Fine:
@@ -143,7 +153,9 @@ def _worst(examination: Examination, path: str) -> str:
 def _with_cause(examination: Examination, finding: Finding) -> Finding:
     """Explain a wrong shape by its numbers."""
     if finding.cause != "shape" or examination.returned is None:
-        return dataclasses.replace(finding, cause="structure") if finding.cause == "shape" else finding
+        return (
+            dataclasses.replace(finding, cause="structure") if finding.cause == "shape" else finding
+        )
     inputs, g = cast(examination.draws[0], "float64")
     try:
         truth = examination.oracle.results(inputs, g, "float64")

@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
 
 from ... import pytree
+from ..inputs import at
 from .evidence import Evidence
 
 _FAMILIAR = {
@@ -23,27 +25,36 @@ def name_constant(value: float, evidence: Evidence) -> str:
     """Return the number, and what it is if sizes, settings or small integers explain it."""
     shown = f"{value:.6g}"
     sign = "−" if value < 0 else ""
-    size = abs(value)
     for name, known in _candidates(evidence):
         for text, number in ((name, known), (f"1/{_bracket(name)}", 1 / known if known else 0.0)):
-            if number and math.isclose(size, number, rel_tol=1e-7):
-                text = sign + text
-                return text if text == shown else f"{text} = {shown}"
+            if number and math.isclose(abs(value), number, rel_tol=1e-7):
+                return f"{sign}{text}{_places(text, evidence)}" + (
+                    "" if sign + text == shown else f" = {shown}"
+                )
     return shown
 
 
 def _bracket(name: str) -> str:
-    return f"({name})" if any(c in name for c in "·/ −") and "(" not in name[:1] else name
+    return name if name[0] == "(" or not any(c in name for c in "·/−") else f"({name})"
+
+
+def _places(text: str, evidence: Evidence) -> str:
+    """Say which axes have the sizes that stand in a text."""
+    known = _axes(evidence)
+    found = [
+        f"{n} is the size of {known[int(n)]}" for n in re.findall(r"\d+", text) if int(n) in known
+    ]
+    return f" ({', '.join(dict.fromkeys(found))})" if found else ""
 
 
 def _candidates(evidence: Evidence) -> list[tuple[str, float]]:
     """Return (name, number), the simplest first."""
     small = [(str(i), float(i)) for i in (1, 2, 3, 4)]
-    sizes = _sizes(evidence)
+    sizes = [(str(size), float(size)) for size in _axes(evidence)]
     roots = [(f"√{name}", math.sqrt(number)) for name, number in sizes]
-    products = [
-        (f"{a}·{b}", x * y) for (a, x), (b, y) in itertools.combinations(sizes, 2)
-    ] + [(f"{a}·{b}·{c}", x * y * z) for (a, x), (b, y), (c, z) in itertools.combinations(sizes, 3)]
+    products = [(f"{a}·{b}", x * y) for (a, x), (b, y) in itertools.combinations(sizes, 2)] + [
+        (f"{a}·{b}·{c}", x * y * z) for (a, x), (b, y), (c, z) in itertools.combinations(sizes, 3)
+    ]
     less = [(f"({name} − 1)", number - 1) for name, number in sizes if number > 2]
     ratios = [(f"{a}/{b}", x / y) for (a, x), (b, y) in itertools.permutations(sizes, 2)]
     settings = []
@@ -57,17 +68,16 @@ def _candidates(evidence: Evidence) -> list[tuple[str, float]]:
     return [*known, *_FAMILIAR.items()]
 
 
-def _sizes(evidence: Evidence) -> list[tuple[str, float]]:
-    """Return the distinct sizes of axes, each named by its number and where it stands."""
+def _axes(evidence: Evidence) -> dict[int, str]:
+    """Return where each size of an axis first occurs."""
     c = evidence.comparisons[0]
     found: dict[int, str] = {}
     for name, tree in (("x", c.inputs[1]), ("params", c.inputs[0]), ("y", c.g)):
         for path, leaf in pytree.leaves_with_path(tree):
-            place = f"{name}.{path}" if path else name
             for axis, size in enumerate(np.shape(leaf)):
                 if size > 1:
-                    found.setdefault(size, f"{size} (axis {axis} of {place})")
-    return [(name, float(size)) for size, name in found.items()]
+                    found.setdefault(size, f"axis {axis} of {at(name, path)}")
+    return found
 
 
 def _settings(evidence: Evidence) -> list[tuple[str, float]]:

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ... import pytree
 from ...contract import Array
-from .evidence import Evidence
+from ..inputs import scaled
+from ..subject import BrokenLayer
+from .evidence import Evidence, leaf_of
 from .whole_leaf import Cause
 
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,8 +33,34 @@ def entrywise(evidence: Evidence) -> Cause | None:
         if all(evidence.close(a * f, b) for (a, b), f in zip(pairs, factors, strict=True)):
             return "missing factor", f"the factor {name} is left out"
         if all(evidence.close(a, b * f) for (a, b), f in zip(pairs, factors, strict=True)):
+            if _divides(evidence, name):
+                return "missing factor", f"the factor 1/{name} is left out"
             return "extra factor", f"the factor {name} stands there once too often"
     return _pattern(evidence)
+
+
+def _divides(evidence: Evidence, name: str) -> bool:
+    """Tell whether the true gradient is divided by an array, going by how both grow with x.
+
+    With a(c·x) ~ cᵃ and the truth ~ cᵇ, a power b/a below zero says so.
+    """
+    c = evidence.comparisons[0]
+    if name not in evidence.names[0] or name.startswith("params"):
+        return False
+    double = (c.inputs[0], scaled(c.inputs[1], 2.0))
+    try:
+        y, residuals = evidence.examination.subject.forward(double)
+        tree = {"residuals": residuals, "y": y, "x": double[1]}
+        array = dict(pytree.leaves_with_path(tree)).get(name)
+        exact = evidence.examination.oracle.results(double, c.g, "float64")
+    except BrokenLayer:
+        return False
+    truth = leaf_of(exact, evidence.path)
+    if array is None or not truth.any() or not np.any(array):
+        return False
+    growth = np.linalg.norm(array) / np.linalg.norm(evidence.names[0][name])
+    power = np.log2(np.linalg.norm(truth) / np.linalg.norm(evidence.exact))
+    return bool(abs(np.log2(growth)) > 0.3 and power / np.log2(growth) < -0.3)
 
 
 def in_the_sum(evidence: Evidence) -> Cause | None:
@@ -99,11 +128,12 @@ def _pattern(evidence: Evidence) -> Cause | None:
 
 
 def _single_rows(evidence: Evidence) -> Iterator[tuple[tuple[int, ...], Array, Array]]:
-    """Yield (index, ours, the truth) for a g that is kept at one index of its leading axes."""
+    """Yield (index, ours, the truth) for a g that is kept at one row, or at one entry."""
     g = evidence.comparisons[0].g
     if not isinstance(g, np.ndarray) or g.ndim == 0:
         return
-    leading = g.shape[:-1]
+    # A leaf of one number sums over everything: then a single entry of g is one term.
+    leading = g.shape[:-1] if evidence.exact.ndim else g.shape
     for flat in range(min(int(np.prod(leading)), 6)):
         index = tuple(int(i) for i in np.unravel_index(flat, leading)) if leading else ()
         kept = np.zeros_like(g)
@@ -135,9 +165,12 @@ def _row_candidates(
 
 def _take(whole: Array, row: tuple[int, ...], evidence: Evidence) -> Array | None:
     """Return what an array has at a row of g; None if it has no such rows."""
-    leading = evidence.comparisons[0].g.shape[: len(row)]
+    shape = evidence.comparisons[0].g.shape
+    leading = shape[: len(row)]
     if row and whole.shape[: len(row)] == leading:
         return whole[row]
+    if len(row) == len(shape) and whole.ndim == 1 and whole.shape == shape[-1:]:
+        return whole[row[-1]]
     flat = int(np.ravel_multi_index(row, leading)) if row else 0
     if row and whole.ndim and whole.shape[0] == int(np.prod(leading)):
         return whole[flat]
@@ -152,7 +185,8 @@ def _holds_elsewhere(
         if row == known or not exact.any():
             continue
         for other, factor in _row_candidates(evidence, row, exact.shape):
-            if other == name and evidence.close(*((ours * factor, exact) if missing else (ours, exact * factor))):
+            sides = (ours * factor, exact) if missing else (ours, exact * factor)
+            if other == name and evidence.close(*sides):
                 return True
         return False
     return True

@@ -67,26 +67,48 @@ def scatter(evidence: Evidence) -> Cause | None:
     return None
 
 
+def pure_leak(evidence: Evidence) -> Cause | None:
+    """Right wherever the true gradient is not zero, and nonzero where it is exactly zero."""
+    leaks, off, _ = _leaks(evidence)
+    if not leaks or off:
+        return None
+    return "mask leak", (
+        f"it is right but for entries where the true gradient is exactly zero: {_what(evidence)} "
+        "lets nothing through there"
+    )
+
+
 def mask_leak(evidence: Evidence) -> Cause | None:
-    """A gradient where the true one is exactly zero."""
-    both = [(evidence.ours, evidence.exact), *evidence.responses.values()]
-    leaks = off = kept = 0
-    for ours, exact in both:
+    """Nonzero where the true gradient is exactly zero, in a layer that has a mask."""
+    leaks, _, masked = _leaks(evidence)
+    if not (leaks and masked):
+        return None
+    return "mask leak", (
+        "it is nonzero where the true gradient is exactly zero, as if it passed through "
+        f"{_what(evidence)}"
+    )
+
+
+def _leaks(evidence: Evidence) -> tuple[int, int, bool]:
+    """Count answers that leak and entries that are wrong elsewhere; tell if there is a mask."""
+    leaks = off = 0
+    for ours, exact in [(evidence.ours, evidence.exact), *evidence.responses.values()]:
         size = max(float(np.abs(exact).max(initial=0.0)), float(np.abs(ours).max(initial=0.0)))
-        blocked = (exact == 0) & (np.abs(ours) > 1e-9 * size)
-        leaks += int(blocked.any())
-        passed = exact != 0
-        kept += int(np.count_nonzero(passed))
-        off += int(np.count_nonzero(np.abs(ours - exact)[passed] > 1e-9 * size))
-    masks = [name for name in evidence.names[0] if "mask" in name]
+        wrong = np.abs(ours - exact) > 1e-9 * size
+        leaks += int((wrong & (exact == 0)).any())
+        off += int(np.count_nonzero(wrong & (exact != 0)))
+    return leaks, off, bool(_masks(evidence))
+
+
+def _masks(evidence: Evidence) -> list[str]:
     settings = evidence.examination.subject.keywords(np.float64)
-    masks += [name for name in settings if "causal" in name or "mask" in name]
-    if leaks and (off == 0 or (masks and off < kept)):
-        what = "the causal mask" if any("causal" in name for name in masks) else "a mask"
-        return "mask leak", (
-            f"it is nonzero where the true gradient is exactly zero, as if it passed through {what}"
-        )
-    return None
+    names = [*evidence.names[0], *settings]
+    return [name for name in names if any(word in name for word in ("mask", "causal", "ignore"))]
+
+
+def _what(evidence: Evidence) -> str:
+    causal = any("causal" in name for name in _masks(evidence))
+    return "the causal mask" if causal else "a mask"
 
 
 def _listed(numbers: list[int]) -> str:

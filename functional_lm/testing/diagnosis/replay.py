@@ -9,42 +9,51 @@ f the operation,
 has the value of f whatever c and w are, but another derivative: c = 0 stops the path through this
 operand, another c scales it, and each aₘ is a derivative that people write instead of f's:
 
-    unmasked, factor   aₘ(d) = d                  a mask, a factor or a slope is left out
-    output for input   aₘ(d) = f'(f(v))·d         the slope at f(v) where that at v is needed
-    input for output   aₘ(d) = h(v)·d             with f' = h(f(v)) known by its value, as for tanh
-    not transposed     aₘ(d) = d·Wᵀ in forward, so that g meets W where it should meet Wᵀ
+    unmasked         aₘ(d) = d              a mask is left out
+    factor           aₘ(d) = d              the other factor, or the slope of f, is left out
+    elsewhere        aₘ(d) = f'(u)·d        the slope at another value u, such as the output
+    input            aₘ(d) = h(v)·d         f' = h(f(v)) is known by its value, but given v
+    not transposed   aₘ(d) = d·Wᵀ           forward has W, so that g meets W where it needs Wᵀ
+    reshaped         aₘ(d) = d reshaped     where forward exchanges axes, or the other way round
+
+One more wrong derivative is that of another function, in which the value of an operation is
+multiplied by c: a vjp that computes that value anew, and otherwise than forward did.
 
 The replays of all sites are one compiled function of (c, w).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from ..oracle import JaxOracle
+from .steps import Step, is_constant, is_floating, steps_of
 
-MAX_STEPS = 160
-"""Of a reference; of a longer one only the paths are stopped and scaled."""
+RICH_STEPS = 200
+"""Of a longer reference only the paths are stopped and scaled."""
 
-MAX_SITES = 1500
+MAX_SITES = 2000
+ELSEWHERE = 24
+"""So many other values are tried for the slope of one operation."""
 
-_CALLS = {"jaxpr", "call_jaxpr", "fun_jaxpr"}
-_OPAQUE = {"scan", "while", "cond"}
+CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Site:
     """One operand of one operation, and one way to differentiate it wrongly."""
 
-    position: int  # of the operation, counted from the start
+    tag: Any  # of the operation, in the order of the trace
     operation: str
     operand: int
-    others: tuple[str, ...]  # the other operands, as far as they have names
-    kind: str  # path, factor, unmasked, output for input, input for output, not transposed
+    kind: str  # path, or one of those above
     line: str  # of the reference's source, or empty
     column: int  # in the vector of weights
+    path_column: int  # of the path through the same operand
+    other: Any = None  # the variable at which to take the slope, or the axes to exchange
 
 
 class Replays:
@@ -54,32 +63,23 @@ class Replays:
         """Trace the reference.
 
         Raises:
-            ValueError: for a reference of too many steps.
+            ValueError: for a reference of too many operations.
         """
         self._oracle = oracle
         jax = oracle.jax
         with jax.enable_x64(True):
-            closed = jax.make_jaxpr(oracle.function())(*inputs)
-        self._steps = list(_inlined(jax, closed.jaxpr, closed.consts))
-        self._closed = closed
-        self.sites: list[Site] = []
-        self._columns: dict[tuple[int, int, str], int] = {}
-        rich = len(self._steps) <= MAX_STEPS
-        for position, step in enumerate(self._steps):
-            for operand, variable in enumerate(step.inputs):
-                for kind in _kinds(jax, step, operand, variable, rich):
-                    column = len(self.sites)
-                    self._columns[position, operand, kind] = column
-                    others = _names_of_others(step, operand)
-                    site = Site(position, step.name, operand, others, kind, step.line, column)
-                    self.sites.append(site)
+            self._closed = jax.make_jaxpr(oracle.function())(*inputs)
+            output = jax.eval_shape(oracle.function(), *inputs)
+        self._output = jax.tree.structure(output)
+        self._steps = list(steps_of(self._closed.jaxpr))
+        self._by_operand: dict[tuple[Any, int], list[Site]] = {}
+        self.sites = list(self._find_sites())
         if len(self.sites) > MAX_SITES:
             raise ValueError(f"the reference has {len(self.sites)} sites, above {MAX_SITES}")
-        self.normal = np.array([float(site.kind == "path") for site in self.sites])
+        self.normal = np.array([float(site.kind in ("path", "value")) for site in self.sites])
 
         def run(weights: Any, params: Any, x: Any, g: Any) -> Any:
-            differentiated = oracle.differentiated(lambda p, x: self._value(weights, p, x))
-            return differentiated(params, x, g)[1]
+            return oracle.differentiated(lambda p, x: self._value(weights, p, x))(params, x, g)[1]
 
         self._run = jax.jit(run)
         self._run_all = jax.jit(jax.vmap(run, in_axes=(0, None, None, None)))
@@ -89,196 +89,143 @@ class Replays:
         with self._oracle.jax.enable_x64(True):
             return [np.asarray(leaf) for leaf in self._run(weights, *inputs, g)]
 
+    def weights(self, site: Site, scale: float) -> Any:
+        """Return the weights for a path scaled, or for another wrong derivative in its place."""
+        weights = self.normal.copy()
+        if site.kind in ("path", "value"):
+            weights[site.column] = scale
+        else:
+            weights[site.path_column], weights[site.column] = 0.0, 1.0
+        return weights
+
     def altered(self, inputs: Any, g: Any) -> Iterator[tuple[Site, list[Any]]]:
-        """Yield each site with the cotangents that come of its wrong derivative."""
-        vectors = np.repeat(self.normal[None], len(self.sites), axis=0)
-        for site in self.sites:
-            vectors[site.column, self._columns[site.position, site.operand, "path"]] = 0.0
-            if site.kind != "path":
-                vectors[site.column, site.column] = 1.0
-        chunk = 64
-        padded = np.concatenate([vectors, np.repeat(self.normal[None], -len(vectors) % chunk, 0)])
+        """Yield each site with the cotangents that come of it: of a path stopped, or changed."""
+        vectors = [self.weights(site, 0.0) for site in self.sites]
+        vectors += [self.normal] * (-len(vectors) % CHUNK)
         with self._oracle.jax.enable_x64(True):
-            for start in range(0, len(padded), chunk):
-                found = self._run_all(padded[start : start + chunk], *inputs, g)
+            for start in range(0, len(vectors), CHUNK):
+                found = self._run_all(np.stack(vectors[start : start + CHUNK]), *inputs, g)
                 leaves = [np.asarray(leaf) for leaf in found]
-                for row, site in enumerate(self.sites[start : start + chunk]):
+                for row, site in enumerate(self.sites[start : start + CHUNK]):
                     yield site, [leaf[row] for leaf in leaves]
+
+    def _find_sites(self) -> Iterator[Site]:
+        rich = len(self._steps) <= RICH_STEPS
+        column = 0
+        before: list[Any] = [v for v in self._closed.jaxpr.invars if is_floating(v)]
+        for step in self._steps:
+            for operand, variable in enumerate(step.inputs):
+                if (step.tag, operand) in self._by_operand or not _has_path(step, variable):
+                    continue
+                found = self._by_operand[step.tag, operand] = []
+                path_column = column
+                for kind, other in _kinds(step, operand, variable, before if rich else None):
+                    site = Site(
+                        step.tag, step.name, operand, kind, step.line, column, path_column, other
+                    )
+                    found.append(site)
+                    yield site
+                    column += 1
+            if step.bound is not None:
+                continue
+            before += [v for v in step.outputs if is_floating(v)]
+            if rich and is_floating(step.outputs[0]) and (step.tag, -1) not in self._by_operand:
+                site = Site(step.tag, step.name, -1, "value", step.line, column, column)
+                self._by_operand[step.tag, -1] = [site]
+                yield site
+                column += 1
 
     def _value(self, weights: Any, params: Any, x: Any) -> Any:
         """Run the steps, each with its derivative as the weights say."""
         jax = self._oracle.jax
+        values = dict(zip(map(id, self._closed.jaxpr.constvars), self._closed.consts, strict=True))
         leaves = jax.tree.leaves((params, x))
-        values: dict[int, Any] = dict(
-            zip(map(id, self._closed.jaxpr.invars), leaves, strict=True)
-        )
-        values |= dict(zip(map(id, self._closed.jaxpr.constvars), self._closed.consts, strict=True))
+        values |= dict(zip(map(id, self._closed.jaxpr.invars), leaves, strict=True))
 
         def read(variable: Any) -> Any:
-            return variable.val if hasattr(variable, "val") else values[id(variable)]
+            return variable.val if is_constant(variable) else values[id(variable)]
 
-        for position, step in enumerate(self._steps):
-            if step.bound is not None:  # a renaming, not a computation
-                for variable, source in zip(step.outputs, step.bound, strict=True):
-                    values[id(variable)] = read(source)
+        for step in self._steps:
+            if step.bound is not None:
+                outputs = [read(source) for source in step.bound]
+                values |= dict(zip(map(id, step.outputs), outputs, strict=True))
                 continue
             operands = [read(variable) for variable in step.inputs]
-            gated, extra = list(operands), 0.0
+            gated, extra = list(operands), []
             for i, operand in enumerate(operands):
-                if (position, i, "path") not in self._columns:
-                    continue
-                stopped = jax.lax.stop_gradient(operand)
-                change = operand - stopped
-                gated[i] = stopped + weights[self._columns[position, i, "path"]] * change
-                for kind, wrong in _WRONG.items():
-                    if (position, i, kind) in self._columns:
-                        weight = weights[self._columns[position, i, kind]]
-                        extra = extra + weight * wrong(jax, step, operands, i, change)
+                for site in self._by_operand.get((step.tag, i), ()):
+                    stopped = jax.lax.stop_gradient(operand)
+                    change = operand - stopped
+                    if site.kind == "path":
+                        gated[i] = stopped + weights[site.column] * change
+                    else:
+                        at = (
+                            read(site.other)
+                            if site.kind == "elsewhere" and site.other
+                            else site.other
+                        )
+                        wrong = _WRONG[site.kind](jax, step, operands, i, change, at)
+                        extra.append(weights[site.column] * wrong)
             outputs = step.apply(gated)
-            if not isinstance(extra, float):
-                outputs = [outputs[0] + extra, *outputs[1:]]
+            if extra:
+                outputs = [sum(extra, start=outputs[0]), *outputs[1:]]
+            for site in self._by_operand.get((step.tag, -1), ()):
+                outputs = [weights[site.column] * outputs[0], *outputs[1:]]
             values |= dict(zip(map(id, step.outputs), outputs, strict=True))
-        outputs = [read(variable) for variable in self._closed.jaxpr.outvars]
-        structure = jax.tree.structure(
-            jax.eval_shape(self._oracle.function(), params, x)
-        )
-        return jax.tree.unflatten(structure, outputs)
+        return jax.tree.unflatten(self._output, [read(v) for v in self._closed.jaxpr.outvars])
 
 
-@dataclasses.dataclass
-class _Step:
-    """One operation, or (with ``bound``) outputs that are other names of inputs."""
-
-    name: str
-    inputs: list[Any]
-    outputs: list[Any]
-    apply: Callable[[list[Any]], list[Any]]
-    line: str
-    bound: list[Any] | None = None
-    params: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def _inlined(jax: Any, jaxpr: Any, consts: Any) -> Iterator[_Step]:
-    """Yield the operations in order, those of inner functions in place of their call."""
-    for eqn in jaxpr.eqns:
-        inner = next((eqn.params[n] for n in _CALLS if n in eqn.params), None)
-        if inner is None or eqn.primitive.name in _OPAQUE:
-            yield _Step(
-                eqn.primitive.name,
-                list(eqn.invars),
-                list(eqn.outvars),
-                _applier(eqn),
-                _line_of(jax, eqn),
-                params=eqn.params,
-            )
-            continue
-        body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-        # Two calls may share one body: its variables are made anew for each.
-        fresh: dict[int, Any] = {}
-        literals = [_Value(value) for value in constants]
-        sources = [*literals, *eqn.invars]
-        yield _renaming([*body.constvars, *body.invars], sources, fresh)
-        for step in _inlined(jax, body, constants):
-            if not step.line:
-                step.line = _line_of(jax, eqn)
-            step.inputs = [_rename(v, fresh) for v in step.inputs]
-            step.outputs = [_rename(v, fresh) for v in step.outputs]
-            if step.bound is not None:
-                step.bound = [_rename(v, fresh) for v in step.bound]
-            yield step
-        yield _renaming(list(eqn.outvars), [_rename(v, fresh) for v in body.outvars], None)
-
-
-class _Value:
-    """A constant, which reads like a literal of JAX."""
-
-    def __init__(self, val: Any) -> None:
-        self.val = val
-
-
-class _Name:
-    """A variable of an inlined body."""
-
-    def __init__(self, aval: Any) -> None:
-        self.aval = aval
-
-
-def _rename(variable: Any, fresh: dict[int, Any] | None) -> Any:
-    if fresh is None or hasattr(variable, "val"):
-        return variable
-    if id(variable) not in fresh:
-        fresh[id(variable)] = _Name(getattr(variable, "aval", None))
-    return fresh[id(variable)]
-
-
-def _renaming(outputs: list[Any], sources: list[Any], fresh: dict[int, Any] | None) -> _Step:
-    outputs = [_rename(v, fresh) for v in outputs]
-    return _Step("rename", [], outputs, lambda values: values, "", bound=sources)
-
-
-def _applier(eqn: Any) -> Callable[[list[Any]], list[Any]]:
-    def apply(values: list[Any]) -> list[Any]:
-        bound = eqn.primitive.get_bind_params(eqn.params)
-        functions, params = ((), bound) if isinstance(bound, dict) else bound
-        result = eqn.primitive.bind(*functions, *values, **params)
-        return list(result) if eqn.primitive.multiple_results else [result]
-
-    return apply
-
-
-def _line_of(jax: Any, eqn: Any) -> str:
-    """Return the line of source that made an operation, if it is the user's."""
-    try:
-        import linecache
-
-        from jax.extend import source_info_util
-
-        file, number, *_ = source_info_util.summarize(eqn.source_info).split(" ")[0].split(":")
-        return linecache.getline(file, int(number)).strip()
-    except Exception:  # no more than a hint, from an interface that may change
-        return ""
-
-
-def _is_floating(variable: Any) -> bool:
-    aval = getattr(variable, "aval", None)
-    return aval is not None and np.issubdtype(getattr(aval, "dtype", np.int32), np.floating)
-
-
-_ELEMENTWISE_SLOPES: dict[str, Callable[[Any], Any]] = {
+_BY_OUTPUT: dict[str, Callable[[Any], Any]] = {
     "tanh": lambda v: 1 - v * v,
     "logistic": lambda v: v * (1 - v),
     "exp": lambda v: v,
     "sqrt": lambda v: 0.5 / v,
     "rsqrt": lambda v: -0.5 * v * v * v,
 }
-"""Slopes in terms of the output, f' = h(f(v)); here with the input in its place."""
+"""Slopes that are known by the output, f' = h(f(v))."""
 
-_UNARY = {*_ELEMENTWISE_SLOPES, "log", "log1p", "sin", "cos", "erf", "square", "integer_pow"}
+_CURVED = {*_BY_OUTPUT, "log", "log1p", "expm1", "sin", "cos", "erf", "square", "integer_pow"}
 
 
-def _kinds(jax: Any, step: _Step, operand: int, variable: Any, rich: bool) -> Iterator[str]:
+def _has_path(step: Step, variable: Any) -> bool:
+    if step.bound is not None or step.tag is None or step.name == "stop_gradient":
+        return False
+    return not is_constant(variable) and is_floating(variable) and is_floating(step.outputs[0])
+
+
+def _kinds(
+    step: Step, operand: int, variable: Any, before: list[Any] | None
+) -> Iterator[tuple[str, Any]]:
     """Yield the ways in which the derivative for an operand may go wrong."""
-    if step.bound is not None or hasattr(variable, "val") or not _is_floating(variable):
+    yield "path", None
+    if before is None:
         return
-    if not _is_floating(step.outputs[0]) or step.name == "stop_gradient":
-        return
-    yield "path"
-    if not rich:
-        return
-    same = variable.aval.shape == step.outputs[0].aval.shape
-    if same and step.name in ("select_n", "max", "min", "clamp"):
-        yield "unmasked"
-    if same and (step.name in ("mul", "div") or step.name in _UNARY):
-        yield "factor"
-    if step.name in _UNARY and step.name not in ("rsqrt", "sqrt", "log"):
-        yield "output for input"
-    if step.name in _ELEMENTWISE_SLOPES:
-        yield "input for output"
+    shape, result = variable.aval.shape, step.outputs[0].aval.shape
+    fits = shape in ((), result)
+    constant = any(is_constant(v) and np.size(v.val) == 1 for v in step.inputs)
+    if fits and step.name in ("select_n", "max", "min", "clamp"):
+        yield "unmasked", None
+    if fits and (step.name in _CURVED or (step.name in ("mul", "div") and not constant)):
+        yield "factor", None
+    if step.name in _CURVED:
+        others = [v for v in before if v is not variable and v.aval.shape == shape]
+        for other in others[-ELSEWHERE:]:
+            yield "elsewhere", other
+        yield "elsewhere", None  # the output
+    if step.name in _BY_OUTPUT:
+        yield "input", None
+    if step.name == "transpose":
+        yield "reshaped", None
+    if step.name == "reshape":
+        for pair in itertools.combinations(range(len(shape)), 2):
+            yield "reshaped", ("before", *pair)
+        for pair in itertools.combinations(range(len(result)), 2):
+            yield "reshaped", ("after", *pair)
     if step.name == "dot_general" and _square(step, operand):
-        yield "not transposed"
+        yield "not transposed", None
 
 
-def _square(step: _Step, operand: int) -> bool:
+def _square(step: Step, operand: int) -> bool:
     """Tell whether the other operand's contracted and free axis are one each and of one size."""
     (contracted, batched) = step.params["dimension_numbers"]
     other = 1 - operand
@@ -288,21 +235,25 @@ def _square(step: _Step, operand: int) -> bool:
     return one and shape[contracted[other][0]] == shape[free[0]]
 
 
-def _plain_change(jax: Any, step: _Step, operands: Any, i: int, change: Any) -> Any:
+def _same(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
     return change
 
 
-def _at_output(jax: Any, step: _Step, operands: Any, i: int, change: Any) -> Any:
-    value = jax.lax.stop_gradient(operands[i])
-    function = lambda v: step.apply([v])[0]  # noqa: E731
-    return jax.jvp(function, (function(value),), (change,))[1]
+def _elsewhere(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
+    def function(v: Any) -> Any:
+        return step.apply([v])[0]
+
+    at = jax.lax.stop_gradient(function(operands[i]) if at is None else at)
+    slope = jax.jvp(function, (at,), (jax.numpy.ones_like(at),))[1]
+    return jax.numpy.where(jax.numpy.isfinite(slope), slope, 0.0) * change
 
 
-def _by_input(jax: Any, step: _Step, operands: Any, i: int, change: Any) -> Any:
-    return _ELEMENTWISE_SLOPES[step.name](jax.lax.stop_gradient(operands[i])) * change
+def _by_input(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
+    slope = _BY_OUTPUT[step.name](jax.lax.stop_gradient(operands[i]))
+    return jax.numpy.where(jax.numpy.isfinite(slope), slope, 0.0) * change
 
 
-def _not_transposed(jax: Any, step: _Step, operands: Any, i: int, change: Any) -> Any:
+def _not_transposed(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
     (contracted, batched) = step.params["dimension_numbers"]
     other = jax.lax.stop_gradient(operands[1 - i])
     (axis,) = contracted[1 - i]
@@ -311,18 +262,23 @@ def _not_transposed(jax: Any, step: _Step, operands: Any, i: int, change: Any) -
     return step.apply(both if i == 0 else both[::-1])[0]
 
 
+def _reshaped(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
+    shape = step.outputs[0].aval.shape
+    if at is None:
+        return change.reshape(shape)
+    where, a, b = at
+    if where == "before":
+        return jax.numpy.swapaxes(change, a, b).reshape(shape)
+    exchanged = list(shape)
+    exchanged[a], exchanged[b] = exchanged[b], exchanged[a]
+    return jax.numpy.swapaxes(change.reshape(exchanged), a, b)
+
+
 _WRONG: dict[str, Callable[..., Any]] = {
-    "unmasked": _plain_change,
-    "factor": _plain_change,
-    "output for input": _at_output,
-    "input for output": _by_input,
+    "unmasked": _same,
+    "factor": _same,
+    "elsewhere": _elsewhere,
+    "input": _by_input,
     "not transposed": _not_transposed,
+    "reshaped": _reshaped,
 }
-
-
-def _names_of_others(step: _Step, operand: int) -> tuple[str, ...]:
-    return tuple(
-        f"{v.val:g}" if np.ndim(v.val) == 0 else "a constant"
-        for i, v in enumerate(step.inputs)
-        if i != operand and hasattr(v, "val") and np.issubdtype(np.asarray(v.val).dtype, np.number)
-    )

@@ -8,27 +8,19 @@ from ... import pytree
 from ...contract import Array
 from ..oracle import JaxOracle
 from .constants import fit, name_constant
-from .evidence import Evidence, leaf_of
+from .evidence import Evidence, close
 from .replay import Replays, Site
 from .whole_leaf import Cause
 
 _SAYS = {
-    "factor": (
-        "missing factor",
-        "it is the gradient with the local slope of {step} set to one: a factor is left out",
-    ),
     "unmasked": ("mask leak", "it is the gradient that passes {step} everywhere, unmasked"),
-    "output for input": ("wrong point", "the slope of {step} is taken at its output, not input"),
-    "input for output": (
-        "wrong point",
-        "the slope of {step} is written in terms of its output, but given its input",
-    ),
-    "not transposed": (
-        "jacobian not transposed",
-        "g goes through {step} by W where it needs Wᵀ",
-    ),
+    "factor": ("missing factor", "it is the gradient with the local slope of {step} set to one"),
+    "elsewhere": ("wrong point", "the slope of {step} is taken at another value than its input"),
+    "input": ("wrong point", "the slope of {step} is written by its output, but given its input"),
+    "not transposed": ("jacobian not transposed", "g meets W in {step} where it needs Wᵀ"),
+    "reshaped": ("misplaced", "g is reshaped where {step} has to be undone by exchanging axes"),
 }
-_ORDER = ("path", "unmasked", "factor", "output for input", "input for output", "not transposed")
+_ORDER = ("path", *_SAYS, "value")
 
 
 def replayed(evidence: Evidence) -> Cause | None:
@@ -41,7 +33,7 @@ def replayed(evidence: Evidence) -> Cause | None:
     found: list[tuple[Site, float]] = []
     for site, leaves in replays.altered(first.inputs, first.g):
         altered = leaves[leaf].astype(np.float64)
-        if site.kind == "path":
+        if site.kind in ("path", "value"):
             effect = evidence.exact - altered
             if not np.abs(effect).max(initial=0.0) > 1e-9 * np.abs(evidence.exact).max():
                 continue
@@ -51,29 +43,30 @@ def replayed(evidence: Evidence) -> Cause | None:
                 found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
         elif evidence.close(evidence.ours, altered):
             found.append((site, 1.0))
-    confirmed = [(site, scale) for site, scale in found if _confirmed(evidence, replays, site, scale)]
+    confirmed = [
+        (site, scale) for site, scale in found if _confirmed(evidence, replays, site, scale)
+    ]
     if not confirmed:
         return None
     return _best(evidence, confirmed)
 
 
 def replays_of(evidence: Evidence) -> Replays | None:
-    """Return the replays of the reference, made once for all leaves; None without a reference."""
-    examination = evidence.examination
-    oracle = examination.oracle
+    """Return the replays of the reference, made once for all leaves; None where there are none."""
+    oracle, first = evidence.examination.oracle, evidence.comparisons[0]
     if not isinstance(oracle, JaxOracle):
         return None
-    if not hasattr(oracle, "replays"):
+    if not oracle.memory:
         try:
-            oracle.replays = Replays(oracle, evidence.comparisons[0].inputs)  # type: ignore[attr-defined]
-            inputs, g = evidence.comparisons[0].inputs, evidence.comparisons[0].g
-            plain = oracle.replays.gradients(oracle.replays.normal, inputs, g)  # type: ignore[attr-defined]
-            exact = [x for x in pytree.leaves({k: evidence.comparisons[0].exact[k] for k in ("params", "x")})]
-            if not all(np.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in zip(plain, exact, strict=True)):
-                oracle.replays = None  # type: ignore[attr-defined]
+            replays = Replays(oracle, first.inputs)
+            plain = replays.gradients(replays.normal, first.inputs, first.g)
         except Exception:  # a reference that cannot be taken apart is no fault of the layer
-            oracle.replays = None  # type: ignore[attr-defined]
-    return oracle.replays  # type: ignore[attr-defined]
+            oracle.memory.append(None)
+            return None
+        exact = pytree.leaves({name: first.exact[name] for name in ("params", "x")})
+        same = all(close(a, b, 1e-9) or not b.any() for a, b in zip(plain, exact, strict=True))
+        oracle.memory.append(replays if same else None)
+    return oracle.memory[0]
 
 
 def error_along(evidence: Evidence) -> Cause | None:
@@ -95,7 +88,10 @@ def error_along(evidence: Evidence) -> Cause | None:
         along = np.sum(error * v, axis=-1, keepdims=True) / square
         if evidence.close(along * v, error):
             what = "a constant: a mean" if name == "1" else f"{name}: a projection on it"
-            return "missing term", f"the error of each row is a multiple of {what} is missing or wrong"
+            return (
+                "missing term",
+                f"the error of each row is a multiple of {what} is missing or wrong",
+            )
     return None
 
 
@@ -113,15 +109,7 @@ def _floating_paths(inputs: Any) -> list[str]:
 
 def _confirmed(evidence: Evidence, replays: Replays, site: Site, scale: float) -> bool:
     """Tell whether a replay matches at other inputs and another g as well."""
-    weights = replays.normal.copy()
-    path = next(
-        s.column
-        for s in replays.sites
-        if (s.position, s.operand, s.kind) == (site.position, site.operand, "path")
-    )
-    weights[path] = scale if site.kind == "path" else 0.0
-    if site.kind != "path":
-        weights[site.column] = 1.0
+    weights = replays.weights(site, scale)
     for c, (ours, _) in zip(evidence.comparisons[1:3], evidence.pairs[1:3], strict=True):
         leaves = replays.gradients(weights, c.inputs, c.g)
         if not evidence.close(ours, leaves[_floating_paths(c.inputs).index(evidence.path)]):
@@ -134,15 +122,20 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
 
     def rank(item: tuple[Site, float]) -> tuple[bool, int, int]:
         site, scale = item
-        return (site.kind == "path" and scale != 0.0, _ORDER.index(site.kind), -site.position)
+        return (scale not in (0.0, 1.0), _ORDER.index(site.kind), -site.column)
 
     site, scale = min(found, key=rank)
     step = f"`{site.operation}`"
     if site.line:
         step += f" in `{site.line}`"
-    if site.kind != "path":
+    if site.kind in _SAYS:
         cause, text = _SAYS[site.kind]
         return cause, text.format(step=step)
+    if site.kind == "value":
+        if scale == 0.0:
+            return "missing term", f"it is the gradient without the result of {step}"
+        times = name_constant(scale, evidence)
+        return "wrong term", f"it is the gradient for {times} times the result of {step}"
     through = f"the term through operand {site.operand + 1} of {step}"
     if scale == 0.0:
         return "missing term", f"{through} is left out{_direction(evidence)}"
@@ -171,6 +164,3 @@ def skip_path(evidence: Evidence) -> Cause | None:
     if evidence.close(-error, g):
         return "wrong term", "g itself is added once too often"
     return None
-
-
-__all__ = ["error_along", "leaf_of", "replayed", "replays_of", "skip_path"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ... import pytree
 from .constants import fit, name_constant
-from .evidence import Evidence, close
+from .evidence import Evidence, close, leaf_of
 
 Cause = tuple[str, str]
 """A key of `causes.CAUSES`, and the sentence."""
@@ -137,6 +137,26 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
     )
 
 
+def diagonal_only(evidence: Evidence) -> Cause | None:
+    """The diagonal of the Jacobian times g: what each entry does to the others is left out."""
+    first = evidence.comparisons[0]
+    if np.shape(first.g) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
+        return None
+    diagonal = np.zeros(evidence.exact.size)
+    for i in range(diagonal.size):
+        unit = np.zeros(diagonal.size)
+        unit[i] = 1.0
+        g = unit.reshape(evidence.exact.shape)
+        exact = evidence.examination.oracle.results(first.inputs, g, "float64")
+        diagonal[i] = leaf_of(exact, evidence.path).reshape(-1)[i]
+    if not evidence.close(evidence.ours, first.g * diagonal.reshape(first.g.shape)):
+        return None
+    return "missing sum", (
+        "each entry has the slope of its own output only: the sum over the other outputs that it "
+        "is part of is missing"
+    )
+
+
 def other_setting(evidence: Evidence) -> Cause | None:
     """The truth for another value of a keyword, such as no mask."""
     oracle = evidence.examination.oracle
@@ -148,9 +168,7 @@ def other_setting(evidence: Evidence) -> Cause | None:
             matches = [
                 evidence.close(
                     ours,
-                    dict(pytree.leaves_with_path(changed.results(c.inputs, c.g, "float64")))[
-                        evidence.path
-                    ],
+                    leaf_of(changed.results(c.inputs, c.g, "float64"), evidence.path),
                 )
                 for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False)
             ]
@@ -164,7 +182,11 @@ def other_setting(evidence: Evidence) -> Cause | None:
 def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (bool, np.bool_)):
-            yield name, not value, "mask leak" if "causal" in name or "mask" in name else "wrong term"
+            yield (
+                name,
+                not value,
+                "mask leak" if "causal" in name or "mask" in name else "wrong term",
+            )
         elif isinstance(value, (float, np.floating)) and value != 0:
             yield name, 0.0, "missing term"
         elif isinstance(value, np.ndarray) and value.dtype == bool:
