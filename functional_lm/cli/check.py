@@ -58,7 +58,9 @@ class Check:
         return 1 if failed else 0
 
 
+_HEADER: tuple[str, ...]
 _HEADER = ("layer and leaf", "f64 error", "f32 error", "over XLA", "ULPs", "residuals", "verdict")
+_WIDTHS: tuple[str, ...]
 _WIDTHS = ("  params.blocks.0.attention.qkv", "0.0e+00", "0.0e+00", "0.00", "0000", "00,000 B", "")
 
 

@@ -44,16 +44,20 @@ class Draws:
     """Random inputs, each from a key of its own."""
 
     def __init__(self, key: tuple[int, ...]) -> None:
+        """Start counting the keys."""
         self._key = key
         self._count = itertools.count()
 
     def key(self) -> tuple[int, ...]:
+        """Return the next key."""
         return (*self._key, next(self._count))
 
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        """Draw N(0, scale²)."""
         return prng.normal(self.key(), shape, scale=scale, dtype=np.float64)
 
     def integers(self, *shape: int, below: int) -> Array:
+        """Draw from [0, below)."""
         return prng.integers(self.key(), shape, low=0, high=below)
 
     def near(self, tree: Tree, scale: float = 0.3) -> Tree:
@@ -71,6 +75,8 @@ def _linear(draw: Draws, _: Any) -> _Inputs:
         yield label, {"weight": draw.normal(5, 7)}, draw.normal(*leading, 5), {}
     params = {"weight": draw.normal(5, 7), "bias": draw.normal(7)}
     yield "bias", params, draw.normal(2, 3, 5), {}
+    narrow = {"weight": draw.normal(5, 6), "bias": draw.normal(6)}
+    yield "bias, 7 rows", narrow, draw.normal(7, 5), {}
     yield "bias, many rows", params, draw.normal(1031, 5), {}
     yield "one column", {"weight": draw.normal(5, 1), "bias": draw.normal(1)}, draw.normal(3, 5), {}
 
@@ -103,6 +109,16 @@ def _entrywise(draw: Draws, _: Any) -> _Inputs:
         yield label, {}, draw.normal(*leading, 7), {}
     yield "large x", {}, draw.normal(31, 13, scale=30.0), {}
     yield "small x", {}, draw.normal(3, 13, scale=1e-3), {}
+
+
+def _softmax(draw: Draws, _: Any) -> _Inputs:
+    yield from _entrywise(draw, _)
+    yield "far from zero", {}, draw.normal(3, 13) + 1e2, {}  # e¹⁰⁰ is infinite in float32
+
+
+def _silu(draw: Draws, _: Any) -> _Inputs:
+    yield from _entrywise(draw, _)
+    yield "no axes", {}, np.asarray(draw.normal()), {}
 
 
 def _rotary(draw: Draws, _: Any) -> _Inputs:
@@ -141,6 +157,9 @@ def _attention(draw: Draws, module: Any) -> _Inputs:
     yield "mask", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask}
     yield "mask of keys", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask[:, :1, 1:2]}
     yield "mask, causal", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask, "causal": True}
+    mask = draw.integers(3, 6, 5, 7, below=3) > 0
+    yield "mask, B=3", {}, qkv(3, 5, 7, 6, 2, 3), {"mask": mask}
+    yield "no keys", {}, qkv(2, 5, 0, 6, 2, 3), {}
     yield "nothing seen", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": np.zeros((1, 7), bool)}
 
 
@@ -156,12 +175,19 @@ def _dropout(draw: Draws, _: Any) -> _Inputs:
         yield f"rate {rate}", {}, draw.normal(2, 13, 7), {"rate": rate, "key": (5, 3)}
     yield "no key", {}, draw.normal(2, 13, 7), {"rate": 0.3}
     yield "B=0", {}, draw.normal(0, 13, 7), {"rate": 0.3, "key": (5,)}
+    yield "no axes", {}, np.asarray(draw.normal()), {"rate": 0.3, "key": (5, 3)}
+    drawn = prng.uniform((5, 3), (2, 13, 7))
+    at_a_draw = 1.0 - (float(drawn.max()) + 2.0**-30)  # the comparison is one of float32 numbers
+    yield "rate at a draw", {}, draw.normal(2, 13, 7), {"rate": at_a_draw, "key": (5, 3)}
 
 
 def _cross_entropy(draw: Draws, _: Any) -> _Inputs:
     for label, leading in _LEADING.items():
         targets = draw.integers(*leading, below=11)
         yield label, {}, draw.normal(*leading, 11), {"targets": targets}
+    some = draw.integers(13, below=11)
+    some[::3] = -100
+    yield "one axis, some ignored", {}, draw.normal(13, 11), {"targets": some}
     targets = draw.integers(5, 7, below=11)
     targets[1::2, ::3] = -100
     yield "some ignored", {}, draw.normal(5, 7, 11), {"targets": targets}
@@ -247,8 +273,8 @@ _CASES: dict[str, Callable[[Draws, Any], _Inputs]] = {
     "rms_norm": _rms_norm,
     "rotary": _rotary,
     "self_attention": _self_attention,
-    "silu": _entrywise,
-    "softmax": _entrywise,
+    "silu": _silu,
+    "softmax": _softmax,
     "swiglu": _swiglu,
     "transformer": _transformer,
     "transformer_block": _transformer_block,

@@ -9,7 +9,7 @@ from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .diagnosis import explain
-from .examination import Examination
+from .examination import Examination, Oracle
 from .inputs import cast, jitter, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle
@@ -118,11 +118,17 @@ def check(
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
-    oracle = NumericOracle(subject) if reference is None else JaxOracle(reference, keywords)
+    oracle: Oracle
+    if reference is None:
+        oracle = NumericOracle(subject)
+    elif isinstance(reference, JaxOracle):
+        oracle = reference  # compiled before, for the same keywords
+    else:
+        oracle = JaxOracle(reference, keywords)
     examination = Examination(subject, oracle, [], dtypes, factor, report)
     try:
         y = oracle.output(given, "float64")
-        examination.draws = _draws(given, y, cotangent, seed, oracle.draws)
+        examination.draws = draws_of(given, y, cotangent, seed, oracle.draws)
         _examine(examination)
     except BrokenLayer as error:
         if error.finding not in report.findings:
@@ -176,7 +182,7 @@ def _expect_arguments(layer: Any, inputs: Any, dtypes: Any) -> tuple[str, ...]:
     return dtypes
 
 
-def _draws(given: tuple[Tree, Any], y: Any, cotangent: Any, seed: int, count: int) -> list[Any]:
+def draws_of(given: tuple[Tree, Any], y: Any, cotangent: Any, seed: int, count: int) -> list[Any]:
     """Return ``[((params, x), g), ...]``: the inputs given, then others near them."""
     if cotangent is None:
         cotangents = [normal_like((seed, 0, i), y) for i in range(count)]

@@ -222,7 +222,7 @@ def _overlap(a: Any, b: Any) -> bool:
     if not (isinstance(a, np.ndarray) and np.may_share_memory(a, b)):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10**5)
+        return np.shares_memory(a, b, max_work=10**5)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 

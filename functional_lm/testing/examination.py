@@ -11,10 +11,16 @@ from .subject import Subject
 class Oracle(Protocol):
     """What tells the truth about a layer."""
 
-    name: str
     draws: int  # how many inputs are looked at
-    tolerance: float  # its own relative error in float64
     has_float32: bool  # whether it can say how inaccurate float32 has to be
+
+    @property
+    def name(self) -> str:
+        """What the gradients are compared with."""
+
+    @property
+    def tolerance(self) -> float:
+        """The relative error allowed in float64."""
 
     def output(self, inputs: Any, dtype: str) -> Any:
         """Return a tree in the shapes and dtypes of y."""

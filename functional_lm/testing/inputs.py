@@ -35,14 +35,16 @@ def jitter(key: Key, tree: Tree, spread: float = 0.1) -> Tree:
         if leaf.dtype.kind != "f":
             return leaf
         factor = (1 - spread) + 2 * spread * prng.uniform((*key, next(index)), leaf.shape)
-        return leaf * factor.astype(leaf.dtype)
+        return np.asarray(leaf * factor.astype(leaf.dtype))
 
     return pytree.map(one, tree)
 
 
 def scaled(tree: Tree, factor: float) -> Tree:
     """Multiply the floating leaves by a number."""
-    return pytree.map(lambda leaf: leaf * factor if leaf.dtype.kind == "f" else leaf, tree)
+    return pytree.map(
+        lambda leaf: np.asarray(leaf * factor) if leaf.dtype.kind == "f" else leaf, tree
+    )
 
 
 def freeze(tree: Tree) -> Tree:

@@ -66,7 +66,7 @@ class NumericOracle:
         derivative = self._complex_step if self._complex else self._five_points
         tree = {"params": inputs[0], "x": inputs[1]}
         whole = pytree.count(tree) <= ENTRIES
-        found = {}
+        found: dict[str, Array | None] = {}
         for path, leaf in pytree.leaves_with_path(tree):
             if leaf.dtype.kind != "f":
                 found[path] = None

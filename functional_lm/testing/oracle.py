@@ -24,8 +24,8 @@ class JaxOracle:
     """
 
     name = "jax.vjp of the reference"
-    draws = 8
     tolerance = 1e-11
+    draws = 8
     has_float32 = True
 
     def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class JaxOracle:
         if not _equal(rounded, keywords):
             self._keywords["float32"] = rounded
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
-        self._compiled: dict[tuple[int, str], Callable[..., Any]] = {}
+        self._compiled: dict[tuple[int | str, str], Callable[..., Any]] = {}
 
     def function(
         self, given: str = "float64", keywords: dict[str, Any] | None = None
@@ -88,17 +88,20 @@ class JaxOracle:
         """
         keywords = self._keywords[given or dtype]
         # One function a dtype: a constant in the keywords is another in the other mode of JAX.
-        key = (id(keywords), dtype)
+        key: tuple[int | str, str] = (id(keywords), dtype)
         if key not in self._compiled:
             self._compiled[key] = self.jax.jit(self.differentiated(self.function(given or dtype)))
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key](*inputs, g)
         return self.tree(inputs, y, cotangents)
 
-    def results_of(self, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:
-        """Return the float64 results of another function of ``(params, x)``."""
+    def results_of(self, key: str, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:
+        """Return the float64 results of another function of ``(params, x)``, known by a key."""
+        place = (key, "float64")
+        if place not in self._compiled:
+            self._compiled[place] = self.jax.jit(self.differentiated(function))
         with self.jax.enable_x64(True):
-            y, cotangents = self.jax.jit(self.differentiated(function))(*inputs, g)
+            y, cotangents = self._compiled[place](*inputs, g)
         return self.tree(inputs, y, cotangents)
 
     @property

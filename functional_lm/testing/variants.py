@@ -78,7 +78,7 @@ def check_one_token(examination: Examination) -> None:
         function = oracle.function(keywords=keywords)  # type: ignore[attr-defined]
         y = oracle.output_of(function, (params, short), "float64")  # type: ignore[attr-defined]
         short_g = pytree.map(lambda a, b: _fit(a, b.shape), g, y)
-        exact = oracle.results_of(function, (params, short), short_g)  # type: ignore[attr-defined]
+        exact = oracle.results_of("one token", function, (params, short), short_g)  # type: ignore[attr-defined]
     except Exception:  # whatever a reference raises that is not made for this
         return
     try:

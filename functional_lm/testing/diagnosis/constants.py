@@ -83,9 +83,7 @@ def _axes(evidence: Evidence) -> dict[int, str]:
 def _settings(evidence: Evidence) -> list[tuple[str, float]]:
     found = []
     for name, value in evidence.examination.subject.keywords(np.float64).items():
-        if isinstance(value, (int, float, np.generic)) and not isinstance(value, bool):
-            found.append((name, float(value)))
-        elif isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fi":
+        if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fi":
             found.append((name, float(value)))
     return found
 

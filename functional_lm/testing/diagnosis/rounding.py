@@ -16,7 +16,7 @@ def narrow(evidence: Evidence) -> Cause | None:
     ours, exact = evidence.pairs[0]
     size = float(np.linalg.norm(exact))
     error = float(np.linalg.norm(ours - exact)) / size if size else 0.0
-    for name, unit in _FORMATS:
+    for name, _ in _FORMATS:
         holders = [path for path, a in _suspects(evidence) if _is_held(a, name)]
         if holders:
             return "precision", (
@@ -66,4 +66,4 @@ def _is_held(array: Array, name: str) -> bool:
         else:
             held = array == array.astype(name)
     simple = array * 2**6 == np.round(array * 2**6)
-    return bool(held.all()) and np.count_nonzero(~simple) >= max(3, array.size // 2)
+    return bool(held.all() and np.count_nonzero(~simple) >= max(3, array.size // 2))

@@ -29,9 +29,9 @@ def explain_shape(received: Any, exact: Any, others: dict[str, Any]) -> Cause:
                     return "structure", f"the numbers are right, but axis {which} must go"
                 return "missing sum", f"sum it over axis {which}: broadcasting forward adds back"
     for axes in itertools.permutations(range(received.ndim)) if received.ndim <= 4 else ():
-        if tuple(received.shape[a] for a in axes) == required:
-            if close(received.transpose(axes), exact, 1e-8):
-                return "transposed", f"it is the right result transposed; {shown}"
+        moved = received.transpose(axes)
+        if moved.shape == required and close(moved, exact, 1e-8):
+            return "transposed", f"it is the right result transposed; {shown}"
     for path, other in others.items():
         if other is not None and other.shape == received.shape and close(received, other, 1e-8):
             return "swapped", f"this is the gradient of {path}"

@@ -1,0 +1,306 @@
+"""The mutants that compute the same, each with its proof.
+
+An entry is a header ``file function operator``, the statement before (``-``) and after (``+``; more
+than one if the proof is the same), and the proof. The proof "random" makes the script run 10⁴
+random inputs and require agreement. The second and later mutants with the same texts in one
+function have the operator ``name#2`` and so on. An entry that fits no mutant, or one that is
+killed, is an error.
+"""
+
+_ENTRIES = """
+layers/attention.py _masked_softmax change_constant
+- np.copyto(top, 0.0, where=sees_none)
++ np.copyto(top, 1.0, where=sees_none)
+The scores of such a row are all −∞; minus any finite number they stay so, and exp gives zero.
+
+layers/attention.py _masked_softmax change_constant
+- np.copyto(total, 1.0, where=sees_none)
++ np.copyto(total, 2.0, where=sees_none)
+The exponentials of such a row are all zero, and zero over any positive number is zero.
+
+layers/attention.py _masked_softmax drop_call
+- sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
++ sees_none = ~allowed.any(axis=-1, keepdims=True)
+Broadcasting repeats entries, which changes no `any`, and copyto broadcasts the result. Only with
+no keys at all does the answer differ; then there are no scores to divide.
+
+layers/attention.py _masked_softmax exchange_names
+- sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
++ sees_none = ~np.broadcast_to(allowed, allowed.shape).any(axis=-1, keepdims=True)
+As without broadcast_to, which is the identity here.
+
+layers/attention.py _masked_softmax drop_keyword
+- np.exp(np.subtract(scores, top, out=scores), out=scores)
++ np.exp(np.subtract(scores, top), out=scores)
+The difference is read by exp alone, which writes the same numbers to scores; a temporary more.
+
+layers/attention.py _ungroup drop_cast
+- return np.ascontiguousarray(heads.swapaxes(1, 2))
++ return heads.swapaxes(1, 2)
+The same numbers in another layout, which the contract leaves open; the copy is for the speed of
+what comes next.
+
+layers/attention.py _ungroup exchange_elements
+- B, G, rows, K = x.shape
++ B, rows, G, K = x.shape
+G and rows are used in their product only.
+
+layers/attention.py causal_mask decide
+- S = T if n_keys is None else expect_int('n_keys', n_keys, minimum=0)
++ S = expect_int('n_keys', n_keys, minimum=0)
+The forward always passes n_keys; the default is for callers from outside.
+
+layers/attention.py forward negate
+- scores = q @ k.swapaxes(-1, -2)
++ scores = q @ k.swapaxes(-1, 2)
+Of four axes, 2 and −2 are the same.
+
+layers/attention.py vjp negate
+- d_v = probs.swapaxes(-1, -2) @ g
++ d_v = probs.swapaxes(-1, 2) @ g
+- d_probs = g @ v.swapaxes(-1, -2)
++ d_probs = g @ v.swapaxes(-1, 2)
+- d_k = d_scores.swapaxes(-1, -2) @ q
++ d_k = d_scores.swapaxes(-1, 2) @ q
+Of four axes, 2 and −2 are the same.
+
+layers/dropout.py forward decide
+- if key is None or rate == 0.0:
++ if key is None:
+At rate 0 every draw, below 1, is kept and scaled by 1/1: the same numbers, though a copy of them.
+
+layers/dropout.py forward exchange_names
+- return (x * multiplier, Residuals(multiplier, x))
++ return (x * multiplier, Residuals(multiplier, multiplier))
+The vjp reads only the shape and dtype of this x, and the multiplier is drawn in those.
+
+layers/embedding.py vjp change_constant
+- d_weight = segment_sum(rows(g), tokens.reshape(-1), len(weight))
++ d_weight = segment_sum(rows(g), tokens.reshape(-2), len(weight))
+NumPy takes any negative size in reshape for the one to be found.
+
+layers/linear.py forward drop_call
+- y = rows(x) @ weight
++ y = x @ weight
+A product maps each row by itself, however the rows are stacked; y is reshaped to the same shape.
+
+layers/rms_norm.py vjp exchange_names
+- d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(scale)))
++ d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(d_scale)))
+The cotangent of scale has its length.
+
+layers/swiglu.py _silu_slope write_to_argument
+- slope = gate - silu
++ slope = np.subtract(gate, silu, out=gate)
+gate is an array born in the forward, its only caller, which reads it no more.
+
+layers/swiglu.py vjp drop_subscript
+- np.multiply(d_hidden, gate_slope, out=d_gate_up[0])
++ np.multiply(d_hidden, gate_slope, out=d_gate_up)
+It fills both planes, and the next statement overwrites the second.
+
+layers/swiglu.py vjp exchange_names
+- d_gate_up = np.empty((2, *hidden.shape), x.dtype)
++ d_gate_up = np.empty((2, *gate_slope.shape), x.dtype)
++ d_gate_up = np.empty((2, *up_slope.shape), x.dtype)
++ d_gate_up = np.empty((2, *d_hidden.shape), x.dtype)
+All of them are (N, F).
+
+layers/unembedding.py forward drop_call
+- y = rows(x) @ weight.T
++ y = x @ weight.T
+A product maps each row by itself, however the rows are stacked; y is reshaped to the same shape.
+
+losses/cross_entropy.py forward change_constant
+- target = targets.reshape(-1)
++ target = targets.reshape(-2)
+NumPy takes any negative size in reshape for the one to be found.
+
+losses/cross_entropy.py forward exchange_names
+- kept = np.flatnonzero(target != ignore_index)
++ kept = np.flatnonzero(targets != ignore_index)
+flatnonzero flattens its argument itself.
+
+losses/cross_entropy.py forward change_axis
+- probs = logits - logits.max(axis=-1, keepdims=True)
++ probs = logits - logits.max(axis=1, keepdims=True)
+- total = probs.sum(axis=-1, keepdims=True)
++ total = probs.sum(axis=1, keepdims=True)
+Of two axes, 1 and −1 are the same.
+
+losses/cross_entropy.py forward drop_keyword
+- d_logits = np.divide(probs, total * n_kept, out=probs)
++ d_logits = np.divide(probs, total * n_kept)
+probs is read no more; an array more.
+
+losses/cross_entropy.py forward strong_scalar
+- d_logits[kept, target[kept]] -= 1.0 / n_kept
++ d_logits[kept, target[kept]] -= np.float64(1.0) / n_kept
+random
+
+losses/cross_entropy.py forward decide
+- if len(kept) < len(target):
++ if True:
+With nothing ignored, the statement inside selects no row.
+
+losses/cross_entropy.py forward change_comparison
+- if len(kept) < len(target):
++ if len(kept) <= len(target):
+With nothing ignored, the statement inside selects no row.
+
+losses/cross_entropy.py forward exchange_names
+- if len(kept) < len(target):
++ if len(at_target) < len(target):
++ if len(kept) < len(logits):
++ if len(kept) < len(probs):
++ if len(kept) < len(total):
++ if len(kept) < len(d_logits):
+at_target has one entry for each kept row; the others have N rows, as target has.
+
+losses/cross_entropy.py forward exchange_names
+- return (loss, Residuals(d_logits.reshape(x.shape)))
++ return (loss, Residuals(probs.reshape(x.shape)))
+d_logits is probs: divide returns what it wrote to.
+
+models/self_attention.py vjp change_axis
+- _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))
++ _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=-2))
+- d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, columns)
++ d_packed = np.concatenate([d_qk, d_v], axis=-2).reshape(B, T, columns)
+Of four axes, 2 and −2 are the same.
+
+models/self_attention.py vjp exchange_names
+- B, T = g.shape[:2]
++ B, T = r_rotary.shape[:2]
+Both begin with B and T: y has the leading axes of the heads.
+
+models/transformer_block.py vjp write_to_argument#2
+- g = g + d_branch
++ g = np.add(g, d_branch, out=g)
+This g is not the argument any more: the first sum made it, and nobody else holds it.
+
+numerics.py row_dot drop_cast
+- return np.vecdot(np.ascontiguousarray(a), np.ascontiguousarray(b))[..., None]
++ return np.vecdot(a, np.ascontiguousarray(b))[..., None]
++ return np.vecdot(np.ascontiguousarray(a), b)[..., None]
+vecdot takes any strides; the same products are added in another order, which is only rounding.
+
+numerics.py segment_sum decide
+- if n_segments <= _ONE_HOT_LIMIT:
++ if True:
++ if False:
+Both ways compute the sum of the rows of each id; the limit decides which is faster, and where a
+value that is not finite goes, which the docstring leaves open.
+
+numerics.py segment_sum change_comparison
+- if n_segments <= _ONE_HOT_LIMIT:
++ if n_segments < _ONE_HOT_LIMIT:
+Both ways compute the sum of the rows of each id; the limit decides which is faster.
+
+numerics.py segment_sum drop_cast
+- return one_hot.astype(values.dtype).T @ values
++ return one_hot.T @ values
+The product of booleans and floats is that of the booleans cast to the floats' dtype.
+
+numerics.py segment_sum exchange_names
+- if ids.size:
++ if values.size:
+They differ only for rows of no columns, where the result is empty either way.
+
+numerics.py segment_sum drop_keyword
+- order = np.argsort(ids, kind='stable')
++ order = np.argsort(ids)
+The rows of an id are added in another order, which is only rounding.
+
+numerics.py segment_sum change_axis
+- out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
++ out[ids[starts]] = np.add.reduceat(values[order], starts, axis=-2)
+Of two axes, 0 and −2 are the same.
+
+numerics.py segment_sum drop_keyword
+- out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
++ out[ids[starts]] = np.add.reduceat(values[order], starts)
+0 is the default of axis.
+
+numerics.py sigmoid drop_keyword
+- np.exp(np.negative(e, out=e), out=e)
++ np.exp(np.negative(e), out=e)
+−e is read by exp alone, which writes the same numbers to e; a temporary more.
+
+numerics.py sigmoid change_comparison
+- sigma = np.where(x >= 0, 1.0, e)
++ sigma = np.where(x > 0, 1.0, e)
+They differ at zero only, and there e = exp(0) is 1.
+
+numerics.py softmax drop_cast
+- x = np.ascontiguousarray(x)
++ x = x
+The maximum and the sum of a row do not depend on its strides, but for rounding.
+
+numerics.py softmax drop_statement
+- x = np.ascontiguousarray(x)
++ pass
+The maximum and the sum of a row do not depend on its strides, but for rounding.
+
+numerics.py sum_rows drop_call
+- block = max(math.isqrt(len(x)), 1)
++ block = max(len(x), 1)
+A sum in blocks and a rest is the sum of all rows for any block of at least one row. Where the
+blocks begin is only rounding.
+
+numerics.py sum_rows change_constant
+- block = max(math.isqrt(len(x)), 1)
++ block = max(math.isqrt(len(x)), 2)
+A sum in blocks and a rest is the sum of all rows for any block of at least one row.
+
+numerics.py sum_rows drop_factor
+- whole = len(x) // block * block
++ whole = block
++ whole = block * block
+Both are multiples of the block, and at most N, since the block is ⌊√N⌋ (for N = 0 the slice is
+empty anyway). What is in no block is in the rest, so that every row is added once.
+
+numerics.py sum_rows change_constant
+- blocks = x[:whole].reshape(-1, block, x.shape[1])
++ blocks = x[:whole].reshape(-2, block, x.shape[1])
+NumPy takes any negative size in reshape for the one to be found.
+
+numerics.py sum_rows change_axis
+- total = (np.ones(block, x.dtype) @ blocks).sum(axis=0)
++ total = (np.ones(block, x.dtype) @ blocks).sum(axis=-2)
+- return total if whole == len(x) else total + x[whole:].sum(axis=0)
++ return total if whole == len(x) else total + x[whole:].sum(axis=-2)
+Of two axes, 0 and −2 are the same.
+
+numerics.py sum_rows decide
+- return total if whole == len(x) else total + x[whole:].sum(axis=0)
++ return total + x[whole:].sum(axis=0)
+With no rest, the sum of no rows is zero.
+
+numerics.py sum_rows exchange_names
+- return total if whole == len(x) else total + x[whole:].sum(axis=0)
++ return total if block == len(x) else total + x[whole:].sum(axis=0)
+The block is N only for N = 1, where nothing is left over; else the rest, though empty, is added.
+
+numerics.py sum_rows exchange_names
+- return total if whole == len(x) else total + x[whole:].sum(axis=0)
++ return total if whole == len(blocks) else total + x[whole:].sum(axis=0)
+There are as many blocks as whole rows only in blocks of one row, where whole is N, or for N = 0.
+"""
+
+Key = tuple[str, ...]
+
+
+def proofs() -> dict[Key, str]:
+    """Return the proofs by `mutants.Mutant.key`: file, function, operator, before, after."""
+    found: dict[Key, str] = {}
+    for entry in _ENTRIES.strip().split("\n\n"):
+        header, *lines = entry.split("\n")
+        proof = " ".join(line for line in lines if line[:2] not in ("- ", "+ "))
+        before = ""
+        for line in lines:
+            if line.startswith("- "):
+                before = line[2:]
+            elif line.startswith("+ "):
+                found[*header.split(), before, line[2:]] = proof
+    return found

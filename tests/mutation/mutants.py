@@ -1,0 +1,222 @@
+"""The mutants of a layer: its functions with one node of the syntax tree changed.
+
+What computes is mutated, and what only checks is not: calls of ``expect_...``, ``try`` blocks, and
+``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
+
+A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
+formula of `functional_lm.numerics`), else ``forward``. Of the models only the ``vjp`` is mutated.
+"""
+
+import ast
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import CodeType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+from operators import OPERATORS, Names, is_check
+
+from functional_lm import numerics
+
+
+class Mutant(NamedTuple):
+    """One function with one fault."""
+
+    file: str  # "layers/linear.py"
+    function: str
+    line: int
+    kind: str  # "vjp" or "forward"
+    operator: str
+    before: str  # the first line of the statement
+    after: str
+    code: CodeType
+    repeat: int = 0  # how many mutants of the function have the same texts and stand above
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the mutant is known by, whatever its line number."""
+        mark = f"#{self.repeat + 1}" if self.repeat else ""
+        return (self.file, self.function, self.operator + mark, self.before, self.after)
+
+    def __str__(self) -> str:
+        """Return the mutant as a diff in one line."""
+        place = f"{self.file}:{self.line} {self.function}, {self.operator}"
+        return f"{place}: {self.before}  →  {self.after}"
+
+
+class Code:
+    """A layer's functions and those of `numerics`, from which mutated layers are built."""
+
+    def __init__(self, module: ModuleType) -> None:
+        """Read the sources."""
+        self._module = module
+        self._own = _functions(module)
+        self._shared = _functions(numerics)
+        self._code = _compile([*self._own.values()])
+        self._shared_code = _compile([*self._shared.values()])
+
+    def build(self, mutant: Mutant | None = None) -> Any:
+        """Return an object with ``forward`` and ``vjp``, all functions fresh, one of them mutated.
+
+        The types of the module, such as `Residuals`, are the module's own.
+        """
+        shared = dict(vars(numerics))
+        exec(self._shared_code, shared)
+        own = dict(vars(self._module))
+        exec(self._code, own)
+        if mutant:
+            exec(mutant.code, shared if mutant.file == "numerics.py" else own)
+        own |= {name: shared[name] for name in self._shared if name in own}
+        return SimpleNamespace(forward=own["forward"], vjp=own["vjp"])
+
+    def own_mutants(self) -> list[Mutant]:
+        """Return the mutants of the layer's own file."""
+        is_model = ".models." in self._module.__name__
+        behind_vjp = _reached(self._own, ["vjp"])
+        reached = behind_vjp if is_model else _reached(self._own, ["forward", "vjp"])
+        file = self._module.__name__.partition(".")[2].replace(".", "/") + ".py"
+        return [
+            mutant
+            for name in reached
+            for mutant in _mutants(
+                file, self._own[name], "vjp" if name in behind_vjp else "forward"
+            )
+        ]
+
+    def shared_mutants(self) -> list[Mutant]:
+        """Return the mutants of the formulas of `numerics` that the layer uses."""
+        if ".models." in self._module.__name__:
+            return []
+        behind = {}
+        for root in ("forward", "vjp"):  # the vjp comes last, so that it decides
+            names = [n for f in _reached(self._own, [root]) for n in _loaded(self._own[f])]
+            used = [n for n in names if n in vars(self._module) and n in self._shared]
+            behind |= dict.fromkeys(_reached(self._shared, used), root)
+        return [
+            mutant
+            for name, kind in behind.items()
+            for mutant in _mutants("numerics.py", self._shared[name], kind)
+        ]
+
+
+def _functions(module: ModuleType) -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(inspect.getsource(module))
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _compile(body: list[Any]) -> CodeType:
+    module = ast.fix_missing_locations(ast.Module(body, []))
+    with warnings.catch_warnings(action="ignore"):  # such as: int is not callable
+        return compile(module, "<mutant>", "exec")
+
+
+def _loaded(function: ast.FunctionDef) -> list[str]:
+    return [node.id for node in ast.walk(function) if isinstance(node, ast.Name)]
+
+
+def _reached(functions: dict[str, ast.FunctionDef], roots: list[str]) -> list[str]:
+    """Return the roots and the functions of the same file that they call, however deep."""
+    found: list[str] = []
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop(0)
+        if name in functions and name not in found and not name.startswith("expect_"):
+            found.append(name)
+            waiting += _loaded(functions[name])
+    return found
+
+
+def _mutants(file: str, function: ast.FunctionDef, kind: str) -> list[Mutant]:
+    names = Names(function)
+    original = ast.unparse(function)
+    found: dict[str, Mutant] = {}
+    for statement, place, node in _sites(function):
+        before = _first_line(statement)
+        for operator in OPERATORS:
+            for replacement in operator(node, names):
+                place(ast.copy_location(replacement, node))
+                source = ast.unparse(function)
+                if source != original and source not in found:
+                    changed = replacement if node is statement else statement
+                    found[source] = Mutant(
+                        file,
+                        function.name,
+                        statement.lineno,
+                        kind,
+                        operator.__name__,
+                        before,
+                        _first_line(changed),
+                        _compile([function]),
+                    )
+                place(node)
+    seen: Counter[tuple[str, ...]] = Counter()
+    mutants = []
+    for mutant in found.values():
+        mutants.append(mutant._replace(repeat=seen[mutant.key]))
+        seen[mutant.key] += 1
+    return mutants
+
+
+def _first_line(statement: ast.AST) -> str:
+    return ast.unparse(ast.fix_missing_locations(statement)).partition("\n")[0]
+
+
+_Site = tuple[ast.stmt, Callable[[ast.AST], None], ast.AST]
+
+
+def _sites(block: Any, field: str = "body") -> Iterator[_Site]:
+    """Yield (statement, how to replace the node, node) for each node that may be changed."""
+    statements = getattr(block, field)
+    for i, statement in enumerate(statements):
+        if _only_checks(statement):
+            continue
+        yield statement, _setter(statements, i), statement
+        for name, value in ast.iter_fields(statement):
+            if name in ("body", "orelse"):
+                yield from _sites(statement, name)
+            elif name in ("target", "targets"):
+                targets = value if isinstance(value, list) else [value]
+                for target in targets:
+                    if isinstance(target, ast.Subscript):  # its index is an expression
+                        yield from _expressions(statement, target, "slice")
+            else:
+                yield from _expressions(statement, statement, name)
+
+
+def _expressions(statement: ast.stmt, parent: ast.AST, field: str) -> Iterator[_Site]:
+    value = getattr(parent, field)
+    if isinstance(value, list):
+        nodes = [(_setter(value, i), node) for i, node in enumerate(value)]
+    else:
+        nodes = [(_attribute_setter(parent, field), value)]
+    for place, node in nodes:
+        if not isinstance(node, (ast.expr, ast.keyword)) or is_check(node):
+            continue
+        if isinstance(node, ast.expr):
+            yield statement, place, node
+        if isinstance(node, ast.Attribute) and node.attr == "dtype":
+            continue  # all arrays of a layer have the same
+        for name in node._fields:
+            if name != "func" or isinstance(node.func, ast.Attribute):
+                yield from _expressions(statement, node, name)
+
+
+def _setter(values: list[Any], index: int) -> Callable[[ast.AST], None]:
+    return lambda node: values.__setitem__(index, node)
+
+
+def _attribute_setter(parent: ast.AST, field: str) -> Callable[[ast.AST], None]:
+    return lambda node: setattr(parent, field, node)
+
+
+def _only_checks(statement: ast.stmt) -> bool:
+    """Tell whether a statement is a docstring, or validation."""
+    match statement:
+        case ast.Raise() | ast.Try() | ast.Expr(ast.Constant()):
+            return True
+        case ast.Expr(value):
+            return is_check(value)
+        case ast.If(_, body, []):
+            return isinstance(body[-1], ast.Raise) or all(map(_only_checks, body))
+    return False

@@ -1,0 +1,96 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+
+
+EXAMPLES = {
+    "drop_term": ("y = a - b", {"y = a", "y = -b"}),
+    "drop_factor": (
+        "np.multiply(a, b, out=y)",
+        {"np.positive(a, out=y)", "np.positive(b, out=y)"},
+    ),
+    "repeat_factor": ("y = a * b", {"y = a * b * a", "y = a * b * b"}),
+    "drop_transpose": ("y = a.T @ b", {"y = a @ b"}),
+    "add_transpose": (
+        "y = a @ b",
+        {"y = a.swapaxes(-1, -2) @ b", "y = a @ b.swapaxes(-1, -2)"},
+    ),
+    "drop_cast": ("y = a.astype(t)", {"y = a"}),
+    "strong_scalar": ("y = 2.0 * a", {"y = np.float64(2.0) * a"}),
+    "drop_call": ("y = rows(a)", {"y = a"}),
+    "swap_operands": ("y = a @ b", {"y = b @ a"}),
+    "change_sign": ("y += a", {"y -= a"}),
+    "change_reduction": ("y = a.sum()", {"y = a.mean()", "y = a.max()"}),
+    "change_axis": (
+        "y = f(axis=0)",
+        {"y = f(axis=-1)", "y = f(axis=-2)", "y = f(axis=1)"},
+    ),
+    "drop_keyword": ("y = f(keepdims=True)", {"y = f()"}),
+    "negate": ("y = a * b", {"y = -(a * b)"}),
+    "change_constant": ("y = a[0]", {"y = a[1]"}),
+    "exchange_names": ("y = a + c", {"y = b + c"}),
+    "exchange_elements": ("y, z = c", {"z, y = c"}),
+    "change_comparison": ("y = c <= 1", {"y = c < 1"}),
+    "decide": ("y = 1 if c else 2", {"y = 1", "y = 2"}),
+    "drop_subscript": ("y = c[:, None]", {"y = c", "y = c[None, :]"}),
+    "drop_statement": ("c *= 2", {"pass"}),
+    "overwrite": ("y += c", {"y = c"}),
+    "write_to_argument": ("y = a + c", {"y = np.add(a, c, out=a)"}),
+    "skip_first": ("for i in c: pass", {"for i in tuple(c)[1:]:\n    pass"}),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_operator(here, name):
+    import mutants
+    import operators
+
+    statement, expected = EXAMPLES[name]
+    source = f"def vjp(a: Array, b: Array, c):\n    {statement}"
+    (function,) = ast.parse(source).body
+    found = mutants._mutants("file.py", function, "vjp")
+    wanted = {m.after for m in found if m.operator == name}
+    assert wanted == {line.partition("\n")[0] for line in expected}
+    assert {operator.__name__ for operator in operators.OPERATORS} == set(EXAMPLES)
+
+
+def test_validation_is_not_mutated(here):
+    import mutants
+
+    source = "def vjp(a):\n    expect_floating(a=a)\n    if a + 1:\n        raise ValueError(-a)"
+    (function,) = ast.parse(source).body
+    assert mutants._mutants("file.py", function, "vjp") == []
+
+
+def test_mutants_survive_where_the_cases_are_weak(here):
+    pytest.importorskip("jax")
+    import golden
+    import judge
+    import mutants
+
+    from functional_lm.layers import rms_norm
+
+    code = mutants.Code(rms_norm)
+    goldens = golden.freeze("rms_norm")
+    of_nothing = judge.Judge([g for g in goldens if "B=0" in g.label])
+    dropped = [m for m in code.own_mutants() if m.operator == "drop_term" and m.kind == "vjp"]
+    assert [of_nothing.reason(code.build(m)) for m in dropped] == [None, None]
+    assert all(judge.Judge(goldens).reason(code.build(m)) for m in dropped)
+
+
+def test_the_mutants_of_two_layers_are_killed():
+    pytest.importorskip("jax")
+    command = [sys.executable, HERE / "run.py", "linear", "silu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "survived:" not in done.stdout
