@@ -1,6 +1,7 @@
 """What the stages of one check share."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..contract import Tree
@@ -49,6 +50,7 @@ class Examination:
     subject: Subject
     oracle: Oracle
     draws: list[tuple[Any, Any]]  # ((params, x), g) in float64; the first is what was given
+    draw: Callable[[int], tuple[Any, Any]]  # any number of them
     dtypes: tuple[str, ...]
     factor: float  # over XLA's float32 error
     report: Report

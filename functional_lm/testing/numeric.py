@@ -97,10 +97,13 @@ class NumericOracle:
 
     def _objective(self, tree: Tree, g: Any, path: str, v: Array) -> Callable[[Any], Any]:
         def objective(step: Any) -> Any:
-            moved = pytree.map_with_path(lambda p, x: x + step * v if p == path else x, tree)
+            moved = pytree.map_with_path(
+                lambda p, x: np.asarray(x + step * v) if p == path else x, tree
+            )
             y, _ = self._subject.forward((moved["params"], moved["x"]))
             pairs = zip(pytree.leaves(g), pytree.leaves(y), strict=True)
-            return sum(np.sum(a * b) for a, b in pairs)
+            # Infinity is a value that some layers declare; it has no slope.
+            return sum(np.sum(np.where(np.isfinite(b), a * b, 0)) for a, b in pairs)
 
         return objective
 

@@ -52,20 +52,26 @@ class JaxOracle:
         self._compiled: dict[tuple[int | str, str], Callable[..., Any]] = {}
 
     def function(
-        self, given: str = "float64", keywords: dict[str, Any] | None = None
+        self,
+        dtype: str = "float64",
+        given: str | None = None,
+        keywords: dict[str, Any] | None = None,
     ) -> Callable[[Tree, Any], Any]:
         """Return the reference as a function of ``(params, x)``.
 
         Args:
+            dtype: in which to compute.
             given: "float32" for keywords that were rounded to it.
             keywords: others to use.
         """
-        constants = pytree.map(_narrow, keywords or self._keywords[given])
+        constants = pytree.map(
+            lambda leaf: _constant(leaf, dtype), keywords or self._keywords[given or dtype]
+        )
         return lambda params, x: self._reference(params, x, **constants)
 
     def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
         """Return zeros like the reference's output, without computing it."""
-        return self.output_of(self.function(), inputs, dtype)
+        return self.output_of(self.function(dtype), inputs, dtype)
 
     def output_of(self, function: Callable[..., Any], inputs: Any, dtype: str) -> Any:
         """Return zeros like the output of a function of ``(params, x)``."""
@@ -90,7 +96,7 @@ class JaxOracle:
         # One function a dtype: a constant in the keywords is another in the other mode of JAX.
         key: tuple[int | str, str] = (id(keywords), dtype)
         if key not in self._compiled:
-            self._compiled[key] = self.jax.jit(self.differentiated(self.function(given or dtype)))
+            self._compiled[key] = self.jax.jit(self.differentiated(self.function(dtype, given)))
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key](*inputs, g)
         return self.tree(inputs, y, cotangents)
@@ -175,9 +181,14 @@ def _equal(a: Tree, b: Tree) -> bool:
     )
 
 
-def _narrow(leaf: Array) -> Array:
-    """Return int64 as int32, all that JAX has while its 64-bit mode is off."""
-    return leaf.astype(np.int32) if leaf.dtype == np.int64 else leaf
+def _constant(leaf: Array, dtype: str) -> Array:
+    """Return a copy in the given dtype if floating; of int64 as int32, JAX's without 64 bits.
+
+    A copy, since JAX remembers an array that it has seen, with the dtype of the mode it was in.
+    """
+    if leaf.dtype.kind == "f":
+        return np.array(leaf, dtype)
+    return np.array(leaf, np.int32 if leaf.dtype == np.int64 else None)
 
 
 def _is_floating(leaf: Any) -> bool:

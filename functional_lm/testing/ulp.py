@@ -39,7 +39,7 @@ def unit_in_last_place(value: Any, dtype: Any) -> Array:
         raise ValueError(f"dtype must be one of {', '.join(FORMATS)}: got {name}; cast first")
     bits, lowest, highest = FORMATS[name]
     value = np.abs(np.asarray(value, np.float64))
-    exponent = np.clip(np.frexp(value)[1] - 1, lowest, highest)
+    exponent = np.where(value == 0, lowest, np.clip(np.frexp(value)[1] - 1, lowest, highest))
     unit = np.ldexp(1.0, np.maximum(exponent - bits + 1, -1074))
     return np.where(np.isfinite(value), unit, np.nan)
 

@@ -53,10 +53,10 @@ def check_examples(examination: Examination) -> None:
         exact = oracle.results(inputs, masked, "float64")
         exact |= {name: _pick(exact[name], slice(i, i + 1)) for name in ("y", "x")}
         at = f"one example (x[{i}:{i + 1}])"
-        _compare_part(examination, (inputs, g), slice(i, i + 1), exact, at)
+        _compare_part(examination, (inputs, g), slice(i, i + 1), exact, at, whole)
     nothing = {name: _pick(whole[name], slice(0)) for name in ("y", "x")}
     nothing["params"] = pytree.map(np.zeros_like, whole["params"])
-    _compare_part(examination, (inputs, g), slice(0), nothing, "an empty batch (x[:0])")
+    _compare_part(examination, (inputs, g), slice(0), nothing, "an empty batch (x[:0])", whole)
 
 
 def check_one_token(examination: Examination) -> None:
@@ -106,8 +106,10 @@ def check_scales(examination: Examination) -> None:
         _report(examination, exact, ours, f"x times {scale:g}", "not finite")
 
 
-def _compare_part(examination: Examination, whole: Any, part: slice, exact: Any, at: str) -> None:
-    (params, x), g = whole
+def _compare_part(
+    examination: Examination, given: Any, part: slice, exact: Any, at: str, whole: Tree
+) -> None:
+    (params, x), g = given
     inputs, part_g = (params, _pick(x, part)), _pick(g, part)
     keywords = examination.subject.keywords(np.float64)
     try:
@@ -115,33 +117,48 @@ def _compare_part(examination: Examination, whole: Any, part: slice, exact: Any,
     except BrokenLayer as error:
         examination.find("inputs", f"{error} for {at}", dtype="float64", cause="edge shape")
         return
-    _report(examination, exact, ours, at)
+    _report(examination, exact, ours, at, whole=whole)
 
 
 def _report(
-    examination: Examination, exact: Any, ours: Any, at: str, cause: str = "edge shape"
+    examination: Examination,
+    exact: Any,
+    ours: Any,
+    at: str,
+    cause: str = "edge shape",
+    whole: Tree | None = None,
 ) -> None:
+    """Add a finding for each leaf that differs; a part may err as much as the whole."""
     faults = [f for name in exact for f in like_faults(name, exact[name], ours[name])]
     if faults:
         message = f"{faults[0].message} for {at}"
         examination.find("inputs", message, leaf=faults[0].leaf, dtype="float64", cause=cause)
         return
     known = {path for path, leaf in examination.report.leaves.items() if not leaf.within("float64")}
-    for path in _differing(examination, exact, ours, "float64"):
+    for path in _differing(examination, exact, ours, "float64", whole):
         if path not in known:  # else it is wrong everywhere, and said so
             message = f"{path} is wrong for {at}"
             examination.find("inputs", message, leaf=path, dtype="float64", cause=cause)
 
 
-def _differing(examination: Examination, exact: Any, ours: Any, dtype: str) -> list[str]:
+def _differing(
+    examination: Examination, exact: Any, ours: Any, dtype: str, whole: Tree | None = None
+) -> list[str]:
     """Return the paths of the leaves that differ by more than rounding."""
     slack = float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
-    tolerance = max(1e-11, examination.oracle.tolerance) if dtype == "float64" else 1e-11
+    tolerance = examination.oracle.tolerance if dtype == "float64" else 1e-11
+    # The names are those of the leaves of the whole, whose size rounding goes by.
+    sizes = dict(pytree.leaves_with_path(exact if whole is None else whole))
     found = []
     for path, expected, received, largest in rows(exact, ours):
         error = distance(received, expected, examination.subject.may_be_non_finite)
-        limit = limits.float64_limit(finite(expected), largest, tolerance=tolerance)
-        if not error <= slack * limit:
+        own = limits.float64_limit(finite(expected), largest, tolerance=tolerance)
+        size = finite(sizes[path])
+        of_whole = limits.float64_limit(size, largest, tolerance=tolerance)
+        leaf = examination.report.leaves.get(path)
+        if leaf is not None and leaf.float64_limit is not None:
+            of_whole = max(of_whole, leaf.float64_limit * limits.norm(size))
+        if not error <= slack * max(own, of_whole):
             found.append(path)
     return found
 

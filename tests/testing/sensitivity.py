@@ -14,7 +14,7 @@ import numpy as np
 from functional_lm import pytree
 from functional_lm.testing import cases, names, registry
 from functional_lm.testing.accuracy import compare_float64
-from functional_lm.testing.check import draws_of
+from functional_lm.testing.check import drawing
 from functional_lm.testing.examination import Examination
 from functional_lm.testing.oracle import JaxOracle
 from functional_lm.testing.report import Report
@@ -41,7 +41,8 @@ def sensitivity(name):
     case = cases(name)[0]
     oracle = JaxOracle(twin, case.keywords)
     inputs = (case.params, case.x)
-    draws = draws_of(inputs, oracle.output(inputs, "float64"), None, 0, oracle.draws)
+    draw = drawing(inputs, oracle.output(inputs, "float64"), None, 0)
+    draws = [draw(i) for i in range(oracle.draws)]
 
     def is_found(path, kind, e):
         changed = types.SimpleNamespace(
@@ -49,7 +50,7 @@ def sensitivity(name):
             vjp=lambda residuals, g: altered(layer.vjp(residuals, g), path, kind, e),
         )
         subject = Subject(changed, case.keywords)
-        examination = Examination(subject, oracle, draws, ("float64",), 4.0, Report(name))
+        examination = Examination(subject, oracle, draws, draw, ("float64",), 4.0, Report(name))
         compare_float64(examination)
         return not examination.report.leaves[path].ok
 

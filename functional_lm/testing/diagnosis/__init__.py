@@ -24,6 +24,7 @@ from .whole_leaf import Cause
 SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
     whole_leaf.never_written,
     whole_leaf.g_ignored,
+    rounding.held,
     whole_leaf.not_linear,
     whole_leaf.sign_or_constant,
     whole_leaf.swapped,
@@ -53,7 +54,7 @@ def explain(examination: Examination) -> None:
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
     for path in wrong:
         cause, explanation = _cause_of(examination, path)
-        if cause in ("g ignored", "hidden state", "overwritten"):
+        if cause in ("g ignored", "hidden state", "overwritten", "precision"):
             report.findings[:] = [_renamed(f, path, cause) for f in report.findings]
         message = f"{path} is wrong in float64: {_worst(examination, path)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
@@ -78,11 +79,11 @@ def _cause_of(examination: Examination, path: str) -> Cause:
         return "value", _value_explanation(evidence)
     if not examination.report.leaves.get("y", _OK).within("float64") and _own(examination, path):
         return "value", "it is the right gradient of this forward: only forward is wrong"
-    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:4]
+    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:5]
     for signature in tried:
         try:
             cause = signature(evidence)
-        except BrokenLayer:
+        except Exception:  # a layer may fail at the inputs that a signature tries: no evidence
             continue
         if cause is not None:
             return cause

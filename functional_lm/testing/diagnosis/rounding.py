@@ -11,18 +11,22 @@ from .whole_leaf import Cause
 _FORMATS = (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8))
 
 
-def narrow(evidence: Evidence) -> Cause | None:
-    """A float64 result that is off by the rounding of a narrower format."""
-    ours, exact = evidence.pairs[0]
-    size = float(np.linalg.norm(exact))
-    error = float(np.linalg.norm(ours - exact)) / size if size else 0.0
-    for name, _ in _FORMATS:
+def held(evidence: Evidence) -> Cause | None:
+    """The result or a residual holds numbers of a narrower format, to the last bit."""
+    error = _error(evidence)
+    for name, unit in _FORMATS:
         holders = [path for path, a in _suspects(evidence) if _is_held(a, name)]
-        if holders:
+        if holders and error < 30 * unit:
             return "precision", (
                 f"the algebra is right (off by {error:.0e}), but {holders[0]} holds {name} "
                 "numbers: a cast or an intermediate of that dtype"
             )
+    return None
+
+
+def narrow(evidence: Evidence) -> Cause | None:
+    """A float64 result that is off by about the rounding of a narrower format."""
+    error = _error(evidence)
     for name, unit in _FORMATS:
         if unit / 30 < error < 30 * unit:
             return "precision", (
@@ -30,6 +34,11 @@ def narrow(evidence: Evidence) -> Cause | None:
                 "a cast or an intermediate of that dtype"
             )
     return None
+
+
+def _error(evidence: Evidence) -> float:
+    size = float(np.linalg.norm(evidence.exact))
+    return float(np.linalg.norm(evidence.ours - evidence.exact)) / size if size else 0.0
 
 
 def in_float32(evidence_path: str, error: float, over_xla: float | None) -> Cause:

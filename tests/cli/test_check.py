@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from functional_lm.cli.main import main
+from functional_lm.layers import silu
+from functional_lm.testing import registry
+
+
+def test_the_table_and_the_figures(tmp_path, capsys):
+    path = tmp_path / "checks.json"
+    assert main(["check", "rms_norm", "silu", "--json", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "rms_norm, 9 cases" in shown
+    assert "  params.scale" in shown
+    assert "2 layers, all 16 cases ok" in shown
+    record = json.loads(path.read_text())
+    assert record["ok"] is True
+    (first, *rest) = record["layers"]["rms_norm"]
+    assert len(rest) == 8
+    assert first["residual_bytes"] > 0
+    assert first["leaves"]["x"]["float64_error"] < 1e-14
+    assert 0 < first["leaves"]["x"]["over_xla"] < 4
+
+
+def test_one_dtype(capsys):
+    assert main(["check", "silu", "--dtype", "float64", "--seed", "3"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  x ")]
+    assert row.split()[2:5] == ["-", "-", "-"]
+
+
+def test_a_failure_is_printed_in_full_and_exits_with_one(monkeypatch, capsys, tmp_path):
+    right = silu.vjp
+    monkeypatch.setattr(silu, "vjp", lambda residuals, g: ({}, -right(residuals, g)[1]))
+    assert main(["check", "silu", "--json", str(tmp_path / "c.json")]) == 1
+    shown = capsys.readouterr().out
+    assert "WRONG" in shown
+    assert "likely cause: sign: it is exactly −1 times what it should be" in shown
+    assert "reproduce: check_layer('silu', 'primes', seed=0)" in shown
+    record = json.loads((tmp_path / "c.json").read_text())
+    assert record["ok"] is False
+    assert record["layers"]["silu"][0]["findings"][0]["cause"] == "sign"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "sillu"], "unknown layer 'sillu'; the known ones are attention"),
+        (["check", "silu", "--json", "nowhere/c.json"], "the folder of --json must exist"),
+        (["check", "silu", "--seed", "-1"], "seed must be at least 0"),
+        (["check", "silu", "--dtype", "float16"], "float16"),
+        (["golden", "silu", "--out", "nowhere/g"], "the folder of --out must exist"),
+        (["golden", "silu", "--shape", "B", "--out", "g"], "give NAME=VALUE, such as B=2: got 'B'"),
+        (["golden", "silu", "--shape", "B=x", "--out", "g"], "a size must be an integer: got B=x"),
+        (["golden", "silu", "--shape", "H=2", "--out", "g"], "silu has the sizes B, T, D: got H"),
+        (["golden", "silu", "--set", "eps=2", "--out", "g"], "silu has no keywords: got eps"),
+        (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.splitlines()) <= 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_jax_the_extra_is_named(monkeypatch, capsys):
+    def missing(name):
+        raise ImportError("the twins need jax and optax: pip install 'functional-lm[jax]'")
+
+    monkeypatch.setattr(registry, "modules", missing)
+    assert main(["check", "silu"]) == 2
+    assert "pip install 'functional-lm[jax]'" in capsys.readouterr().err
+
+
+def test_a_golden_file_is_written(tmp_path, capsys):
+    path = tmp_path / "attention.safetensors"
+    arguments = ["golden", "attention", "--shape", "T=3", "K=2", "--set", "causal=true"]
+    assert main([*arguments, "--out", str(path)]) == 0
+    assert path.stat().st_size > 1000
+    shown = capsys.readouterr().out
+    assert "float64.x.q" in shown
+    assert f"attention at B=2 T=3 S=3 H=6 G=2 K=2, written to {path}" in shown

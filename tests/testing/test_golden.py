@@ -1,0 +1,72 @@
+"""Golden files: what they hold, and that a reader needs no more than NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load
+
+from functional_lm.layers import attention, rms_norm
+from functional_lm.testing import golden, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_layer_has_golden_values(name):
+    made = golden(name)
+    tensors, limits = load(made.to_bytes()), json.loads(made.metadata["limits"])
+    results = {k.removeprefix("float64.") for k in tensors if k.startswith("float64.")}
+    assert results == set(limits)
+    assert "y" in results
+    for leaf in results:
+        error = np.linalg.norm(tensors[f"float32.{leaf}"] - tensors[f"float64.{leaf}"])
+        assert error <= limits[leaf]["float32"]
+        assert tensors[f"float32.{leaf}"].dtype == np.float32
+        assert tensors[f"float64.{leaf}"].dtype == np.float64
+        assert 0 < limits[leaf]["float64"] < limits[leaf]["float32"]
+    assert tensors["g"].shape == tensors["float32.y"].shape
+
+
+def test_a_float64_kernel_passes_and_a_wrong_one_does_not(tmp_path):
+    path = tmp_path / "rms_norm.safetensors"
+    path.write_bytes(golden("rms_norm", {"B": 3, "D": 7}, {"eps": 0.1}).to_bytes())
+    with safe_open(path, "np") as file:
+        limits, keywords = (json.loads(file.metadata()[k]) for k in ("limits", "keywords"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    y, residuals = rms_norm.forward({"scale": wide["params.scale"]}, wide["x"], **keywords)
+    d_params, d_x = rms_norm.vjp(residuals, wide["g"])
+    for leaf, mine in {"y": y, "params.scale": d_params["scale"], "x": d_x}.items():
+        assert np.linalg.norm(mine - wide[f"float64.{leaf}"]) <= limits[leaf]["float64"]
+        assert np.linalg.norm(mine * 1.001 - wide[f"float64.{leaf}"]) > limits[leaf]["float32"]
+
+
+def test_sizes_and_settings_are_taken():
+    made = golden("attention", {"B": 1, "T": 3, "H": 4, "G": 2, "K": 5}, {"causal": True})
+    assert made.tensors["x.q"].shape == (1, 3, 4, 5)
+    assert made.tensors["x.k"].shape == (1, 3, 2, 5)
+    assert json.loads(made.metadata["keywords"]) == {"causal": True}
+    x = attention.QKV(*(made.tensors[f"x.{n}"] for n in "qkv"))
+    y, _ = attention.forward({}, x, causal=True)
+    np.testing.assert_array_equal(y, made.tensors["float32.y"])
+
+
+def test_the_seed_decides():
+    first, again, other = (golden("silu", seed=s).tensors["x"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nothing",), "unknown layer 'nothing'; the known ones are"),
+        (("silu", {"H": 3}), "silu has the sizes B, T, D: got H"),
+        (("silu", {"D": -3}), "sizes must not be negative: got D=-3"),
+        (("silu", {}, {"eps": 3}), "silu has no keywords: got eps"),
+        (("rms_norm", {}, {"epsilon": 3}), "rms_norm has the keywords eps: got epsilon"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        golden(*arguments)
