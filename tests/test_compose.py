@@ -7,7 +7,7 @@ from functional_lm.compose import bind, remat, repeat, residual, serial
 from functional_lm.layers import dropout, embedding, linear, rms_norm, silu, swiglu, unembedding
 from functional_lm.losses import cross_entropy
 from functional_lm.models import language_model, self_attention, transformer
-from functional_lm.testing import check_differences
+from functional_lm.testing import check_vjp
 
 CONFIG = transformer.Config(
     13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7, tie_embeddings=False
@@ -85,7 +85,7 @@ def test_remat_keeps_the_inputs_only():
 
 def test_the_gradient_of_a_sketch_is_the_difference_quotient():
     params = sketch().init((0,), vocab_size=13, d_model=24, d_ff=7, dtype=np.float64)
-    report = check_differences(sketch(), params, X, targets=Y, positions=np.arange(7))
+    report = check_vjp(sketch(), params, X, targets=Y, positions=np.arange(7))
     report.raise_if_failed()
     assert len(report.leaves) == 15
 

@@ -7,7 +7,7 @@ from functional_lm.compose import serial
 from functional_lm.layers import embedding, unembedding
 from functional_lm.models import language_model, transformer
 from functional_lm.models.transformer import Config
-from functional_lm.testing import check_differences
+from functional_lm.testing import check_vjp
 from functional_lm.training import Objective
 
 CONFIG = Config(13, d_model=24, n_heads=2, n_layers=2, max_seq_len=8, dropout=0.2)
@@ -56,7 +56,7 @@ def test_a_model_gets_what_it_names():
 def test_its_gradient_is_the_difference_quotient():
     objective = Objective(serial(embedding=embedding, unembedding=unembedding), CONFIG)
     params = objective.init((0,), dtype=np.float64)
-    check_differences(objective, params, X, targets=Y).raise_if_failed()
+    check_vjp(objective, params, X, targets=Y).raise_if_failed()
 
 
 def test_next_logits_look_back_as_far_as_the_model_does():
