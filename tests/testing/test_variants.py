@@ -129,6 +129,16 @@ def test_one_token_must_work():
     assert "x is wrong for one token (x[:, :1])" in said(report)
 
 
+def test_a_second_axis_that_is_not_time_raises_no_alarm():
+    def vjp(residuals, g):
+        return {"offset": g.sum(axis=0)}, g * 1.0
+
+    params = {"offset": RNG.standard_normal((5, 3))}
+    placed = layer(lambda p, x: (x + p["offset"], ()), vjp)
+    x = RNG.standard_normal((2, 5, 3))
+    check_vjp(placed, params, x, reference=lambda p, x: x + p["offset"]).raise_if_failed()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_floating_keywords_come_in_the_dtype_of_x(dtype):
     target = RNG.standard_normal((3, 5)).astype(dtype)

@@ -22,10 +22,12 @@ from .shapes import explain_shape
 from .whole_leaf import Cause
 
 SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
+    rounding.tiny,
     whole_leaf.never_written,
     whole_leaf.g_ignored,
     rounding.held,
     whole_leaf.not_linear,
+    whole_leaf.exchanged,
     whole_leaf.sign_or_constant,
     whole_leaf.swapped,
     whole_leaf.transposed,
@@ -40,9 +42,11 @@ SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
     terms.skip_path,
     terms.replayed,
     whole_leaf.diagonal_only,
+    parts.one_survives,
     terms.error_along,
     parts.mask_leak,
     rounding.narrow,
+    rounding.small,
 )
 """In the order of trial."""
 
@@ -79,7 +83,7 @@ def _cause_of(examination: Examination, path: str) -> Cause:
         return "value", _value_explanation(evidence)
     if not examination.report.leaves.get("y", _OK).within("float64") and _own(examination, path):
         return "value", "it is the right gradient of this forward: only forward is wrong"
-    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:5]
+    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:7]
     for signature in tried:
         try:
             cause = signature(evidence)

@@ -99,7 +99,7 @@ class Evidence:
             return {}
         found = {}
         for axis in range(g.ndim):
-            if 1 < g.shape[axis] <= 16:
+            if 1 < g.shape[axis] <= 32:
                 for index in range(g.shape[axis]):
                     kept = np.zeros_like(g)
                     where = (slice(None),) * axis + (index,)

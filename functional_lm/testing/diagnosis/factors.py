@@ -155,7 +155,7 @@ def _row_candidates(
                     value = function(at_row)
                 if not np.isfinite(value).all() or (value == 1).all():
                     continue
-                for trial in dict.fromkeys((value.shape, (*value.shape, 1))):
+                for trial in dict.fromkeys((*value.shape, *(1,) * extra) for extra in range(3)):
                     try:
                         if np.broadcast_shapes(trial, shape) == shape:
                             yield text.replace("{}", path), value.reshape(trial)

@@ -34,6 +34,33 @@ def slice_kept(evidence: Evidence) -> Cause | None:
     return None
 
 
+def one_survives(evidence: Evidence) -> Cause | None:
+    """Entries of g that belong to one place overwrite each other there: only one is left."""
+    g = evidence.comparisons[0].g
+    if not isinstance(g, np.ndarray) or not 1 < g.size <= 128:
+        return None
+    ours, exact = [], []
+    for i in range(g.size):
+        unit = np.zeros(g.size)
+        unit[i] = 1.0
+        pair = evidence.response(unit.reshape(g.shape))
+        ours.append(pair[0].reshape(-1))
+        exact.append(pair[1].reshape(-1))
+    mine, truth = np.stack(ours), np.stack(exact)  # (entries of g, entries of the leaf)
+    lost = (truth != 0) & (mine == 0)
+    right = np.abs(mine - truth) <= 1e-9 * np.abs(truth).max()
+    several = np.count_nonzero(truth, axis=0) > 1
+    kept = np.count_nonzero(mine, axis=0)
+    if not (lost.any() and (right | lost).all() and (kept[several] == 1).all()):
+        return None
+    if not (kept[~several] == np.count_nonzero(truth, axis=0)[~several]).all():
+        return None
+    return "scatter", (
+        "where several entries of g belong to one place only one of them is left: assignment "
+        "keeps the last one where all must add; use np.add.at or a sum by segment"
+    )
+
+
 def scatter(evidence: Evidence) -> Cause | None:
     """Wrong in exactly the rows whose id occurs more than once."""
     c = evidence.comparisons[0]

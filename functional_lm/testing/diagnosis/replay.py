@@ -16,6 +16,8 @@ operand, another c scales it, and each aₘ is a derivative that people write in
     not transposed   aₘ(d) = d·Wᵀ           forward has W, so that g meets W where it needs Wᵀ
     reshaped         aₘ(d) = d reshaped     where forward exchanges axes, or the other way round
 
+Where a sum runs over an axis, the path is also kept at one of its indices only, or at all others.
+
 One more wrong derivative is that of another function, in which the value of an operation is
 multiplied by c: a vjp that computes that value anew, and otherwise than forward did.
 
@@ -36,8 +38,11 @@ RICH_STEPS = 200
 """Of a longer reference only the paths are stopped and scaled."""
 
 MAX_SITES = 2000
-ELSEWHERE = 24
+ELSEWHERE = 12
 """So many other values are tried for the slope of one operation."""
+
+PARTS = 8
+"""Axes up to this size are tried index by index, kept alone or left out."""
 
 CHUNK = 64
 
@@ -73,10 +78,17 @@ class Replays:
         self._output = jax.tree.structure(output)
         self._steps = list(steps_of(self._closed.jaxpr))
         self._by_operand: dict[tuple[Any, int], list[Site]] = {}
+        self._axes: dict[tuple[Any, int], list[tuple[int, int, int]]] = {}  # (axis, size, column)
+        self._columns = 0
         self.sites = list(self._find_sites())
         if len(self.sites) > MAX_SITES:
             raise ValueError(f"the reference has {len(self.sites)} sites, above {MAX_SITES}")
-        self.normal = np.array([float(site.kind in ("path", "value")) for site in self.sites])
+        self.normal = np.zeros(self._columns)
+        for site in self.sites:
+            if site.kind in ("path", "value"):
+                self.normal[site.column] = 1.0
+            elif site.kind == "part":
+                self.normal[site.column : site.column + site.other[0]] = 1.0
 
         def run(weights: Any, params: Any, x: Any, g: Any) -> Any:
             return oracle.differentiated(lambda p, x: self._value(weights, p, x))(params, x, g)[1]
@@ -89,18 +101,23 @@ class Replays:
         with self._oracle.jax.enable_x64(True):
             return [np.asarray(leaf) for leaf in self._run(weights, *inputs, g)]
 
-    def weights(self, site: Site, scale: float) -> Any:
-        """Return the weights for a path scaled, or for another wrong derivative in its place."""
+    def weights(self, changes: dict[Site, float]) -> Any:
+        """Return the weights for paths scaled, or for other wrong derivatives in their place."""
         weights = self.normal.copy()
-        if site.kind in ("path", "value"):
-            weights[site.column] = scale
-        else:
-            weights[site.path_column], weights[site.column] = 0.0, 1.0
+        for site, scale in changes.items():
+            if site.kind in ("path", "value"):
+                weights[site.column] = scale
+            elif site.kind == "part":
+                size, index, keep = site.other
+                weights[site.column : site.column + size] = 1 - keep
+                weights[site.column + index] = keep
+            else:
+                weights[site.path_column], weights[site.column] = 0.0, 1.0
         return weights
 
     def altered(self, inputs: Any, g: Any) -> Iterator[tuple[Site, list[Any]]]:
         """Yield each site with the cotangents that come of it: of a path stopped, or changed."""
-        vectors = [self.weights(site, 0.0) for site in self.sites]
+        vectors = [self.weights({site: 0.0}) for site in self.sites]
         vectors += [self.normal] * (-len(vectors) % CHUNK)
         with self._oracle.jax.enable_x64(True):
             for start in range(0, len(vectors), CHUNK):
@@ -111,29 +128,45 @@ class Replays:
 
     def _find_sites(self) -> Iterator[Site]:
         rich = len(self._steps) <= RICH_STEPS
-        column = 0
         before: list[Any] = [v for v in self._closed.jaxpr.invars if is_floating(v)]
         for step in self._steps:
             for operand, variable in enumerate(step.inputs):
                 if (step.tag, operand) in self._by_operand or not _has_path(step, variable):
                     continue
                 found = self._by_operand[step.tag, operand] = []
-                path_column = column
+                path = self._columns
                 for kind, other in _kinds(step, operand, variable, before if rich else None):
                     site = Site(
-                        step.tag, step.name, operand, kind, step.line, column, path_column, other
+                        step.tag, step.name, operand, kind, step.line, self._columns, path, other
                     )
+                    self._columns += 1
                     found.append(site)
                     yield site
-                    column += 1
+                if rich and step.name in _SUMMED:
+                    yield from self._parts(step, operand, variable.aval.shape)
             if step.bound is not None:
                 continue
             before += [v for v in step.outputs if is_floating(v)]
             if rich and is_floating(step.outputs[0]) and (step.tag, -1) not in self._by_operand:
+                column = self._columns
                 site = Site(step.tag, step.name, -1, "value", step.line, column, column)
                 self._by_operand[step.tag, -1] = [site]
+                self._columns += 1
                 yield site
-                column += 1
+
+    def _parts(self, step: Step, operand: int, shape: tuple[int, ...]) -> Iterator[Site]:
+        """Yield the parts of the path through an operand: one index of an axis, or the others."""
+        self._axes[step.tag, operand] = []
+        for axis, size in enumerate(shape):
+            if 1 < size <= PARTS:
+                column = self._columns
+                self._axes[step.tag, operand].append((axis, size, column))
+                self._columns += size
+                for index, keep in itertools.product(range(size), (1, 0)):
+                    part = (size, index, keep)
+                    yield Site(
+                        step.tag, step.name, operand, "part", step.line, column, column, part
+                    )
 
     def _value(self, weights: Any, params: Any, x: Any) -> Any:
         """Run the steps, each with its derivative as the weights say."""
@@ -157,15 +190,20 @@ class Replays:
                     stopped = jax.lax.stop_gradient(operand)
                     change = operand - stopped
                     if site.kind == "path":
+                        for axis, size, column in self._axes.get((step.tag, i), ()):
+                            mask = weights[column : column + size]
+                            shape = [size if a == axis else 1 for a in range(change.ndim)]
+                            change = change * mask.reshape(shape)
                         gated[i] = stopped + weights[site.column] * change
-                    else:
-                        at = (
-                            read(site.other)
-                            if site.kind == "elsewhere" and site.other
-                            else site.other
-                        )
-                        wrong = _WRONG[site.kind](jax, step, operands, i, change, at)
-                        extra.append(weights[site.column] * wrong)
+                        continue
+                    at = site.other
+                    if site.kind == "elsewhere" and at is not None:
+                        at = read(at)
+                    if "at" in step.params:  # a whole function: its own input is what changes
+                        source = read(step.params["at"])
+                        operands, change = [source], source - jax.lax.stop_gradient(source)
+                    wrong = _WRONG[site.kind](jax, step, operands, i, change, at)
+                    extra.append(weights[site.column] * wrong)
             outputs = step.apply(gated)
             if extra:
                 outputs = [sum(extra, start=outputs[0]), *outputs[1:]]
@@ -187,6 +225,10 @@ _BY_OUTPUT: dict[str, Callable[[Any], Any]] = {
 _CURVED = {*_BY_OUTPUT, "log", "log1p", "expm1", "sin", "cos", "erf", "square", "integer_pow"}
 
 
+_SUMMED = ("dot_general", "reduce_sum", "reshape", "mul")
+"""Operations in or before which a sum over an axis is likely."""
+
+
 def _has_path(step: Step, variable: Any) -> bool:
     if step.bound is not None or step.tag is None or step.name == "stop_gradient":
         return False
@@ -205,15 +247,22 @@ def _kinds(
     constant = any(is_constant(v) and np.size(v.val) == 1 for v in step.inputs)
     if fits and step.name in ("select_n", "max", "min", "clamp"):
         yield "unmasked", None
-    if fits and (step.name in _CURVED or (step.name in ("mul", "div") and not constant)):
+    if fits and (
+        step.name in _CURVED
+        or "at" in step.params
+        or (step.name in ("mul", "div") and not constant)
+    ):
         yield "factor", None
-    if step.name in _CURVED:
-        others = [v for v in before if v is not variable and v.aval.shape == shape]
+    if step.name in _CURVED or "at" in step.params:
+        own = step.params.get("at", variable)
+        others = [v for v in before if v is not own and v.aval.shape == shape]
         for other in others[-ELSEWHERE:]:
             yield "elsewhere", other
         yield "elsewhere", None  # the output
     if step.name in _BY_OUTPUT:
         yield "input", None
+    if step.name == "cumsum" and "axis" in step.params:
+        yield "unmasked", "all"
     if step.name == "transpose":
         yield "reshaped", None
     if step.name == "reshape":
@@ -221,8 +270,11 @@ def _kinds(
             yield "reshaped", ("before", *pair)
         for pair in itertools.combinations(range(len(result)), 2):
             yield "reshaped", ("after", *pair)
-    if step.name == "dot_general" and _square(step, operand):
-        yield "not transposed", None
+    if step.name == "dot_general":
+        if _square(step, operand):
+            yield "not transposed", None
+        if len(result) > 1 and result[-1] == result[-2]:
+            yield "not transposed", "result"
 
 
 def _square(step: Step, operand: int) -> bool:
@@ -236,12 +288,17 @@ def _square(step: Step, operand: int) -> bool:
 
 
 def _same(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
+    if at == "all":  # a running sum is one with a causal mask
+        total = change.sum(axis=step.params["axis"], keepdims=True)
+        return jax.numpy.broadcast_to(total, change.shape)
     return change
 
 
 def _elsewhere(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
+    apply = step.params.get("function", step.apply)
+
     def function(v: Any) -> Any:
-        return step.apply([v])[0]
+        return apply([v])[0]
 
     at = jax.lax.stop_gradient(function(operands[i]) if at is None else at)
     slope = jax.jvp(function, (at,), (jax.numpy.ones_like(at),))[1]
@@ -256,6 +313,9 @@ def _by_input(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any)
 def _not_transposed(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
     (contracted, batched) = step.params["dimension_numbers"]
     other = jax.lax.stop_gradient(operands[1 - i])
+    if at == "result":
+        both = [change, other] if i == 0 else [other, change]
+        return jax.numpy.swapaxes(step.apply(both)[0], -1, -2)
     (axis,) = contracted[1 - i]
     (free,) = (a for a in range(other.ndim) if a != axis and a not in batched[1 - i])
     both = [change, jax.numpy.swapaxes(other, axis, free)]

@@ -5,10 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...contract import Array
-from .evidence import Evidence
+from .evidence import Evidence, close
 from .whole_leaf import Cause
 
 _FORMATS = (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8))
+
+
+def tiny(evidence: Evidence) -> Cause | None:
+    """Right within what signatures can tell: too little for any of them."""
+    if all(close(ours, exact, 1e-8) for ours, exact in evidence.pairs):
+        return small(evidence)
+    return None
 
 
 def held(evidence: Evidence) -> Cause | None:
@@ -34,6 +41,17 @@ def narrow(evidence: Evidence) -> Cause | None:
                 "a cast or an intermediate of that dtype"
             )
     return None
+
+
+def small(evidence: Evidence) -> Cause | None:
+    """A float64 result that is off by little, and by nothing else that is known."""
+    error = _error(evidence)
+    if error > 1e-5:
+        return None
+    return "precision", (
+        f"the algebra looks right, since the error is no more than {error:.0e}: the difference of "
+        "two nearly equal numbers, or a constant with few digits"
+    )
 
 
 def _error(evidence: Evidence) -> float:

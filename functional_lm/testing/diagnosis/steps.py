@@ -90,10 +90,26 @@ def _call(eqn: Any, inner: Any, inputs: list[Any], outputs: list[Any], mark: Any
         step.line = step.line or _line_of(eqn)
         step.inputs = [_rename(v, fresh) for v in step.inputs]
         step.outputs = [_rename(v, fresh) for v in step.outputs]
+        if "at" in step.params:
+            step.params = step.params | {"at": _rename(step.params["at"], fresh)}
         if step.bound is not None:
             step.bound = [_rename(v, fresh) for v in step.bound]
         yield step
-    yield _renaming(outputs, [_rename(v, fresh) for v in body.outvars])
+    results = [_rename(v, fresh) for v in body.outvars]
+    if _is_entrywise(inputs, outputs):
+        # The value of the body, as one operation that has a slope as a whole.
+        whole = {"function": _applier(eqn), "at": inputs[0]}
+        name = str(eqn.params.get("name", eqn.primitive.name))
+        yield Step(name, results, outputs, list, _line_of(eqn), whole, tag=(*mark, "whole"))
+    else:
+        yield _renaming(outputs, results)
+
+
+def _is_entrywise(inputs: list[Any], outputs: list[Any]) -> bool:
+    """Tell whether a call maps one floating array to one of its shape."""
+    if not (len(inputs) == len(outputs) == 1 and is_floating(inputs[0])):
+        return False
+    return is_floating(outputs[0]) and inputs[0].aval.shape == outputs[0].aval.shape
 
 
 def _unrolled(eqn: Any, inner: Any, mark: Any) -> Iterator[Step]:

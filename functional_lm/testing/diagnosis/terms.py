@@ -1,5 +1,6 @@
 """Signatures of one term among several: by replays of the reference, and by the error itself."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -18,37 +19,76 @@ _SAYS = {
     "elsewhere": ("wrong point", "the slope of {step} is taken at another value than its input"),
     "input": ("wrong point", "the slope of {step} is written by its output, but given its input"),
     "not transposed": ("jacobian not transposed", "g meets W in {step} where it needs Wᵀ"),
+    "part": ("slice kept", "only a part of the sum through {step} is kept"),
     "reshaped": ("misplaced", "g is reshaped where {step} has to be undone by exchanging axes"),
 }
 _ORDER = ("path", *_SAYS, "value")
 
 
 def replayed(evidence: Evidence) -> Cause | None:
-    """One replay of the oracle gives what the layer gives."""
+    """One replay of the oracle, or two stopped or scaled paths, give what the layer gives."""
     replays = replays_of(evidence)
     if replays is None:
         return None
     first = evidence.comparisons[0]
     leaf = _floating_paths(first.inputs).index(evidence.path)
     found: list[tuple[Site, float]] = []
+    effects: list[tuple[Site, Array]] = []
     for site, leaves in replays.altered(first.inputs, first.g):
         altered = leaves[leaf].astype(np.float64)
-        if site.kind in ("path", "value"):
-            effect = evidence.exact - altered
-            if not np.abs(effect).max(initial=0.0) > 1e-9 * np.abs(evidence.exact).max():
-                continue
-            scale = fit(evidence.ours - altered, effect)
-            matches = scale is not None and evidence.close(evidence.ours, altered + scale * effect)
-            if matches and scale is not None and abs(scale - 1) > 1e-9:
-                found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
-        elif evidence.close(evidence.ours, altered):
-            found.append((site, 1.0))
-    confirmed = [
-        (site, scale) for site, scale in found if _confirmed(evidence, replays, site, scale)
-    ]
-    if not confirmed:
+        if site.kind not in ("path", "value"):
+            if evidence.close(evidence.ours, altered):
+                found.append((site, 1.0))
+            continue
+        effect = evidence.exact - altered
+        if not np.abs(effect).max(initial=0.0) > 1e-9 * np.abs(evidence.exact).max():
+            continue
+        if site.kind == "path":
+            effects.append((site, effect))
+        scale = fit(evidence.ours - altered, effect)
+        if scale is not None and evidence.close(evidence.ours, altered + scale * effect):
+            found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
+    found = [item for item in found if _confirmed(evidence, replays, dict([item]))]
+    return _best(evidence, found) if found else _two_paths(evidence, replays, effects)
+
+
+def _two_paths(
+    evidence: Evidence, replays: Replays, effects: list[tuple[Site, Array]]
+) -> Cause | None:
+    """Two paths side by side, each scaled: the error is a combination of their two effects."""
+    effects = _distinct(effects)[:80]
+    if len(effects) < 2 or evidence.exact.size < 5:
         return None
-    return _best(evidence, confirmed)
+    error = (evidence.ours - evidence.exact).reshape(-1)
+    rows = np.stack([effect.reshape(-1) for _, effect in effects])
+    gram, along = rows @ rows.T, rows @ error
+    for i, j in itertools.combinations(range(len(effects)), 2):
+        determinant = gram[i, i] * gram[j, j] - gram[i, j] ** 2
+        if determinant < 1e-9 * gram[i, i] * gram[j, j]:
+            continue
+        a = (gram[j, j] * along[i] - gram[i, j] * along[j]) / determinant
+        b = (gram[i, i] * along[j] - gram[i, j] * along[i]) / determinant
+        if not evidence.close(a * rows[i] + b * rows[j], error):
+            continue
+        changes = {effects[i][0]: 1 + a, effects[j][0]: 1 + b}
+        if _confirmed(evidence, replays, changes):
+            named = [
+                f"that through {_where(site)} {_times(evidence, scale)}"
+                for site, scale in changes.items()
+            ]
+            left_out = all(abs(scale) < 1e-7 for scale in changes.values())
+            cause = "missing term" if left_out else "wrong term"
+            return cause, f"two terms are wrong: {named[0]}, and {named[1]}"
+    return None
+
+
+def _distinct(effects: list[tuple[Site, Array]]) -> list[tuple[Site, Array]]:
+    """Leave out paths that have the effect of a later one: they are one chain."""
+    kept: list[tuple[Site, Array]] = []
+    for site, effect in reversed(effects):
+        if not any(close(effect, other, 1e-9) for _, other in kept):
+            kept.append((site, effect))
+    return kept
 
 
 def replays_of(evidence: Evidence) -> Replays | None:
@@ -107,9 +147,11 @@ def _floating_paths(inputs: Any) -> list[str]:
     return found
 
 
-def _confirmed(evidence: Evidence, replays: Replays, site: Site, scale: float) -> bool:
+def _confirmed(evidence: Evidence, replays: Replays, changes: dict[Site, float]) -> bool:
     """Tell whether a replay matches at other inputs and another g as well."""
-    weights = replays.weights(site, scale)
+    if any(site.kind == "path" and abs(scale - 1) < 1e-9 for site, scale in changes.items()):
+        return False
+    weights = replays.weights(changes)
     for c, (ours, _) in zip(evidence.comparisons[1:3], evidence.pairs[1:3], strict=True):
         leaves = replays.gradients(weights, c.inputs, c.g)
         if not evidence.close(ours, leaves[_floating_paths(c.inputs).index(evidence.path)]):
@@ -125,23 +167,35 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
         return (scale not in (0.0, 1.0), _ORDER.index(site.kind), -site.column)
 
     site, scale = min(found, key=rank)
-    step = f"`{site.operation}`"
-    if site.line:
-        step += f" in `{site.line}`"
     if site.kind in _SAYS:
         cause, text = _SAYS[site.kind]
-        return cause, text.format(step=step)
+        if site.kind == "unmasked" and site.operation in ("max", "min", "clamp"):
+            cause = "missing factor"
+        return cause, text.format(step=_step(site))
+    cause = "missing term" if scale == 0.0 else "wrong term"
     if site.kind == "value":
         if scale == 0.0:
-            return "missing term", f"it is the gradient without the result of {step}"
+            return cause, f"it is the gradient without the result of {_step(site)}"
         times = name_constant(scale, evidence)
-        return "wrong term", f"it is the gradient for {times} times the result of {step}"
-    through = f"the term through operand {site.operand + 1} of {step}"
-    if scale == 0.0:
-        return "missing term", f"{through} is left out{_direction(evidence)}"
+        return cause, f"it is the gradient for {times} times the result of {_step(site)}"
+    direction = _direction(evidence) if scale == 0.0 else ""
+    return cause, f"the term through {_where(site)} {_times(evidence, scale)}{direction}"
+
+
+def _step(site: Site) -> str:
+    return f"`{site.operation}` in `{site.line}`" if site.line else f"`{site.operation}`"
+
+
+def _where(site: Site) -> str:
+    return f"operand {site.operand + 1} of {_step(site)}"
+
+
+def _times(evidence: Evidence, scale: float) -> str:
+    if abs(scale) < 1e-7:
+        return "is left out"
     if abs(scale + 1) < 1e-7:
-        return "wrong term", f"{through} has the wrong sign"
-    return "wrong term", f"{through} is {name_constant(scale, evidence)} times what it should be"
+        return "has the wrong sign"
+    return f"is {name_constant(scale, evidence)} times what it should be"
 
 
 def _direction(evidence: Evidence) -> str:

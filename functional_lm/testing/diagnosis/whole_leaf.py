@@ -46,7 +46,7 @@ def sign_or_constant(evidence: Evidence) -> Cause | None:
     """The truth times one number."""
     factors = [fit(ours, exact) for ours, exact in evidence.pairs]
     first = factors[0]
-    if first is None or not evidence.always(lambda exact: first * exact):
+    if first is None or abs(first - 1) < 1e-6 or not evidence.always(lambda t: first * t):
         return None
     if abs(first + 1) < 1e-7:
         return "sign", "it is exactly −1 times what it should be"
@@ -54,17 +54,26 @@ def sign_or_constant(evidence: Evidence) -> Cause | None:
     return "constant factor", f"every entry is {called} times what it should be"
 
 
-def swapped(evidence: Evidence) -> Cause | None:
+def exchanged(evidence: Evidence) -> Cause | None:
+    """This leaf has the truth of another, and that one has the truth of this."""
+    return swapped(evidence, mutual=True)
+
+
+def swapped(evidence: Evidence, mutual: bool = False) -> Cause | None:
     """The truth of another leaf."""
-    first = evidence.comparisons[0].exact
-    for path, other in pytree.leaves_with_path(first):
-        if path in (evidence.path, "y") or other is None:
+    exact, ours = (
+        [dict(pytree.leaves_with_path(t)) for t in trees]
+        for trees in zip(*((c.exact, c.ours) for c in evidence.comparisons), strict=True)
+    )
+    path = evidence.path
+    for other in exact[0]:
+        if other in (path, "y"):
             continue
-        if all(
-            close(ours, dict(pytree.leaves_with_path(c.exact))[path], evidence.tolerance)
-            for (ours, _), c in zip(evidence.pairs, evidence.comparisons, strict=True)
-        ):
-            return "swapped", f"this is the gradient of {path}"
+        pairs = [(mine[path], truth[other]) for mine, truth in zip(ours, exact, strict=True)]
+        if mutual:
+            pairs += [(mine[other], truth[path]) for mine, truth in zip(ours, exact, strict=True)]
+        if all(close(a, b, evidence.tolerance) for a, b in pairs):
+            return "swapped", f"this is the gradient of {other}"
     return None
 
 
