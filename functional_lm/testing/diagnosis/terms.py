@@ -10,7 +10,8 @@ from ...contract import Array
 from ..oracle import JaxOracle
 from .constants import fit, name_constant
 from .evidence import Evidence, close
-from .replay import Replays, Site
+from .replay import Replays
+from .sites import Site
 from .whole_leaf import Cause
 
 _SAYS = {
