@@ -12,6 +12,7 @@ import tyro
 from ..contract import expect_int
 from ..files import write_atomic
 from ..testing import LeafReport, Report, cases, check_layer, names
+from ..testing.registry import modules
 from ..testing.report import columns, figure
 
 
@@ -35,6 +36,8 @@ class Check:
         """Print a table of the leaves of each layer, then every report that failed."""
         expect_int("seed", self.seed, minimum=0)
         chosen = list(dict.fromkeys(self.layers)) or names()
+        for name in chosen:
+            modules(name)  # a name that is unknown, or jax that is missing, is said before a table
         counts = {name: len(cases(name)) for name in chosen}
         if self.json is not None and not self.json.parent.is_dir():
             raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from typing import Any
 
 
@@ -161,11 +162,24 @@ class Report:
             header = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
             lines += ["  " + line for line in columns([header, *map(_row, self.leaves.values())])]
         for finding in self.findings:
-            first, *rest = str(finding).splitlines()
-            lines += [f"  - {first}", *("  " + line for line in rest)]
+            lines += _wrapped("  - ", finding.message)
+            if finding.explanation:
+                lines += _wrapped("      likely cause: ", f"{finding.cause}: {finding.explanation}")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
+
+
+def _wrapped(start: str, text: str) -> list[str]:
+    """Return lines of at most 100 characters, indented under the first."""
+    indent = " " * (len(start) - len(start.lstrip(" -")))
+    return textwrap.wrap(
+        start + " ".join(text.split()),
+        100,
+        subsequent_indent=indent + ("  " if "cause" in start else ""),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def columns(rows: list[tuple[str, ...]]) -> list[str]:
