@@ -21,7 +21,9 @@ from .evidence import Evidence
 from .shapes import explain_shape
 from .whole_leaf import Cause
 
-SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
+Signature = Callable[[Evidence], Cause | None]
+
+OF_PROJECTIONS: tuple[Signature, ...] = (
     rounding.tiny,
     whole_leaf.never_written,
     whole_leaf.g_ignored,
@@ -29,6 +31,10 @@ SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
     whole_leaf.not_linear,
     whole_leaf.exchanged,
     whole_leaf.sign_or_constant,
+)
+"""In the order of trial; these need no single entries, only projections of a leaf."""
+
+OF_ENTRIES: tuple[Signature, ...] = (
     whole_leaf.swapped,
     whole_leaf.transposed,
     parts.scatter,
@@ -48,7 +54,7 @@ SIGNATURES: tuple[Callable[[Evidence], Cause | None], ...] = (
     rounding.narrow,
     rounding.small,
 )
-"""In the order of trial."""
+"""In the order of trial, after those; these look at entries."""
 
 
 def explain(examination: Examination) -> None:
@@ -81,10 +87,10 @@ def _cause_of(examination: Examination, path: str) -> Cause:
         return "not finite", "it has NaN or infinity where the oracle has numbers"
     if path == "y":
         return "value", _value_explanation(evidence)
-    if not examination.report.leaves.get("y", _OK).within("float64") and _own(examination, path):
+    y = examination.report.leaves.get("y")
+    if y is not None and not y.within("float64") and _own(examination, path):
         return "value", "it is the right gradient of this forward: only forward is wrong"
-    tried = SIGNATURES if evidence.is_whole else SIGNATURES[:7]
-    for signature in tried:
+    for signature in (*OF_PROJECTIONS, *(OF_ENTRIES if evidence.is_whole else ())):
         try:
             cause = signature(evidence)
         except Exception:  # a layer may fail at the inputs that a signature tries: no evidence
@@ -99,15 +105,6 @@ def _renamed(finding: Finding, path: str, cause: str) -> Finding:
     if finding.leaf == path and finding.cause == "not linear in g":
         return dataclasses.replace(finding, cause=cause)
     return finding
-
-
-class _Fine:
-    @staticmethod
-    def within(dtype: str) -> bool:
-        return True
-
-
-_OK: Any = _Fine()
 
 
 def _value_explanation(evidence: Evidence) -> str:
