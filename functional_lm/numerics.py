@@ -41,16 +41,15 @@ def sum_rows(x: Array) -> Array:
 def sigmoid(x: Array) -> Array:
     """Return σ(x) = 1/(1 + e⁻ˣ), accurate to a few units in the last place for every x.
 
-    e = exp(−|x|) never overflows; σ is 1/(1 + e) for x ≥ 0 and e/(1 + e) below.
+    Far below zero e⁻ˣ is infinite, and one over that is zero, as it should be.
 
     Derivative: σ' = σ·(1 − σ).
     """
-    e = np.abs(x, out=np.empty_like(x))
-    np.exp(np.negative(e, out=e), out=e)
-    sigma = np.where(x >= 0, 1.0, e)
-    e += 1.0
-    sigma /= e
-    return sigma
+    sigma = np.negative(x, out=np.empty_like(x))
+    with np.errstate(over="ignore"):
+        np.exp(sigma, out=sigma)
+    sigma += 1.0
+    return np.divide(1.0, sigma, out=sigma)
 
 
 def softmax(x: Array) -> Array:

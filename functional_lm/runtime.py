@@ -6,6 +6,7 @@ them is a page fault. `tune` tells it to keep them.
 """
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -33,3 +34,10 @@ def tune() -> bool:
     ]
     taken = [mallopt(option, value) == 1 for option, value in settings]
     return all(taken)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

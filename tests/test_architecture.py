@@ -21,6 +21,7 @@ LEVELS = {
     "prng": 1,
     "numerics": 2,
     "gradient": 2,
+    "sharding": 3,
     "compose": 2,
     "layers": 3,
     "losses": 3,
@@ -39,6 +40,7 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "files": set()}
 DEFERRED = {
     "training": {"safetensors"},
     "text": {"platformdirs"},
+    "sharding": {"threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},
     "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},
 }

@@ -87,7 +87,7 @@ class Train:
             experiment.config,
             experiment.tokenizer,
             settings={
-                "training": dataclasses.asdict(self.training),
+                "training": dataclasses.asdict(experiment.settings),
                 "text": self.source.record(corpus),
                 "output": {
                     "log_every": self.log_every,

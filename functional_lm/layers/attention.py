@@ -161,9 +161,10 @@ def _allowed(
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:
     """Return the softmax of each row over its allowed entries, in place; zero where none is."""
     if allowed is None:
-        allowed = np.ones((), bool)
-    np.copyto(scores, -math.inf, where=~allowed)
-    sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
+        allowed = np.ones(1, bool)
+    else:
+        scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
+    sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
     top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
     np.copyto(top, 0.0, where=sees_none)
     np.exp(np.subtract(scores, top, out=scores), out=scores)

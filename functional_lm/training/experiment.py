@@ -24,6 +24,8 @@ from ..gradient import value_and_grad
 from ..models import transformer
 from ..models.transformer import Config
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
+from ..runtime import cores
+from ..sharding import sharded
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
 from .evaluation import evaluate
@@ -42,7 +44,7 @@ class Experiment:
     Attributes:
         objective: the model and its loss.
         tokenizer: from the text.
-        settings: how to train.
+        settings: how to train, with the number of shards resolved.
         tokens: (N,) the first nine tenths of the text.
         held_out: (M,) the rest.
         steps: the updates of the run.
@@ -91,6 +93,9 @@ class Experiment:
         else:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
+        if settings.shards is None:
+            shards = min(cores(), settings.batch_size) if model is transformer else 1
+            settings = dataclasses.replace(settings, shards=shards)
         return cls(Objective(model, config), tokenizer, settings, tokens, held_out, steps)
 
     @property
@@ -158,6 +163,7 @@ class Experiment:
             optimizer=self.optimizer,
             batch_at=self.batch_at,
             steps=self.steps,
+            value_and_grad=sharded(self.settings.shards or 1),
         )
 
     def validation_loss(self, params: Tree) -> float:

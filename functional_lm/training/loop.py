@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .. import pytree
 from ..contract import Differentiable, Tree
-from ..gradient import value_and_grad
+from ..gradient import ValueAndGrad, value_and_grad
 from ..optimizers import GradientTransformation, apply_updates
 
 
@@ -47,6 +47,7 @@ def train(
     optimizer: GradientTransformation,
     batch_at: Callable[[int], tuple[Any, dict[str, Any]]],
     steps: int,
+    value_and_grad: ValueAndGrad = value_and_grad,
 ) -> Iterator[TrainStep]:
     """Yield a `TrainStep` after each update until ``steps`` have been made.
 
@@ -57,6 +58,7 @@ def train(
         batch_at: maps the number of updates made to ``(x, side)``, the positional and the
             keyword-only inputs of the layer.
         steps: the number of updates at the end, those of an earlier run included.
+        value_and_grad: another way to the gradient, such as `sharding.sharded`.
 
     Raises:
         FloatingPointError: for a gradient that is not finite, if the optimizer looks.

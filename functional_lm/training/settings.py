@@ -30,6 +30,9 @@ class TrainConfig:
         weight_decay: the decoupled decay of every matrix.
         max_grad_norm: the norm to which a longer gradient is clipped.
         seed: of the parameters, the batches and dropout.
+        shards: parts of a batch that are computed side by side, in a thread each; the weights
+            depend on it in their last bits. Not given: the number of cores, or 1 for a model of
+            your own, whose loss may not be a mean over the examples.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -46,6 +49,7 @@ class TrainConfig:
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     seed: int = 0
+    shards: int | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -54,7 +58,7 @@ class TrainConfig:
                 "a run is measured in steps or in epochs: got "
                 f"steps={self.steps} and epochs={self.epochs}; leave one out"
             )
-        for name in ("steps", "epochs"):
+        for name in ("steps", "epochs", "shards"):
             if getattr(self, name) is not None:
                 self._set(name, expect_int(name, getattr(self, name)))
         for name in ("batch_size", "seq_len"):

@@ -18,16 +18,20 @@ layers/attention.py _masked_softmax change_constant
 + np.copyto(total, 2.0, where=sees_none)
 The exponentials of such a row are all zero, and zero over any positive number is zero.
 
-layers/attention.py _masked_softmax drop_call
-- sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
-+ sees_none = ~allowed.any(axis=-1, keepdims=True)
-Broadcasting repeats entries, which changes no `any`, and copyto broadcasts the result. Only with
-no keys at all does the answer differ; then there are no scores to divide.
+layers/attention.py _masked_softmax change_constant
+- allowed = np.ones(1, bool)
++ allowed = np.ones(2, bool)
+It is read by `any` alone, and one true entry says as much as two.
 
-layers/attention.py _masked_softmax exchange_names
-- sees_none = ~np.broadcast_to(allowed, scores.shape).any(axis=-1, keepdims=True)
-+ sees_none = ~np.broadcast_to(allowed, allowed.shape).any(axis=-1, keepdims=True)
-As without broadcast_to, which is the identity here.
+layers/attention.py _masked_softmax change_constant
+- scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
++ scores += np.where(allowed, 1.0, -math.inf).astype(scores.dtype)
+A constant added to every score that counts in a row leaves the softmax of the row as it is.
+
+layers/attention.py _masked_softmax drop_cast
+- scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
++ scores += np.where(allowed, 0.0, -math.inf)
+The sum is written in place, in the dtype of the scores; adding zero or −∞ rounds nothing.
 
 layers/attention.py _masked_softmax drop_keyword
 - np.exp(np.subtract(scores, top, out=scores), out=scores)
@@ -223,14 +227,9 @@ numerics.py segment_sum drop_keyword
 0 is the default of axis.
 
 numerics.py sigmoid drop_keyword
-- np.exp(np.negative(e, out=e), out=e)
-+ np.exp(np.negative(e), out=e)
-−e is read by exp alone, which writes the same numbers to e; a temporary more.
-
-numerics.py sigmoid change_comparison
-- sigma = np.where(x >= 0, 1.0, e)
-+ sigma = np.where(x > 0, 1.0, e)
-They differ at zero only, and there e = exp(0) is 1.
+- return np.divide(1.0, sigma, out=sigma)
++ return np.divide(1.0, sigma)
+The same numbers in a new array; a temporary more.
 
 numerics.py softmax drop_cast
 - x = np.ascontiguousarray(x)

@@ -28,7 +28,7 @@ def test_every_gradient_is_the_difference_quotient(case):
 @pytest.mark.parametrize("name", ["rms_norm", "linear", "attention", "cross_entropy", "swiglu"])
 def test_float32_is_judged_by_what_rounding_the_inputs_does(name):
     layer = registry.layer_named(name)
-    for case in cases(name):
+    for case in cases(name)[:5]:
         report = check_vjp(layer, case.params, case.x, **case.keywords)
         report.raise_if_failed()
         assert all(leaf.float32_error is not None for leaf in report.leaves.values())
