@@ -39,6 +39,24 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
     assert "--- step 20\n" in sample
 
 
+def test_the_number_of_shards_is_recorded(train, tmp_path):
+    from functional_lm.runtime import cores
+
+    for name, flags in {
+        "two": ["--shards", "2"],
+        "default": [],
+        "again": ["--shards", "2"],
+    }.items():
+        assert train(tmp_path / name, *flags) == 0
+    recorded = {
+        name: json.loads((tmp_path / name / "config.json").read_text())["training"]["shards"]
+        for name in ("two", "default")
+    }
+    assert recorded == {"two": 2, "default": min(cores(), 4)}
+    two, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("two", "again"))
+    assert two == again
+
+
 def test_metrics_have_one_object_a_step(train, tmp_path):
     assert train(tmp_path / "run", "--eval-every", "8") == 0
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
