@@ -35,8 +35,8 @@ def check_contract(examination: Examination, dtype: str) -> None:
             place = at(name, path)
             if name == "residuals" and leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
                 faults.append(_dtype_fault(place, leaf.real.dtype, dtype, str(leaf.dtype)))
-            finite = leaf.dtype.kind not in "fc" or np.isfinite(leaf).all()
-            if not (finite or name == "residuals" or subject.may_be_non_finite):
+            is_finite = leaf.dtype.kind not in "fc" or np.isfinite(leaf).all()
+            if not (is_finite or name == "residuals" or subject.may_be_non_finite):
                 faults.append(
                     Finding(
                         "contract",

@@ -64,14 +64,14 @@ def case_at(
     letters = LETTERS[name].split()
     for letter, size in sizes.items():
         if letter not in letters:
-            raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}")
+            raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}; use these")
         if size < 0:
-            raise ValueError(f"sizes must not be negative: got {letter}={size}")
+            raise ValueError(f"sizes must not be negative: got {letter}={size}; pass 0 or more")
     known = set(inspect.signature(module.forward).parameters) - {"params", "x", "tokens"}
     for setting in settings:
         if setting not in known:
             has = f"the keywords {', '.join(sorted(known))}" if known else "no keywords"
-            raise ValueError(f"{name} has {has}: got {setting}")
+            raise ValueError(f"{name} has {has}: got {setting}; leave it out")
     full = {letter: sizes.get(letter, DEFAULTS[letter]) for letter in letters}
     if "S" in full and "S" not in sizes:
         full["S"] = full["T"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Differentiable, Tree
-from .inputs import freeze, same_bits
+from .inputs import cast, freeze, same_bits
 from .report import Finding
 
 
@@ -46,7 +46,7 @@ class Subject:
 
     def keywords(self, dtype: Any) -> dict[str, Any]:
         """Return the keywords with floating arrays in the dtype of the inputs, read-only."""
-        return freeze(pytree.map(lambda leaf: _as(leaf, dtype), self._keywords))
+        return freeze(cast(self._keywords, dtype))
 
     def forward(self, inputs: tuple[Tree, Any], keywords: dict[str, Any] | None = None) -> Any:
         """Return ``(y, residuals)``, with other keywords if given."""
@@ -140,7 +140,3 @@ def _changed(name: str, before: Any, after: Any) -> str:
         if not same_bits(a, b):
             return f"{name}.{path}" if path else name
     return name
-
-
-def _as(leaf: Any, dtype: Any) -> Any:
-    return np.array(leaf, dtype if leaf.dtype.kind == "f" else None)

@@ -6,7 +6,7 @@ step differentiated wrongly. The first that fits all draws to rounding is the li
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def explain(examination: Examination) -> None:
         if leaf.within("float32") or path in wrong:
             continue
         error = np.nan if leaf.float32_error is None else leaf.float32_error
-        cause, explanation = rounding.in_float32(path, error, leaf.over_xla)
+        cause, explanation = rounding.in_float32(error, leaf.over_xla)
         message = f"{path} is wrong in float32: error {error:.1e}, limit {leaf.float32_limit:.1e}"
         report.findings.append(Finding("accuracy", message, path, "float32", cause, explanation))
 
@@ -154,16 +154,16 @@ def _worst(examination: Examination, path: str) -> str:
 
 def _with_cause(examination: Examination, finding: Finding) -> Finding:
     """Explain a wrong shape by its numbers."""
-    if finding.cause != "shape" or examination.returned is None:
-        return (
-            dataclasses.replace(finding, cause="structure") if finding.cause == "shape" else finding
-        )
+    if finding.cause != "shape":
+        return finding
+    if examination.returned is None:
+        return dataclasses.replace(finding, cause="structure")
     inputs, g = cast(examination.draws[0], "float64")
     try:
         truth = examination.oracle.results(inputs, g, "float64")
     except BrokenLayer:
         return dataclasses.replace(finding, cause="structure")
-    exact = dict(_leaves(truth))
+    exact = dict(pytree.leaves_with_path(truth))
     received = {
         at(name, path): leaf
         for name, tree in zip(("params", "x"), examination.returned, strict=True)
@@ -174,7 +174,3 @@ def _with_cause(examination: Examination, finding: Finding) -> Finding:
         return dataclasses.replace(finding, cause="structure")
     cause, explanation = explain_shape(received[finding.leaf], exact[finding.leaf], others)
     return dataclasses.replace(finding, cause=cause, explanation=explanation)
-
-
-def _leaves(tree: Any) -> Iterator[tuple[str, Any]]:
-    yield from pytree.leaves_with_path(tree)

@@ -80,7 +80,7 @@ class Evidence:
         return close(a, b, self.tolerance)
 
     def always(self, relation: Any) -> bool:
-        """Tell whether ``relation(ours, truth)`` is close to ours in every draw."""
+        """Tell whether ours is ``relation(truth)`` within rounding in every draw."""
         return all(self.close(ours, relation(exact)) for ours, exact in self.pairs)
 
     def response(self, g: Any) -> tuple[Array, Array]:

@@ -59,7 +59,7 @@ def _error(evidence: Evidence) -> float:
     return float(np.linalg.norm(evidence.ours - evidence.exact)) / size if size else 0.0
 
 
-def in_float32(evidence_path: str, error: float, over_xla: float | None) -> Cause:
+def in_float32(error: float, over_xla: float | None) -> Cause:
     """Explain a leaf that is right in float64 and inaccurate in float32."""
     for name, unit in _FORMATS[1:]:
         if unit / 30 < error < 30 * unit:

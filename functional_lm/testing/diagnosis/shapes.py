@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import pytree
 from .evidence import close
 from .whole_leaf import Cause
 
@@ -52,8 +51,3 @@ def explain_shape(received: Any, exact: Any, others: dict[str, Any]) -> Cause:
 def _subsets(ndim: int) -> list[tuple[int, ...]]:
     axes = range(ndim)
     return [s for size in range(1, ndim + 1) for s in itertools.combinations(axes, size)]
-
-
-def leaves_of(tree: Any) -> dict[str, Any]:
-    """Return the leaves by path."""
-    return dict(pytree.leaves_with_path(tree))
