@@ -233,3 +233,19 @@ def global_norm(tree: Tree) -> float:
 def count(tree: Tree) -> int:
     """Return the number of entries in all leaves."""
     return sum(leaf.size for leaf in leaves(tree))
+
+
+def buffer_bytes(tree: Tree, *, without: Tree = None) -> int:
+    """Return the bytes of memory that the arrays of a tree keep alive, without those of another.
+
+    A view keeps the whole array that it is a part of; what two leaves share counts once.
+    """
+    known = {id(_owner(leaf)) for leaf in leaves(without)}
+    owners = {id(owner): owner for owner in (_owner(leaf) for leaf in leaves(tree))}
+    return sum(owner.nbytes for key, owner in owners.items() if key not in known)
+
+
+def _owner(array: Any) -> Any:
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array

@@ -112,3 +112,11 @@ def test_paths_that_lead_through_a_leaf_are_refused(paths):
 
 def test_count():
     assert pytree.count({"a": np.ones((2, 3)), "b": (np.ones(5), np.float32(1))}) == 12
+
+
+def test_buffer_bytes_counts_what_is_kept_alive_once():
+    whole, other = np.zeros((4, 5)), np.zeros(3, np.float32)
+    tree = {"part": whole[1], "again": whole.T, "other": other}
+    assert pytree.buffer_bytes(tree) == 4 * 5 * 8 + 3 * 4
+    assert pytree.buffer_bytes(tree, without=[whole[2:]]) == 3 * 4
+    assert pytree.buffer_bytes({}) == 0

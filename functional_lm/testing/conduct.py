@@ -21,7 +21,8 @@ def check_contract(examination: Examination, dtype: str) -> None:
     inputs, g = cast(examination.draws[0], dtype)
     y, residuals = subject.forward(inputs)
     report = examination.report
-    report.residual_bytes = bytes_beyond(residuals, (inputs, subject.keywords(dtype)))
+    given = (inputs, subject.keywords(dtype))
+    report.residual_bytes = pytree.buffer_bytes(residuals, without=given)
     faults = like_faults("y", examination.oracle.output(inputs, dtype), y)
     _stop_at(examination, faults, dtype)
     d_params, d_x = examination.returned = subject.vjp(residuals, g)
@@ -163,13 +164,6 @@ def swapped_faults(inputs: Any, d_params: Any, d_x: Any) -> list[Finding]:
     return [Finding("contract", message, "", "", "swapped", "return d_params first")]
 
 
-def bytes_beyond(residuals: Any, given: Any) -> int:
-    """Return the bytes of the buffers that residuals keep alive, without those of the inputs."""
-    known = {id(_owner(leaf)) for leaf in pytree.leaves(given)}
-    owners = {id(owner): owner for owner in map(_owner, pytree.leaves(residuals))}
-    return sum(owner.nbytes for key, owner in owners.items() if key not in known)
-
-
 def _form(tree: Any) -> Any:
     """Return paths and shapes of the leaves that have a cotangent."""
     try:
@@ -238,9 +232,3 @@ def _gradients(inputs: Any, cotangents: Any) -> list[tuple[str, Any, Any]]:
 def _first_bad(leaf: Any) -> str:
     index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
     return f"{leaf[index]} at {list(index)}"
-
-
-def _owner(array: Any) -> Any:
-    while isinstance(getattr(array, "base", None), np.ndarray):
-        array = array.base
-    return array

@@ -53,12 +53,4 @@ def _residual_bytes(params: Tree, config: Config, seq_len: int) -> int:
     """Return the bytes that the residuals of one sequence keep, without the parameters."""
     tokens = np.zeros((1, seq_len), np.int32)
     _, residuals = transformer.forward(params, tokens, config=config, key=(0,))
-    owned = {id(leaf) for leaf in pytree.leaves(params)}
-    kept = {}
-    for leaf in pytree.leaves(residuals):
-        base = leaf
-        while isinstance(base.base, np.ndarray):
-            base = base.base
-        if id(base) not in owned:
-            kept[id(base)] = base.nbytes
-    return sum(kept.values())
+    return pytree.buffer_bytes(residuals, without=params)

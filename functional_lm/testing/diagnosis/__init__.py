@@ -7,7 +7,6 @@ step differentiated wrongly. The first that fits all draws to rounding is the li
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
