@@ -21,6 +21,7 @@ LEVELS = {
     "prng": 1,
     "numerics": 2,
     "gradient": 2,
+    "heads": 2,
     "sharding": 3,
     "compose": 2,
     "layers": 3,

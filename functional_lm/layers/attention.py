@@ -25,27 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Key,
-    Tree,
-    expect_bool,
-    expect_cotangent,
-    expect_dtype,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
-)
+from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_params
+from ..heads import QKV, expect_qkv, expect_visibility, visible
+from ..heads import causal_mask as causal_mask
 from ..numerics import softmax_vjp
-
-
-class QKV(NamedTuple):
-    """The input of attention, and its cotangent."""
-
-    q: Array  # (B, T, H, K)
-    k: Array  # (B, S, G, K)
-    v: Array  # (B, S, G, K)
 
 
 class Residuals(NamedTuple):
@@ -82,22 +65,12 @@ def forward(
         ValueError: for shapes that do not fit, or H that is no multiple of G.
     """
     expect_params(params)
-    if not isinstance(x, QKV):
-        raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")
-    q, k, v = x
-    expect_floating(q=q, k=k, v=v)
-    B, T, H, K = expect_shape("q", q, "B T H K")
-    _, S, G, _ = expect_shape("k", k, "B S G K", B=B, K=K)
-    expect_shape("v", v, "B S G K", B=B, S=S, G=G, K=K)
-    if not (H and G and K) or H % G:
-        raise ValueError(
-            "query heads must be a multiple of key/value heads, and no size zero: "
-            f"got H={H}, G={G}, K={K}; repeat or drop heads"
-        )
-    allowed = _allowed((B, H, T, S), causal, query_offset, mask)
+    B, T, S, H, G, K = expect_qkv(x)
+    causal, query_offset = expect_visibility((B, H, T, S), causal, query_offset, mask)
+    allowed = visible(T, S, causal, query_offset, mask)
 
-    q = _group(q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
-    k, v = _group(k, G), _group(v, G)  # (B, G, S, K)
+    q = _group(x.q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
+    k, v = _group(x.k, G), _group(x.v, G)  # (B, G, S, K)
     scores = q @ k.swapaxes(-1, -2)  # (B, G, R·T, S)
     probs = _masked_softmax(scores.reshape(B, H, T, S), allowed).reshape(scores.shape)
     y = _ungroup(probs @ v, H)  # (B, T, H, K)
@@ -116,46 +89,6 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     d_q = (d_scores @ k) * (1 / math.sqrt(K))  # (B, G, R·T, K)
     d_k = d_scores.swapaxes(-1, -2) @ q  # (B, G, S, K), summed over the group; q is over √K
     return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
-
-
-def causal_mask(n_queries: int, n_keys: int | None = None, *, query_offset: int = 0) -> Array:
-    """Return booleans (T, S), true where query t may see key s: s ≤ t + query_offset.
-
-    >>> causal_mask(3).astype(int)
-    array([[1, 0, 0],
-           [1, 1, 0],
-           [1, 1, 1]])
-    """
-    T = expect_int("n_queries", n_queries, minimum=0)
-    S = T if n_keys is None else expect_int("n_keys", n_keys, minimum=0)
-    return np.arange(S) <= np.arange(T)[:, None] + query_offset
-
-
-def _allowed(
-    shape: tuple[int, int, int, int], causal: bool, query_offset: int, mask: Array | None
-) -> Array | None:
-    """Return booleans that broadcast to (B, H, T, S), or None where every query sees every key."""
-    causal = expect_bool("causal", causal)
-    query_offset = expect_int("query_offset", query_offset, minimum=None)
-    if query_offset and not causal:
-        raise ValueError(
-            f"query_offset belongs to causal attention: got {query_offset}; pass causal=True"
-        )
-    allowed = causal_mask(shape[2], shape[3], query_offset=query_offset) if causal else None
-    if mask is None:
-        return allowed
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        received = getattr(mask, "dtype", type(mask).__name__)
-        raise TypeError(
-            f"mask must be an array of booleans: got {received}; pass mask.astype(bool)"
-        )
-    try:
-        np.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(
-            f"mask must broadcast to (B, H, T, S) = {shape}: got {mask.shape}; add axes of size 1"
-        ) from None
-    return mask if allowed is None else allowed & mask
 
 
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:

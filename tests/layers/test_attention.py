@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from functional_lm.layers import attention
-from functional_lm.layers.attention import QKV, causal_mask
+from functional_lm.layers.attention import QKV
 from functional_lm.testing import certify
 
 test_certified = certify("attention")
@@ -83,12 +83,6 @@ def test_weights_are_a_softmax_at_large_scores():
     x = QKV(x.q * 100, x.k * 100, np.ones_like(x.v))
     y, _ = attention.forward({}, x, causal=True)
     np.testing.assert_allclose(y, 1, rtol=1e-6)
-
-
-@pytest.mark.parametrize("T", [0, 1, 5])
-def test_causal_mask(T):
-    np.testing.assert_array_equal(causal_mask(T), np.tril(np.ones((T, T), bool)))
-    np.testing.assert_array_equal(causal_mask(T, 9, query_offset=2), np.tri(T, 9, 2, bool))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,11 @@ killed, is an error.
 """
 
 _ENTRIES = """
+heads.py causal_mask decide
+- S = T if n_keys is None else expect_int('n_keys', n_keys, minimum=0)
++ S = expect_int('n_keys', n_keys, minimum=0)
+The forward always passes n_keys; the default is for callers from outside.
+
 layers/attention.py _masked_softmax change_constant
 - np.copyto(top, 0.0, where=sees_none)
 + np.copyto(top, 1.0, where=sees_none)
@@ -48,11 +53,6 @@ layers/attention.py _ungroup exchange_elements
 - B, G, rows, K = x.shape
 + B, rows, G, K = x.shape
 G and rows are used in their product only.
-
-layers/attention.py causal_mask decide
-- S = T if n_keys is None else expect_int('n_keys', n_keys, minimum=0)
-+ S = expect_int('n_keys', n_keys, minimum=0)
-The forward always passes n_keys; the default is for callers from outside.
 
 layers/attention.py forward negate
 - scores = q @ k.swapaxes(-1, -2)

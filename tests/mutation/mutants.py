@@ -4,7 +4,8 @@ What computes is mutated, and what only checks is not: calls of ``expect_...``, 
 ``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
 
 A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
-formula of `functional_lm.numerics`), else ``forward``. Of the models only the ``vjp`` is mutated.
+formula of `functional_lm.numerics` or `functional_lm.heads`), else ``forward``. Of the models only
+the ``vjp`` is mutated.
 """
 
 import ast
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from operators import OPERATORS, Names, is_check
 
-from functional_lm import numerics
+from functional_lm import heads, numerics
 
 
 class Mutant(NamedTuple):
@@ -46,13 +47,17 @@ class Mutant(NamedTuple):
 
 
 class Code:
-    """A layer's functions and those of `numerics`, from which mutated layers are built."""
+    """A layer's functions and the shared ones, from which mutated layers are built."""
 
     def __init__(self, module: ModuleType) -> None:
         """Read the sources."""
         self._module = module
         self._own = _functions(module)
-        self._shared = _functions(numerics)
+        self._shared: dict[str, ast.FunctionDef] = {}
+        self._file: dict[str, str] = {}
+        for shared in (numerics, heads):
+            self._shared |= _functions(shared)
+            self._file |= dict.fromkeys(_functions(shared), _file(shared))
         self._code = _compile([*self._own.values()])
         self._shared_code = _compile([*self._shared.values()])
 
@@ -61,12 +66,12 @@ class Code:
 
         The types of the module, such as `Residuals`, are the module's own.
         """
-        shared = dict(vars(numerics))
+        shared = vars(numerics) | vars(heads)
         exec(self._shared_code, shared)
         own = dict(vars(self._module))
         exec(self._code, own)
         if mutant:
-            exec(mutant.code, shared if mutant.file == "numerics.py" else own)
+            exec(mutant.code, shared if mutant.file in self._file.values() else own)
         own |= {name: shared[name] for name in self._shared if name in own}
         return SimpleNamespace(forward=own["forward"], vjp=own["vjp"])
 
@@ -75,7 +80,7 @@ class Code:
         is_model = ".models." in self._module.__name__
         behind_vjp = _reached(self._own, ["vjp"])
         reached = behind_vjp if is_model else _reached(self._own, ["forward", "vjp"])
-        file = self._module.__name__.partition(".")[2].replace(".", "/") + ".py"
+        file = _file(self._module)
         return [
             mutant
             for name in reached
@@ -85,7 +90,7 @@ class Code:
         ]
 
     def shared_mutants(self) -> list[Mutant]:
-        """Return the mutants of the formulas of `numerics` that the layer uses."""
+        """Return the mutants of the shared formulas that the layer uses."""
         if ".models." in self._module.__name__:
             return []
         behind = {}
@@ -96,8 +101,12 @@ class Code:
         return [
             mutant
             for name, kind in behind.items()
-            for mutant in _mutants("numerics.py", self._shared[name], kind)
+            for mutant in _mutants(self._file[name], self._shared[name], kind)
         ]
+
+
+def _file(module: ModuleType) -> str:
+    return module.__name__.partition(".")[2].replace(".", "/") + ".py"
 
 
 def _functions(module: ModuleType) -> dict[str, ast.FunctionDef]:

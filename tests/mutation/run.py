@@ -2,11 +2,11 @@
 
     python tests/mutation/run.py [NAMES] [--json FILE]
 
-NAMES are layers, losses and models, or ``numerics`` for the formulas that layers share; all of
-them by default. Each function is changed in one place at a time, and the change must be noticed
-at the cases of `functional_lm.testing.registry`, against values frozen from JAX. Exits with 1
-unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5% of all are
-declared equivalent.
+NAMES are layers, losses and models, or ``numerics`` for the formulas that layers share, those of
+``heads`` too; all of them by default. Each function is changed in one place at a time, and the
+change must be noticed at the cases of `functional_lm.testing.registry`, against values frozen from
+JAX. Exits with 1 unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5%
+of all are declared equivalent.
 
 Input checks are not mutated. See `operators` for the faults, `mutants` for where they are put,
 `judge` for what kills and `equivalent` for the mutants that compute the same.
