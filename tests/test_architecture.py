@@ -20,6 +20,7 @@ LEVELS = {
     "pytree": 1,
     "prng": 1,
     "numerics": 2,
+    "rotation": 2,
     "gradient": 2,
     "heads": 2,
     "sharding": 3,

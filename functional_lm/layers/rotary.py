@@ -25,16 +25,14 @@ from ..contract import (
     Array,
     Key,
     Tree,
-    expect_choice,
     expect_cotangent,
     expect_dtype,
     expect_floating,
-    expect_number,
     expect_params,
     expect_shape,
 )
-
-PAIRINGS = ("interleaved", "half")
+from ..rotation import PAIRINGS as PAIRINGS
+from ..rotation import expect_rotary, rotations, turn
 
 
 class Residuals(NamedTuple):
@@ -75,43 +73,15 @@ def forward(
     expect_params(params)
     expect_floating(x=x)
     _, _, head_size = expect_shape("x", x, "... T H K")
-    if head_size % 2:
-        raise ValueError(
-            f"rotary needs an even head size: got K={head_size}; try {head_size - 1 or 2} "
-            f"or {head_size + 1}"
-        )
-    expect_choice("pairing", pairing, PAIRINGS)
-    rotation = _rotation(x, positions, expect_number("theta", theta, low=1e-30))
-    return _rotate(x, rotation, pairing), Residuals(rotation, pairing, x.shape)
+    theta = expect_rotary(positions, x.shape[:-2], head_size, theta, pairing)
+    rotation = rotations(positions, head_size, theta, x.dtype)
+    y = turn(np.ascontiguousarray(x), rotation, pairing, np.empty(x.shape, x.dtype))
+    return y, Residuals(rotation, pairing, x.shape)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., T, H, K)."""
     rotation, pairing, shape = residuals
     expect_cotangent(g, shape, rotation.real.dtype)
-    return {}, _rotate(g, rotation.conj(), pairing)
-
-
-def _rotation(x: Array, positions: Array, theta: float) -> Array:
-    """Return e^{iφ} (..., T, 1, K/2), complex64 or complex128 to match x."""
-    if not isinstance(positions, np.ndarray) or positions.dtype.kind not in "iuf":
-        received = getattr(positions, "dtype", type(positions).__name__)
-        raise TypeError(f"positions must be an array of numbers: got {received}; pass np.arange(T)")
-    if positions.shape not in ((x.shape[-3],), x.shape[:-2]):
-        raise ValueError(
-            f"positions must have shape (T,) or (..., T) = {x.shape[:-2]}: "
-            f"got {positions.shape}; pass one position for each token"
-        )
-    head_size = x.shape[-1]
-    frequency = theta ** (np.arange(0, head_size, 2) / -head_size)  # (K/2,) float64
-    angle = positions[..., None, None] * frequency  # (..., T, 1, K/2)
-    return np.exp(1j * angle).astype(np.result_type(x.dtype, np.complex64))
-
-
-def _rotate(x: Array, rotation: Array, pairing: str) -> Array:
-    if pairing == "interleaved":
-        pairs = np.ascontiguousarray(x).view(rotation.dtype)  # (..., T, H, K/2) complex
-        return (pairs * rotation).view(x.dtype)
-    x1, x2 = np.split(x, 2, axis=-1)
-    cos, sin = rotation.real, rotation.imag
-    return np.concatenate([x1 * cos - x2 * sin, x1 * sin + x2 * cos], axis=-1)
+    d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
+    return {}, d_x

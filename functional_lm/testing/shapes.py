@@ -34,6 +34,7 @@ LETTERS = {
     "linear": "B T D_in D_out",
     "rms_norm": "B T D",
     "rotary": "B T H K",
+    "rotary_attention": "B T H G K",
     "self_attention": "B T D H G",
     "silu": "B T D",
     "softmax": "B T D",
@@ -114,6 +115,11 @@ def _rotary(draw: Draws, m: Any, B: int, T: int, H: int, K: int) -> _Inputs:
     return {}, draw.normal(B, T, H, K), {"positions": np.arange(T)}
 
 
+def _rotary_attention(draw: Draws, m: Any, B: int, T: int, H: int, G: int, K: int) -> _Inputs:
+    side = {"n_heads": H, "n_kv_heads": G, "positions": np.arange(T)}
+    return {}, draw.normal(B, T, (H + 2 * G) * K), side
+
+
 def _entrywise(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
     return {}, draw.normal(B, T, D), {}
 
@@ -160,6 +166,7 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "linear": _linear,
     "rms_norm": _rms_norm,
     "rotary": _rotary,
+    "rotary_attention": _rotary_attention,
     "self_attention": _self_attention,
     "silu": _entrywise,
     "softmax": _entrywise,

@@ -1,0 +1,77 @@
+"""The cases of the models."""
+
+from typing import Any
+
+import numpy as np
+
+from .draws import Draws, Inputs
+
+_BLOCK = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "dtype": np.float64}  # K = 4
+
+
+def _self_attention(draw: Draws, module: Any, **sizes: Any) -> Inputs:
+    params = draw.near(module.init(draw.key(), **_BLOCK, **sizes))
+    for label, (B, T) in {"H=6 G=2": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}.items():
+        side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(T)}
+        yield label, params, draw.normal(B, T, 24), side
+    padding = draw.integers(2, 1, 1, 5, below=2) > 0
+    side = {
+        "n_heads": 6,
+        "n_kv_heads": 2,
+        "positions": np.arange(5) + 3,
+        "mask": padding,
+        "rope_pairing": "half",
+    }
+    yield "padding, half", params, draw.normal(2, 5, 24), side
+    side = {
+        "n_heads": 6,
+        "n_kv_heads": 2,
+        "positions": np.arange(5),
+        "causal": False,
+        "rope_theta": 50.0,
+    }
+    yield "full", params, draw.normal(2, 5, 24), side
+
+
+def _transformer_block(draw: Draws, module: Any) -> Inputs:
+    yield from _self_attention(draw, module, d_ff=7)
+    params = draw.near(module.init(draw.key(), **_BLOCK, d_ff=7))
+    side = {
+        "n_heads": 6,
+        "n_kv_heads": 2,
+        "positions": np.arange(5),
+        "dropout": 0.3,
+        "key": (5,),
+        "norm_eps": 0.1,
+    }
+    yield "dropout", params, draw.normal(2, 5, 24), side
+
+
+def _transformer(draw: Draws, module: Any) -> Inputs:
+    sizes: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "d_ff": 7}
+    for label, shape, settings in (
+        ("H=6 G=2", (3, 5), {}),
+        ("T=1", (3, 1), {}),
+        ("B=0", (0, 5), {}),
+        ("no batch", (5,), {}),
+        ("untied, half", (3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
+        ("dropout", (3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
+    ):
+        config = module.Config(13, **sizes, n_layers=2, max_seq_len=5, **settings)
+        params = draw.near(module.init(draw.key(), config=config, dtype=np.float64))
+        side = {"config": config, "key": (7,)}
+        yield label, params, draw.integers(*shape, below=13), side
+
+
+def _language_model(draw: Draws, module: Any) -> Inputs:
+    for label, params, tokens, side in _transformer(draw, module):
+        targets = draw.integers(*tokens.shape, below=13)
+        yield label, params, tokens, {**side, "targets": targets}
+
+
+CASES = {
+    "language_model": _language_model,
+    "self_attention": _self_attention,
+    "transformer": _transformer,
+    "transformer_block": _transformer_block,
+}
