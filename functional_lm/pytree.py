@@ -8,13 +8,15 @@ does, so that the order of insertion never shows.
 A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .contract import Array, Tree
+from .threads import run
 
 
 def is_leaf(node: Any) -> bool:
@@ -33,25 +35,21 @@ def _children(node: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
-def _sorted_keys(node: dict[Any, Any]) -> list[str]:
+def _sorted_keys(node: dict[Any, Any]) -> tuple[str, ...]:
     if type(node) is not dict:
         raise TypeError(f"a tree must have plain dicts: got {type(node).__name__}; pass dict(...)")
-    for key in node:
+    return _checked_and_sorted(tuple(node))
+
+
+@functools.lru_cache(2**12)
+def _checked_and_sorted(keys: tuple[Any, ...]) -> tuple[str, ...]:
+    for key in keys:
         if not isinstance(key, str) or "." in key:
             raise TypeError(
                 f"the keys of a tree must be strings without dots: got {key!r}; rename it, or "
                 "use a tuple"
             )
-    return sorted(node)
-
-
-def _rebuild(node: Any, children: list[Any]) -> Any:
-    """Make a node of the same kind with other children, given in the order of `_children`."""
-    if isinstance(node, dict):
-        return dict(zip(_sorted_keys(node), children, strict=True))
-    if hasattr(node, "_fields"):
-        return type(node)(*children)
-    return type(node)(children)
+    return tuple(sorted(keys))
 
 
 def _join(prefix: str, name: str) -> str:
@@ -79,7 +77,20 @@ def leaves_with_path(tree: Tree) -> list[tuple[str, Array]]:
 
 def leaves(tree: Tree) -> list[Array]:
     """Return the leaves in walking order."""
-    return [leaf for _, leaf in leaves_with_path(tree)]
+    found: list[Array] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Tree, found: list[Array]) -> None:
+    if is_leaf(tree):
+        found.append(tree)
+    elif isinstance(tree, dict):
+        for name in _sorted_keys(tree):
+            _collect(tree[name], found)
+    elif isinstance(tree, (tuple, list)):
+        for child in tree:
+            _collect(child, found)
 
 
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
@@ -93,35 +104,58 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     >>> map(lambda a, b: a + b, {"w": np.array([1.0])}, {"w": np.array([2.0])})
     {'w': array([3.])}
     """
-    return _map(function, tree, rest, "")
+    try:
+        return _map(function, tree, rest)
+    except _Different:
+        raise ValueError(_first_difference(tree, rest, "")) from None
 
 
-def _map(function: Callable[..., Any], tree: Tree, rest: tuple[Tree, ...], path: str) -> Tree:
+class _Different(Exception):
+    """Two trees differ in structure; where is found out only then, since paths take time."""
+
+
+def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree:
     if is_leaf(tree):
         return function(tree, *rest)
-    children = _children(tree)
-    if children is None:
+    kind = type(tree)
+    if isinstance(tree, dict):
+        names = _sorted_keys(tree)
         for other in rest:
-            if is_leaf(other) or _children(other) is not None or other != tree:
-                raise ValueError(_difference(path, tree, other))
-        return tree
-    columns = []
+            if type(other) is not dict or other.keys() != tree.keys():
+                raise _Different
+        return {name: _map(function, tree[name], [other[name] for other in rest]) for name in names}
+    if isinstance(tree, (tuple, list)):
+        for other in rest:
+            if type(other) is not kind or len(other) != len(tree):
+                raise _Different
+        columns = zip(tree, *rest, strict=True)
+        mapped = [_map(function, child, others) for child, *others in columns]
+        return kind(*mapped) if hasattr(kind, "_fields") else kind(mapped)
     for other in rest:
-        column = _children(other)
-        if (
-            column is None
-            or type(other) is not type(tree)
-            or [name for name, _ in column] != [name for name, _ in children]
-        ):
-            raise ValueError(_difference(path, tree, other))
-        columns.append([child for _, child in column])
-    return _rebuild(
-        tree,
-        [
-            _map(function, child, tuple(column[i] for column in columns), _join(path, name))
-            for i, (name, child) in enumerate(children)
-        ],
-    )
+        if is_leaf(other) or _children(other) is not None or other != tree:
+            raise _Different
+    return tree
+
+
+def _first_difference(tree: Tree, rest: Sequence[Tree], path: str) -> str:
+    """Say where the first of the other trees differs, or nothing if none does."""
+    if is_leaf(tree):
+        return ""
+    children = _children(tree)
+    for other in rest:
+        found = _children(other)
+        if children is None or found is None or type(other) is not type(tree):
+            same = children is found is None and not is_leaf(other) and bool(other == tree)
+        else:
+            same = [name for name, _ in found] == [name for name, _ in children]
+        if not same:
+            return _difference(path, tree, other)
+    columns = zip(children or [], *(_children(other) or [] for other in rest), strict=True)
+    for (name, child), *others in columns:
+        said = _first_difference(child, [one for _, one in others], _join(path, name))
+        if said:
+            return said
+    return ""
 
 
 def _difference(path: str, tree: Any, other: Any) -> str:
@@ -218,16 +252,24 @@ def add(a: Tree, b: Tree) -> Tree:
 
 def global_norm(tree: Tree) -> float:
     """Return the Euclidean norm of all leaves together, accumulated in float64."""
+    chunk = 2**19  # a task for a thread; its sums do not depend on how many there are
+    tasks = []
+    for leaf in leaves(tree):
+        flat = np.ravel(leaf)
+        for start in range(0, flat.size, chunk):
+            tasks.append(functools.partial(_sum_of_squares, flat[start : start + chunk]))
+    return math.sqrt(sum(run(tasks, None if count(tree) > 2 * chunk else 1)))
+
+
+def _sum_of_squares(flat: Array) -> float:
     # What is widened at once stays in the first cache, and is too short for OpenBLAS to wake its
     # threads: they would spin for a while after, on the cores that the rest of a step needs.
     block = 2**13
     total = 0.0
-    for leaf in leaves(tree):
-        flat = np.ravel(leaf)
-        for start in range(0, flat.size, block):
-            exact = flat[start : start + block].astype(np.float64)
-            total += float(np.vdot(exact, exact))
-    return math.sqrt(total)
+    for start in range(0, flat.size, block):
+        exact = flat[start : start + block].astype(np.float64)
+        total += float(np.vdot(exact, exact))
+    return total
 
 
 def count(tree: Tree) -> int:

@@ -7,18 +7,18 @@ divided too. In a training loop::
     train(layer, state, value_and_grad=sharded(2), ...)
 """
 
-import contextvars
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from . import pytree
 from .contract import Differentiable, Scalar, Tree, expect_int
+from .entrywise import entrywise
 from .gradient import ValueAndGrad, value_and_grad
 from .prng import fold_in
+from .threads import one_blas_thread, run
 
 
 def examples(x: Any, side: dict[str, Any]) -> float:
@@ -63,18 +63,15 @@ def sharded(
         weights = [float(weight(*part)) for part in parts]
         shares = [one / (sum(weights) or 1.0) for one in weights]
 
-        def run(part: tuple[Any, dict[str, Any]], share: float) -> tuple[Scalar, Tree]:
-            return value_and_grad(layer, params, part[0], cotangent=share, **part[1])
+        def task(share: float, x: Any, side: dict[str, Any]) -> Callable[[], tuple[Scalar, Tree]]:
+            return lambda: value_and_grad(layer, params, x, cotangent=share, **side)
 
-        with _one_blas_thread():
-            tasks = [
-                _threads(n_shards).submit(contextvars.copy_context().run, run, part, share)
-                for part, share in zip(parts, shares, strict=True)
-            ]
-            results = [task.result() for task in tasks]
+        tasks = [task(share, *part) for share, part in zip(shares, parts, strict=True)]
+        with one_blas_thread():
+            results = run(tasks, n_shards)
         losses, grads = zip(*results, strict=True)
         loss = sum((share * one for share, one in zip(shares, losses, strict=True)), start=0.0)
-        return np.asarray(losses[0]).dtype.type(loss), functools.reduce(pytree.add, grads)
+        return np.asarray(losses[0]).dtype.type(loss), functools.reduce(_add, grads)
 
     return sharded_value_and_grad
 
@@ -104,17 +101,5 @@ def _parts(
     return parts
 
 
-@functools.cache
-def _threads(n_shards: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_shards, thread_name_prefix="shard")
-
-
-@functools.cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _one_blas_thread() -> Any:
-    return _blas().limit(limits=1)
+def _add(a: Tree, b: Tree) -> Tree:
+    return entrywise(lambda a, b, out: np.add(a, b, out=out), a, b)

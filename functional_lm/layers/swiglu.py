@@ -8,12 +8,13 @@ Forward, for each row x (D) with the planes W_gate and W_up of ``gate_up`` (2, D
 VJP. With cotangent g of y, reading upwards:
 
     d_W_down = hᵀ·g                       d_h = g·W_downᵀ
-    d_a = d_h·∂h/∂a                       ∂h/∂a = u·silu'(a) = u·σ(a)·(1 + a − silu(a))
+    d_a = d_h·∂h/∂a                       ∂h/∂a = u·silu'(a) = h + σ(a)·(u − h)
     d_u = d_h·∂h/∂u                       ∂h/∂u = silu(a)
     d_W_gate = xᵀ·d_a                     d_W_up = xᵀ·d_u
     d_x = d_a·W_gateᵀ + d_u·W_upᵀ         (x feeds both planes: cotangents add)
 
-Residuals hold the two slopes of h instead of a and u, so that ``vjp`` multiplies only.
+since σ' = σ·(1 − σ) makes silu' = σ + a·σ·(1 − σ) = silu + σ·(1 − silu), and u·silu = h. Residuals
+hold the two slopes of h instead of a and u, so that ``vjp`` multiplies only.
 
 Shapes: x and y (..., D).
 """
@@ -41,8 +42,7 @@ class Residuals(NamedTuple):
     """What `vjp` needs."""
 
     x: Array  # (..., D)
-    gate_slope: Array  # (N, F) ∂h/∂a
-    up_slope: Array  # (N, F) ∂h/∂u = silu(a)
+    slopes: Array  # (2, N, F) ∂h/∂u = silu(a), and ∂h/∂a
     hidden: Array  # (N, F) h
     gate_up: Array  # (2, D, F) the weights
     down: Array  # (F, D)
@@ -75,37 +75,29 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     _, d_model, d_ff = expect_shape("gate_up", gate_up, "2 D F")
     expect_shape("down", down, "F D", F=d_ff, D=d_model)
     expect_shape("x", x, "... D", D=d_model)
-    gate, up = rows(x) @ gate_up  # (N, F) each
-    sigma = sigmoid(gate)
-    silu = gate * sigma
-    hidden = silu * up
-    gate_slope = _silu_slope(gate, sigma, silu)
-    gate_slope *= up
+    slopes = rows(x) @ gate_up  # (2, N, F): a and u, each written over when it is used up
+    a, u = slopes
+    sigma = sigmoid(a)
+    silu = np.multiply(a, sigma, out=a)
+    hidden = silu * u
+    gate_slope = np.subtract(u, hidden, out=u)
+    gate_slope *= sigma
+    gate_slope += hidden
     y = (hidden @ down).reshape(x.shape)
-    return y, Residuals(x, gate_slope, silu, hidden, gate_up, down)
+    return y, Residuals(x, slopes, hidden, gate_up, down)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"gate_up", "down"}, d_x)`` for the cotangent g (..., D)."""
-    x, gate_slope, up_slope, hidden, gate_up, down = residuals
+    x, slopes, hidden, gate_up, down = residuals
     expect_cotangent(g, x.shape, x.dtype)
     g = rows(g)  # (N, D)
     d_down = hidden.T @ g
     d_hidden = g @ down.T  # (N, F)
-    d_gate_up = np.empty((2, *hidden.shape), x.dtype)  # (2, N, F)
-    np.multiply(d_hidden, gate_slope, out=d_gate_up[0])
-    np.multiply(d_hidden, up_slope, out=d_gate_up[1])
+    d_gate_up = d_hidden * slopes[::-1]  # (2, N, F): d_a and d_u
     d_weight = rows(x).T @ d_gate_up  # (2, D, F)
     d_x = d_gate_up[0] @ gate_up[0].T + d_gate_up[1] @ gate_up[1].T
     return {"gate_up": d_weight, "down": d_down}, d_x.reshape(x.shape)
-
-
-def _silu_slope(gate: Array, sigma: Array, silu: Array) -> Array:
-    """Return silu'(a) = σ(a)·(1 + a − silu(a))."""
-    slope = gate - silu
-    slope += 1.0
-    slope *= sigma
-    return slope
 
 
 def named_slices(params: Tree) -> dict[str, Array]:

@@ -1,12 +1,14 @@
 """Self-attention with rotary positions: project to queries, keys and values, attend, project back.
 
-Forward: ``qkv`` → rotate queries and keys → attention → ``out``. The columns of ``qkv`` are H
-query heads, G key heads and G value heads of size K each; the queries and keys are neighbours, so
-one rotation turns both. ``vjp`` is the forward read upwards.
+Forward: ``qkv`` → turn queries and keys, attend → ``out``. The columns of ``qkv`` are H query
+heads, G key heads and G value heads of size K each. ``vjp`` is the forward read upwards.
+
+What is in the middle is `rotary_attention`; with a mask, or not causal, `rotary` and `attention`.
 
 Shapes: x and y (B, T, D); ``qkv`` (D, (H + 2G)·K), ``out`` (H·K, D).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,17 +23,18 @@ from ..contract import (
     expect_params,
     expect_shape,
 )
-from ..layers import attention, linear, rotary
+from ..layers import attention, linear, rotary, rotary_attention
 from ..layers.attention import QKV
 from ..prng import fold_in, normal
+
+_Attention = rotary_attention.Residuals | tuple[rotary.Residuals, attention.Residuals]
 
 
 class Residuals(NamedTuple):
     """What `vjp` needs: the residuals of each layer."""
 
     qkv: linear.Residuals
-    rotary: rotary.Residuals
-    attention: attention.Residuals
+    attention: _Attention
     out: linear.Residuals
 
 
@@ -100,33 +103,63 @@ def forward(
     """
     expect_params(params, ["qkv", "out"])
     expect_floating(x=x, qkv=params["qkv"], out=params["out"])
-    B, T, _ = expect_shape("x", x, "B T D")
-    H, G, K = _head_sizes(params, n_heads, n_kv_heads)
+    expect_shape("x", x, "B T D")
+    heads = _head_sizes(params, n_heads, n_kv_heads)
+    turning: dict[str, Any] = {
+        "positions": positions,
+        "theta": rope_theta,
+        "pairing": rope_pairing,
+    }
 
     packed, r_qkv = linear.forward({"weight": params["qkv"]}, x)  # (B, T, (H+2G)·K)
-    heads = packed.reshape(B, T, H + 2 * G, K)
-    qk, r_rotary = rotary.forward(
-        {}, heads[:, :, : H + G], positions=positions, theta=rope_theta, pairing=rope_pairing
-    )
-    qkv = QKV(qk[:, :, :H], qk[:, :, H:], heads[:, :, H + G :])
-    attended, r_attention = attention.forward({}, qkv, causal=causal, mask=mask)
-    y, r_out = linear.forward({"weight": params["out"]}, attended.reshape(B, T, H * K))
-    return y, Residuals(r_qkv, r_rotary, r_attention, r_out)
+    r_attention: _Attention
+    if causal is True and mask is None:
+        attended, r_attention = rotary_attention.forward(
+            {}, packed, n_heads=heads[0], n_kv_heads=heads[1], **turning
+        )  # (B, T, H·K)
+    else:
+        attended, r_attention = _attend(packed, heads, turning, causal, mask)
+    y, r_out = linear.forward({"weight": params["out"]}, attended)
+    return y, Residuals(r_qkv, r_attention, r_out)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
-    r_qkv, r_rotary, r_attention, r_out = residuals
-    B, T = g.shape[:2]
-    H, K = r_attention.n_heads, r_attention.q.shape[-1]
-    columns = r_qkv.weight.shape[1]
-
+    r_qkv, r_attention, r_out = residuals
     d_out, d_attended = linear.vjp(r_out, g)
-    _, (d_q, d_k, d_v) = attention.vjp(r_attention, d_attended.reshape(B, T, H, K))
-    _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
-    d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, columns)
+    if isinstance(r_attention, rotary_attention.Residuals):
+        _, d_packed = rotary_attention.vjp(r_attention, d_attended)
+    else:
+        d_packed = _attend_vjp(r_attention, d_attended)
     d_qkv, d_x = linear.vjp(r_qkv, d_packed)
     return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
+
+
+def _attend(
+    packed: Array,
+    heads: tuple[int, int, int],
+    turning: dict[str, Any],
+    causal: bool,
+    mask: Array | None,
+) -> tuple[Array, tuple[rotary.Residuals, attention.Residuals]]:
+    """Unpack the heads, turn queries and keys, attend: (B, T, (H+2G)·K) to (B, T, H·K)."""
+    H, G, K = heads
+    B, T, _ = packed.shape
+    unpacked = packed.reshape(B, T, H + 2 * G, K)
+    turned, r_rotary = rotary.forward({}, unpacked[:, :, : H + G], **turning)
+    qkv = QKV(turned[:, :, :H], turned[:, :, H:], unpacked[:, :, H + G :])
+    y, r_attention = attention.forward({}, qkv, causal=causal, mask=mask)
+    return y.reshape(B, T, H * K), (r_rotary, r_attention)
+
+
+def _attend_vjp(residuals: tuple[rotary.Residuals, attention.Residuals], g: Array) -> Array:
+    r_rotary, r_attention = residuals
+    B, T, width = g.shape
+    H = r_attention.n_heads
+    _, (d_q, d_k, d_v) = attention.vjp(r_attention, g.reshape(B, T, H, width // H))
+    _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
+    d_packed = np.concatenate([d_turned, d_v], axis=2)
+    return d_packed.reshape(B, T, math.prod(d_packed.shape[2:]))
 
 
 def named_slices(params: Tree, *, n_heads: int, n_kv_heads: int | None = None) -> dict[str, Array]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree, expect_number
+from ..entrywise import entrywise
 from .schedules import Schedule, as_schedule
 from .transformation import GradientTransformation, expect_gradient
 
@@ -76,24 +77,32 @@ def adamw(
 
     def update(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
         expect_gradient(grads, params)
-        mu = pytree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = pytree.map(lambda v, g: b2 * v + (1 - b2) * np.square(g), state.nu, grads)
         count = int(state.count) + 1
         rate = float(schedule(count - 1))
         step_size = -rate / (1 - b1**count)
         root_correction = 1 / math.sqrt(1 - b2**count)
 
-        def one(m: Array, v: Array, p: Array, decays: Any) -> Array:
-            denominator = np.sqrt(v)
+        def one(
+            p: Array, g: Array, m: Array, v: Array, decays: Any, update: Array, mu: Array, nu: Array
+        ) -> None:
+            scratch = np.multiply(g, 1 - b1, out=update)
+            np.multiply(m, b1, out=mu)
+            mu += scratch
+            np.square(g, out=scratch)
+            scratch *= 1 - b2
+            np.multiply(v, b2, out=nu)
+            nu += scratch
+            denominator = np.sqrt(nu, out=update)
             denominator *= root_correction
             denominator += eps
-            updates = m / denominator
-            updates *= step_size
+            np.divide(mu, denominator, out=update)
+            update *= step_size
             if decays:
-                updates -= (rate * weight_decay) * p
-            return updates
+                update -= (rate * weight_decay) * p
 
-        updates = pytree.map(one, mu, nu, params, decayed(params))
+        updates, mu, nu = entrywise(
+            one, params, grads, state.mu, state.nu, decayed(params), outputs=3
+        )
         return updates, AdamState(np.int64(count), mu, nu)
 
     return GradientTransformation(init, update)

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Tree, expect_number
+from ..entrywise import entrywise
 from .transformation import GradientTransformation
 
 
@@ -29,7 +30,8 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
             raise FloatingPointError(_first_bad_leaf(grads))
         if norm <= max_norm:
             return grads, state
-        return pytree.map(lambda g: g * (max_norm / norm), grads), state
+        factor = max_norm / norm
+        return entrywise(lambda g, out: np.multiply(g, factor, out=out), grads), state
 
     return GradientTransformation(init, update)
 

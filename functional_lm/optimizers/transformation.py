@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Tree
+from ..entrywise import entrywise
 
 
 class GradientTransformation(NamedTuple):
@@ -43,7 +44,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
         ValueError: naming the leaf whose shape differs.
     """
     expect_gradient(updates, params)
-    return pytree.map(lambda p, u: (p + u).astype(p.dtype, copy=False), params, updates)
+    return entrywise(lambda p, u, out: np.add(p, u, out=out), params, updates)
 
 
 def expect_gradient(grads: Tree, params: Tree) -> None:

@@ -1,0 +1,61 @@
+"""New trees from the entries of others, side by side where they are large."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import pytree
+from .contract import Array, Tree
+from .threads import run
+
+CHUNK = 2**17
+"""Entries of a task: with fewer, handing the interpreter's lock over costs more than it brings."""
+
+SMALL = 2**20
+"""Trees with fewer entries are done by one thread, for the same reason."""
+
+
+def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: int = 1) -> Any:
+    """Make new trees, entry by entry, from the entries of others.
+
+    ``function(a, b, ..., out, ...)`` gets flat pieces of the leaves, and writes to its last
+    arguments. What is no array in the other trees (a number, a boolean) it gets as it is.
+
+    Args:
+        function: as above.
+        tree: whose structure, shapes and dtypes the results have.
+        rest: others of that structure, with leaves of those shapes.
+        outputs: how many trees to make.
+
+    Returns:
+        The new tree, or a tuple of them if there are several.
+
+    Raises:
+        ValueError: if the trees differ in structure.
+    """
+    results = [pytree.map(_empty_like, tree) for _ in range(outputs)]
+    tasks: list[Callable[[], None]] = []
+
+    def plan(*nodes: Any) -> None:
+        flat = [_flat(node, like=nodes[0]) for node in nodes]
+        for start in range(0, flat[0].size, CHUNK):
+            piece = slice(start, start + CHUNK)
+            parts = [one[piece] if isinstance(one, np.ndarray) else one for one in flat]
+            tasks.append(functools.partial(function, *parts))
+
+    pytree.map(plan, tree, *rest, *results)
+    run(tasks, None if pytree.count(tree) >= SMALL else 1)
+    return results[0] if outputs == 1 else tuple(results)
+
+
+def _empty_like(leaf: Any) -> Array:
+    return np.empty(np.shape(leaf), leaf.dtype)
+
+
+def _flat(node: Any, like: Any) -> Any:
+    """Return an array, or a number that stands for one, as one axis; anything else as it is."""
+    if isinstance(node, np.ndarray) or (isinstance(node, np.generic) and np.shape(like) == ()):
+        return np.ascontiguousarray(node).reshape(-1)
+    return node
