@@ -119,7 +119,7 @@ MODULES = [
     (package, path.stem)
     for package in ("layers", "losses", "models")
     for path in sorted((PACKAGE / package).glob("*.py"))
-    if path.stem != "__init__"
+    if path.stem not in ("__init__", "config")
 ]
 
 

@@ -109,11 +109,12 @@ def forward(
     y, reciprocal = np.empty((B, T, H, K), x.dtype), np.empty((B, T, H, 1), x.dtype)
 
     q, k, values = _grouped(turned[:, :, :H], G), _grouped(turned[:, :, H:], G), _grouped(v, G)
+    k_transposed = np.ascontiguousarray(k.swapaxes(-1, -2))
     y_rows, reciprocal_rows = _grouped(y, G), _grouped(reciprocal, G)  # (B, G, R, T, ...)
     weights = []
     for start in range(0, T, BLOCK):
         rows, keys = slice(start, start + BLOCK), slice(start + BLOCK)
-        exponentials, total = _exponentials(q[..., rows, :], k[..., keys, :], start)
+        exponentials, total = _exponentials(q[..., rows, :], k_transposed[..., keys], start)
         np.matmul(exponentials, values[..., keys, :], out=y_rows[..., rows, :])
         np.divide(1.0, total, out=reciprocal_rows[..., rows, :])
         weights.append(exponentials)
@@ -135,10 +136,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     q, k, values = _grouped(turned[:, :, :H], G), _grouped(turned[:, :, H:], G), _grouped(v, G)
     d_q, d_k = _grouped(d_x[:, :, :H], G), _grouped(d_x[:, :, H : H + G], G)
     d_values, g = _grouped(d_x[:, :, H + G :], G), _grouped(g, G)
+    values_transposed = np.ascontiguousarray(values.swapaxes(-1, -2))
     last = len(weights) - 1
     for i in range(last, -1, -1):  # the last block sees all keys, so that it may write: d_k = ...
         rows, keys = slice(i * BLOCK, (i + 1) * BLOCK), slice((i + 1) * BLOCK)
-        d_scores = g[..., rows, :] @ values[..., keys, :].swapaxes(-1, -2)
+        d_scores = g[..., rows, :] @ values_transposed[..., keys]
         d_scores -= delta[..., rows, :]
         d_scores *= weights[i]
         np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
@@ -185,18 +187,22 @@ def _exponentials(q: Array, k: Array, start: int) -> tuple[Array, Array]:
     scores = _scores(q, k, start)
     if scores.max(initial=-math.inf) <= HIGHEST:  # false for NaN too
         np.exp(scores, out=scores)
-        total = scores.sum(axis=-1, keepdims=True)
+        total = _row_sums(scores)
         if total.min(initial=math.inf) >= LOWEST:
             return scores, total
         scores = _scores(q, k, start)
     scores -= scores.max(axis=-1, keepdims=True, initial=-math.inf)
     np.exp(scores, out=scores)
-    return scores, scores.sum(axis=-1, keepdims=True)
+    return scores, _row_sums(scores)
+
+
+def _row_sums(x: Array) -> Array:
+    return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
 
 
 def _scores(q: Array, k: Array, start: int) -> Array:
     """Return the scores of a block of rows that begins at ``start``; −∞ above the diagonal."""
-    scores = q @ k.swapaxes(-1, -2)
+    scores = q @ k
     n = scores.shape[-2]
     future = np.triu(np.full((n, n), -math.inf, scores.dtype), 1)
     scores[..., start:] += future

@@ -23,11 +23,16 @@ from ..contract import (
     expect_params,
     expect_shape,
 )
-from ..layers import attention, linear, rotary, rotary_attention
+from ..layers import attention as attention_layer
+from ..layers import linear, rotary, rotary_attention
 from ..layers.attention import QKV
 from ..prng import fold_in, normal
 
-_Attention = rotary_attention.Residuals | tuple[rotary.Residuals, attention.Residuals]
+KINDS = ("auto", "materialised", "tiled")
+"""How attention is computed: with the weights of all queries and keys kept, or in tiles that are
+computed again in the backward pass; "auto" takes what is faster at the length at hand."""
+
+_Attention = rotary_attention.Residuals | tuple[rotary.Residuals, attention_layer.Residuals]
 
 
 class Residuals(NamedTuple):
@@ -83,6 +88,7 @@ def forward(
     mask: Array | None = None,
     rope_theta: float = 10000.0,
     rope_pairing: str = "interleaved",
+    attention: str = "auto",
 ) -> tuple[Array, Residuals]:
     """Return the attended values, projected to (B, T, D).
 
@@ -96,6 +102,7 @@ def forward(
         mask: booleans that broadcast to (B, H, T, T), true where a token may see another.
         rope_theta: the base of the rotary wavelengths.
         rope_pairing: "interleaved" or "half".
+        attention: one of `KINDS`.
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
@@ -141,22 +148,22 @@ def _attend(
     turning: dict[str, Any],
     causal: bool,
     mask: Array | None,
-) -> tuple[Array, tuple[rotary.Residuals, attention.Residuals]]:
+) -> tuple[Array, tuple[rotary.Residuals, attention_layer.Residuals]]:
     """Unpack the heads, turn queries and keys, attend: (B, T, (H+2G)·K) to (B, T, H·K)."""
     H, G, K = heads
     B, T, _ = packed.shape
     unpacked = packed.reshape(B, T, H + 2 * G, K)
     turned, r_rotary = rotary.forward({}, unpacked[:, :, : H + G], **turning)
     qkv = QKV(turned[:, :, :H], turned[:, :, H:], unpacked[:, :, H + G :])
-    y, r_attention = attention.forward({}, qkv, causal=causal, mask=mask)
+    y, r_attention = attention_layer.forward({}, qkv, causal=causal, mask=mask)
     return y.reshape(B, T, H * K), (r_rotary, r_attention)
 
 
-def _attend_vjp(residuals: tuple[rotary.Residuals, attention.Residuals], g: Array) -> Array:
+def _attend_vjp(residuals: tuple[rotary.Residuals, attention_layer.Residuals], g: Array) -> Array:
     r_rotary, r_attention = residuals
     B, T, width = g.shape
     H = r_attention.n_heads
-    _, (d_q, d_k, d_v) = attention.vjp(r_attention, g.reshape(B, T, H, width // H))
+    _, (d_q, d_k, d_v) = attention_layer.vjp(r_attention, g.reshape(B, T, H, width // H))
     _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
     d_packed = np.concatenate([d_turned, d_v], axis=2)
     return d_packed.reshape(B, T, math.prod(d_packed.shape[2:]))

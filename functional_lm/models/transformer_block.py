@@ -72,6 +72,7 @@ def forward(
     norm_eps: float = 1e-6,
     rope_theta: float = 10000.0,
     rope_pairing: str = "interleaved",
+    attention: str = "auto",
     dropout: float = 0.0,
     key: Key | None = None,
 ) -> tuple[Array, Residuals]:
@@ -86,7 +87,7 @@ def forward(
     """
     expect_params(params, ["norm1", "attention", "norm2", "mlp"])
     h, norm1 = rms_norm.forward(params["norm1"], x, eps=norm_eps)
-    a, attention = self_attention.forward(
+    a, r_attention = self_attention.forward(
         params["attention"],
         h,
         n_heads=n_heads,
@@ -96,13 +97,14 @@ def forward(
         mask=mask,
         rope_theta=rope_theta,
         rope_pairing=rope_pairing,
+        attention=attention,
     )
     a, dropout1 = dropout_layer.forward({}, a, rate=dropout, key=fold_in(key, 0))
     x = x + a
     h, norm2 = rms_norm.forward(params["norm2"], x, eps=norm_eps)
     m, mlp = swiglu.forward(params["mlp"], h)
     m, dropout2 = dropout_layer.forward({}, m, rate=dropout, key=fold_in(key, 1))
-    return x + m, Residuals(norm1, attention, dropout1, norm2, mlp, dropout2)
+    return x + m, Residuals(norm1, r_attention, dropout1, norm2, mlp, dropout2)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:

@@ -27,6 +27,7 @@ DEFAULTS = {
 
 LETTERS = {
     "attention": "B T S H G K",
+    "backbone": "B T D H G F V L",
     "cross_entropy": "B T V",
     "dropout": "B T D",
     "embedding": "B T D V",
@@ -159,6 +160,7 @@ def _language_model(draw: Draws, m: Any, B: int, T: int, V: int, **sizes: int) -
 
 _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "attention": _attention,
+    "backbone": _transformer,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,
     "embedding": _embedding,

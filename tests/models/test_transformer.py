@@ -97,8 +97,8 @@ def test_no_key_means_no_dropout():
 def test_every_block_draws_its_own_dropout():
     config = dataclasses.replace(CONFIG, dropout=0.5)
     _, residuals = transformer.forward(PARAMS, TOKENS, config=config, key=(0,))
-    masks = [residuals.dropout.multiplier]
-    for block in residuals.blocks:
+    masks = [residuals.backbone.dropout.multiplier]
+    for block in residuals.backbone.blocks:
         masks += [block.dropout1.multiplier, block.dropout2.multiplier]
     assert len({mask.tobytes() for mask in masks}) == 5
 
@@ -146,6 +146,8 @@ def test_params_of_another_config_are_refused(changes, says):
         ({"norm_eps": -1.0}, ValueError, "norm_eps"),
         ({"rope_pairing": "other"}, ValueError, "'interleaved' or 'half'"),
         ({"tie_embeddings": 1}, TypeError, "tie_embeddings"),
+        ({"remat": 1}, TypeError, "remat"),
+        ({"attention": "flash"}, ValueError, "'auto' or 'materialised' or 'tiled'"),
     ],
 )
 def test_bad_settings_are_named(settings, error, says):
@@ -174,6 +176,8 @@ def test_the_defaults():
         norm_eps=1e-6,
         rope_theta=10000.0,
         rope_pairing="interleaved",
+        attention="auto",
+        remat=False,
     )
 
 

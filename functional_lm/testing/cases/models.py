@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ...contract import Tree
 from .draws import Draws, Inputs
 
 _BLOCK = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "dtype": np.float64}  # K = 4
@@ -47,8 +48,22 @@ def _transformer_block(draw: Draws, module: Any) -> Inputs:
     yield "dropout", params, draw.normal(2, 5, 24), side
 
 
+_SIZES: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "d_ff": 7}
+
+
+def _backbone(draw: Draws, module: Any) -> Inputs:
+    for label, shape, settings in (
+        ("H=6 G=2", (3, 5), {}),
+        ("T=1", (3, 1), {}),
+        ("B=0", (0, 5), {}),
+        ("dropout", (3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
+        ("dropout, rematerialised", (3, 5), {"dropout": 0.2, "remat": True}),
+        ("tiled", (3, 5), {"attention": "tiled", "rope_theta": 50.0}),
+    ):
+        yield label, *_drawn(draw, module, shape, settings)
+
+
 def _transformer(draw: Draws, module: Any) -> Inputs:
-    sizes: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "d_ff": 7}
     for label, shape, settings in (
         ("H=6 G=2", (3, 5), {}),
         ("T=1", (3, 1), {}),
@@ -56,11 +71,17 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
         ("no batch", (5,), {}),
         ("untied, half", (3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
         ("dropout", (3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
+        ("rematerialised", (3, 5), {"remat": True}),
     ):
-        config = module.Config(13, **sizes, n_layers=2, max_seq_len=5, **settings)
-        params = draw.near(module.init(draw.key(), config=config, dtype=np.float64))
-        side = {"config": config, "key": (7,)}
-        yield label, params, draw.integers(*shape, below=13), side
+        yield label, *_drawn(draw, module, shape, settings)
+
+
+def _drawn(
+    draw: Draws, module: Any, shape: tuple[int, ...], settings: dict[str, Any]
+) -> tuple[Tree, Any, dict[str, Any]]:
+    config = module.Config(13, **_SIZES, n_layers=2, max_seq_len=5, **settings)
+    params = draw.near(module.init(draw.key(), config=config, dtype=np.float64))
+    return params, draw.integers(*shape, below=13), {"config": config, "key": (7,)}
 
 
 def _language_model(draw: Draws, module: Any) -> Inputs:
@@ -70,6 +91,7 @@ def _language_model(draw: Draws, module: Any) -> Inputs:
 
 
 CASES = {
+    "backbone": _backbone,
     "language_model": _language_model,
     "self_attention": _self_attention,
     "transformer": _transformer,
