@@ -1,9 +1,11 @@
 """The mean loss over a set of batches."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from ..contract import Differentiable, Tree
+from ..threads import one_blas_thread, run
 
 
 def evaluate(
@@ -11,14 +13,21 @@ def evaluate(
 ) -> float:
     """Return the mean loss over batches ``(x, side)``, weighted by the size of x.
 
+    Batches run side by side, in as many threads as there are cores.
+
     Raises:
         ValueError: if there is no batch.
     """
-    total, size = 0.0, 0
-    for x, side in batches:
-        loss, _ = layer.forward(params, x, **side)
-        total += float(loss) * x.size
-        size += x.size
+    parts = list(batches)
+    with one_blas_thread():
+        losses = run([partial(_loss, layer, params, x, side) for x, side in parts])
+    total = sum(loss * x.size for loss, (x, _) in zip(losses, parts, strict=True))
+    size = sum(x.size for x, _ in parts)
     if size == 0:
         raise ValueError("evaluate needs at least one batch: got none; pass a longer text")
     return total / size
+
+
+def _loss(layer: Differentiable, params: Tree, x: Any, side: dict[str, Any]) -> float:
+    loss, _ = layer.forward(params, x, **side)
+    return float(loss)

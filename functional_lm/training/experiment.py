@@ -28,6 +28,7 @@ from ..runtime import cores
 from ..sharding import sharded
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
+from ..threads import one_blas_thread
 from .evaluation import evaluate
 from .loop import TrainState, TrainStep, init_state, train
 from .objective import Objective
@@ -132,7 +133,8 @@ class Experiment:
                 raise ValueError("init must return parameters to train: got none")
             x, side = self.batch_at(0)
             first = {"targets": side["targets"][:1], "key": side["key"]}
-            _, grads = value_and_grad(self.objective, params, x[:1], **first)
+            with one_blas_thread():
+                _, grads = value_and_grad(self.objective, params, x[:1], **first)
             expect_gradient(grads, params)
             self.objective.logits(params, x[:1, :1])  # a sample begins with one token
         except Exception as error:
