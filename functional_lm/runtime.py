@@ -1,4 +1,4 @@
-"""Settings of the process that make NumPy faster. Standard library only.
+"""Settings of the process that make NumPy faster, and what they are. Standard library only.
 
 A training step makes the same few hundred arrays over and over. By default glibc gives the pages
 of a large freed array back to the system and asks for them again at the next step, where each of
@@ -8,8 +8,20 @@ them is a page fault. `tune` tells it to keep them.
 import ctypes
 import os
 import sys
+from typing import NamedTuple
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+
+
+class Report(NamedTuple):
+    """What NumPy's speed depends on in this process."""
+
+    cores: int  # that this process may use
+    blas: str  # library and version, such as "openblas 0.3.31"
+    kernel: str  # what its products are written for, such as "SkylakeX"; "" if it does not say
+    pinned_by: str  # the environment variable that chose the kernel, with its value; "" if none
+    blas_threads: int  # the most threads of one matrix product
+    tuned: bool  # whether `tune` took effect
 
 
 def tune() -> bool:
@@ -32,8 +44,35 @@ def tune() -> bool:
         (_M_TOP_PAD, 2**26),
         (_M_ARENA_MAX, 1),
     ]
+    global _tuned
     taken = [mallopt(option, value) == 1 for option, value in settings]
-    return all(taken)
+    _tuned = all(taken)
+    return _tuned
+
+
+_tuned = False
+
+
+def report() -> Report:
+    """Say which kernel the matrix products use and why, and whether the allocator is tuned.
+
+    OpenBLAS chooses a kernel for the processor by itself. An environment variable can pin an older
+    one, which halves the speed of products on a processor with AVX-512; nothing here overrides it.
+    """
+    import numpy  # noqa: F401  its BLAS must be there to be asked
+    from threadpoolctl import threadpool_info
+
+    found = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    blas = found[0] if found else {}
+    variable = os.environ.get("OPENBLAS_CORETYPE", "")
+    return Report(
+        cores=cores(),
+        blas=f"{blas.get('internal_api', 'unknown')} {blas.get('version') or ''}".strip(),
+        kernel=blas.get("architecture") or "",
+        pinned_by=f"OPENBLAS_CORETYPE={variable}" if variable else "",
+        blas_threads=blas.get("num_threads", 1),
+        tuned=_tuned,
+    )
 
 
 def cores() -> int:

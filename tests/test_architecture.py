@@ -42,6 +42,7 @@ FOUNDATION = {"contract", "pytree", "prng", "threads"}
 OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "files": set()}
 # ... and those that it may import inside of a function.
 DEFERRED = {
+    "runtime": {"numpy", "threadpoolctl"},
     "training": {"safetensors"},
     "text": {"platformdirs"},
     "threads": {"threadpoolctl"},

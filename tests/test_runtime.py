@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+from functional_lm import runtime
+
 
 def test_tune_needs_no_numpy_and_says_whether_it_worked():
     code = (
@@ -15,3 +17,24 @@ def test_tune_needs_no_numpy_and_says_whether_it_worked():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("True", "False")
+
+
+def test_the_report_says_what_is_there(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    report = runtime.report()
+    assert report.cores == runtime.cores() >= 1
+    assert report.blas_threads >= 1
+    assert report.blas
+    assert report.pinned_by == ""
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert runtime.report().pinned_by == "OPENBLAS_CORETYPE=Haswell"
+
+
+def test_the_report_knows_whether_the_allocator_is_tuned():
+    code = (
+        "from functional_lm import runtime\n"
+        "before = runtime.report().tuned\n"
+        "print(before, runtime.tune() == runtime.report().tuned)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -1,7 +1,6 @@
 """``functional-lm info``."""
 
 import dataclasses
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from .. import __version__, pytree
+from .. import __version__, pytree, runtime
 from ..contract import expect_int
 from ..models.transformer import PRESETS, Config
 from ..training import costs, open_run
@@ -34,11 +33,13 @@ class Info:
 
     def run(self) -> int:
         """Print both."""
-        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        report = runtime.report()
         print(f"functional-lm  {__version__}")
         print(f"Python         {platform.python_version()} on {platform.platform()}")
         print(f"NumPy          {np.__version__}")
-        print(f"BLAS           {blas['name']} {blas['version']}{_pinned()}")
+        print(f"BLAS           {report.blas}, {_kernel(report)}")
+        print(f"threads        {report.blas_threads} in a matrix product, {report.cores} cores")
+        print(f"allocator      {'keeps' if report.tuned else 'returns'} freed memory")
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:
@@ -85,7 +86,10 @@ def _version(package: str) -> str:
         return "not installed; the checks against it need the extra jax"
 
 
-def _pinned() -> str:
-    """Say so where the environment chooses the kernel instead of OpenBLAS."""
-    kernel = os.environ.get("OPENBLAS_CORETYPE")
-    return f", held to the kernel {kernel} by OPENBLAS_CORETYPE" if kernel else ""
+def _kernel(report: runtime.Report) -> str:
+    """Name the kernel, and who chose it."""
+    if not report.kernel:
+        return "which does not name its kernel"
+    if not report.pinned_by:
+        return f"kernel {report.kernel}, chosen for this processor"
+    return f"kernel {report.kernel}, held by {report.pinned_by}; unset it to compare"
