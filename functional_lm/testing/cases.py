@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import prng, pytree
 from ..contract import Array, Tree
+from .attention_cases import attention, flash_attention
 
 
 class Case(NamedTuple):
@@ -136,33 +137,6 @@ def _rotary(draw: Draws, _: Any) -> _Inputs:
     yield "fractional positions", {}, draw.normal(2, 5, 3, 6), {"positions": own / 4}
 
 
-def _attention(draw: Draws, module: Any) -> _Inputs:
-    def qkv(B: int, T: int, S: int, H: int, G: int, K: int, scale: float = 1.0) -> Any:
-        q = draw.normal(B, T, H, K, scale=scale)
-        return module.QKV(q, draw.normal(B, S, G, K, scale=scale), draw.normal(B, S, G, K))
-
-    yield "full", {}, qkv(2, 5, 7, 3, 3, 5), {}
-    yield "causal", {}, qkv(2, 7, 7, 3, 3, 5), {"causal": True}
-    yield "causal, H=6 G=2", {}, qkv(2, 5, 5, 6, 2, 3), {"causal": True}
-    yield "H=6 G=1", {}, qkv(3, 5, 7, 6, 1, 3), {}
-    yield "offset", {}, qkv(2, 3, 7, 2, 2, 5), {"causal": True, "query_offset": 4}
-    yield "negative offset", {}, qkv(2, 5, 5, 6, 2, 3), {"causal": True, "query_offset": -2}
-    yield "more queries than keys", {}, qkv(2, 7, 3, 6, 2, 3), {"causal": True}
-    yield "T=1", {}, qkv(2, 1, 5, 6, 2, 3), {"causal": True, "query_offset": 4}
-    yield "B=0", {}, qkv(0, 5, 5, 6, 2, 3), {"causal": True}
-    yield "K=1", {}, qkv(2, 5, 7, 3, 3, 1), {}
-    yield "large scores", {}, qkv(2, 13, 13, 6, 2, 7, scale=5.0), {"causal": True}
-    mask = draw.integers(2, 6, 5, 7, below=3) > 0
-    mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key
-    yield "mask", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask}
-    yield "mask of keys", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask[:, :1, 1:2]}
-    yield "mask, causal", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": mask, "causal": True}
-    mask = draw.integers(3, 6, 5, 7, below=3) > 0
-    yield "mask, B=3", {}, qkv(3, 5, 7, 6, 2, 3), {"mask": mask}
-    yield "no keys", {}, qkv(2, 5, 0, 6, 2, 3), {}
-    yield "nothing seen", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": np.zeros((1, 7), bool)}
-
-
 def _swiglu(draw: Draws, _: Any) -> _Inputs:
     params = {"gate_up": draw.normal(2, 5, 7), "down": draw.normal(7, 5)}
     for label, leading in _LEADING.items():
@@ -264,10 +238,11 @@ def _language_model(draw: Draws, module: Any) -> _Inputs:
 
 
 _CASES: dict[str, Callable[[Draws, Any], _Inputs]] = {
-    "attention": _attention,
+    "attention": attention,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,
     "embedding": _embedding,
+    "flash_attention": flash_attention,
     "language_model": _language_model,
     "linear": _linear,
     "rms_norm": _rms_norm,
