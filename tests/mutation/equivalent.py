@@ -83,6 +83,101 @@ layers/embedding.py vjp change_constant
 + d_weight = segment_sum(rows(g), tokens.reshape(-2), len(weight))
 NumPy takes any negative size in reshape for the one to be found.
 
+layers/flash_attention.py _hidden decide
+- return None if allowed.all() else ~allowed
++ return ~allowed
+Hiding nothing changes nothing; it takes time.
+
+layers/flash_attention.py _hide decide
+- if hidden is not None:
++ if True:
+NumPy takes the None that is then given as ``where`` for false, and copies nothing.
+
+layers/flash_attention.py _hide exchange_names
+- if hidden is not None:
++ if scores is not None:
+NumPy takes the None that is then given as ``where`` for false, and copies nothing.
+
+layers/flash_attention.py _sees_nothing change_axis
+- return np.logical_not(allowed.any(axis=-1, keepdims=True))
++ return np.logical_not(allowed.any(axis=1, keepdims=True))
+Of two axes, 1 and −1 are the same.
+
+layers/flash_attention.py _tiles decide
+- n_keys = min(rows.stop + query_offset, S) if causal else S
++ n_keys = S
+The further keys are hidden to all these queries, and then count for nothing; they take time.
+
+layers/flash_attention.py forward exchange_elements
+- block_q, block_k = (expect_int('block_q', block_q), expect_int('block_k', block_k))
++ block_k, block_q = (expect_int('block_q', block_q), expect_int('block_k', block_k))
+Tiles of any size compute the same, but for rounding.
+
+layers/flash_attention.py forward exchange_names
+- tiling = (T, S, causal, query_offset, block_q, block_k)
++ tiling = (T, S, causal, query_offset, block_k, block_k)
++ tiling = (T, S, causal, query_offset, block_q, block_q)
+Tiles of any size compute the same, but for rounding.
+
+layers/flash_attention.py forward drop_cast
+- out = np.zeros((len(m), K + 1), q.dtype)
++ out = np.zeros((len(m), K + 1))
+The sums are taken in float64 and then written in the dtype of y, which is only rounding.
+
+layers/flash_attention.py forward exchange_names
+- top, total = (np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1]))
++ top, total = (np.full_like(q[..., :1], _LOWEST), np.empty_like(y[..., :1]))
++ top, total = (np.full_like(y[..., :1], _LOWEST), np.empty_like(q[..., :1]))
+The queries have the shape and the dtype of y.
+
+layers/flash_attention.py forward exchange_names
+- out = np.zeros((len(m), K + 1), q.dtype)
++ out = np.zeros((len(q_rows), K + 1), q.dtype)
+Both have one entry for each query of the tile.
+
+layers/flash_attention.py forward change_axis
+- larger = np.maximum(m, scores.max(axis=-1, keepdims=True))
++ larger = np.maximum(m, scores.max(axis=1, keepdims=True))
+Of two axes, 1 and −1 are the same.
+
+layers/flash_attention.py forward drop_keyword
+- np.exp(np.subtract(scores, larger, out=scores), out=scores)
++ np.exp(np.subtract(scores, larger), out=scores)
+The difference is read by exp alone, which writes the same numbers to scores; a temporary more.
+
+layers/flash_attention.py forward decide
+- if not out[:, K].all():
++ if True:
+Where no sum is zero, every query sees a key, and the statements inside write nothing.
+
+layers/flash_attention.py forward drop_subscript
+- if not out[:, K].all():
++ if not out.all():
+The sums are a column of out. Where none is zero, every query sees a key, and the statements inside
+write nothing.
+
+layers/flash_attention.py forward change_constant
+- np.copyto(out[:, K:], 1.0, where=where)
++ np.copyto(out[:, K:], 2.0, where=where)
+The output of such a row is zero over any positive number, and so are its gradients.
+
+layers/flash_attention.py vjp exchange_names
+- (B, T, H, K), (_, S, G, _) = (y.shape, k.shape)
++ (B, T, H, K), (_, S, G, _) = (g.shape, k.shape)
++ (B, T, H, K), (_, S, G, _) = (q.shape, k.shape)
++ (B, T, H, K), (_, S, G, _) = (y.shape, v.shape)
+The cotangent and q have the shape of y. Of v, only the last size differs from that of k.
+
+layers/flash_attention.py vjp negate
+- d_q_rows = np.zeros_like(q_rows)
++ d_q_rows = -np.zeros_like(q_rows)
+−0 plus any number is the number, and of a row that sees nothing −0 is still zero.
+
+layers/flash_attention.py vjp drop_keyword
+- np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)
++ np.exp(np.subtract(exps, top[b, rows, h]), out=exps)
+The difference is read by exp alone, which writes the same numbers to exps; a temporary more.
+
 layers/linear.py forward drop_call
 - y = rows(x) @ weight
 + y = x @ weight

@@ -1,5 +1,6 @@
 """The cases of the layers between tokens."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,7 @@ def _rotary_attention(draw: Draws, _: Any) -> Inputs:
 
 
 def _attention(draw: Draws, module: Any) -> Inputs:
-    def qkv(B: int, T: int, S: int, H: int, G: int, K: int, scale: float = 1.0) -> Any:
-        q = draw.normal(B, T, H, K, scale=scale)
-        return module.QKV(q, draw.normal(B, S, G, K, scale=scale), draw.normal(B, S, G, K))
-
+    qkv = _drawn(draw, module)
     yield "full", {}, qkv(2, 5, 7, 3, 3, 5), {}
     yield "causal", {}, qkv(2, 7, 7, 3, 3, 5), {"causal": True}
     yield "causal, H=6 G=2", {}, qkv(2, 5, 5, 6, 2, 3), {"causal": True}
@@ -73,8 +71,36 @@ def _attention(draw: Draws, module: Any) -> Inputs:
     yield "nothing seen", {}, qkv(2, 5, 7, 6, 2, 3), {"mask": np.zeros((1, 7), bool)}
 
 
+def _flash_attention(draw: Draws, module: Any) -> Inputs:
+    qkv = _drawn(draw, module)
+    yield from _attention(draw, module)
+    tiles = {"block_q": 3, "block_k": 5}
+    for label, params, x, side in _attention(draw, module):
+        yield f"{label}, in tiles", params, x, side | tiles
+    tall = {"block_q": 5, "block_k": 2}
+    yield "tall tiles", {}, qkv(2, 13, 11, 6, 2, 3), {**tall, "causal": True, "query_offset": -3}
+    blind = {"causal": True, "query_offset": -4, "block_q": 3, "block_k": 2}
+    yield "a tile that sees nothing", {}, qkv(2, 8, 7, 6, 2, 3), blind
+    low = qkv(2, 5, 7, 6, 2, 3)
+    low = low._replace(q=low.q - 30.0, k=low.k + 30.0)  # scores of −1500: each exp of one is zero
+    yield "scores far below zero", {}, low, {"block_k": 3}
+    yield "single entries", {}, qkv(2, 5, 7, 6, 2, 3), {"causal": True, "block_q": 1, "block_k": 1}
+    large = qkv(2, 29, 29, 6, 2, 7, scale=5.0)
+    yield "large scores, wide tiles", {}, large, {"causal": True, "block_q": 7, "block_k": 11}
+    yield "default tiles", {}, qkv(1, 131, 521, 2, 1, 5), {"causal": True, "query_offset": 390}
+
+
+def _drawn(draw: Draws, module: Any) -> Callable[..., Any]:
+    def qkv(B: int, T: int, S: int, H: int, G: int, K: int, scale: float = 1.0) -> Any:
+        q = draw.normal(B, T, H, K, scale=scale)
+        return module.QKV(q, draw.normal(B, S, G, K, scale=scale), draw.normal(B, S, G, K))
+
+    return qkv
+
+
 CASES = {
     "attention": _attention,
+    "flash_attention": _flash_attention,
     "rotary": _rotary,
     "rotary_attention": _rotary_attention,
 }

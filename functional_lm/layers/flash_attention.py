@@ -1,0 +1,205 @@
+"""Attention in tiles: the scores of all queries with all keys never exist together.
+
+The same function as `attention`, exactly, but its memory grows with T + S and not with T·S: flash
+attention (Dao et al. 2022, algorithms 1 and 4).
+
+Forward. For one head, a tile is some queries times some keys. The softmax of a row is summed up
+tile by tile, relative to the largest score m of the row so far ("online": Milakov and Gimelshein
+2018). With A = Q·Kᵀ/√K of the tile and m' = max(m, max A):
+
+    O ← O·exp(m − m') + exp(A − m')·V      l ← l·exp(m − m') + Σ exp(A − m')      m ← m'
+
+and at the end O/l is the output. The sum l is the output for a value of one: V gets a column of
+ones, and one product makes both.
+
+VJP. Of the softmax only m and l of each row are kept, and the probabilities P = E/l of a tile are
+made again, E = exp(A − m). With cotangent g of O, reading `attention` upwards,
+
+    d_V = Pᵀ·g      d_P = g·Vᵀ      d_A = P·(d_P − D)      D = Σ over keys of d_P·P = Σ of g·O
+
+D is a sum over the entries of a value instead of the keys, as Σₛ Pₛ·(g·Vₛ) = g·Σₛ Pₛ·Vₛ = g·O. The
+division by l is that of the rows of g: with g' = g/l and D' = D/l,
+
+    d_V = Eᵀ·g'     d_A = E·(g'·Vᵀ − D')     d_Q = d_A·K/√K     d_K = d_Aᵀ·Q/√K
+
+summed over the tiles, and d_K and d_V also over the query heads that share them. The column of ones
+subtracts: (g' | −D')·(V | 1)ᵀ = g'·Vᵀ − D'. One number m + log l instead of two would do, but where
+scores are far from zero, its rounding would be an error of all of P, that the forward did not make.
+
+Tiles that a causal mask hides are skipped. A row that may see no key has zero output and gradient.
+
+Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k and v (B, S, G, K); y (B, T, H, K).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_int,
+    expect_params,
+)
+from ..heads import QKV, causal_mask, expect_qkv, expect_visibility, visible
+from ..numerics import row_dot
+
+SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs: nothing of the size of the scores."""
+
+    q: Array  # (B, T, H, K), over √K
+    k: Array  # (B, S, G, K)
+    v: Array  # (B, S, G, K+1), then 1
+    top: Array  # (B, T, H, 1), the largest score m of the row
+    total: Array  # (B, T, H, 1), the sum l of exp(scores − m)
+    y: Array  # (B, T, H, K)
+    mask: Array | None  # (B, H, T, S), a view
+    tiling: tuple[int, int, bool, int, int, int]  # the arguments of `_tiles`
+
+
+_LOWEST = -1e30  # below every score, and finite, so that it can be subtracted
+
+
+def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: this layer has no parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
+def forward(
+    params: Tree,
+    x: QKV,
+    *,
+    causal: bool = False,
+    query_offset: int = 0,
+    mask: Array | None = None,
+    block_q: int = 128,
+    block_k: int = 512,
+) -> tuple[Array, Residuals]:
+    """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, K).
+
+    Args:
+        params: ``{}``.
+        x: queries, keys and values.
+        causal: let query t see the keys up to t + query_offset only.
+        query_offset: the position of the first query among the keys.
+        mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
+        block_q: the queries of a tile.
+        block_k: the keys of a tile. The defaults are those that are fastest in NumPy: a tile
+            stays in the second-level cache, and is large beside the cost of a call.
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ; for a mask that is not
+            boolean.
+        ValueError: for shapes that do not fit, or H that is no multiple of G.
+    """
+    expect_params(params)
+    B, T, S, H, G, K = expect_qkv(x)
+    causal, query_offset = expect_visibility((B, H, T, S), causal, query_offset, mask)
+    block_q, block_k = expect_int("block_q", block_q), expect_int("block_k", block_k)
+    mask = None if mask is None else np.broadcast_to(mask, (B, H, T, S))
+    tiling = (T, S, causal, query_offset, block_q, block_k)
+
+    q, k, v = x.q * (1 / math.sqrt(K)), x.k, _with_column(x.v, 1.0)
+    y = np.empty((B, T, H, K), q.dtype)
+    top, total = np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1])
+    for rows, tiles in _tiles(*tiling):
+        for b, h in np.ndindex(B, H):
+            q_rows, group = q[b, rows, h], h * G // H
+            m = top[b, rows, h]  # (rows, 1), of the tiles so far
+            out = np.zeros((len(m), K + 1), q.dtype)  # the last column is the sum l
+            for columns, hidden in tiles:
+                scores = q_rows @ k[b, columns, group].T  # (rows, columns)
+                _hide(scores, hidden, mask, (b, h, rows, columns))
+                larger = np.maximum(m, scores.max(axis=-1, keepdims=True))
+                np.exp(np.subtract(scores, larger, out=scores), out=scores)
+                out *= np.exp(m - larger)
+                out += scores @ v[b, columns, group]
+                m = larger
+            if not out[:, K].all():
+                where = _sees_nothing(mask, (b, h, rows), S, causal, query_offset)
+                np.copyto(out[:, K:], 1.0, where=where)
+            y[b, rows, h] = out[:, :K] / out[:, K:]
+            top[b, rows, h], total[b, rows, h] = m, out[:, K:]
+    return y, Residuals(q, k, v, top, total, y, mask, tiling)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
+    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, K)."""
+    q, k, v, top, total, y, mask, tiling = residuals
+    (B, T, H, K), (_, S, G, _) = y.shape, k.shape
+    expect_cotangent(g, (B, T, H, K), y.dtype)
+    g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, K+1)
+    d_q = np.empty((B, T, H, K), y.dtype)
+    d_k = np.zeros((B, S, G, K), y.dtype)
+    d_v = np.zeros((B, S, G, K), y.dtype)
+    for rows, tiles in _tiles(*tiling):
+        for b, h in np.ndindex(B, H):
+            q_rows, g_rows, group = q[b, rows, h], g[b, rows, h], h * G // H
+            d_q_rows = np.zeros_like(q_rows)
+            for columns, hidden in tiles:
+                k_columns = k[b, columns, group]
+                exps = q_rows @ k_columns.T  # (rows, columns), the scores
+                _hide(exps, hidden, mask, (b, h, rows, columns))
+                np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)
+                d_v[b, columns, group] += exps.T @ g_rows[:, :K]
+                d_scores = g_rows @ v[b, columns, group].T  # (rows, columns), (d_probs − D)/l
+                d_scores *= exps
+                d_q_rows += d_scores @ k_columns
+                d_k[b, columns, group] += d_scores.T @ q_rows  # q is over √K
+            d_q[b, rows, h] = d_q_rows
+    return {}, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
+
+
+def _tiles(
+    T: int, S: int, causal: bool, query_offset: int, block_q: int, block_k: int
+) -> Iterator[tuple[slice, list[tuple[slice, Array | None]]]]:
+    """Yield some queries, and the keys that they see in tiles, with what `_hidden` says of each."""
+    for start in range(0, T, block_q):
+        rows = slice(start, min(start + block_q, T))
+        n_keys = min(rows.stop + query_offset, S) if causal else S  # the rest is hidden to all
+        firsts = range(0, n_keys, block_k)
+        tiles = [slice(first, min(first + block_k, n_keys)) for first in firsts]
+        yield rows, [(own, _hidden(rows, own, query_offset) if causal else None) for own in tiles]
+
+
+def _hidden(rows: slice, columns: slice, query_offset: int) -> Array | None:
+    """Return booleans, true where a causal mask hides a key from a query; None where nowhere."""
+    offset = query_offset + rows.start - columns.start
+    allowed = causal_mask(rows.stop - rows.start, columns.stop - columns.start, query_offset=offset)
+    return None if allowed.all() else ~allowed
+
+
+def _hide(scores: Array, hidden: Array | None, mask: Array | None, tile: Any) -> None:
+    """Set the scores of the keys that a query may not see to −∞, in place."""
+    if hidden is not None:
+        np.copyto(scores, -math.inf, where=hidden)
+    if mask is not None:
+        np.copyto(scores, -math.inf, where=~mask[tile])
+
+
+def _sees_nothing(
+    mask: Array | None, rows: tuple[int, int, slice], S: int, causal: bool, query_offset: int
+) -> Array:
+    """Return (rows, 1) booleans, true for a query that may see no key."""
+    _, _, queries = rows
+    own = None if mask is None else mask[rows]
+    allowed = visible(queries.stop - queries.start, S, causal, query_offset + queries.start, own)
+    if allowed is None:
+        allowed = np.ones((1, S), bool)
+    return np.logical_not(allowed.any(axis=-1, keepdims=True))
+
+
+def _with_column(x: Array, column: Any) -> Array:
+    """Return x with one more column, of a number or of (B, T, H, 1)."""
+    out = np.empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+    out[..., :-1], out[..., -1:] = x, column
+    return out
