@@ -31,9 +31,9 @@ class Config:
         norm_eps: added to the mean square inside the root of each norm.
         rope_theta: the base of the rotary wavelengths.
         rope_pairing: "interleaved" or "half"; see `layers.rotary`.
-        attention: "materialised" keeps the weights of all queries and keys for the backward pass,
-            "tiled" computes them again, tile by tile, so that memory grows with max_seq_len and
-            not with its square; "auto" takes what is faster at the length at hand.
+        attention: "materialised" keeps the weights of all queries and keys for the backward pass;
+            "tiled" computes them again there, so that memory does not grow with the square of the
+            length, in about half as much time again; "auto" tiles above 1024 tokens.
         remat: keep no residuals inside of a block but its input, and run its forward again in the
             backward pass: less memory for a third more arithmetic.
 

@@ -3,7 +3,8 @@
 Forward: ``qkv`` → turn queries and keys, attend → ``out``. The columns of ``qkv`` are H query
 heads, G key heads and G value heads of size K each. ``vjp`` is the forward read upwards.
 
-What is in the middle is `rotary_attention`; with a mask, or not causal, `rotary` and `attention`.
+What is in the middle is `rotary_attention`; with a mask, or not causal, `rotary` and `attention`;
+for long texts `rotary` and `flash_attention`.
 
 Shapes: x and y (B, T, D); ``qkv`` (D, (H + 2G)·K), ``out`` (H·K, D).
 """
@@ -17,6 +18,7 @@ from ..contract import (
     Array,
     Key,
     Tree,
+    expect_choice,
     expect_dtype,
     expect_floating,
     expect_int,
@@ -24,22 +26,30 @@ from ..contract import (
     expect_shape,
 )
 from ..layers import attention as attention_layer
-from ..layers import linear, rotary, rotary_attention
+from ..layers import flash_attention, linear, rotary, rotary_attention
 from ..layers.attention import QKV
 from ..prng import fold_in, normal
 
 KINDS = ("auto", "materialised", "tiled")
-"""How attention is computed: with the weights of all queries and keys kept, or in tiles that are
-computed again in the backward pass; "auto" takes what is faster at the length at hand."""
+"""How attention is computed: "materialised" keeps the weights of all queries and keys for the
+backward pass; "tiled" computes them again there, so that memory does not grow with the square of
+the length, in about half as much time again; "auto" tiles above `LONG` tokens."""
 
-_Attention = rotary_attention.Residuals | tuple[rotary.Residuals, attention_layer.Residuals]
+LONG = 1024
+
+
+class Unpacked(NamedTuple):
+    """What the backward of attention on unpacked heads needs."""
+
+    rotary: rotary.Residuals
+    attention: attention_layer.Residuals | flash_attention.Residuals
 
 
 class Residuals(NamedTuple):
     """What `vjp` needs: the residuals of each layer."""
 
     qkv: linear.Residuals
-    attention: _Attention
+    attention: rotary_attention.Residuals | Unpacked
     out: linear.Residuals
 
 
@@ -110,8 +120,10 @@ def forward(
     """
     expect_params(params, ["qkv", "out"])
     expect_floating(x=x, qkv=params["qkv"], out=params["out"])
-    expect_shape("x", x, "B T D")
+    _, T, _ = expect_shape("x", x, "B T D")
     heads = _head_sizes(params, n_heads, n_kv_heads)
+    expect_choice("attention", attention, KINDS)
+    tiled = attention == "tiled" or (attention == "auto" and T > LONG)
     turning: dict[str, Any] = {
         "positions": positions,
         "theta": rope_theta,
@@ -119,13 +131,13 @@ def forward(
     }
 
     packed, r_qkv = linear.forward({"weight": params["qkv"]}, x)  # (B, T, (H+2G)·K)
-    r_attention: _Attention
-    if causal is True and mask is None:
+    r_attention: rotary_attention.Residuals | Unpacked
+    if causal is True and mask is None and not tiled:
         attended, r_attention = rotary_attention.forward(
             {}, packed, n_heads=heads[0], n_kv_heads=heads[1], **turning
         )  # (B, T, H·K)
     else:
-        attended, r_attention = _attend(packed, heads, turning, causal, mask)
+        attended, r_attention = _attend(packed, heads, turning, tiled, causal, mask)
     y, r_out = linear.forward({"weight": params["out"]}, attended)
     return y, Residuals(r_qkv, r_attention, r_out)
 
@@ -146,24 +158,30 @@ def _attend(
     packed: Array,
     heads: tuple[int, int, int],
     turning: dict[str, Any],
+    tiled: bool,
     causal: bool,
     mask: Array | None,
-) -> tuple[Array, tuple[rotary.Residuals, attention_layer.Residuals]]:
+) -> tuple[Array, Unpacked]:
     """Unpack the heads, turn queries and keys, attend: (B, T, (H+2G)·K) to (B, T, H·K)."""
     H, G, K = heads
     B, T, _ = packed.shape
     unpacked = packed.reshape(B, T, H + 2 * G, K)
     turned, r_rotary = rotary.forward({}, unpacked[:, :, : H + G], **turning)
     qkv = QKV(turned[:, :, :H], turned[:, :, H:], unpacked[:, :, H + G :])
-    y, r_attention = attention_layer.forward({}, qkv, causal=causal, mask=mask)
-    return y.reshape(B, T, H * K), (r_rotary, r_attention)
+    layer = flash_attention if tiled else attention_layer
+    y, r_attention = layer.forward({}, qkv, causal=causal, mask=mask)
+    return y.reshape(B, T, H * K), Unpacked(r_rotary, r_attention)
 
 
-def _attend_vjp(residuals: tuple[rotary.Residuals, attention_layer.Residuals], g: Array) -> Array:
+def _attend_vjp(residuals: Unpacked, g: Array) -> Array:
     r_rotary, r_attention = residuals
     B, T, width = g.shape
-    H = r_attention.n_heads
-    _, (d_q, d_k, d_v) = attention_layer.vjp(r_attention, g.reshape(B, T, H, width // H))
+    K = r_rotary.shape[-1]
+    g = g.reshape(B, T, width // K, K)
+    if isinstance(r_attention, flash_attention.Residuals):
+        _, (d_q, d_k, d_v) = flash_attention.vjp(r_attention, g)
+    else:
+        _, (d_q, d_k, d_v) = attention_layer.vjp(r_attention, g)
     _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
     d_packed = np.concatenate([d_turned, d_v], axis=2)
     return d_packed.reshape(B, T, math.prod(d_packed.shape[2:]))

@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from ..layers import attention, rotary
+from ..layers import attention as attention_layer
+from ..layers import rotary
 
 
 def forward(
@@ -16,6 +17,7 @@ def forward(
     mask=None,
     rope_theta=10000.0,
     rope_pairing="interleaved",
+    attention="auto",
 ):
     """Project to queries, keys and values, turn queries and keys, attend, project back."""
     size = params["out"].shape[0] // n_heads
@@ -26,5 +28,5 @@ def forward(
     )
     turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     q, k = rotary.forward({}, q, **turn), rotary.forward({}, k, **turn)
-    y = attention.forward({}, (q, k, v), causal=causal, mask=mask)
+    y = attention_layer.forward({}, (q, k, v), causal=causal, mask=mask)
     return y.reshape(*x.shape[:2], n_heads * size) @ params["out"]

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from functional_lm import pytree
+from functional_lm.layers import rotary_attention
 from functional_lm.models import self_attention
 from functional_lm.testing import certify
 
@@ -42,3 +44,37 @@ def test_a_wrong_number_of_heads_is_refused(n_heads, n_kv_heads):
         self_attention.forward(
             params, x, n_heads=n_heads, n_kv_heads=n_kv_heads, positions=np.arange(2)
         )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_all_kinds_are_one_function(causal):
+    rng = np.random.default_rng(0)
+    params = self_attention.init((0,), d_model=24, n_heads=6, n_kv_heads=2, dtype=np.float64)
+    x, g = rng.standard_normal((2, 2, 140, 24))
+    side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(140), "causal": causal}
+    results = []
+    for kind in self_attention.KINDS:
+        y, residuals = self_attention.forward(params, x, **side, attention=kind)
+        results.append([y, *pytree.leaves(self_attention.vjp(residuals, g))])
+    for auto, materialised, tiled in zip(*results, strict=True):
+        np.testing.assert_array_equal(auto, materialised)
+        np.testing.assert_allclose(tiled, materialised, rtol=0, atol=1e-12)
+
+
+def test_auto_tiles_long_texts(monkeypatch):
+    monkeypatch.setattr(self_attention, "LONG", 4)
+    params = self_attention.init((0,), d_model=24, n_heads=6)
+    kinds = []
+    for length in (4, 5):
+        x = np.ones((1, length, 24), np.float32)
+        side = {"n_heads": 6, "positions": np.arange(length)}
+        _, residuals = self_attention.forward(params, x, **side)
+        kinds.append(type(residuals.attention))
+    assert kinds == [rotary_attention.Residuals, self_attention.Unpacked]
+
+
+def test_an_unknown_kind_is_refused():
+    params = self_attention.init((0,), d_model=24, n_heads=6)
+    x = np.ones((1, 2, 24), np.float32)
+    with pytest.raises(ValueError, match="'auto' or 'materialised' or 'tiled': got 'flash'"):
+        self_attention.forward(params, x, n_heads=6, positions=np.arange(2), attention="flash")

@@ -16,14 +16,14 @@ def _self_attention(draw: Draws, module: Any, **sizes: Any) -> Inputs:
         side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(T)}
         yield label, params, draw.normal(B, T, 24), side
     padding = draw.integers(2, 1, 1, 5, below=2) > 0
-    side = {
+    padded = {
         "n_heads": 6,
         "n_kv_heads": 2,
         "positions": np.arange(5) + 3,
         "mask": padding,
         "rope_pairing": "half",
     }
-    yield "padding, half", params, draw.normal(2, 5, 24), side
+    yield "padding, half", params, draw.normal(2, 5, 24), padded
     side = {
         "n_heads": 6,
         "n_kv_heads": 2,
@@ -32,6 +32,9 @@ def _self_attention(draw: Draws, module: Any, **sizes: Any) -> Inputs:
         "rope_theta": 50.0,
     }
     yield "full", params, draw.normal(2, 5, 24), side
+    yield "tiled, padding, half", params, draw.normal(2, 5, 24), padded | {"attention": "tiled"}
+    long = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(131), "attention": "tiled"}
+    yield "tiled, several tiles", params, draw.normal(1, 131, 24), long
 
 
 def _transformer_block(draw: Draws, module: Any) -> Inputs:
