@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import pytree
+from .blas import one_thread
 from .contract import Differentiable, Scalar, Tree, expect_int
 from .gradient import ValueAndGrad, value_and_grad
 from .prng import fold_in
@@ -66,7 +67,7 @@ def sharded(
         def run(part: tuple[Any, dict[str, Any]], share: float) -> tuple[Scalar, Tree]:
             return value_and_grad(layer, params, part[0], cotangent=share, **part[1])
 
-        with _one_blas_thread():
+        with one_thread():
             tasks = [
                 _threads(n_shards).submit(contextvars.copy_context().run, run, part, share)
                 for part, share in zip(parts, shares, strict=True)
@@ -107,14 +108,3 @@ def _parts(
 @functools.cache
 def _threads(n_shards: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_shards, thread_name_prefix="shard")
-
-
-@functools.cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _one_blas_thread() -> Any:
-    return _blas().limit(limits=1)

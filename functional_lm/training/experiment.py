@@ -175,13 +175,13 @@ class Experiment:
         params: Tree,
         prompt: str,
         *,
-        key: Key,
+        key: Key | None = None,
         max_new_tokens: int,
         transform: Transform | None = None,
     ) -> str:
-        """Return the prompt and a continuation."""
+        """Return the prompt and a continuation; see `generate`."""
         tokens = generate(
-            lambda tokens: self.objective.next_logits(params, tokens),
+            self.objective.decoder(params),
             self.tokenizer.encode(prompt),
             key=key,
             max_new_tokens=max_new_tokens,
