@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from . import pytree
+from .blas import one_thread
 from .contract import Differentiable, Scalar, Tree, expect_int
 from .entrywise import entrywise
 from .gradient import ValueAndGrad, value_and_grad
 from .prng import fold_in
-from .threads import one_blas_thread, run
+from .threads import run
 
 
 def examples(x: Any, side: dict[str, Any]) -> float:
@@ -67,7 +68,7 @@ def sharded(
             return lambda: value_and_grad(layer, params, x, cotangent=share, **side)
 
         tasks = [task(share, *part) for share, part in zip(shares, parts, strict=True)]
-        with one_blas_thread():
+        with one_thread():
             results = run(tasks, n_shards)
         losses, grads = zip(*results, strict=True)
         loss = sum((share * one for share, one in zip(shares, losses, strict=True)), start=0.0)

@@ -1,11 +1,8 @@
-"""Work side by side: NumPy releases the interpreter's lock while it computes, so threads pay.
-
-While parts of a batch run side by side, matrix products are held to one thread each; threads that
-BLAS starts beside them would fight for the same cores.
-"""
+"""Work side by side: NumPy releases the interpreter's lock while it computes, so threads pay."""
 
 import contextvars
 import functools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +41,7 @@ def run(tasks: Sequence[Callable[[], _Result]], n_threads: int | None = None) ->
         finally:
             _here.busy = False
 
-    pool = _pool(n_threads)
+    pool = _pool(n_threads, os.getpid())
     others = [pool.submit(contextvars.copy_context().run, work) for _ in range(n_threads - 1)]
     errors = []
     for wait in (work, *(other.result for other in others)):
@@ -57,18 +54,7 @@ def run(tasks: Sequence[Callable[[], _Result]], n_threads: int | None = None) ->
     return results
 
 
-def one_blas_thread() -> Any:
-    """Return a context in which matrix products use one thread each."""
-    return _blas().limit(limits=1)
-
-
 @functools.cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
+def _pool(n_threads: int, process: int) -> ThreadPoolExecutor:
+    """Make a pool once for each process: the threads of a pool do not live on in a fork."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="functional_lm")
-
-
-@functools.cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")

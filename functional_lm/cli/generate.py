@@ -2,17 +2,17 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..contract import expect_int
+from ..contract import Key, expect_int
 from ..generation import (
     Transform,
     chain,
     generate,
+    generate_batch,
     min_p,
     repetition_penalty,
     temperature,
@@ -21,6 +21,9 @@ from ..generation import (
     until_stop,
 )
 from ..training import Run, open_run
+
+BATCH = 32
+"""Samples that are made at once: each has a cache of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +72,9 @@ class Generate:
         prompt = default if self.prompt is None else self.prompt
         run.tokenizer.encode(prompt)  # before anything is written
         if len(transforms) == self.num_samples == 1:
-            sys.stdout.write(prompt)
-            for piece in self._stream(run, prompt, transforms[0], (self.seed,)):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-            sys.stdout.write("\n")
-            return 0
-        self._print_table(run, prompt, transforms)
+            self._stream(run, prompt, transforms[0])
+        else:
+            self._print_table(run, prompt, transforms)
         return 0
 
     def _transform(self, value: float) -> Transform:
@@ -90,17 +89,20 @@ class Generate:
             transforms.append(min_p(self.min_p))
         return chain(*transforms)
 
-    def _stream(
-        self, run: Run, prompt: str, transform: Transform, key: tuple[int, ...]
-    ) -> Iterator[str]:
+    def _stream(self, run: Run, prompt: str, transform: Transform) -> None:
+        """Print the prompt, and each character when it is there."""
         tokens = generate(
-            lambda tokens: run.objective.next_logits(run.params, tokens),
+            run.objective.decoder(run.params),
             run.tokenizer.encode(prompt),
-            key=key,
+            key=(self.seed,),
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
-        return until_stop((run.tokenizer.decode([token]) for token in tokens), self.stop)
+        sys.stdout.write(prompt)
+        for piece in until_stop((run.tokenizer.decode([token]) for token in tokens), self.stop):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
 
     def _print_table(self, run: Run, prompt: str, transforms: list[Transform]) -> None:
         """Print a column for each temperature and a row for each sample."""
@@ -111,8 +113,30 @@ class Generate:
         table = Table(show_lines=True)
         for value in self.temperature:
             table.add_column(f"temperature {value:g}", ratio=1, overflow="fold")
-        for i in range(self.num_samples):
-            key = (self.seed,) if i == 0 else (self.seed, 0, i)
-            cells = ["".join(self._stream(run, prompt, transform, key)) for transform in transforms]
-            table.add_row(*(Text(prompt + cell) for cell in cells))
+        seeds: list[Key] = [(self.seed,)]
+        seeds += [(self.seed, 0, i) for i in range(1, self.num_samples)]
+        wanted = [(seed, transform) for seed in seeds for transform in transforms]
+        cells = []
+        for i in range(0, len(wanted), BATCH):
+            cells += self._sample(run, prompt, wanted[i : i + BATCH])
+        for i in range(0, len(cells), len(transforms)):
+            row = cells[i : i + len(transforms)]
+            table.add_row(*(Text(prompt + cell) for cell in row))
         Console(file=sys.stdout).print(table)
+
+    def _sample(self, run: Run, prompt: str, wanted: list[tuple[Key, Transform]]) -> list[str]:
+        """Return a continuation for each key and transform, all sampled at once."""
+        keys, transforms = zip(*wanted, strict=True)
+        texts = [""] * len(wanted)
+        for tokens in generate_batch(
+            run.objective.decoder(run.params),
+            [run.tokenizer.encode(prompt)] * len(wanted),
+            keys=keys,
+            max_new_tokens=self.max_new_tokens,
+            transforms=transforms,
+        ):
+            pairs = zip(texts, run.tokenizer.decode(tokens), strict=True)
+            texts = [text + character for text, character in pairs]
+            if all(any(stop in text for stop in self.stop) for text in texts):
+                break
+        return ["".join(until_stop([text], self.stop)) for text in texts]

@@ -70,8 +70,7 @@ class Info:
         print(f"sizes          {sizes}")
         print(f"context        {seq_len} tokens; for each token:")
         print(f"  training     {training}, {cost.training_bytes:,} bytes of residuals")
-        print(f"  inference    {inference} and {cost.inference_bytes:,} bytes with a cache of keys")
-        print("               and values (generate does without one)")
+        print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of keys and values")
 
 
 def _heads(config: Config) -> str:

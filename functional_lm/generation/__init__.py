@@ -1,26 +1,33 @@
-"""Text from a model: pure functions on logits, and the loop that samples."""
+"""Text from a model: pure functions on logits, a cache of keys and values, loops that sample."""
 
-from .decode import generate, until_stop
+from .decode import generate, generate_batch, until_stop
+from .decoder import Decoder
 from .sampling import (
     Transform,
     chain,
     min_p,
+    most_likely,
     repetition_penalty,
     sample,
     temperature,
     top_k,
     top_p,
 )
+from .window import window_start
 
 __all__ = [
+    "Decoder",
     "Transform",
     "chain",
     "generate",
+    "generate_batch",
     "min_p",
+    "most_likely",
     "repetition_penalty",
     "sample",
     "temperature",
     "top_k",
     "top_p",
     "until_stop",
+    "window_start",
 ]

@@ -1,48 +1,142 @@
-"""The loop that samples one token after another, and where its text stops."""
+"""The loops that sample one token after another, and where their text stops."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ..contract import Array, Key, expect_int
-from .sampling import Transform, sample
+from .decoder import Decoder, expect_prompt
+from .sampling import Transform, most_likely, sample
+
+BURST = 0.01
+"""Seconds for which a decoder may run on before its tokens are yielded."""
+
+_T = TypeVar("_T")
 
 
 def generate(
-    next_logits: Callable[[Array], Array],
+    model: Decoder | Callable[[Array], Array],
     prompt: Sequence[int] | Array,
     *,
-    key: Key,
+    key: Key | None = None,
     max_new_tokens: int,
     transform: Transform | None = None,
 ) -> Iterator[int]:
-    """Yield new tokens, each drawn given all before it.
+    """Yield new tokens, each drawn given all before it. No key: the most likely one each time.
 
     The same key gives the same tokens.
 
     Args:
-        next_logits: maps the tokens so far, (T,), to the logits (V,) of the next; it decides what
-            to do when they get longer than the model takes.
+        model: a `Decoder`, which remembers what it saw; or any function from the tokens so far,
+            (T,), to the logits (V,) of the next, which decides what to do when they get longer
+            than the model takes.
         prompt: the first tokens, at least one.
         key: randomness; token i uses ``key + (i,)``.
         max_new_tokens: how many to yield.
-        transform: changes the logits before each draw; see `sampling`.
+        transform: changes the logits before each choice; see `sampling`.
 
     Raises:
-        ValueError: for an empty prompt.
+        ValueError: for an empty prompt, or logits that are not finite.
     """
-    tokens = np.array(prompt)
-    if tokens.ndim != 1 or tokens.size == 0:
-        raise ValueError(
-            f"a prompt must have at least one token: got shape {tokens.shape}; pass some text"
-        )
-    for i in range(expect_int("max_new_tokens", max_new_tokens, minimum=0)):
-        logits = next_logits(tokens)
-        if transform is not None:
-            logits = transform(logits, tokens)
-        token = sample((*key, i), logits)
+    rows = generate_batch(
+        model, [prompt], keys=[key], max_new_tokens=max_new_tokens, transforms=[transform]
+    )
+    for (token,) in rows:
         yield token
-        tokens = np.append(tokens, token)
+
+
+def generate_batch(
+    model: Decoder | Callable[[Array], Array],
+    prompts: Sequence[Sequence[int] | Array] | Array,
+    *,
+    keys: Sequence[Key | None] | None = None,
+    max_new_tokens: int,
+    transforms: Sequence[Transform | None] | None = None,
+) -> Iterator[list[int]]:
+    """Yield a new token of each of several texts at a time: a decoder takes all in one pass.
+
+    Text i gets what `generate` yields for ``prompts[i]``, ``keys[i]`` and ``transforms[i]``, up to
+    the rounding of the logits.
+
+    Args:
+        model: as `generate` takes it. A decoder belongs to this generation until that ends.
+        prompts: B of them, each with at least one token; they may differ in length.
+        keys: one for each, or None where the most likely tokens are wanted. Not given: everywhere.
+        max_new_tokens: how many of each.
+        transforms: one for each, or None. Not given: none.
+
+    Raises:
+        ValueError: for no prompt or an empty one, another number of keys or transforms, or logits
+            that are not finite.
+    """
+    texts = [expect_prompt(prompt) for prompt in prompts]
+    if not texts:
+        raise ValueError("there must be at least one prompt: got none; pass [prompt]")
+    n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
+    keys = _expect_one_each("keys", keys, len(texts))
+    transforms = _expect_one_each("transforms", transforms, len(texts))
+    if isinstance(model, Decoder):
+        yield from _with_cache(model, texts, keys, n_tokens, transforms)
+        return
+    for i in range(n_tokens):
+        new = _choose(map(model, texts), texts, keys, i, transforms)
+        yield new
+        texts = [np.append(*pair) for pair in zip(texts, new, strict=True)]
+
+
+def _with_cache(
+    decoder: Decoder,
+    texts: list[Array],
+    keys: Sequence[Key | None],
+    n_tokens: int,
+    transforms: Sequence[Transform | None],
+) -> Iterator[list[int]]:
+    """Yield tokens in bursts, so that what a decoder's context costs is shared by many."""
+    greedy = all(each is None for each in (*keys, *transforms))
+    decoder.prefill(texts)
+    new: list[int] = []
+    done = 0
+    while done < n_tokens:
+        burst: list[list[int]] = []
+        with decoder.undisturbed():
+            deadline = time.perf_counter() + BURST
+            while done < n_tokens and (not burst or time.perf_counter() < deadline):
+                if done:
+                    decoder.advance(new)
+                if greedy:
+                    new = decoder.likeliest
+                else:
+                    new = _choose(decoder.logits, texts, keys, done, transforms)
+                    texts = [np.append(*pair) for pair in zip(texts, new, strict=True)]
+                burst.append(new)
+                done += 1
+        yield from burst
+
+
+def _choose(
+    logits: Iterable[Array],
+    texts: Sequence[Array],
+    keys: Sequence[Key | None],
+    i: int,
+    transforms: Sequence[Transform | None],
+) -> list[int]:
+    """Return a token of each text, the i-th new one."""
+    chosen = []
+    for each, text, key, transform in zip(logits, texts, keys, transforms, strict=True):
+        changed = each if transform is None else transform(each, text)
+        chosen.append(most_likely(changed) if key is None else sample((*key, i), changed))
+    return chosen
+
+
+def _expect_one_each(name: str, given: Sequence[_T] | None, n_rows: int) -> Sequence[_T | None]:
+    if given is not None and len(given) != n_rows:
+        raise ValueError(
+            f"there must be one of {name} for each of the {n_rows} prompts: got {len(given)}; "
+            "pass None for those that need none"
+        )
+    return [None] * n_rows if given is None else given
 
 
 def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:

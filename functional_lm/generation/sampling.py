@@ -116,14 +116,33 @@ def sample(key: Key, logits: Array) -> int:
     Raises:
         ValueError: for logits that are NaN or +inf, or all −inf.
     """
-    largest = logits.max(initial=-math.inf)
-    if not np.isfinite(largest):
-        raise ValueError(
-            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
-        )
+    expect_logits(logits)
     cumulative = np.cumsum(_probabilities(logits))
     drawn = prng.uniform(key) * cumulative[-1]
     return int(np.searchsorted(cumulative, drawn, side="right"))
+
+
+def most_likely(logits: Array) -> int:
+    """Return the token with the largest of the logits (V,), the first of equal ones.
+
+    Raises:
+        ValueError: for logits that are NaN or +inf, or all −inf.
+    """
+    expect_logits(logits)
+    return int(logits.argmax())
+
+
+def expect_logits(logits: Array) -> None:
+    """Require logits (..., V) of which the softmax exists.
+
+    Raises:
+        ValueError: for NaN or +inf, or a row of −inf.
+    """
+    largest = logits.max(axis=-1, initial=-math.inf)
+    if not np.isfinite(largest).all():
+        raise ValueError(
+            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
+        )
 
 
 def _probabilities(logits: Array) -> Array:

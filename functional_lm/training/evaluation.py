@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from ..blas import one_thread
 from ..contract import Differentiable, Tree
-from ..threads import one_blas_thread, run
+from ..threads import run
 
 
 def evaluate(
@@ -19,7 +20,7 @@ def evaluate(
         ValueError: if there is no batch.
     """
     parts = list(batches)
-    with one_blas_thread():
+    with one_thread():
         losses = run([partial(_loss, layer, params, x, side) for x, side in parts])
     total = sum(loss * x.size for loss, (x, _) in zip(losses, parts, strict=True))
     size = sum(x.size for x, _ in parts)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
+from ..blas import one_thread
 from ..contract import Array, Key, Layer, Tree
 from ..generation import Transform, generate
 from ..gradient import value_and_grad
@@ -28,7 +29,6 @@ from ..runtime import cores
 from ..sharding import sharded
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
-from ..threads import one_blas_thread
 from .evaluation import evaluate
 from .loop import TrainState, TrainStep, init_state, train
 from .objective import Objective
@@ -133,7 +133,7 @@ class Experiment:
                 raise ValueError("init must return parameters to train: got none")
             x, side = self.batch_at(0)
             first = {"targets": side["targets"][:1], "key": side["key"]}
-            with one_blas_thread():
+            with one_thread():
                 _, grads = value_and_grad(self.objective, params, x[:1], **first)
             expect_gradient(grads, params)
             self.objective.logits(params, x[:1, :1])  # a sample begins with one token
@@ -177,13 +177,13 @@ class Experiment:
         params: Tree,
         prompt: str,
         *,
-        key: Key,
+        key: Key | None = None,
         max_new_tokens: int,
         transform: Transform | None = None,
     ) -> str:
-        """Return the prompt and a continuation."""
+        """Return the prompt and a continuation; see `generate`."""
         tokens = generate(
-            lambda tokens: self.objective.next_logits(params, tokens),
+            self.objective.decoder(params),
             self.tokenizer.encode(prompt),
             key=key,
             max_new_tokens=max_new_tokens,

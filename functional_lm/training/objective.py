@@ -8,13 +8,17 @@ Its ``init`` and ``forward`` get the settings and side inputs that they name:
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..compose import keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Scalar, Tree
+from ..generation import Decoder, window_start
 from ..losses import cross_entropy
+from ..models import transformer
 from ..models.transformer import Config
 
 
@@ -68,9 +72,16 @@ class Objective:
         return self.model.vjp(residuals.model, d_logits)
 
     def next_logits(self, params: Tree, tokens: Array) -> Array:
-        """Return the logits (V,) of the token after the last ``max_seq_len`` tokens."""
-        logits, _ = self.logits(params, tokens[None, -self.config.max_seq_len :])
+        """Return the logits (V,) of the next token; of many, the model sees `window_start`'s."""
+        start = window_start(len(tokens), self.config.max_seq_len)
+        logits, _ = self.logits(params, tokens[None, start:])
         return logits[0, -1]
+
+    def decoder(self, params: Tree) -> Decoder | Callable[[Array], Array]:
+        """Return what `generate` takes as its model: with a cache if it is the transformer."""
+        if self.model is transformer:
+            return Decoder(params, self.config)
+        return functools.partial(self.next_logits, params)
 
     def _settings(self) -> dict[str, Any]:
         fields = dataclasses.fields(self.config)

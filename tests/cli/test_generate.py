@@ -1,6 +1,8 @@
 import pytest
 
+from functional_lm import generation
 from functional_lm.cli.main import main
+from functional_lm.training import open_run
 
 
 @pytest.fixture
@@ -61,3 +63,33 @@ def test_several_stand_side_by_side(generate):
     assert "temperature 1.5" in said
     assert said.count("fox") == 6
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_cache_changes_nothing(generate, run_folder):
+    run = open_run(run_folder)
+    tokens = generation.generate(
+        lambda tokens: run.objective.next_logits(run.params, tokens),
+        run.tokenizer.encode("fox"),
+        key=(3,),
+        max_new_tokens=50,
+        transform=generation.temperature(0.7),
+    )
+    arguments = ["--prompt", "fox", "--max-new-tokens", "50", "--seed", "3", "--temperature", "0.7"]
+    expected = "fox" + run.tokenizer.decode(tokens)
+    assert generate(*arguments) == expected + "\n"
+
+
+def test_a_sample_is_the_same_alone_and_among_others(generate):
+    arguments = ["--prompt", "q", "--max-new-tokens", "30", "--stop", "the"]
+    alone = generate(*arguments, "--temperature", "0.5").removesuffix("\n")
+    table = generate(*arguments, "--temperature", "0.5", "--num-samples", "40")
+    cells = [line.strip("│ ") for line in table.splitlines() if line.startswith("│")]
+    assert " ".join(alone.split()) in " ".join(" ".join(cells).split())
+
+
+def test_a_model_of_ones_own_goes_without_a_cache(train, model_file, tmp_path, capsys):
+    assert train(tmp_path / "own", "--model", f"{model_file}:model") == 0
+    capsys.readouterr()
+    arguments = ["--prompt", "q", "--max-new-tokens", "20"]
+    assert main(["generate", str(tmp_path / "own"), *arguments, "--num-samples", "2"]) == 0
+    assert capsys.readouterr().out.count("q") >= 2

@@ -3,15 +3,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functional_lm.generation import generate, temperature, top_k, until_stop
+from functional_lm.generation import (
+    Decoder,
+    generate,
+    generate_batch,
+    temperature,
+    top_k,
+    until_stop,
+    window_start,
+)
 from functional_lm.models import transformer
 
 CONFIG = transformer.Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=5)
-PARAMS = transformer.init((0,), config=CONFIG)
+PARAMS = transformer.init((0,), config=CONFIG, dtype=np.float64)
+PARAMS["norm"]["scale"] *= 20  # so that tokens differ in their chances
 
 
 def next_logits(tokens):
-    return transformer.forward(PARAMS, tokens[-5:], config=CONFIG)[0][-1] * 20
+    seen = tokens[window_start(len(tokens), 5) :]
+    return transformer.forward(PARAMS, seen, config=CONFIG)[0][-1]
 
 
 def run(**settings):
@@ -47,6 +57,47 @@ def test_it_streams():
 def test_an_empty_prompt_is_an_error():
     with pytest.raises(ValueError, match=r"at least one token: .*pass some text"):
         next(generate(next_logits, [], key=(0,), max_new_tokens=1))
+    with pytest.raises(ValueError, match=r"at least one prompt: .*pass \[prompt\]"):
+        next(generate_batch(next_logits, [], max_new_tokens=1))
+
+
+def test_without_a_key_it_is_greedy():
+    assert run(key=None) == run(transform=temperature(0))
+    assert run(key=None, transform=lambda logits, tokens: -logits) != run(key=None)
+
+
+MODELS = [next_logits, Decoder(PARAMS, CONFIG)]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["uncached", "cached"])
+def test_each_of_a_batch_is_as_it_is_alone(model):
+    prompts = [[1], [2, 3, 4, 5, 6, 7, 8], [1]]
+    keys = [(0,), None, (0, 0, 1)]
+    transforms = [None, top_k(3), temperature(0.5)]
+    settings = {"keys": keys, "max_new_tokens": 20, "transforms": transforms}
+    rows = list(generate_batch(model, prompts, **settings))
+    assert len(rows) == 20
+    for i, tokens in enumerate(zip(*rows, strict=True)):
+        alone = generate(model, prompts[i], key=keys[i], max_new_tokens=20, transform=transforms[i])
+        assert list(tokens) == list(alone)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["uncached", "cached"])
+def test_a_batch_needs_one_key_and_one_transform_for_each(model):
+    with pytest.raises(ValueError, match="one of keys for each of the 2 prompts: got 1"):
+        next(generate_batch(model, [[1], [2]], keys=[(0,)], max_new_tokens=1))
+    with pytest.raises(ValueError, match="one of transforms for each of the 1 prompts: got 2"):
+        next(generate_batch(model, [[1]], transforms=[None, None], max_new_tokens=1))
+
+
+@pytest.mark.parametrize("model", MODELS, ids=["uncached", "cached"])
+def test_nothing_may_be_wanted(model):
+    assert list(generate(model, [1], max_new_tokens=0)) == []
+
+
+def test_a_decoder_streams():
+    tokens = generate(MODELS[1], [1], max_new_tokens=10**9)
+    assert next(tokens) == next(generate(MODELS[1], [1], max_new_tokens=1))
 
 
 def test_a_transform_sees_all_tokens_before():

@@ -4,6 +4,7 @@ import pytest
 
 from functional_lm import prng
 from functional_lm.compose import serial
+from functional_lm.generation import Decoder, window_start
 from functional_lm.layers import embedding, unembedding
 from functional_lm.models import language_model, transformer
 from functional_lm.models.transformer import Config
@@ -59,12 +60,22 @@ def test_its_gradient_is_the_difference_quotient():
     check_vjp(objective, params, X, targets=Y).raise_if_failed()
 
 
-def test_next_logits_look_back_as_far_as_the_model_does():
+def test_next_logits_look_back_as_far_as_the_window_does():
     objective = Objective(transformer, CONFIG)
     params = objective.init((0,))
-    tokens = TOKENS.ravel()
-    logits, _ = transformer.forward(params, tokens[-8:], config=CONFIG)
-    np.testing.assert_array_equal(objective.next_logits(params, tokens), logits[-1])
+    for tokens in (TOKENS[0, :5], TOKENS.ravel()):
+        seen = tokens[window_start(len(tokens), 8) :]
+        logits, _ = transformer.forward(params, seen, config=CONFIG)
+        np.testing.assert_array_equal(objective.next_logits(params, tokens), logits[-1])
+
+
+def test_the_transformer_decodes_with_a_cache_and_others_without():
+    objective = Objective(transformer, CONFIG)
+    assert isinstance(objective.decoder(objective.init((0,))), Decoder)
+    other = Objective(serial(embedding=embedding, unembedding=unembedding), CONFIG)
+    params = other.init((0,))
+    logits = other.decoder(params)(TOKENS[0])
+    np.testing.assert_array_equal(logits, other.next_logits(params, TOKENS[0]))
 
 
 def test_a_model_that_returns_no_logits_is_named():

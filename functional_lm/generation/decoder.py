@@ -1,0 +1,163 @@
+"""Decoding with a cache: each token costs one pass of its own, and not of all tokens before it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..blas import one_thread
+from ..contract import Array, Tree, expect_tokens
+from ..models import transformer
+from ..models.transformer import Config
+from .folding import fold
+from .many_rows import ManyRows
+from .one_row import OneRow
+from .prefill import keys_and_values
+from .window import window_start
+
+
+class Decoder:
+    """The transformer with a cache of keys and values, for one or several texts at once::
+
+        decoder = Decoder(params, config)
+        logits = decoder.prefill([[1, 2, 3], [4]])  # (2, V), after each prompt
+        logits = decoder.step(logits.argmax(axis=1))  # (2, V), after one more token of each
+
+    The logits are those of `transformer.forward` for the same tokens, to rounding; of a text longer
+    than ``max_seq_len`` the model sees what `window_start` says. `generate` and `generate_batch`
+    take a decoder as their model. It can be used again and again, one generation at a time; the
+    parameters are copied into another order when it is made.
+
+    Attributes:
+        config: of the transformer.
+        likeliest: the tokens (B,) with the largest logits, the first of equal ones.
+    """
+
+    def __init__(self, params: Tree, config: Config) -> None:
+        """Prepare the parameters.
+
+        Args:
+            params: of the `transformer`.
+            config: its sizes and settings. There is no dropout.
+
+        Raises:
+            TypeError: for parameters that are not float32 or float64.
+            ValueError: for parameters that do not fit the config.
+        """
+        transformer.forward(params, np.zeros(1, int), config=config)  # says what does not fit
+        self.config = config
+        self._params = params
+        self._weights = fold(params, config)
+        self.likeliest: list[int] = []
+        self._texts: list[list[int]] = []
+        self._positions: list[int] = []  # of the next token of each text, in its window
+        self._rows: OneRow | ManyRows = OneRow(self._weights)
+        self._batch_size = 1
+
+    def prefill(self, prompts: Sequence[Sequence[int] | Array] | Array) -> Array:
+        """Begin with prompts, in one pass, and return the logits after each.
+
+        Args:
+            prompts: B of them, each with at least one token; they may differ in length.
+
+        Returns:
+            Logits (B, V).
+
+        Raises:
+            TypeError: for tokens that are not integers.
+            ValueError: for no prompt, an empty prompt, or a token outside ``[0, V)``;
+                for logits that are not finite.
+        """
+        texts = [expect_prompt(prompt) for prompt in prompts]
+        for text in texts:
+            expect_tokens("a prompt", text, self.config.vocab_size)
+        if not texts:
+            raise ValueError("there must be at least one prompt: got none; pass [prompt]")
+        if len(texts) != self._batch_size:
+            one = len(texts) == 1
+            self._rows = OneRow(self._weights) if one else ManyRows(self._weights, len(texts))
+            self._batch_size = len(texts)
+        self._texts = [text[:-1].tolist() for text in texts]
+        self._positions = [0] * len(texts)
+        with self.undisturbed():
+            self._fill(range(len(texts)), extra=1)
+            self.advance([int(text[-1]) for text in texts])
+        return self.logits.copy()
+
+    def step(self, tokens: Sequence[int] | Array) -> Array:
+        """Go on with one token of each text, and return the logits after it.
+
+        Args:
+            tokens: (B,), in the order of the prompts.
+
+        Returns:
+            Logits (B, V).
+
+        Raises:
+            TypeError: for tokens that are not integers.
+            ValueError: before `prefill`, for another number of tokens, or one outside ``[0, V)``;
+                for logits that are not finite.
+        """
+        if not self._texts:
+            raise ValueError("a decoder must begin with prefill: got step; call prefill(prompts)")
+        tokens = np.asarray(tokens)
+        expect_tokens("tokens", tokens, self.config.vocab_size)
+        if tokens.shape != (len(self._texts),):
+            raise ValueError(
+                f"step takes one token of each of the {len(self._texts)} texts: "
+                f"got shape {tokens.shape}; prefill sets how many there are"
+            )
+        with self.undisturbed():
+            self.advance(tokens.tolist())
+        return self.logits.copy()
+
+    @property
+    def logits(self) -> Array:
+        """The logits (B, V) of the last step; the next one overwrites them."""
+        return self._rows.logits.reshape(len(self._texts), -1)
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Return the context in which `advance` is to run; entering it costs some microseconds."""
+        with np.errstate(all="ignore"), one_thread():
+            yield
+
+    def advance(self, tokens: list[int]) -> None:
+        """Do what `step` does, without its checks."""
+        full = [i for i, next in enumerate(self._positions) if next == self.config.max_seq_len]
+        if full:
+            self._fill(full, extra=1)
+        for text, token in zip(self._texts, tokens, strict=True):
+            text.append(token)
+        self.likeliest = self._rows.step(tokens, self._positions)
+        self._positions = [position + 1 for position in self._positions]
+
+    def _fill(self, rows: Sequence[int], *, extra: int) -> None:
+        """Fill the cache of some rows anew, leaving room in the window for extra tokens."""
+        windows = []
+        for row in rows:
+            text = self._texts[row]
+            windows.append(text[window_start(len(text) + extra, self.config.max_seq_len) :])
+            self._positions[row] = len(windows[-1])
+        lengths = [len(window) for window in windows]
+        self._rows.clear(rows)
+        padded = np.zeros((len(rows), max(lengths)), np.int64)
+        for i, window in enumerate(windows):
+            padded[i, : len(window)] = window
+        if padded.size:
+            for layer, (k, v) in enumerate(keys_and_values(self._params, padded, self.config)):
+                self._rows.load(layer, rows, lengths, k, v)
+
+
+def expect_prompt(prompt: Sequence[int] | Array) -> Array:
+    """Return a prompt as an array (T,) of at least one token.
+
+    Raises:
+        ValueError: for an empty one.
+    """
+    tokens = np.array(prompt)
+    if tokens.ndim != 1 or tokens.size == 0:
+        raise ValueError(
+            f"a prompt must have at least one token: got shape {tokens.shape}; pass some text"
+        )
+    return tokens

@@ -1,0 +1,108 @@
+"""A transformer's parameters as decoding wants them: fewer, and in one piece of memory.
+
+A token alone costs little arithmetic, so each pass over an array that can be saved counts. With
+x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale, and what multiplies x̂ goes into the matrix below it:
+
+    attention     x̂ @ (√D·scale·qkv), where the queries are over √K already
+    feed-forward  x̂ @ (−√D·scale·gate) = −a and x̂ @ (−√D·scale·up) = −u, so that
+                  silu(a)·u = (−a)·(−u)/(1 + e^(−a)) needs no change of sign
+    logits        x̂ @ (√D·scale·unembeddingᵀ)
+
+Queries and keys are always interleaved: turning pairs "half" apart and turning neighbours is the
+same but for the order of the columns, and the inner product of the two does not see the order.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..contract import Array, Tree
+from ..layers import rotary
+from ..models.transformer import Config
+
+
+class Block(NamedTuple):
+    """The matrices of a block; with H query and G key/value heads of size K."""
+
+    qkv: Array  # (D, (H+2G)·K)
+    out: Array  # (H·K, D)
+    gate_up: Array  # (D, 2F): −gate, −up
+    down: Array  # (F, D)
+
+
+class Folded(NamedTuple):
+    """All that a step needs."""
+
+    embedding: Array  # (V, D)
+    blocks: tuple[Block, ...]
+    unembedding: Array  # (D, V)
+    rotation: Array  # (S, K/2) complex: e^{iφ} at each position
+    eps: float  # added to Σx²
+    n_heads: int
+    n_kv_heads: int
+
+
+def fold(params: Tree, config: Config) -> Folded:
+    """Return the folded copies, all in one array; ``params`` must fit the config."""
+    table = params["embedding"]["weight"]
+    unembedding = params["embedding" if config.tie_embeddings else "unembedding"]["weight"]
+    root = math.sqrt(config.d_model)
+    pieces = [table, (unembedding * (root * params["norm"]["scale"])).T]
+    for block in params["blocks"]:
+        scale1 = root * block["norm1"]["scale"][:, None]
+        scale2 = -root * block["norm2"]["scale"][:, None]
+        pieces += [
+            scale1 * _interleaved(block["attention"]["qkv"], config),
+            block["attention"]["out"],
+            scale2 * np.concatenate(list(block["mlp"]["gate_up"]), axis=1),
+            block["mlp"]["down"],
+        ]
+    table, unembedding, *matrices = _in_one_array(pieces)
+    return Folded(
+        table,
+        tuple(Block(*matrices[i : i + 4]) for i in range(0, len(matrices), 4)),
+        unembedding,
+        _rotation(config, table.dtype),
+        config.d_model * config.norm_eps,
+        config.n_heads,
+        config.n_kv_heads or config.n_heads,
+    )
+
+
+def half_to_interleaved(head_size: int) -> Array:
+    """Return the order (K,) of columns that makes the halves of a head neighbours.
+
+    >>> half_to_interleaved(6)
+    array([0, 3, 1, 4, 2, 5])
+    """
+    return np.arange(head_size).reshape(2, -1).T.reshape(-1)
+
+
+def _interleaved(qkv: Array, config: Config) -> Array:
+    """Return qkv with the queries over √K, and the columns of each head in interleaved order."""
+    head_size = config.d_model // config.n_heads
+    qkv = qkv.copy()
+    qkv[:, : config.d_model] *= 1 / math.sqrt(head_size)
+    if config.rope_pairing == "half":
+        heads = qkv.reshape(len(qkv), -1, head_size)
+        n_turned = heads.shape[1] - (config.n_kv_heads or config.n_heads)
+        heads[:, :n_turned] = heads[:, :n_turned, half_to_interleaved(head_size)]
+    return qkv
+
+
+def _in_one_array(pieces: list[Array]) -> list[Array]:
+    flat = np.empty(sum(piece.size for piece in pieces), pieces[0].dtype)
+    views = np.split(flat, np.cumsum([piece.size for piece in pieces])[:-1])
+    for view, piece in zip(views, pieces, strict=True):
+        view.reshape(piece.shape)[...] = piece
+    return [view.reshape(piece.shape) for view, piece in zip(views, pieces, strict=True)]
+
+
+def _rotation(config: Config, dtype: np.dtype) -> Array:
+    """Return e^{iφ} (S, K/2): what `rotary` makes of pairs (1, 0)."""
+    ones = np.zeros((config.max_seq_len, 1, config.d_model // config.n_heads), dtype)
+    ones[..., ::2] = 1.0
+    positions = np.arange(config.max_seq_len)
+    turned, _ = rotary.forward({}, ones, positions=positions, theta=config.rope_theta)
+    return turned[:, 0].view(np.result_type(dtype, np.complex64))

@@ -1,0 +1,23 @@
+"""What a model sees of a text that is longer than it takes."""
+
+from ..contract import expect_int
+
+
+def window_start(n_tokens: int, max_seq_len: int) -> int:
+    """Return the index of the first of ``n_tokens`` tokens that the model sees.
+
+    It sees all of them as long as they are at most ``max_seq_len``. Then the window lets go of
+    half: its start moves on by ``max_seq_len // 2`` tokens (at least one) each time that the
+    window would be longer than ``max_seq_len``. A cache of keys and values, whose positions count
+    from the start, has to be filled anew only then; if each token moved the window, each would.
+
+    >>> [(n, window_start(n, 6)) for n in (1, 6, 7, 9, 10, 12, 13)]
+    [(1, 0), (6, 0), (7, 3), (9, 3), (10, 6), (12, 6), (13, 9)]
+
+    Raises:
+        ValueError: for a negative number of tokens, or a ``max_seq_len`` below 1.
+    """
+    n_tokens = expect_int("n_tokens", n_tokens, minimum=0)
+    max_seq_len = expect_int("max_seq_len", max_seq_len)
+    hop = max(max_seq_len // 2, 1)
+    return max(-(-(n_tokens - max_seq_len) // hop) * hop, 0)

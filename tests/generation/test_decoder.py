@@ -1,0 +1,231 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from functional_lm import pytree
+from functional_lm.generation import Decoder, generate, generate_batch, window_start
+from functional_lm.generation.folding import half_to_interleaved
+from functional_lm.models import transformer
+from functional_lm.testing.inputs import same_bits
+
+SIZES = {"d_model": 24, "n_heads": 6, "n_layers": 2, "d_ff": 7, "max_seq_len": 20}
+RNG = np.random.default_rng(0)
+
+
+def model(dtype=np.float64, *, loud=1.0, **changes):
+    """Return (params, config) of a model whose logits differ clearly from token to token."""
+    config = transformer.Config(13, **(SIZES | changes))
+    params = transformer.init((1,), config=config, dtype=dtype)
+
+    def louder(path, leaf):
+        if path.endswith("scale"):
+            draw = np.random.default_rng(len(path)).standard_normal(leaf.shape)
+            return (leaf + 0.3 * draw).astype(dtype)
+        return leaf * (loud if "attention.qkv" in path else 3.0 if "blocks" in path else 20.0)
+
+    return pytree.map_with_path(louder, params), config
+
+
+def uncached(params, config):
+    def next_logits(tokens):
+        start = window_start(len(tokens), config.max_seq_len)
+        return transformer.forward(params, tokens[start:], config=config)[0][-1]
+
+    return next_logits
+
+
+def prompts(n, longest=45, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 13, length) for length in rng.integers(1, longest + 1, n)]
+
+
+def expect_logits_of(params, config, texts, new, tolerance):
+    """Feed new tokens (steps, B) after prompts, and compare each logit with the uncached ones."""
+    decoder, oracle = Decoder(params, config), uncached(params, config)
+    logits = decoder.prefill(texts)
+    for tokens in new:
+        expected = np.stack([oracle(text) for text in texts])
+        assert logits.dtype == expected.dtype
+        error = np.abs(logits - expected).max(axis=-1) / np.abs(expected).max(axis=-1)
+        assert error.max() <= tolerance
+        logits = decoder.step(tokens)
+        texts = [np.append(text, token) for text, token in zip(texts, tokens, strict=True)]
+
+
+def test_in_float64_100_prompts_go_on_with_the_same_tokens():
+    params, config = model()
+    decoder, oracle = Decoder(params, config), uncached(params, config)
+    seen = set()
+    for prompt in prompts(100):
+        ours = list(generate(decoder, prompt, max_new_tokens=30))
+        assert ours == list(generate(oracle, prompt, max_new_tokens=30))
+        seen |= set(ours)
+    assert len(seen) > 6
+
+
+def test_in_float64_100_prompts_at_once_go_on_with_the_same_tokens():
+    params, config = model()
+    texts = prompts(100)
+    oracle = uncached(params, config)
+    rows = generate_batch(Decoder(params, config), texts, max_new_tokens=30)
+    for text, ours in zip(texts, zip(*rows, strict=True), strict=True):
+        assert list(ours) == list(generate(oracle, text, max_new_tokens=30))
+
+
+def test_sampled_tokens_are_the_same():
+    params, config = model()
+    texts, keys = prompts(5, seed=2), [(0, i) for i in range(5)]
+    settings = {"keys": keys, "max_new_tokens": 30}
+    ours = list(generate_batch(Decoder(params, config), texts, **settings))
+    assert ours == list(generate_batch(uncached(params, config), texts, **settings))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("max_seq_len", [1, 2, 3, 4, 20, 40])
+def test_logits_at_every_length(max_seq_len, dtype, batch_size):
+    params, config = model(dtype, max_seq_len=max_seq_len)
+    new = RNG.integers(0, 13, (45, batch_size))
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    expect_logits_of(params, config, prompts(batch_size, seed=max_seq_len), new, tolerance)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("n_kv_heads", "rope_pairing", "tie_embeddings"),
+    list(itertools.product([1, 2, 6], ["interleaved", "half"], [True, False])),
+)
+def test_every_kind_of_model(n_kv_heads, rope_pairing, tie_embeddings, batch_size):
+    kind = {"n_kv_heads": n_kv_heads, "rope_pairing": rope_pairing}
+    params, config = model(**kind, tie_embeddings=tie_embeddings, norm_eps=0.01, rope_theta=100.0)
+    new = RNG.integers(0, 13, (12, batch_size))
+    expect_logits_of(params, config, prompts(batch_size, seed=3), new, 1e-13)
+
+
+def test_float32_tokens_differ_only_where_the_top_two_are_close():
+    params, config = model(np.float32, max_seq_len=64)
+    decoder, oracle = Decoder(params, config), uncached(params, config)
+    for prompt in prompts(20, seed=4):
+        text = prompt
+        for token in generate(decoder, prompt, max_new_tokens=30):
+            logits = oracle(text)
+            gap = logits.max() - logits[token]
+            assert gap <= 2e-5 * np.abs(logits).max()
+            text = np.append(text, token)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loud", [30.0, -30.0, 1000.0, -1000.0])
+def test_scores_beyond_the_range_of_exp(loud, dtype, batch_size):
+    """Queries and keys of loud models give scores whose exponentials overflow or vanish."""
+    params, config = model(dtype, loud=math.sqrt(abs(loud)), max_seq_len=40)
+    for block in params["blocks"]:
+        block["attention"]["qkv"][:, :24] *= math.copysign(1.0, loud)
+        block["attention"]["qkv"][:, 48:] /= math.sqrt(abs(loud))
+    new = RNG.integers(0, 13, (20, batch_size))
+    tolerance = 3e-3 if dtype == np.float32 else 1e-9  # the scores themselves are rounded
+    expect_logits_of(params, config, prompts(batch_size, 10, seed=5), new, tolerance)
+
+
+def test_far_negative_gates_are_silent():
+    params, config = model(np.float32, d_ff=40)
+    for block in params["blocks"]:
+        block["mlp"]["gate_up"][0] *= 200
+    expect_logits_of(params, config, prompts(2), RNG.integers(0, 13, (5, 2)), 1e-5)
+
+
+def test_parameters_are_not_written():
+    params, config = model()
+    before = pytree.map(np.copy, params)
+    decoder = Decoder(params, config)
+    list(generate(decoder, [1, 2], max_new_tokens=30))
+    list(generate_batch(decoder, [[1, 2], [3]], max_new_tokens=30))
+    assert same_bits(params, before)
+
+
+def test_decoders_do_not_interfere():
+    params, config = model()
+    other, _ = model(loud=2.0)
+    alone = list(generate(Decoder(params, config), [1, 2], max_new_tokens=30))
+    first, second = Decoder(params, config), Decoder(other, config)
+    both = zip(
+        generate(first, [1, 2], max_new_tokens=30),
+        generate(second, [5], max_new_tokens=30),
+        strict=True,
+    )
+    assert [token for token, _ in both] == alone
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_decoder_starts_anew(batch_size):
+    params, config = model()
+    decoder = Decoder(params, config)
+    first = decoder.prefill([[1, 2, 3]] * batch_size)
+    for _ in range(30):
+        decoder.step([4] * batch_size)
+    decoder.prefill([[7] * 18] * batch_size)
+    np.testing.assert_array_equal(decoder.prefill([[1, 2, 3]] * batch_size), first)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_logits_stay_as_they_are(batch_size):
+    params, config = model()
+    decoder = Decoder(params, config)
+    first = decoder.prefill([[1, 2, 3]] * batch_size)
+    kept = first.copy()
+    second = decoder.step([4] * batch_size)
+    decoder.step([5] * batch_size)
+    np.testing.assert_array_equal(first, kept)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_weights_that_are_not_finite_are_an_error(batch_size):
+    params, config = model()
+    params["norm"]["scale"][3] = np.nan
+    with pytest.raises(ValueError, match="logits must be finite"):
+        Decoder(params, config).prefill([[1, 2]] * batch_size)
+
+
+def test_a_decoder_warns_of_nothing_and_leaves_settings_alone():
+    from threadpoolctl import threadpool_info
+
+    params, config = model(np.float32, loud=30.0)
+    before = [library["num_threads"] for library in threadpool_info()]
+    with np.errstate(all="raise", under="ignore"):
+        state = np.geterr()
+        for _ in generate(Decoder(params, config), [1, 2], max_new_tokens=30):
+            assert np.geterr() == state
+            assert [library["num_threads"] for library in threadpool_info()] == before
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda d: d.step([1]), ValueError, "must begin with prefill"),
+        (lambda d: d.prefill([]), ValueError, "at least one prompt"),
+        (lambda d: d.prefill([[1], []]), ValueError, "at least one token"),
+        (lambda d: d.prefill([[1], [13]]), ValueError, r"in \[0, 13\): got 13"),
+        (lambda d: d.prefill([[1.0]]), TypeError, "must be integers"),
+        (lambda d: (d.prefill([[1], [2]]), d.step([1])), ValueError, "each of the 2 texts"),
+        (lambda d: (d.prefill([[1]]), d.step([-1])), ValueError, r"in \[0, 13\): got -1"),
+        (lambda d: (d.prefill([[1]]), d.step([0.5])), TypeError, "must be integers"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(call, error, says):
+    with pytest.raises(error, match=says):
+        call(Decoder(*model()))
+
+
+def test_parameters_must_fit_the_config():
+    params, _ = model()
+    _, config = model(n_layers=3)
+    with pytest.raises(ValueError, match="n_layers=3"):
+        Decoder(params, config)
+
+
+def test_halves_become_neighbours():
+    assert half_to_interleaved(8).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
