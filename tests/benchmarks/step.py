@@ -9,33 +9,34 @@ in the same rounds. Needs ``pip install -e '.[bench,plot]'``.
 """
 
 import dataclasses
-import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import tyro
 from harness import machine, workload
 from harness.agreement import expect_equal_losses
-from harness.process import Peer, PeerFailed
-from harness.report import Aim, Figure, Report
-from harness.rounds import Turn, alternate, undisturbed
+from harness.process import Peer
+from harness.report import Figure, Report, terminal
+from harness.rounds import Runner, Turn, alternate, undisturbed
+from harness.session import Spec, progress, started
 from harness.settings import SETTINGS, STEP_AIMS, Setting, pick
-from harness.statistics import ratios, summary
-from rich.console import Console
+from harness.statistics import summary
+from peers.sgemm import FLOPS
 
 VERIFIED_STEPS = 5
 TURN_SECONDS = 0.6
 """About how long ours computes in a turn."""
 
-PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "ours": ("peers.ours", "step", {}),
-    "ours-untuned": ("peers.ours", "step", {"tuned": False}),
-    "ours-plain": ("peers.ours", "step", {"tuned": False, "shards": 1}),
-    "jax-manual": ("peers.jax_peer", "step", {"attention": "manual"}),
-    "jax-library": ("peers.jax_peer", "step", {"attention": "library"}),
-    "torch-eager": ("peers.torch_peer", "step", {"compiled": False}),
-    "torch-compile": ("peers.torch_peer", "step", {"compiled": True}),
+PEERS = {
+    "ours": Spec("peers.ours", "step"),
+    "ours-untuned": Spec("peers.ours", "step", {"tuned": False}),
+    "ours-plain": Spec("peers.ours", "step", {"tuned": False, "shards": 1}),
+    "jax-manual": Spec("peers.jax_peer", "step", {"attention": "manual"}),
+    "jax-library": Spec("peers.jax_peer", "step", {"attention": "library"}),
+    "torch-eager": Spec("peers.torch_peer", "step", {"compiled": False}),
+    "torch-compile": Spec("peers.torch_peer", "step", {"compiled": True}),
 }
 """``ours`` calls `runtime.tune` and shards the batch, as the command line does; ``ours-untuned``
 shards only; ``ours-plain`` is `value_and_grad`, the library with nothing chosen."""
@@ -60,99 +61,70 @@ class Options:
 
 def main(options: Options) -> None:
     """Run the benchmark, setting by setting; what is there so far is written after each."""
-    report, console = Report("step"), Console()
-    names = pick(options.peers, PEERS, "peer")
-    for setting in (SETTINGS[name] for name in pick(options.configs, SETTINGS, "config")):
-        turns = measure(setting, names, options.rounds, report)
+    report = Report("step")
+    specs = {name: PEERS[name] for name in pick(options.peers, PEERS, "peer")}
+    for setting in [SETTINGS[name] for name in pick(options.configs, SETTINGS, "config")]:
+        turns = measure(setting, specs, options.rounds, report)
         evaluate(setting, turns, report)
         report.write(options.out)
-    report.show(console)
-    console.print(f"written to {options.out}")
+    report.show(terminal())
 
 
-def measure(setting: Setting, names: list[str], rounds: int, report: Report) -> list[Turn]:
-    """Start the peers, compare their losses, and let them take turns."""
+def measure(setting: Setting, specs: dict[str, Spec], rounds: int, report: Report) -> list[Turn]:
+    """Compare the losses of the first steps, and let the peers take turns."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(workload.write(setting, Path(folder) / "workload.npz"))
-        peers: list[Peer] = []
-        try:
-            losses, first = {}, 0.0
-            for name in names:
-                module, function, keywords = PEERS[name]
-                say(f"{setting.name}: {name} starts")
-                try:
-                    peer = Peer(name, module, function, workload=path, **keywords)
-                    peers.append(peer)
-                    answer = peer.ask("steps", n=VERIFIED_STEPS)
-                except PeerFailed as failure:
-                    report.missing[f"{name} ({setting.name})"] = str(failure)
-                    say(str(failure))
-                    continue
-                peer.pause()
-                report.peers[name] = peer.about
-                losses[name] = answer["losses"]
-                first = first or min(answer["seconds"])
+        first = {"do": "steps", "n": VERIFIED_STEPS}
+        with (
+            started(specs, report, first, workload=path) as peers,
+            Peer(SGEMM, "peers.sgemm", "peak") as sgemm,
+        ):
+            losses = {name: one.answer["losses"] for name, one in peers.items()}
             expect_equal_losses(losses)
-            report.raw.append({"setting": setting.name, "losses": losses})
-            running = [peer for peer in peers if peer.name in losses]
-            running.append(Peer(SGEMM, "peers.sgemm", "peak"))
-            peers.append(running[-1])
-            report.peers[SGEMM] = running[-1].about
-            count = max(3, min(20, round(TURN_SECONDS / first)))
+            seconds = min(next(iter(peers.values())).answer["seconds"])
+            request = {"do": "steps", "n": 1 + max(3, min(20, round(TURN_SECONDS / seconds)))}
+            runners = [Runner(name, one.peer, request) for name, one in peers.items()]
             turns = alternate(
-                running,
+                [*runners, Runner(SGEMM, sgemm, request)],
                 rounds=rounds,
-                request=lambda peer: {"do": "steps", "n": count + 1},  # the first warms the caches
-                report=lambda turn: progress(setting, turn),
+                skip=1,
+                report=partial(progress, setting.name),
             )
-        finally:
-            for peer in peers:
-                peer.close()
-    turns = [turn._replace(seconds=turn.seconds[1:]) for turn in turns]
-    report.raw += [{"setting": setting.name, **turn._asdict()} for turn in turns]
+            report.peers[SGEMM] = sgemm.about
+    report.raw.append({"setting": setting.name, "losses": losses})
+    report.raw += [{"setting": setting.name, **turn.to_json()} for turn in turns]
     return turns
 
 
 def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
     """Add the figures of a setting, and what they show, to the report."""
-    from peers.sgemm import FLOPS
-
-    kept, left_out = undisturbed(turns)
-    medians = {name: {turn.round: turn.value for turn in own} for name, own in kept.items()}
-    loads = [turn.disturbance.load for turn in turns]
-    for name, own in kept.items():
-        value = summary([seconds for turn in own for seconds in turn.seconds])
-        lost = left_out[name]
-        note = f"{lost} disturbed turns left out" if lost > 0 else ""
-        note = "DISTURBED" if lost < 0 else note
-        if name == SGEMM:
-            continue
-        report.figures.append(Figure(setting.name, name, "ms", value.scaled(1e3), note))
-    report.raw.append({"setting": setting.name, "load": [min(loads), max(loads)]})
-
-    def add(what: str, values: list[float], limit: float | None = None, **keywords: Any) -> None:
-        if values:
-            report.aims.append(Aim(setting.name, what, summary(values), limit, **keywords))
-
-    best = {f: _best(f, medians) for f in FRAMEWORKS}
-    for own in (name for name in medians if name.startswith("ours")):
+    quiet = undisturbed(turns)
+    values, limits = quiet.values, STEP_AIMS[setting.name]
+    peak = {number: FLOPS / seconds for number, seconds in values.pop(SGEMM).items()}
+    for name in values:
+        value = summary(quiet.seconds(name)).scaled(1e3)
+        report.figures.append(Figure(setting.name, name, "ms", value, quiet.notes[name]))
+    best = {framework: fastest(framework, values) for framework in FRAMEWORKS}
+    for own in (name for name in values if name.startswith("ours")):
         for framework, other in best.items():
-            limit = STEP_AIMS[setting.name].get(framework) if own == "ours" else None
             if other:
-                add(f"{own} / {other}", ratios(medians[own], medians[other]), limit)
+                limit = limits.get(framework) if own == "ours" else None
+                report.aim(setting.name, f"{own} / {other}", values[own], values[other], limit)
     work = step_flops(setting)
-    peak = {number: FLOPS / seconds for number, seconds in medians[SGEMM].items()}
-    for name in medians:
-        if name in ("ours", best["jax"], best["torch"]):
-            speed = {number: work / seconds for number, seconds in medians[name].items()}
-            limit = STEP_AIMS[setting.name].get("peak") if name == "ours" else None
-            add(f"{name}: arithmetic / sgemm peak", ratios(speed, peak), limit, at_most=False)
+    for name in ("ours", *best.values()):
+        if name in values:
+            speed = {number: work / seconds for number, seconds in values[name].items()}
+            limit = limits.get("peak") if name == "ours" else None
+            what = f"FLOPs of {name} / sgemm peak"
+            report.aim(setting.name, what, speed, peak, limit, at_most=False)
+    value = summary(list(peak.values())).scaled(1e-9)
+    report.figures.append(Figure(setting.name, SGEMM, "GFLOP/s", value, quiet.notes[SGEMM]))
 
 
-def _best(framework: str, medians: dict[str, dict[int, float]]) -> str | None:
-    """Return the fastest variant of a framework."""
-    names = [name for name in medians if name.startswith(framework)]
-    return min(names, key=lambda name: summary(list(medians[name].values())).median, default=None)
+def fastest(framework: str, values: dict[str, dict[int, float]]) -> str | None:
+    """Return the fastest variant of a framework, by the median of its rounds."""
+    names = [name for name in values if name.startswith(framework)]
+    return min(names, key=lambda name: median(values[name].values()), default=None)
 
 
 def step_flops(setting: Setting) -> int:
@@ -162,21 +134,6 @@ def step_flops(setting: Setting) -> int:
 
     per_token = costs(Config(**setting.model), setting.seq_len).training_flops
     return per_token * setting.batch_size * setting.seq_len
-
-
-def progress(setting: Setting, turn: Turn) -> None:
-    """Say how a turn went."""
-    what = turn.disturbance
-    busy = f"  disturbed: others {what.others:.0%}, stolen {what.stolen:.0%}" if what.busy else ""
-    say(
-        f"{setting.name} {turn.round + 1:3} {turn.peer:16} {turn.value * 1e3:9.2f} ms"
-        f"  load {what.load:.1f}{busy}"
-    )
-
-
-def say(line: str) -> None:
-    """Write to stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

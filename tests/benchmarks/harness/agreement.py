@@ -27,3 +27,24 @@ def expect_equal_losses(losses: Mapping[str, Sequence[float]]) -> None:
                     f"{name} and {first} must have the same losses: at step {step} they are "
                     f"{b:.6f} and {a:.6f}; nothing was timed"
                 )
+
+
+def expect_equal_tokens(tokens: Mapping[str, Sequence[Sequence[int]]]) -> None:
+    """Require the same greedy tokens of all peers.
+
+    Two largest logits may be so close that rounding decides between them; from there on the texts
+    differ for good. So at least nine in ten of a batch must be the same to the end, and the first
+    token of all.
+
+    Raises:
+        Disagreement: naming the peer.
+    """
+    (first, expected), *others = tokens.items()
+    for name, received in others:
+        same = sum(a == b for a, b in zip(expected, received, strict=True))
+        begin = all(a[0] == b[0] for a, b in zip(expected, received, strict=True))
+        if not begin or same < 0.9 * len(expected):
+            raise Disagreement(
+                f"{name} and {first} must decode the same tokens: {same} of {len(expected)} texts "
+                "are the same; nothing was timed"
+            )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from . import machine
 from .process import REMOVED
-from .statistics import Summary
+from .statistics import Summary, ratios, summary
 
 COLUMNS = 110
 
@@ -64,6 +64,21 @@ class Report:
     raw: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     machine: dict[str, Any] = dataclasses.field(default_factory=machine.describe)
 
+    def aim(
+        self,
+        group: str,
+        what: str,
+        ours: dict[int, float],
+        theirs: dict[int, float],
+        limit: float | None = None,
+        *,
+        at_most: bool = True,
+    ) -> None:
+        """Add a ratio of values by round, if there is a round in which both count."""
+        values = ratios(ours, theirs)
+        if values:
+            self.aims.append(Aim(group, what, summary(values), limit, at_most))
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
         value = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -111,6 +126,12 @@ class Report:
             console.print(_aims(self.aims))
         for name, reason in self.missing.items():
             console.print(f"not available: {name}: {reason}", markup=False)
+
+
+def terminal() -> Console:
+    """Return where tables are printed; a file is wide enough for them."""
+    console = Console()
+    return console if console.is_terminal else Console(width=COLUMNS)
 
 
 def _figures(figures: list[Figure]) -> Table:

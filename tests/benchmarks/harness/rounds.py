@@ -19,10 +19,18 @@ PAUSE = 0.05
 """Seconds for the machine to settle between turns."""
 
 
-class Turn(NamedTuple):
-    """One peer's part of a round."""
+class Runner(NamedTuple):
+    """Something to take turns: a peer and what to ask of it; several may share a peer."""
 
-    peer: str
+    name: str
+    peer: Peer
+    request: dict[str, Any]  # the answer must have "seconds", a list
+
+
+class Turn(NamedTuple):
+    """One runner's part of a round."""
+
+    peer: str  # the runner's name
     round: int
     seconds: list[float]  # of each step
     disturbance: machine.Disturbance
@@ -32,31 +40,36 @@ class Turn(NamedTuple):
         """The median step of the turn."""
         return statistics.median(self.seconds)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        busy = {"busy": self.disturbance.busy}
+        return {**self._asdict(), "disturbance": self.disturbance._asdict() | busy}
+
 
 def alternate(
-    peers: Sequence[Peer],
+    runners: Sequence[Runner],
     *,
     rounds: int,
-    request: Callable[[Peer], dict[str, Any]],
+    skip: int = 0,
     report: Callable[[Turn], None] = lambda turn: None,
 ) -> list[Turn]:
-    """Let the peers take turns.
+    """Let the runners take turns.
 
     Args:
-        peers: resumed one at a time.
+        runners: their peers are resumed one at a time.
         rounds: how many turns each gets.
-        request: what to ask a peer for in its turn, such as ``{"do": "steps", "n": 5}``; the
-            answer must have "seconds", a list.
+        skip: how many steps at the beginning of a turn warm the caches and do not count.
         report: is told of each turn.
     """
     turns = []
+    peers = {id(runner.peer): runner.peer for runner in runners}.values()
     for peer in peers:
         peer.pause()
     try:
         for number in range(rounds):
-            first = number % len(peers)
-            for peer in [*peers[first:], *peers[:first]]:
-                turns.append(_turn(peer, number, request(peer)))
+            first = number % len(runners)
+            for runner in [*runners[first:], *runners[:first]]:
+                turns.append(_turn(runner, number, skip))
                 report(turns[-1])
     finally:
         for peer in peers:
@@ -64,28 +77,47 @@ def alternate(
     return turns
 
 
-def _turn(peer: Peer, number: int, request: dict[str, Any]) -> Turn:
+def _turn(runner: Runner, number: int, skip: int) -> Turn:
+    peer = runner.peer
     time.sleep(PAUSE)
     peer.resume()
     own, before = peer.cpu_seconds(), machine.usage()
-    answer = peer.ask(**request)
+    answer = peer.ask(**runner.request)
     after, own = machine.usage(), peer.cpu_seconds() - own
     peer.pause()
-    return Turn(peer.name, number, answer["seconds"], machine.disturbance(before, after, own))
+    what = machine.disturbance(before, after, own)
+    return Turn(runner.name, number, answer["seconds"][skip:], what)
 
 
-def undisturbed(turns: Iterable[Turn]) -> tuple[dict[str, list[Turn]], dict[str, int]]:
-    """Return the turns of each peer that count, and how many were left out.
+class Quiet(NamedTuple):
+    """The turns that count, by runner."""
 
-    A peer with fewer than `QUIET_TURNS` quiet turns keeps them all, and −1 is said to be left out.
-    """
+    turns: dict[str, list[Turn]]
+    notes: dict[str, str]  # what a reader must know of them
+
+    @property
+    def values(self) -> dict[str, dict[int, float]]:
+        """The median step of each turn, by runner and round."""
+        return {name: {turn.round: turn.value for turn in own} for name, own in self.turns.items()}
+
+    def seconds(self, name: str) -> list[float]:
+        """Return all steps of a runner."""
+        return [seconds for turn in self.turns[name] for seconds in turn.seconds]
+
+
+def undisturbed(turns: Iterable[Turn]) -> Quiet:
+    """Leave out the turns that were disturbed, except of a runner with too few others."""
     every: dict[str, list[Turn]] = {}
     for turn in turns:
         every.setdefault(turn.peer, []).append(turn)
-    kept, left_out = {}, {}
+    kept, notes = {}, {}
     for name, own in every.items():
         quiet = [turn for turn in own if not turn.disturbance.busy]
-        enough = len(quiet) >= min(QUIET_TURNS, len(own))
-        kept[name] = quiet if enough else own
-        left_out[name] = len(own) - len(quiet) if enough else -1
-    return kept, left_out
+        lost = len(own) - len(quiet)
+        if len(quiet) >= min(QUIET_TURNS, len(own)):
+            kept[name] = quiet
+            notes[name] = f"without {lost} disturbed of {len(own)} turns" if lost else ""
+        else:
+            kept[name] = own
+            notes[name] = f"{lost} of {len(own)} turns DISTURBED"
+    return Quiet(kept, notes)

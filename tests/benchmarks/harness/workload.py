@@ -31,8 +31,15 @@ class Workload(NamedTuple):
         return tokens[:, :-1], tokens[:, 1:]
 
 
-def write(setting: Setting, path: Path) -> Path:
-    """Draw a workload and write it as .npz."""
+def write(setting: Setting, path: Path, *, gain: float = 1.0) -> Path:
+    """Draw a workload and write it as .npz.
+
+    Args:
+        setting: the model and the batches.
+        path: of the file.
+        gain: multiplies the matrices of the blocks; more than 1 makes an untrained model say
+            different things, where it would repeat itself.
+    """
     import numpy as np
 
     from functional_lm import prng, pytree
@@ -57,7 +64,10 @@ def write(setting: Setting, path: Path) -> Path:
         optimizer=json.dumps(optimizer),
         tokens=prng.integers((1,), shape, low=0, high=setting.vocab_size).astype(np.int32),
         rates=np.array([schedule(step) for step in range(N_STEPS)]),
-        **{f"params/{name}": leaf for name, leaf in params.items()},
+        **{
+            f"params/{name}": leaf * np.float32(gain if leaf.ndim > 1 and "blocks" in name else 1)
+            for name, leaf in params.items()
+        },
     )
     return path
 
