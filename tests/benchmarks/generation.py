@@ -22,7 +22,7 @@ from harness.settings import SETTINGS, Setting, pick
 from harness.statistics import summary
 
 N_PROMPT, N_NEW, BATCH = 16, 256, 16
-GAIN = 4.0
+GAIN = 2.0
 """The matrices of the untrained model times this, so that it does not repeat one token."""
 
 PEERS = {

@@ -76,8 +76,9 @@ class Peer:
         return self._answer()
 
     def pause(self) -> None:
-        """Stop all threads of the process: nothing of it runs in another's turn."""
+        """Stop all threads of the process, and wait until they are: nothing of it runs then."""
         os.killpg(self._process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it run again."""

@@ -25,6 +25,12 @@ class Workload(NamedTuple):
     rates: Any  # (N_STEPS,) float64, the learning rate of each update
     optimizer: dict[str, float]  # b1, b2, eps, weight_decay, max_grad_norm
 
+    def take_params(self) -> dict[str, Any]:
+        """Return the parameters and forget them, so that the first ones do not stay in memory."""
+        params = dict(self.params)
+        self.params.clear()
+        return params
+
     def batch(self, step: int) -> tuple[Any, Any]:
         """Return inputs and targets (B, T) of an update."""
         tokens = self.tokens[step % len(self.tokens)]
@@ -87,3 +93,29 @@ def read(path: str | Path) -> Workload:
             rates=file["rates"],
             optimizer=json.loads(str(file["optimizer"])),
         )
+
+
+def invent(setting: Setting, *, n_batches: int = 1) -> Workload:
+    """Return a workload of random numbers, with NumPy alone, for programs that read no file."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    D, F = setting.d_model, setting.d_ff
+    sizes = {"embedding.weight": (setting.vocab_size, D), "norm.scale": (D,)}
+    for i in range(setting.n_layers):
+        sizes |= {
+            f"blocks.{i}.norm1.scale": (D,),
+            f"blocks.{i}.attention.qkv": (D, 3 * D),
+            f"blocks.{i}.attention.out": (D, D),
+            f"blocks.{i}.norm2.scale": (D,),
+            f"blocks.{i}.mlp.gate_up": (2, D, F),
+            f"blocks.{i}.mlp.down": (F, D),
+        }
+    shape = (n_batches, setting.batch_size, setting.seq_len + 1)
+    return Workload(
+        setting,
+        {name: rng.standard_normal(size, np.float32) / D**0.5 for name, size in sizes.items()},
+        rng.integers(setting.vocab_size, size=shape, dtype=np.int32),
+        np.full(N_STEPS, 1e-3),
+        {"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.1, "max_grad_norm": 1.0},
+    )

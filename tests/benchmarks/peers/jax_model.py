@@ -12,7 +12,7 @@ from harness.workload import Workload
 
 def parameters(given: Workload):
     """Return the parameters as a tree of JAX arrays."""
-    flat = {name: jnp.asarray(leaf) for name, leaf in given.params.items()}
+    flat = {name: jnp.asarray(leaf) for name, leaf in given.take_params().items()}
     blocks = [
         {
             "norm1": flat[f"blocks.{i}.norm1.scale"],

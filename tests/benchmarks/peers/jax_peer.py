@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 from harness.protocol import Actions
+from harness.resident import resident
 from harness.workload import Workload, read
 
 from . import jax_model
@@ -29,6 +30,24 @@ def step(workload: str, *, attention: str) -> tuple[dict[str, Any], Actions]:
             losses.append(float(loss))
             number += 1
         return {"seconds": seconds, "losses": losses}
+
+    return {"jax": jax.__version__, "attention": attention}, {"steps": steps}
+
+
+def memory(workload: str, *, attention: str) -> tuple[dict[str, Any], Actions]:
+    """Return a trainer that answers with the memory of its process."""
+    jax.devices()  # the backend belongs to the import
+    base = resident()["now"]
+    given = read(workload)
+    update, state = trainer(given, attention)
+
+    def steps(n: int) -> dict[str, Any]:
+        nonlocal state
+        losses = []
+        for number in range(n):
+            state, loss = update(state, *given.batch(number))
+            losses.append(float(loss))
+        return {"losses": losses, "base": base, "peak": resident()["peak"]}
 
     return {"jax": jax.__version__, "attention": attention}, {"steps": steps}
 

@@ -1,9 +1,11 @@
 """This library, as a user trains with it: `training.train` and the recipe of `TrainConfig`."""
 
+import dataclasses
 import time
 from typing import Any
 
 from harness.protocol import Actions
+from harness.resident import resident
 from harness.workload import N_STEPS, Workload, read
 
 from functional_lm import runtime
@@ -22,21 +24,57 @@ def step(
     """
     if tuned:
         runtime.tune()  # before NumPy is loaded
-    given = read(workload)
-    losses = _training(given, runtime.cores() if shards is None else shards)
+    training = _training(read(workload), runtime.cores() if shards is None else shards)
 
     def steps(n: int) -> dict[str, Any]:
-        seconds, seen = [], []
+        seconds, losses = [], []
         for _ in range(n):
             start = time.perf_counter()
-            seen.append(next(losses).loss)
+            losses.append(next(training).loss)
             seconds.append(time.perf_counter() - start)
-        return {"seconds": seconds, "losses": seen}
+        return {"seconds": seconds, "losses": losses}
 
     return about(), {"steps": steps}
 
 
-def _training(given: Workload, shards: int) -> Any:
+def memory(workload: str, *, attention: str | None = None) -> tuple[dict[str, Any], Actions]:
+    """Return a trainer that answers with the memory of its process.
+
+    Args:
+        workload: its file.
+        attention: "tiled" or "materialised"; not given: the library's choice.
+    """
+    runtime.tune()
+    import functional_lm.training  # noqa: F401
+
+    said, base = about(), resident()["now"]
+    training = _training(read(workload), runtime.cores(), attention_options(attention))
+
+    def steps(n: int) -> dict[str, Any]:
+        losses = [next(training).loss for _ in range(n)]
+        return {"losses": losses, "base": base, "peak": resident()["peak"]}
+
+    return said, {"steps": steps}
+
+
+def attention_options(name: str | None) -> dict[str, Any]:
+    """Return the fields of `Config` that choose between tiled and materialised attention.
+
+    Raises:
+        NotImplementedError: for a choice that the library does not have.
+    """
+    from functional_lm.models.transformer import Config
+
+    if name is None:
+        return {}
+    if "attention" in {field.name for field in dataclasses.fields(Config)}:
+        return {"attention": name}
+    if name == "materialised":
+        return {}
+    raise NotImplementedError(f"{name} attention is no option of the model")
+
+
+def _training(given: Workload, shards: int, options: dict[str, Any] | None = None) -> Any:
     import numpy as np
 
     from functional_lm import pytree
@@ -49,8 +87,8 @@ def _training(given: Workload, shards: int) -> Any:
 
     optimizer = TrainConfig().optimizer(N_STEPS)
     return train(
-        objective(given),
-        init_state(pytree.from_paths(given.params), optimizer),
+        objective(given, **(options or {})),
+        init_state(pytree.from_paths(given.take_params()), optimizer),
         optimizer=optimizer,
         batch_at=batch_at,
         steps=N_STEPS,

@@ -48,7 +48,7 @@ class Model(nn.Module):
         angle = np.multiply.outer(np.arange(setting.seq_len), 1e4 ** -(np.arange(half) / half))
         for name, value in (("cos", np.cos(angle)), ("sin", np.sin(angle))):
             self.register_buffer(name, torch.from_numpy(value[:, None].astype(np.float32)))
-        self._load(given.params)
+        self._load(given.take_params())
 
     def _load(self, params: dict[str, np.ndarray]) -> None:
         """Take over the parameters; a Linear keeps its matrix transposed."""
