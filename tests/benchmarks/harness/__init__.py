@@ -1,0 +1,1 @@
+"""What the benchmarks share: workloads, child processes, rounds, statistics and reports."""

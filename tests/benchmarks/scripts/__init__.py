@@ -1,0 +1,1 @@
+"""Whole programs up to their first training step, for `startup.py`."""
