@@ -34,6 +34,7 @@ LETTERS = {
     "flash_attention": "B T S H G K",
     "language_model": "B T D H G F V L",
     "linear": "B T D_in D_out",
+    "linear_cross_entropy": "B T D V",
     "rms_norm": "B T D",
     "rotary": "B T H K",
     "rotary_attention": "B T H G K",
@@ -109,6 +110,11 @@ def _linear(draw: Draws, m: Any, B: int, T: int, D_in: int, D_out: int) -> _Inpu
     return params, draw.normal(B, T, D_in), {}
 
 
+def _linear_cross_entropy(draw: Draws, m: Any, B: int, T: int, D: int, V: int) -> _Inputs:
+    params, x, _ = _unembedding(draw, m, B, T, D, V)
+    return params, x, {"targets": draw.integers(B, T, below=V)}
+
+
 def _rms_norm(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
     return {"scale": draw.normal(D)}, draw.normal(B, T, D), {}
 
@@ -168,6 +174,7 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "flash_attention": _attention,
     "language_model": _language_model,
     "linear": _linear,
+    "linear_cross_entropy": _linear_cross_entropy,
     "rms_norm": _rms_norm,
     "rotary": _rotary,
     "rotary_attention": _rotary_attention,

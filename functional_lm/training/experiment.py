@@ -200,4 +200,6 @@ def text_loss(objective: Objective, params: Tree, tokens: Array, seq_len: int) -
     """
     x, y = windows(tokens, seq_len=seq_len)
     parts = np.array_split(np.arange(len(x)), -(-len(x) // EVALUATION_BATCH))
-    return evaluate(objective, params, ((x[part], {"targets": y[part]}) for part in parts))
+    return evaluate(
+        objective, params, ((x[part], {"targets": y[part], "recompute": True}) for part in parts)
+    )

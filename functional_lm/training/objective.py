@@ -18,12 +18,12 @@ from ..compose import keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Scalar, Tree
 from ..generation import Decoder, window_start
 from ..losses import cross_entropy
-from ..models import transformer
-from ..models.transformer import Config
+from ..models import language_model, transformer
+from ..models.config import Config
 
 
 class Residuals(NamedTuple):
-    """What `Objective.vjp` needs: the residuals of the model and of the loss."""
+    """What `Objective.vjp` needs for a stranger's model: its residuals and those of the loss."""
 
     model: Any
     cross_entropy: cross_entropy.Residuals
@@ -59,15 +59,30 @@ class Objective:
         return logits, residuals
 
     def forward(
-        self, params: Tree, tokens: Array, *, targets: Array, key: Key | None = None
-    ) -> tuple[Scalar, Residuals]:
-        """Return the mean cross-entropy of the targets, in nats."""
+        self,
+        params: Tree,
+        tokens: Array,
+        *,
+        targets: Array,
+        key: Key | None = None,
+        recompute: bool = False,
+    ) -> tuple[Scalar, Residuals | language_model.Residuals]:
+        """Return the mean cross-entropy of the targets, in nats.
+
+        The library's own transformer never makes the logits of all tokens: its loss is
+        `language_model`, and with ``recompute``, for evaluation, it keeps no gradient either.
+        """
+        if self.model is transformer:
+            side: dict[str, Any] = {"config": self.config, "key": key, "recompute": recompute}
+            return language_model.forward(params, tokens, targets=targets, **side)
         logits, r_model = self.logits(params, tokens, key)
         loss, r_cross_entropy = cross_entropy.forward({}, logits, targets=targets)
         return loss, Residuals(r_model, r_cross_entropy)
 
-    def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, Any]:
+    def vjp(self, residuals: Residuals | language_model.Residuals, g: Any) -> tuple[Tree, Any]:
         """Return the model's vjp of the loss's."""
+        if isinstance(residuals, language_model.Residuals):
+            return language_model.vjp(residuals, g)
         _, d_logits = cross_entropy.vjp(residuals.cross_entropy, g)
         return self.model.vjp(residuals.model, d_logits)
 

@@ -261,6 +261,71 @@ losses/cross_entropy.py forward exchange_names
 + return (loss, Residuals(probs.reshape(x.shape)))
 d_logits is probs: divide returns what it wrote to.
 
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- n_rows = max(len(x), 1)
++ n_rows = max(len(target), 1)
+There is one target for each row of x.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- losses = np.empty(len(x), x.dtype)
++ losses = np.empty(len(target), x.dtype)
+There is one target for each row of x.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- for first in range(0, len(x), chunk_size):
++ for first in range(0, len(losses), chunk_size):
++ for first in range(0, len(target), chunk_size):
+There is one loss and one target for each row of x.
+
+losses/linear_cross_entropy.py _in_chunks change_axis
+- logits -= logits.max(axis=-1, keepdims=True)
++ logits -= logits.max(axis=1, keepdims=True)
+- total = logits.sum(axis=-1, keepdims=True)
++ total = logits.sum(axis=1, keepdims=True)
+Of two axes, 1 and −1 are the same.
+
+losses/linear_cross_entropy.py _in_chunks decide
+- if with_gradient:
++ if True:
+The arrays are made and not used.
+
+losses/linear_cross_entropy.py _in_chunks drop_keyword
+- d_logits = np.divide(logits, total * n_rows, out=logits)
++ d_logits = np.divide(logits, total * n_rows)
+The logits are read no more; an array more.
+
+losses/linear_cross_entropy.py _in_chunks strong_scalar
+- d_logits[at_target] -= 1.0 / n_rows
++ d_logits[at_target] -= np.float64(1.0) / n_rows
+random
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- d_x[part] = d_logits @ weight
++ d_x[part] = logits @ weight
+- d_weight[some] += d_logits[:, some].T @ x[part]
++ d_weight[some] += logits[:, some].T @ x[part]
+They are one array: divide returns what it wrote to.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- for start in range(0, len(weight), _BLOCK):
++ for start in range(0, len(d_weight), _BLOCK):
+The cotangent of weight has its length.
+
+losses/linear_cross_entropy.py forward change_constant
+- target = targets.reshape(-1)
++ target = targets.reshape(-2)
+NumPy takes any negative size in reshape for the one to be found.
+
+losses/linear_cross_entropy.py forward negate
+- loss, gradient = _in_chunks(*inputs, chunk_size, not recompute)
++ loss, gradient = _in_chunks(*inputs, chunk_size, recompute)
+Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
+
+losses/linear_cross_entropy.py vjp decide
+- if gradient is None:
++ if True:
+Made again, the gradient is the same function of the same arrays.
+
 models/self_attention.py vjp change_axis
 - _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))
 + _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=-2))

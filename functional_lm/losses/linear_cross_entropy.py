@@ -1,0 +1,159 @@
+"""Unembedding and cross-entropy in one: the logits of all tokens never exist together.
+
+The fused linear cross-entropy of Liger Kernel (Hsu et al. 2024).
+
+Forward. In chunks of rows, for each row x (D) with target t:
+
+    z = W·x      z ← z − max z      loss = log Σᵥ exp(zᵥ) − z_t
+
+and the mean over the N targets that are not ``ignore_index``; the rows of the others are left out.
+
+VJP. With p = softmax(z) and a scalar cotangent g, as in `cross_entropy` and `unembedding`:
+
+    d_z = g·(p − onehot(t))/N      d_x = d_z·W      d_W = d_zᵀ·x, summed over the chunks
+
+Since the loss is a scalar, everything is g times the gradient for g = 1. The forward makes that
+one while a chunk of logits is there, and the residuals hold d_W and d_x instead of N·V numbers. A
+vjp that makes the logits again would need four products of N·V·D instead of three, and at V =
+50257 takes a third longer. With ``recompute`` it does so all the same, and the forward makes only
+the one product that the loss needs: that is for evaluation, where nobody asks for a gradient.
+
+Shapes: ``weight`` (V, D), x (..., D), targets (...), y scalar. The loss is in nats.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Scalar,
+    Tree,
+    expect_bool,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+    expect_tokens,
+)
+from ..numerics import rows
+from ..prng import normal
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs, for the N' rows that are kept."""
+
+    gradient: tuple[Array, Array] | None  # of weight (V, D) and x (N', D) for g = 1, if made
+    weight: Array  # (V, D)
+    x: Array  # (N', D)
+    target: Array  # (N',)
+    kept: Array  # (N,) booleans: which rows these are
+    shape: tuple[int, ...]  # of the whole x
+    chunk_size: int
+
+
+_BLOCK = 2048  # rows of d_W that are added to at a time
+
+
+def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+    """Draw ``weight`` (V, D) from N(0, 0.02²), so that the first loss is near ln V."""
+    dtype = expect_dtype(dtype)
+    expect_int("vocab_size", vocab_size)
+    expect_int("d_model", d_model)
+    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+
+
+def forward(
+    params: Tree,
+    x: Array,
+    *,
+    targets: Array,
+    ignore_index: int = -100,
+    chunk_size: int | None = None,
+    recompute: bool = False,
+) -> tuple[Scalar, Residuals]:
+    """Return the mean of −log softmax(x @ weight.T)[target] over the kept targets, in nats.
+
+    Args:
+        params: ``weight``.
+        x: (..., D).
+        targets: (...) integers in ``[0, V)``, or ``ignore_index``.
+        ignore_index: the target that does not count.
+        chunk_size: the rows of a chunk. Not given: 256, or more where the logits of more are a
+            million numbers or less. With half as many, the products with a large matrix take a
+            tenth longer; with twice as many, hardly less.
+        recompute: leave the gradient to the vjp, which then computes the logits again.
+
+    Raises:
+        TypeError: for an x or weight that is not float32 or float64, or targets that are not
+            integers.
+        ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
+    """
+    expect_params(params, ["weight"])
+    weight = params["weight"]
+    expect_floating(x=x, weight=weight)
+    expect_shape("weight", weight, "V D")
+    expect_shape("x", x, "... D", D=weight.shape[1])
+    ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
+    expect_tokens("targets", targets, len(weight), ignore_index=ignore_index)
+    expect_bool("recompute", recompute)
+    if chunk_size is None:
+        chunk_size = max(256, 2**20 // max(len(weight), 1))
+    chunk_size = expect_int("chunk_size", chunk_size)
+    if targets.shape != x.shape[:-1]:
+        raise ValueError(
+            f"targets must have the leading shape of x, {x.shape[:-1]}: "
+            f"got {targets.shape}; pass one target for each row"
+        )
+
+    target = targets.reshape(-1)  # (N,)
+    kept = target != ignore_index
+    inputs = weight, rows(x)[kept], target[kept]
+    loss, gradient = _in_chunks(*inputs, chunk_size, not recompute)
+    return loss, Residuals(gradient, *inputs, kept, x.shape, chunk_size)
+
+
+def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
+    """Return ``({"weight"}, d_x)`` for the scalar cotangent g."""
+    gradient, weight, x, target, kept, shape, chunk_size = residuals
+    expect_cotangent(g, (), weight.dtype)
+    if gradient is None:
+        _, gradient = _in_chunks(weight, x, target, chunk_size, True)
+    d_weight, d_kept = gradient  # for g = 1
+    d_x = np.zeros(shape, weight.dtype)
+    rows(d_x)[kept] = g * d_kept
+    return {"weight": g * d_weight}, d_x
+
+
+def _in_chunks(
+    weight: Array, x: Array, target: Array, chunk_size: int, with_gradient: bool
+) -> tuple[Scalar, Any]:
+    """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
+    n_rows = max(len(x), 1)
+    losses = np.empty(len(x), x.dtype)
+    if with_gradient:
+        d_x = np.empty(x.shape, x.dtype)
+        d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
+    for first in range(0, len(x), chunk_size):
+        part = slice(first, first + chunk_size)
+        logits = x[part] @ weight.T  # (C, V)
+        logits -= logits.max(axis=-1, keepdims=True)
+        at_target = np.arange(len(logits)), target[part]
+        losses[part] = -logits[at_target]
+        np.exp(logits, out=logits)
+        total = logits.sum(axis=-1, keepdims=True)  # (C, 1)
+        losses[part] += np.log(total[:, 0])
+        if with_gradient:
+            d_logits = np.divide(logits, total * n_rows, out=logits)
+            d_logits[at_target] -= 1.0 / n_rows
+            d_x[part] = d_logits @ weight
+            if first == 0:
+                np.matmul(d_logits.T, x[part], out=d_weight)
+                continue
+            for start in range(0, len(weight), _BLOCK):
+                some = slice(start, start + _BLOCK)
+                d_weight[some] += d_logits[:, some].T @ x[part]
+    return losses.sum() / n_rows, (d_weight, d_x) if with_gradient else None
