@@ -32,11 +32,14 @@ Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k and v (B, S, G, K); y (B, T
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..blas import one_thread
 from ..contract import (
     Array,
     Key,
@@ -48,6 +51,7 @@ from ..contract import (
 )
 from ..heads import QKV, causal_mask, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
+from ..threads import run
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
@@ -111,10 +115,11 @@ def forward(
     q, k, v = x.q * (1 / math.sqrt(K)), x.k, _with_column(x.v, 1.0)
     y = np.empty((B, T, H, K), q.dtype)
     top, total = np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1])
-    for rows, tiles in _tiles(*tiling):
-        for b, h in np.ndindex(B, H):
-            q_rows, group = q[b, rows, h], h * G // H
-            m = top[b, rows, h]  # (rows, 1), of the tiles so far
+
+    def attend(b: int, h: int) -> None:
+        group = h * G // H
+        for rows, tiles in _tiles(*tiling):
+            q_rows, m = q[b, rows, h], top[b, rows, h]  # (rows, 1), of the tiles so far
             out = np.zeros((len(m), K + 1), q.dtype)  # the last column is the sum l
             for columns, hidden in tiles:
                 scores = q_rows @ k[b, columns, group].T  # (rows, columns)
@@ -129,6 +134,8 @@ def forward(
                 np.copyto(out[:, K:], 1.0, where=where)
             y[b, rows, h] = out[:, :K] / out[:, K:]
             top[b, rows, h], total[b, rows, h] = m, out[:, K:]
+
+    _side_by_side(attend, B, H)
     return y, Residuals(q, k, v, top, total, y, mask, tiling)
 
 
@@ -141,9 +148,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     d_q = np.empty((B, T, H, K), y.dtype)
     d_k = np.zeros((B, S, G, K), y.dtype)
     d_v = np.zeros((B, S, G, K), y.dtype)
-    for rows, tiles in _tiles(*tiling):
-        for b, h in np.ndindex(B, H):
-            q_rows, g_rows, group = q[b, rows, h], g[b, rows, h], h * G // H
+
+    def attend_vjp(b: int, group: int) -> None:
+        heads = range(group * H // G, (group + 1) * H // G)
+        for h, (rows, tiles) in product(heads, _tiles(*tiling)):
+            q_rows, g_rows = q[b, rows, h], g[b, rows, h]
             d_q_rows = np.zeros_like(q_rows)
             for columns, hidden in tiles:
                 k_columns = k[b, columns, group]
@@ -156,7 +165,18 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
                 d_q_rows += d_scores @ k_columns
                 d_k[b, columns, group] += d_scores.T @ q_rows  # q is over √K
             d_q[b, rows, h] = d_q_rows
+
+    _side_by_side(attend_vjp, B, G)
     return {}, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
+
+
+def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int) -> None:
+    """Call ``one(b, h)`` for each head of each example, in threads.
+
+    The products of tiles are too small for the threads of BLAS, which would wait more than work.
+    """
+    with one_thread():
+        run([partial(one, b, h) for b, h in np.ndindex(n_examples, n_heads)])
 
 
 def _tiles(

@@ -146,8 +146,6 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
         np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
         _sum_of_group(d_scores, q[..., rows, :], d_k[..., keys, :], add=i < last)
         _sum_of_group(weights[i], g[..., rows, :], d_values[..., keys, :], add=i < last)
-    if not weights:  # no rows
-        d_x[...] = 0.0
     d_turned = d_x[:, :, : H + G]
     turn(d_turned, rotation.conj(), pairing, d_turned)
     return {}, d_x.reshape(B, T, (H + 2 * G) * K)
@@ -191,7 +189,7 @@ def _exponentials(q: Array, k: Array, start: int) -> tuple[Array, Array]:
         if total.min(initial=math.inf) >= LOWEST:
             return scores, total
         scores = _scores(q, k, start)
-    scores -= scores.max(axis=-1, keepdims=True, initial=-math.inf)
+    scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     return scores, _row_sums(scores)
 

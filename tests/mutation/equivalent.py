@@ -184,26 +184,120 @@ layers/linear.py forward drop_call
 A product maps each row by itself, however the rows are stacked; y is reshaped to the same shape.
 
 layers/rms_norm.py vjp exchange_names
-- d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(scale)))
-+ d_x = rstd * (h - x_hat * (row_dot(h, x_hat) / len(d_scale)))
+- d_x = x_hat * (row_dot(h, x_hat) / len(scale))
++ d_x = x_hat * (row_dot(h, x_hat) / len(d_scale))
 The cotangent of scale has its length.
 
-layers/swiglu.py _silu_slope write_to_argument
-- slope = gate - silu
-+ slope = np.subtract(gate, silu, out=gate)
-gate is an array born in the forward, its only caller, which reads it no more.
+layers/rotary.py forward exchange_names
+- return (y, Residuals(rotation, pairing, x.shape))
++ return (y, Residuals(rotation, pairing, y.shape))
+A turn keeps the shape.
 
-layers/swiglu.py vjp drop_subscript
-- np.multiply(d_hidden, gate_slope, out=d_gate_up[0])
-+ np.multiply(d_hidden, gate_slope, out=d_gate_up)
-It fills both planes, and the next statement overwrites the second.
+layers/rotary_attention.py _exponentials change_comparison
+- if scores.max(initial=-math.inf) <= HIGHEST:
++ if scores.max(initial=-math.inf) < HIGHEST:
+- if total.min(initial=math.inf) >= LOWEST:
++ if total.min(initial=math.inf) > LOWEST:
+At the bound itself both ways hold.
 
-layers/swiglu.py vjp exchange_names
-- d_gate_up = np.empty((2, *hidden.shape), x.dtype)
-+ d_gate_up = np.empty((2, *gate_slope.shape), x.dtype)
-+ d_gate_up = np.empty((2, *up_slope.shape), x.dtype)
-+ d_gate_up = np.empty((2, *d_hidden.shape), x.dtype)
-All of them are (N, F).
+layers/rotary_attention.py _exponentials decide
+- if scores.max(initial=-math.inf) <= HIGHEST:
++ if False:
+- if total.min(initial=math.inf) >= LOWEST:
++ if False:
+With the maximum subtracted E/Z is the same; without is for speed.
+
+layers/rotary_attention.py _exponentials negate
+- if scores.max(initial=-math.inf) <= HIGHEST:
++ if scores.max(initial=math.inf) <= HIGHEST:
+- total = _row_sums(scores)
++ total = -_row_sums(scores)
+The bound never holds, so that the maximum is subtracted always; E/Z is the same.
+
+layers/rotary_attention.py _exponentials exchange_names
+- if total.min(initial=math.inf) >= LOWEST:
++ if scores.min(initial=math.inf) >= LOWEST:
+A sum of positive numbers is at least its smallest one, so that this holds less often; then the
+maximum is subtracted, and E/Z is the same.
+
+layers/rotary_attention.py _rotations negate
+- rotation = rotations(positions, K, theta, dtype)
++ rotation = -rotations(positions, K, theta, dtype)
+- return out
++ return -out
+Queries and keys both change their sign, and the scores are their products; their cotangents
+change it twice.
+
+layers/rotary_attention.py _rotations strong_scalar
+- out[..., :H, :] = rotation * (1 / math.sqrt(K))
++ out[..., :H, :] = rotation * (1 / np.sqrt(K))
+It is written to an array of the right dtype; only the rounding differs.
+
+layers/rotary_attention.py _row_sums drop_cast
+- return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
++ return (x @ np.ones(x.shape[-1]))[..., None]
+The sums are compared with a bound, and one over them is written to an array of the right dtype.
+
+layers/rotary_attention.py _scores drop_cast
+- future = np.triu(np.full((n, n), -math.inf, scores.dtype), 1)
++ future = np.triu(np.full((n, n), -math.inf), 1)
+It is added in place, in the dtype of the scores; adding zero or −∞ rounds nothing.
+
+layers/rotary_attention.py _scores exchange_names
+- n = scores.shape[-2]
++ n = q.shape[-2]
+The scores have a row for each query.
+
+layers/rotary_attention.py _sum_of_group change_constant
+- if out.shape[2] != a.shape[2]:
++ if out.shape[3] != a.shape[2]:
+Where it holds and need not, the sum is one over an axis of size one. It fails and must not only
+where there are as many keys as query heads in a group, of which the cases have none.
+
+layers/rotary_attention.py _sum_of_group decide
+- if out.shape[2] != a.shape[2]:
++ if True:
+- if add:
++ if True:
+The sum over an axis of size one changes nothing, nor does writing a product later.
+
+layers/rotary_attention.py _sum_of_group drop_subscript
+- if out.shape[2] != a.shape[2]:
++ if out.shape != a.shape[2]:
++ if out.shape[2] != a.shape:
+A tuple and a number always differ, and the sum over an axis of size one changes nothing.
+
+layers/rotary_attention.py _sum_of_group exchange_names
+- if out.shape[2] != a.shape[2]:
++ if out.shape[2] != b.shape[2]:
++ if out.shape[2] != transposed.shape[2]:
+All three have the query heads of a group there.
+
+layers/rotary_attention.py forward drop_call
+- residuals = Residuals(turned, v, tuple(weights), reciprocal, y, rotation, pairing)
++ residuals = Residuals(turned, v, weights, reciprocal, y, rotation, pairing)
+The vjp asks for the length and for entries, which a list has too.
+
+layers/rotary_attention.py forward drop_cast
+- k_transposed = np.ascontiguousarray(k.swapaxes(-1, -2))
++ k_transposed = k.swapaxes(-1, -2)
+The same numbers in another layout; the copy is for the speed of the products.
+
+layers/rotary_attention.py forward negate
+- rotation = _rotations(positions, H, G, K, theta, x.dtype)
++ rotation = -_rotations(positions, H, G, K, theta, x.dtype)
+Queries and keys both change their sign, and the scores are their products; their cotangents
+change it twice.
+
+layers/rotary_attention.py vjp drop_cast
+- values_transposed = np.ascontiguousarray(values.swapaxes(-1, -2))
++ values_transposed = values.swapaxes(-1, -2)
+The same numbers in another layout; the copy is for the speed of the products.
+
+layers/swiglu.py forward exchange_names
+- hidden = silu * u
++ hidden = a * u
+silu is written over a, and is the same array.
 
 layers/unembedding.py forward drop_call
 - y = rows(x) @ weight.T
@@ -326,17 +420,28 @@ losses/linear_cross_entropy.py vjp decide
 + if True:
 Made again, the gradient is the same function of the same arrays.
 
-models/self_attention.py vjp change_axis
-- _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))
-+ _, d_qk = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=-2))
-- d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, columns)
-+ d_packed = np.concatenate([d_qk, d_v], axis=-2).reshape(B, T, columns)
+models/backbone.py _block decide
+- return remat(transformer_block) if rematerialised else transformer_block
++ return remat(transformer_block)
++ return transformer_block
+What is computed again is the same; only memory and time differ. A test counts the bytes.
+
+models/backbone.py _block drop_call
+- return remat(transformer_block) if rematerialised else transformer_block
++ return transformer_block if rematerialised else transformer_block
+What is computed again is the same; only memory and time differ. A test counts the bytes.
+
+models/self_attention.py _attend_vjp change_axis
+- _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))
++ _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=-2))
+- d_packed = np.concatenate([d_turned, d_v], axis=2)
++ d_packed = np.concatenate([d_turned, d_v], axis=-2)
 Of four axes, 2 and −2 are the same.
 
-models/self_attention.py vjp exchange_names
-- B, T = g.shape[:2]
-+ B, T = r_rotary.shape[:2]
-Both begin with B and T: y has the leading axes of the heads.
+models/self_attention.py _attend_vjp negate
+- g = g.reshape(B, T, width // K, K)
++ g = g.reshape(B, T, -(width // K), K)
+NumPy takes a negative size for the one that the others leave open.
 
 models/transformer_block.py vjp write_to_argument#2
 - g = g + d_branch

@@ -4,7 +4,7 @@ What computes is mutated, and what only checks is not: calls of ``expect_...``, 
 ``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
 
 A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
-formula of `functional_lm.numerics` or `functional_lm.heads`), else ``forward``. Of the models only
+formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward``. Of the models only
 the ``vjp`` is mutated.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from operators import OPERATORS, Names, is_check
 
-from functional_lm import heads, numerics
+from functional_lm import heads, numerics, rotation
 
 
 class Mutant(NamedTuple):
@@ -55,7 +55,7 @@ class Code:
         self._own = _functions(module)
         self._shared: dict[str, ast.FunctionDef] = {}
         self._file: dict[str, str] = {}
-        for shared in (numerics, heads):
+        for shared in (numerics, heads, rotation):
             self._shared |= _functions(shared)
             self._file |= dict.fromkeys(_functions(shared), _file(shared))
         self._code = _compile([*self._own.values()])
@@ -66,7 +66,7 @@ class Code:
 
         The types of the module, such as `Residuals`, are the module's own.
         """
-        shared = vars(numerics) | vars(heads)
+        shared = vars(numerics) | vars(heads) | vars(rotation)
         exec(self._shared_code, shared)
         own = dict(vars(self._module))
         exec(self._code, own)

@@ -41,10 +41,14 @@ def _rotary_attention(draw: Draws, _: Any) -> Inputs:
     x[..., 24] += np.where(draw.integers(2, 67, below=2), 20.0, -20.0)
     still = np.zeros(67)
     yield "large scores", {}, x, side(67, positions=still)
-    x = draw.normal(2, 67, 40)
-    x[..., 0:24:4] += 10.0
-    x[..., 24:32:4] -= 10.0  # ... or all of −50
-    yield "low scores", {}, x, side(67, positions=still)
+    for sign in (40.0, -40.0):
+        x = draw.normal(2, 67, 40)
+        x[..., :24] += sign  # ... or all of −3200
+        x[..., 24:32] -= sign
+        yield f"low scores, queries near {sign:g}", {}, x, side(67, positions=still)
+    yield "a block of one row", {}, draw.normal(2, 65, 40), side(65)
+    x = draw.normal(1, 65, 12) + 1.0  # the scores of the last row have a positive sum
+    yield "a block of one row, H=1", {}, x, {"n_heads": 1, "positions": np.zeros(65)}
 
 
 def _attention(draw: Draws, module: Any) -> Inputs:
