@@ -55,6 +55,7 @@ class Residuals(NamedTuple):
     chunk_size: int
 
 
+_LOGITS = 2**20  # numbers of a chunk that are made at once, if they are those of many rows
 _BLOCK = 2048  # rows of d_W that are added to at a time
 
 
@@ -101,7 +102,7 @@ def forward(
     expect_tokens("targets", targets, len(weight), ignore_index=ignore_index)
     expect_bool("recompute", recompute)
     if chunk_size is None:
-        chunk_size = max(256, 2**20 // max(len(weight), 1))
+        chunk_size = max(256, _LOGITS // (len(weight) + 1))
     chunk_size = expect_int("chunk_size", chunk_size)
     if targets.shape != x.shape[:-1]:
         raise ValueError(

@@ -355,6 +355,71 @@ losses/cross_entropy.py forward exchange_names
 + return (loss, Residuals(probs.reshape(x.shape)))
 d_logits is probs: divide returns what it wrote to.
 
+losses/linear_cross_entropy.py forward decide
+- if chunk_size is None:
++ if True:
+The loss does not depend on the rows of a chunk.
+
+losses/linear_cross_entropy.py forward change_constant
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, _LOGITS // (len(weight) + 2))
++ chunk_size = max(257, _LOGITS // (len(weight) + 1))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward change_reduction
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = min(256, _LOGITS // (len(weight) + 1))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward change_sign
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, _LOGITS * (len(weight) + 1))
++ chunk_size = max(256, _LOGITS // (len(weight) - 1))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward drop_call
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = 256
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward drop_factor
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, _LOGITS)
++ chunk_size = max(256, len(weight) + 1)
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward drop_term
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, _LOGITS // 1)
++ chunk_size = max(256, _LOGITS // len(weight))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward exchange_names
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, _LOGITS // (len(x) + 1))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward negate
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, -(_LOGITS // (len(weight) + 1)))
++ chunk_size = max(256, _LOGITS // -(len(weight) + 1))
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py forward swap_operands
+- chunk_size = max(256, _LOGITS // (len(weight) + 1))
++ chunk_size = max(256, (len(weight) + 1) // _LOGITS)
+The loss does not depend on the rows of a chunk; all of these are positive numbers.
+
+losses/linear_cross_entropy.py _in_chunks negate
+- d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
++ d_weight = -(np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
+It is written over, or zero.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- np.matmul(d_logits.T, x[part], out=d_weight)
++ np.matmul(logits.T, x[part], out=d_weight)
+d_logits is written over the logits, and is the same array.
+
 losses/linear_cross_entropy.py _in_chunks exchange_names
 - n_rows = max(len(x), 1)
 + n_rows = max(len(target), 1)

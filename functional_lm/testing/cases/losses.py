@@ -50,7 +50,7 @@ def _linear_cross_entropy(draw: Draws, _: Any) -> Inputs:
     large, x = params(11, 3), draw.normal(5, 7, 3, scale=50.0)
     yield "large logits", large, x, {"targets": abs(targets) % 11, "chunk_size": 13}
     yield "confident", large, x, {"targets": (x @ large["weight"].T).argmax(axis=-1)}
-    many = {"targets": draw.integers(307, below=2063)}
+    many = {"targets": draw.integers(307, below=2063), "chunk_size": 100}
     yield "large vocabulary", params(2063, 2), draw.normal(307, 2), many
 
 
