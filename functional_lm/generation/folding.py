@@ -20,6 +20,12 @@ import numpy as np
 from ..contract import Array, Tree
 from ..layers import rotary
 from ..models.transformer import Config
+from ..numerics import row_dot
+from .scratch import aligned
+
+
+SMALL_VOCABULARY = 1024
+"""Up to so many tokens, the first block's projections are tabulated."""
 
 
 class Block(NamedTuple):
@@ -37,6 +43,7 @@ class Folded(NamedTuple):
     embedding: Array  # (V, D)
     blocks: tuple[Block, ...]
     unembedding: Array  # (D, V)
+    first_qkv: Array | None  # (V, (H+2G)·K): the first block's, which depend on the token alone
     rotation: Array  # (S, K/2) complex: e^{iφ} at each position
     eps: float  # added to Σx²
     n_heads: int
@@ -63,6 +70,7 @@ def fold(params: Tree, config: Config) -> Folded:
         table,
         tuple(Block(*matrices[i : i + 4]) for i in range(0, len(matrices), 4)),
         unembedding,
+        _first_qkv(table, matrices[0], config),
         _rotation(config, table.dtype),
         config.d_model * config.norm_eps,
         config.n_heads,
@@ -91,12 +99,18 @@ def _interleaved(qkv: Array, config: Config) -> Array:
     return qkv
 
 
+def _first_qkv(table: Array, qkv: Array, config: Config) -> Array | None:
+    if len(table) > SMALL_VOCABULARY:
+        return None
+    eps = config.d_model * config.norm_eps
+    return (table / np.sqrt(row_dot(table, table) + eps)) @ qkv
+
+
 def _in_one_array(pieces: list[Array]) -> list[Array]:
-    flat = np.empty(sum(piece.size for piece in pieces), pieces[0].dtype)
-    views = np.split(flat, np.cumsum([piece.size for piece in pieces])[:-1])
-    for view, piece in zip(views, pieces, strict=True):
-        view.reshape(piece.shape)[...] = piece
-    return [view.reshape(piece.shape) for view, piece in zip(views, pieces, strict=True)]
+    copies = aligned([piece.shape for piece in pieces], pieces[0].dtype)
+    for copy, piece in zip(copies, pieces, strict=True):
+        copy[...] = piece
+    return copies
 
 
 def _rotation(config: Config, dtype: np.dtype) -> Array:

@@ -43,12 +43,14 @@ class ManyRows:
         self.attended = np.empty((B, G, H // G, K), dtype)
         self.gate_up = np.empty((B, 2 * F), dtype)
         self.e = np.empty((B, F), dtype)
+        self.positions = np.zeros(B, np.intp)
         self.each = np.arange(B)
 
     def clear(self, rows: Sequence[int]) -> None:
         """Forget the texts of some rows."""
         self.cache[:, :, list(rows)] = 0.0
         self.seen[list(rows)] = 0.0
+        self.positions[list(rows)] = 0
 
     def load(
         self, layer: int, rows: Sequence[int], lengths: Sequence[int], keys: Array, values: Array
@@ -58,9 +60,10 @@ class ManyRows:
             self.cache[layer, 0, row, :, :length] = k[:, :length]
             self.cache[layer, 1, row, :, :length] = v[:, :length]
             self.seen[row, :length] = 1.0
+            self.positions[row] = length
 
-    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> list[int]:
-        """Take a token (B,) of each row at its position; write the next logits.
+    def step(self, tokens: Sequence[int]) -> list[int]:
+        """Take the next token of each text; write the logits after it.
 
         Floating-point warnings must be off.
 
@@ -70,10 +73,11 @@ class ManyRows:
         Raises:
             ValueError: for logits that are not finite.
         """
-        best = self._step(np.array(tokens), np.array(positions), safe=False)
+        best = self._step(np.array(tokens), self.positions, safe=False)
         if not (self.sums.min() > self.smallest and math.isfinite(self.logits.max())):
-            best = self._step(np.array(tokens), np.array(positions), safe=True)
+            best = self._step(np.array(tokens), self.positions, safe=True)
             expect_logits(self.logits)
+        self.positions += 1
         return best.tolist()
 
     def _step(self, tokens: Array, positions: Array, *, safe: bool) -> Array:
