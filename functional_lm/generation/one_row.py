@@ -19,7 +19,7 @@ import numpy as np
 from ..contract import Array
 from .folding import Folded
 from .sampling import expect_logits
-from .scratch import aligned
+from .scratch import aligned, aligned_copies
 
 BLOCK = 16
 """Positions for which one set of views serves."""
@@ -43,6 +43,12 @@ class OneRow:
         (F, D), V = weights.blocks[0].down.shape, len(weights.embedding)
         self._weights = weights
         self._cache, self._seen, self._sums = aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
+        matrices = [weights.unembedding]
+        for block in weights.blocks:
+            gate_up = np.concatenate(list(block.gate_up), axis=1)
+            matrices += [block.qkv, block.out, gate_up, block.down]
+        self._unembedding, *flat = aligned_copies(matrices)
+        self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, D, D, 2 * F, F, F, V]
         self._scratch = aligned([(size,) for size in sizes], dtype)
         self.logits = self._scratch[-1][None]
@@ -103,7 +109,7 @@ class OneRow:
         heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
         gate, up = gate_up[: len(e)], gate_up[len(e) :]
         all_seen, seen = self._seen, self._seen[:end]
-        into = [(block.qkv, qkv) for block in weights.blocks] + [(weights.unembedding, logits)]
+        into = [*((block[0], qkv) for block in self._blocks), (self._unembedding, logits)]
         layers = [
             (
                 cache,
@@ -111,13 +117,11 @@ class OneRow:
                 cache[1, :, :end],  # (G, end, K)
                 sums,
                 sums[:, None],
-                block.out,
-                block.gate_up,
-                block.down,
+                *block[1:],
                 *next,
             )
             for cache, sums, block, next in zip(
-                self._cache, self._sums, weights.blocks, into[1:], strict=True
+                self._cache, self._sums, self._blocks, into[1:], strict=True
             )
         ]
         rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps

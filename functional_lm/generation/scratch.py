@@ -28,3 +28,11 @@ def aligned(shapes: list[tuple[int, ...]], dtype: np.dtype) -> list[Array]:
         memory[start : start + size].view(dtype).reshape(shape)
         for start, size, shape in zip(starts[:-1], sizes, shapes, strict=True)
     ]
+
+
+def aligned_copies(arrays: list[Array]) -> list[Array]:
+    """Return copies of arrays of one dtype, all in one piece of memory."""
+    copies = aligned([array.shape for array in arrays], arrays[0].dtype)
+    for copy, array in zip(copies, arrays, strict=True):
+        copy[...] = array
+    return copies
