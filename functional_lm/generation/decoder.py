@@ -50,7 +50,9 @@ class Decoder:
         self._weights = fold(params, config)
         self.likeliest: list[int] = []
         self._texts: list[list[int]] = []
-        self._positions: list[int] = []  # of the next token of each text, in its window
+        self._starts: list[int] = []  # of the window of each text
+        self._new: list[list[int]] = []  # tokens (B,) that the texts do not hold yet
+        self._room = 0  # steps until a window is full
         self._rows: OneRow | ManyRows = OneRow(self._weights)
         self._batch_size = 1
 
@@ -78,9 +80,10 @@ class Decoder:
             self._rows = OneRow(self._weights) if one else ManyRows(self._weights, len(texts))
             self._batch_size = len(texts)
         self._texts = [text[:-1].tolist() for text in texts]
-        self._positions = [0] * len(texts)
+        self._starts = [0] * len(texts)
+        self._new = []
         with self.undisturbed():
-            self._fill(range(len(texts)), extra=1)
+            self._fill(range(len(texts)))
             self.advance([int(text[-1]) for text in texts])
         return self.logits.copy()
 
@@ -114,7 +117,7 @@ class Decoder:
     @property
     def logits(self) -> Array:
         """The logits (B, V) of the last step; the next one overwrites them."""
-        return self._rows.logits.reshape(len(self._texts), -1)
+        return self._rows.logits
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -124,21 +127,29 @@ class Decoder:
 
     def advance(self, tokens: list[int]) -> None:
         """Do what `step` does, without its checks."""
-        full = [i for i, next in enumerate(self._positions) if next == self.config.max_seq_len]
-        if full:
-            self._fill(full, extra=1)
-        for text, token in zip(self._texts, tokens, strict=True):
-            text.append(token)
-        self.likeliest = self._rows.step(tokens, self._positions)
-        self._positions = [position + 1 for position in self._positions]
+        if self._room == 0:
+            self._move_on()
+        self._room -= 1
+        self._new.append(tokens)
+        self.likeliest = self._rows.step(tokens)
 
-    def _fill(self, rows: Sequence[int], *, extra: int) -> None:
-        """Fill the cache of some rows anew, leaving room in the window for extra tokens."""
+    def _move_on(self) -> None:
+        """Fill the cache of those texts anew whose windows are full."""
+        for i, text in enumerate(self._texts):
+            text += [tokens[i] for tokens in self._new]
+        self._new = []
+        M = self.config.max_seq_len
+        starts = [window_start(len(text) + 1, M) for text in self._texts]
+        self._fill([i for i, start in enumerate(starts) if start != self._starts[i]])
+
+    def _fill(self, rows: Sequence[int]) -> None:
+        """Fill the cache of some texts with the windows that have room for one token more."""
+        M = self.config.max_seq_len
         windows = []
         for row in rows:
             text = self._texts[row]
-            windows.append(text[window_start(len(text) + extra, self.config.max_seq_len) :])
-            self._positions[row] = len(windows[-1])
+            self._starts[row] = window_start(len(text) + 1, M)
+            windows.append(text[self._starts[row] :])
         lengths = [len(window) for window in windows]
         self._rows.clear(rows)
         padded = np.zeros((len(rows), max(lengths)), np.int64)
@@ -147,6 +158,8 @@ class Decoder:
         if padded.size:
             for layer, (k, v) in enumerate(keys_and_values(self._params, padded, self.config)):
                 self._rows.load(layer, rows, lengths, k, v)
+        pairs = zip(self._texts, self._starts, strict=True)
+        self._room = M - max(len(text) - start for text, start in pairs)
 
 
 def expect_prompt(prompt: Sequence[int] | Array) -> Array:

@@ -1,4 +1,4 @@
-"""A transformer's parameters as decoding wants them: fewer, and in one piece of memory.
+"""A transformer's parameters as decoding wants them: with all that is constant folded in.
 
 A token alone costs little arithmetic, so each pass over an array that can be saved counts. With
 x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale, and what multiplies x̂ goes into the matrix below it:
@@ -20,6 +20,10 @@ import numpy as np
 from ..contract import Array, Tree
 from ..layers import rotary
 from ..models.transformer import Config
+from ..numerics import row_dot
+
+SMALL_VOCABULARY = 1024
+"""Up to so many tokens, the first block's projections are tabulated."""
 
 
 class Block(NamedTuple):
@@ -27,7 +31,7 @@ class Block(NamedTuple):
 
     qkv: Array  # (D, (H+2G)·K)
     out: Array  # (H·K, D)
-    gate_up: Array  # (D, 2F): −gate, −up
+    gate_up: Array  # (2, D, F): −gate, −up
     down: Array  # (F, D)
 
 
@@ -37,6 +41,7 @@ class Folded(NamedTuple):
     embedding: Array  # (V, D)
     blocks: tuple[Block, ...]
     unembedding: Array  # (D, V)
+    first_qkv: Array | None  # (V, (H+2G)·K): the first block's, which depend on the token alone
     rotation: Array  # (S, K/2) complex: e^{iφ} at each position
     eps: float  # added to Σx²
     n_heads: int
@@ -44,27 +49,30 @@ class Folded(NamedTuple):
 
 
 def fold(params: Tree, config: Config) -> Folded:
-    """Return the folded copies, all in one array; ``params`` must fit the config."""
+    """Return the folded parameters, which must fit the config."""
     table = params["embedding"]["weight"]
     unembedding = params["embedding" if config.tie_embeddings else "unembedding"]["weight"]
     root = math.sqrt(config.d_model)
-    pieces = [table, (unembedding * (root * params["norm"]["scale"])).T]
-    for block in params["blocks"]:
-        scale1 = root * block["norm1"]["scale"][:, None]
-        scale2 = -root * block["norm2"]["scale"][:, None]
-        pieces += [
-            scale1 * _interleaved(block["attention"]["qkv"], config),
+    blocks = tuple(
+        Block(
+            root * block["norm1"]["scale"][:, None] * _interleaved(block["attention"], config),
             block["attention"]["out"],
-            scale2 * np.concatenate(list(block["mlp"]["gate_up"]), axis=1),
+            -root * block["norm2"]["scale"][:, None] * block["mlp"]["gate_up"],
             block["mlp"]["down"],
-        ]
-    table, unembedding, *matrices = _in_one_array(pieces)
+        )
+        for block in params["blocks"]
+    )
+    eps = config.d_model * config.norm_eps
+    first_qkv = None
+    if config.vocab_size <= SMALL_VOCABULARY:
+        first_qkv = (table / np.sqrt(row_dot(table, table) + eps)) @ blocks[0].qkv
     return Folded(
         table,
-        tuple(Block(*matrices[i : i + 4]) for i in range(0, len(matrices), 4)),
-        unembedding,
+        blocks,
+        (root * params["norm"]["scale"] * unembedding).T,
+        first_qkv,
         _rotation(config, table.dtype),
-        config.d_model * config.norm_eps,
+        eps,
         config.n_heads,
         config.n_kv_heads or config.n_heads,
     )
@@ -79,24 +87,16 @@ def half_to_interleaved(head_size: int) -> Array:
     return np.arange(head_size).reshape(2, -1).T.reshape(-1)
 
 
-def _interleaved(qkv: Array, config: Config) -> Array:
+def _interleaved(attention: Tree, config: Config) -> Array:
     """Return qkv with the queries over √K, and the columns of each head in interleaved order."""
     head_size = config.d_model // config.n_heads
-    qkv = qkv.copy()
+    qkv = attention["qkv"].copy()
     qkv[:, : config.d_model] *= 1 / math.sqrt(head_size)
     if config.rope_pairing == "half":
         heads = qkv.reshape(len(qkv), -1, head_size)
         n_turned = heads.shape[1] - (config.n_kv_heads or config.n_heads)
         heads[:, :n_turned] = heads[:, :n_turned, half_to_interleaved(head_size)]
     return qkv
-
-
-def _in_one_array(pieces: list[Array]) -> list[Array]:
-    flat = np.empty(sum(piece.size for piece in pieces), pieces[0].dtype)
-    views = np.split(flat, np.cumsum([piece.size for piece in pieces])[:-1])
-    for view, piece in zip(views, pieces, strict=True):
-        view.reshape(piece.shape)[...] = piece
-    return [view.reshape(piece.shape) for view, piece in zip(views, pieces, strict=True)]
 
 
 def _rotation(config: Config, dtype: np.dtype) -> Array:

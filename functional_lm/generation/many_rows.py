@@ -1,10 +1,14 @@
 """One token of each of several texts: `one_row` with matrices for vectors.
 
-Rows need not be equally long: each has its own position, and its own part of ``seen``.
+Texts need not be equally long: each has its own position, and its own part of ``seen``.
+
+A product of few rows with a large matrix is slow, as BLAS first copies all of the matrix into
+another order. Small products it does in place; so each matrix is kept as blocks of 64 columns, one
+product each.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +16,10 @@ from ..contract import Array
 from .folding import Folded
 from .one_row import BLOCK
 from .sampling import expect_logits
+from .scratch import aligned, aligned_copies
+
+WIDTHS = (64, 48, 32)
+"""Columns of a block, the best first; a matrix that none divides is not divided."""
 
 
 class ManyRows:
@@ -26,41 +34,44 @@ class ManyRows:
         dtype = weights.embedding.dtype
         (S, half), L = weights.rotation.shape, len(weights.blocks)
         B, H, G, K = batch_size, weights.n_heads, weights.n_kv_heads, 2 * half
-        F, D = weights.blocks[0].down.shape
-        self.weights = weights
-        self.cache = np.zeros((L, 2, B, G, S, K), dtype)  # keys, values
-        self.seen = np.zeros((B, S), dtype)  # 1 where a position is written
-        self.logits = np.empty((B, len(weights.embedding)), dtype)
-        self.sums = np.empty((L, B, H, 1), dtype)
-        self.smallest = float(np.finfo(dtype).tiny) * 2.0**32
-        self.x, self.x_hat, self.y = np.empty((3, B, D), dtype)
-        self.norm = np.empty((B, 1), dtype)
-        self.qkv = np.empty((B, (H + 2 * G) * K), dtype)
-        self.qk = self.qkv.view(weights.rotation.dtype).reshape(B, -1, K // 2)[:, : H + G]
-        self.q = self.qkv[:, :D].reshape(B, G, H // G, K)
-        self.new = self.qkv[:, D:].reshape(B, 2, G, K)
-        self.scores = np.empty(B * H * S, dtype)
-        self.attended = np.empty((B, G, H // G, K), dtype)
-        self.gate_up = np.empty((B, 2 * F), dtype)
-        self.e = np.empty((B, F), dtype)
-        self.each = np.arange(B)
+        (F, D), V = weights.blocks[0].down.shape, len(weights.embedding)
+        C = (H + 2 * G) * K
+        self._weights = weights
+        self._keys, self._values, self._seen, self._sums = aligned(
+            [(L, B, G, S, K), (L, B, G, S, K), (B, S), (L, B, H, 1)], dtype
+        )
+        self._scratch = aligned(
+            [(B, D), (B, D), (B, D), (B, C), (B * H * S,), (B, D), (2, B, F), (B, F), (B, F), (B,)],
+            dtype,
+        )
+        _, _, y, qkv, _, _, gate_up, _, ones, _ = self._scratch
+        ones.fill(1.0)
+        self.logits = np.empty((B, V), dtype)
+        flat = aligned_copies([_columns(w) for block in weights.blocks for w in block])
+        outs = [_columns(out) for out in (qkv, y, gate_up, y)] * L
+        pairs = list(zip(flat, outs, strict=True))
+        self._blocks = [pairs[i : i + 4] for i in range(0, len(pairs), 4)]
+        self._positions = np.zeros(B, np.intp)
+        self._steps: dict[int, Callable[[Array], None]] = {}
 
     def clear(self, rows: Sequence[int]) -> None:
         """Forget the texts of some rows."""
-        self.cache[:, :, list(rows)] = 0.0
-        self.seen[list(rows)] = 0.0
+        for row in rows:
+            self._keys[:, row] = self._values[:, row] = self._seen[row] = 0.0
+            self._positions[row] = 0
 
     def load(
         self, layer: int, rows: Sequence[int], lengths: Sequence[int], keys: Array, values: Array
     ) -> None:
         """Write the first keys and values (rows, G, T, K) of a block, as many as a row has."""
-        for row, length, k, v in zip(rows, lengths, keys, values, strict=True):
-            self.cache[layer, 0, row, :, :length] = k[:, :length]
-            self.cache[layer, 1, row, :, :length] = v[:, :length]
-            self.seen[row, :length] = 1.0
+        for row, T, k, v in zip(rows, lengths, keys, values, strict=True):
+            self._keys[layer, row, :, :T] = k[:, :T]
+            self._values[layer, row, :, :T] = v[:, :T]
+            self._seen[row, :T] = 1.0
+            self._positions[row] = T
 
-    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> list[int]:
-        """Take a token (B,) of each row at its position; write the next logits.
+    def step(self, tokens: Sequence[int]) -> list[int]:
+        """Take the next token of each text; write the logits after it.
 
         Floating-point warnings must be off.
 
@@ -70,59 +81,103 @@ class ManyRows:
         Raises:
             ValueError: for logits that are not finite.
         """
-        best = self._step(np.array(tokens), np.array(positions), safe=False)
-        if not (self.sums.min() > self.smallest and math.isfinite(self.logits.max())):
-            best = self._step(np.array(tokens), np.array(positions), safe=True)
+        first = int(self._positions.max()) // BLOCK * BLOCK
+        step = self._steps.get(first)
+        if step is None:
+            step = self._steps[first] = self._compile(first)
+        taken = np.array(tokens)
+        step(taken)
+        smallest = float(np.finfo(self.logits.dtype).tiny) * 2.0**32
+        if not (self._sums.min() > smallest and math.isfinite(self.logits.max())):
+            self._compile(first, safe=True)(taken)
             expect_logits(self.logits)
-        return best.tolist()
+        self._positions += 1
+        return self.logits.argmax(axis=1).tolist()
 
-    def _step(self, tokens: Array, positions: Array, *, safe: bool) -> Array:
-        x, x_hat, y, norm, eps = self.x, self.x_hat, self.y, self.norm, self.weights.eps
-        qkv, qk, e, gate_up = self.qkv, self.qk, self.e, self.gate_up
-        B, F = e.shape
-        gate, up = gate_up[:, :F], gate_up[:, F:]
-        H, S = self.sums.shape[2], self.seen.shape[1]
-        end = min(int(positions.max()) // BLOCK * BLOCK + BLOCK, S)
-        scores = self.scores[: B * H * end].reshape(B, H, end)
-        group_scores = scores.reshape(*self.q.shape[:3], end)
-        attended = self.attended.reshape(B, H, -1)
-        self.seen[self.each, positions] = 1.0
-        seen = self.seen[:, :end, None]
-        turn = self.weights.rotation[positions][:, None]  # (B, 1, K/2)
+    def _compile(self, first: int, *, safe: bool = False) -> Callable[[Array], None]:
+        """Return the step for the positions of a block, from tokens (B,) to ``logits``."""
+        weights, logits, positions, seen = self._weights, self.logits, self._positions, self._seen
+        x, x_hat, y, qkv, scores, attended, gate_up, e, ones, norm = self._scratch
+        (S, half), H, G = weights.rotation.shape, weights.n_heads, weights.n_kv_heads
+        B, K, end = len(x), 2 * half, min(first + BLOCK, S)
+        heads = qkv.reshape(B, H + 2 * G, K)
+        q, k, v = heads[:, :H].reshape(B, G, H // G, K), heads[:, H : H + G], heads[:, H + G :]
+        qk = heads[:, : H + G].view(weights.rotation.dtype)
+        scores = scores[: B * H * end]
+        row_scores, group_scores = scores.reshape(B, H, end), scores.reshape(B, G, H // G, end)
+        attended_heads, attended_groups = attended.reshape(B, H, K), attended.reshape(q.shape)
+        gate, up = gate_up
+        seen_here, norm_column = seen[:, :end, None], norm[:, None]
+        projections = [*(block[0] for block in self._blocks), (weights.unembedding, logits)]
+        layers = [
+            (
+                keys,
+                values,
+                keys[:, :, :end].swapaxes(-1, -2),  # (B, G, K, end)
+                values[:, :, :end],  # (B, G, end, K)
+                sums,
+                next,
+                *block[1:],
+            )
+            for keys, values, sums, block, next in zip(
+                self._keys, self._values, self._sums, self._blocks, projections[1:], strict=True
+            )
+        ]
+        table, rotation, eps = weights.embedding, weights.rotation, np.array(weights.eps, x.dtype)
+        first_qkv = weights.first_qkv
+        add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
+        each, every = np.arange(B), slice(None)
 
-        np.take(self.weights.embedding, tokens, axis=0, out=x)
-        for block, cache, sums in zip(self.weights.blocks, self.cache, self.sums, strict=True):
-            _normalise(x, norm, eps, x_hat)
-            np.dot(x_hat, block.qkv, out=qkv)
-            np.multiply(qk, turn, out=qk)
-            cache[:, self.each, :, positions] = self.new
-            np.matmul(self.q, cache[0, :, :, :end].swapaxes(-1, -2), out=group_scores)
-            if safe:
-                np.copyto(scores, -math.inf, where=seen[:, None, :, 0] == 0.0)
-                scores -= scores.max(axis=-1, keepdims=True)
-            np.exp(scores, out=scores)
-            np.matmul(scores, seen, out=sums)
-            np.matmul(group_scores, cache[1, :, :, :end], out=self.attended)
-            attended /= sums
-            np.dot(attended.reshape(B, -1), block.out, out=y)
-            np.add(x, y, out=x)
+        def normalise() -> None:
+            np.vecdot(x, x, norm)
+            add(norm, eps, norm)
+            np.sqrt(norm, norm)
+            divide(x, norm_column, x_hat)
 
-            _normalise(x, norm, eps, x_hat)
-            np.dot(x_hat, block.gate_up, out=gate_up)
-            np.exp(gate, out=e)
-            np.add(e, 1.0, out=e)
-            np.multiply(gate, up, out=gate)
-            np.divide(gate, e, out=e)
-            np.dot(e, block.down, out=y)
-            np.add(x, y, out=x)
-        _normalise(x, norm, eps, x_hat)
-        np.dot(x_hat, self.weights.unembedding, out=self.logits)
-        return self.logits.argmax(axis=1)
+        def step(tokens: Array) -> None:
+            slot: tuple = each, every, positions
+            if positions.min() == positions.max():  # a view is quicker than a list of places
+                slot = every, every, int(positions[0])
+            seen[each, positions] = 1.0
+            turn = rotation[positions][:, None]  # (B, 1, K/2)
+            x[...] = table[tokens]
+            if first_qkv is None:
+                normalise()
+                matmul(x_hat, *projections[0])
+            else:
+                qkv[...] = first_qkv[tokens]
+            for keys, values, keys_here, values_here, sums, after, to_out, to_mlp, down in layers:
+                multiply(qk, turn, qk)
+                keys[slot] = k
+                values[slot] = v
+                matmul(q, keys_here, group_scores)
+                if safe:
+                    np.copyto(row_scores, -math.inf, where=seen[:, None, :end] == 0.0)
+                    np.subtract(row_scores, row_scores.max(axis=-1, keepdims=True), out=row_scores)
+                exp(scores, scores)
+                matmul(row_scores, seen_here, sums)
+                matmul(group_scores, values_here, attended_groups)
+                divide(attended_heads, sums, attended_heads)
+                matmul(attended, *to_out)
+                add(x, y, x)
+
+                normalise()
+                matmul(x_hat, *to_mlp)
+                exp(gate, e)
+                add(e, ones, e)
+                multiply(gate, up, gate)
+                divide(gate, e, e)
+                matmul(e, *down)
+                add(x, y, x)
+
+                normalise()
+                matmul(x_hat, *after)
+
+        return step
 
 
-def _normalise(x: Array, norm: Array, eps: float, x_hat: Array) -> None:
-    """Write x/√(Σx² + eps), with norm (B, 1) as scratch."""
-    np.vecdot(x, x, out=norm[:, 0])
-    np.add(norm, eps, out=norm)
-    np.sqrt(norm, out=norm)
-    np.divide(x, norm, out=x_hat)
+def _columns(matrix: Array) -> Array:
+    """Return a view (..., C/w, R, w) of a matrix (..., R, C): its blocks of w columns."""
+    columns = matrix.shape[-1]
+    width = next((width for width in WIDTHS if columns % width == 0), columns)
+    return matrix.reshape(*matrix.shape[:-1], -1, width).swapaxes(-2, -3)

@@ -1,33 +1,38 @@
 """One token of one text: what decoding alone repeats, with nothing made anew.
 
 At this size calls cost as much as arithmetic. So every array and view is made beforehand, each
-call writes into one of them (``out``), and each is of the kind that NumPy starts quickest:
-`ndarray.dot`, and elementwise functions on contiguous arrays of one shape.
+call writes into one of them, and each is of the kind that NumPy starts quickest: `ndarray.dot`,
+and elementwise functions on contiguous arrays of one shape.
 
-Attention takes e^score without subtracting the largest first. That is exact unless it overflows
-or nearly vanishes, which `step` finds in the sums and the logits; it then starts over with the
-largest subtracted. Scores are computed for whole blocks of positions, so that views last for a
-block: keys and values not written yet are zero, and ``seen`` leaves them out of the sum.
+Attention takes e^score without subtracting the largest first. That is as exact unless it overflows
+or nearly vanishes, which shows in the sums and the logits; then the step is done over with the
+largest subtracted. Scores are computed for whole blocks of positions, so that the views last for
+a block: keys and values not written yet are zero, and ``seen`` leaves them out of the sum.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from ..contract import Array
 from .folding import Folded
 from .sampling import expect_logits
+from .scratch import aligned, aligned_copies
 
 BLOCK = 16
 """Positions for which one set of views serves."""
+
+Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
+"""Maps a token and its position to the likeliest next one, and whether the result is exact."""
 
 
 class OneRow:
     """The cache and the scratch of one text.
 
     Attributes:
-        logits: (V,) those of the last step.
+        logits: (1, V) those of the last step.
     """
 
     def __init__(self, weights: Folded) -> None:
@@ -35,69 +40,39 @@ class OneRow:
         dtype = weights.embedding.dtype
         (S, half), L = weights.rotation.shape, len(weights.blocks)
         H, G, K = weights.n_heads, weights.n_kv_heads, 2 * half
-        F, D = weights.blocks[0].down.shape
-        self.weights = weights
-        self.cache = np.zeros((L, 2, G, S, K), dtype)  # keys, values
-        self.seen = np.zeros(S, dtype)  # 1 where a position is written
-        self.logits = np.empty(len(weights.embedding), dtype)
-        self.sums = np.empty((L, H), dtype)
-        self.smallest = float(np.finfo(dtype).tiny) * 2.0**32
-        self.rows = list(weights.embedding)
-        self.turns = list(weights.rotation)
-        self.x, self.x_hat, self.y = np.empty((3, D), dtype)
-        self.norm = np.empty((), dtype)
-        self.qkv = np.empty((H + 2 * G) * K, dtype)
-        self.qk = self.qkv[: (H + G) * K].view(weights.rotation.dtype)
-        self.q = self.qkv[:D].reshape(G, H // G, K)
-        self.new = self.qkv[D:].reshape(2, G, K)
-        self.turn = np.empty(self.qk.shape, self.qk.dtype)
-        self.turn_heads = self.turn.reshape(H + G, K // 2)
-        self.scores = np.empty(H * S, dtype)
-        self.attended = np.empty((G, H // G, K), dtype)
-        self.total = np.empty(D, dtype)
-        self.total_heads = self.total.reshape(H, K)
-        self.gate_up = np.empty(2 * F, dtype)
-        self.e = np.empty(F, dtype)
-        self.ones = np.ones(F, dtype)
-        self.clear()
+        (F, D), V = weights.blocks[0].down.shape, len(weights.embedding)
+        self._weights = weights
+        self._cache, self._seen, self._sums = aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
+        matrices = [weights.unembedding]
+        for block in weights.blocks:
+            gate_up = np.concatenate(list(block.gate_up), axis=1)
+            matrices += [block.qkv, block.out, gate_up, block.down]
+        self._unembedding, *flat = aligned_copies(matrices)
+        self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
+        sizes = [D, D, D, (H + 2 * G) * K, H * S, D, D, 2 * F, F, F, V]
+        self._scratch = aligned([(size,) for size in sizes], dtype)
+        self.logits = self._scratch[-1][None]
+        self._steps: dict[int, Step] = {}
+        self.clear((0,))
 
-    def clear(self, rows: Sequence[int] = (0,)) -> None:
+    def clear(self, rows: Sequence[int]) -> None:
         """Forget the text."""
-        self.cache.fill(0.0)
-        self.seen.fill(0.0)
-        self._look(0)
+        self._cache.fill(0.0)
+        self._seen.fill(0.0)
+        self._position = 0
 
     def load(
         self, layer: int, rows: Sequence[int], lengths: Sequence[int], keys: Array, values: Array
     ) -> None:
         """Write the first keys and values (1, G, T, K) of a block."""
-        (length,) = lengths
-        self.cache[layer, 0, :, :length] = keys[0, :, :length]
-        self.cache[layer, 1, :, :length] = values[0, :, :length]
-        self.seen[:length] = 1.0
+        (T,) = lengths
+        self._cache[layer, 0, :, :T] = keys[0, :, :T]
+        self._cache[layer, 1, :, :T] = values[0, :, :T]
+        self._seen[:T] = 1.0
+        self._position = T
 
-    def _look(self, position: int) -> None:
-        """Make the views up to the end of the position's block."""
-        H, S = self.sums.shape[1], len(self.seen)
-        self.end = min(position // BLOCK * BLOCK + BLOCK, S)
-        self.flat_scores = self.scores[: H * self.end]
-        self.row_scores = self.flat_scores.reshape(H, self.end)
-        self.group_scores = self.flat_scores.reshape(*self.q.shape[:2], self.end)
-        self.seen_here = self.seen[: self.end]
-        self.layers = [
-            (
-                *block,
-                cache,
-                cache[0, :, : self.end].swapaxes(1, 2),
-                cache[1, :, : self.end],
-                sums,
-                sums[:, None],
-            )
-            for block, cache, sums in zip(self.weights.blocks, self.cache, self.sums, strict=True)
-        ]
-
-    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> list[int]:
-        """Take the token at a position; write the next logits.
+    def step(self, tokens: Sequence[int]) -> list[int]:
+        """Take the next token; write the logits after it.
 
         Floating-point warnings must be off.
 
@@ -107,74 +82,117 @@ class OneRow:
         Raises:
             ValueError: for logits that are not finite.
         """
-        (token,), (position,) = tokens, positions
-        if position >= self.end:
-            self._look(position)
-        best = self._step(token, position, safe=False)
-        if not self._exact(best):
-            best = self._step(token, position, safe=True)
+        position = self._position
+        first = position // BLOCK * BLOCK
+        step = self._steps.get(first)
+        if step is None:
+            step = self._steps[first] = self._compile(first)
+        best, exact = step(tokens[0], position)
+        if not exact:
+            best, _ = self._compile(first, safe=True)(tokens[0], position)
             expect_logits(self.logits)
+        self._position = position + 1
         return [best]
 
-    def _exact(self, best: int) -> bool:
-        sums = self.sums.reshape(-1)
-        return sums.item(sums.argmin()) > self.smallest and math.isfinite(self.logits.item(best))
-
-    def _step(self, token: int, position: int, *, safe: bool) -> int:
-        x, x_hat, y, norm, eps = self.x, self.x_hat, self.y, self.norm, self.weights.eps
-        qkv, qk, q, new, turn = self.qkv, self.qk, self.q, self.new, self.turn
-        attended, total, total_heads = self.attended, self.total, self.total_heads
-        attended_flat = attended.reshape(-1)
-        gate_up, e, ones = self.gate_up, self.e, self.ones
+    def _compile(self, first: int, *, safe: bool = False) -> Step:
+        """Return the step for the positions of a block."""
+        weights = self._weights
+        x, x_hat, y, qkv, scores, attended, total, gate_up, e, ones, logits = self._scratch
+        ones.fill(1.0)
+        (S, half), H, G = weights.rotation.shape, weights.n_heads, weights.n_kv_heads
+        K, R, end = 2 * half, H // G, min(first + BLOCK, S)
+        turns = np.tile(weights.rotation[first:end], H + G)
+        qk = qkv[: (H + G) * K].view(turns.dtype)
+        q, new = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
+        scores = scores[: H * end]
+        row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
+        heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
         gate, up = gate_up[: len(e)], gate_up[len(e) :]
-        flat_scores, group_scores, seen = self.flat_scores, self.group_scores, self.seen_here
-        dot, dot_hat, dot_scores = x.dot, x_hat.dot, self.row_scores.dot
-        dot_attended, dot_gate = attended_flat.dot, gate.dot
-        add, multiply, divide, exp, matmul, sqrt = (
-            np.add,
-            np.multiply,
-            np.divide,
-            np.exp,
-            np.matmul,
-            math.sqrt,
+        all_seen, seen = self._seen, self._seen[:end]
+        into = [*((block[0], qkv) for block in self._blocks), (self._unembedding, logits)]
+        layers = [
+            (
+                cache,
+                cache[0, :, :end].swapaxes(1, 2),  # (G, K, end)
+                cache[1, :, :end],  # (G, end, K)
+                sums,
+                sums[:, None],
+                *block[1:],
+                *next,
+            )
+            for cache, sums, block, next in zip(
+                self._cache, self._sums, self._blocks, into[1:], strict=True
+            )
+        ]
+        rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
+        norm = np.empty((), x.dtype)
+        sums_flat = self._sums.reshape(-1)
+        smallest = float(np.finfo(x.dtype).tiny) * 2.0**32
+        add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
+        sqrt, isfinite, every = math.sqrt, math.isfinite, slice(None)
+        dot, dot_hat, dot_scores = x.dot, x_hat.dot, row_scores.dot
+        dot_attended, dot_gate, norm_item = attended.dot, gate.dot, norm.item
+        argmin, sum_item, argmax, logit = (
+            sums_flat.argmin,
+            sums_flat.item,
+            logits.argmax,
+            logits.item,
         )
-        slot = (slice(None), slice(None), position)
 
-        self.seen[position] = 1.0
-        self.turn_heads[...] = self.turns[position]
-        x[...] = self.rows[token]
-        for w_qkv, w_out, w_gate_up, w_down, cache, keys, values, sums, sums_column in self.layers:
-            norm[()] = sqrt(dot(x) + eps)
-            divide(x, norm, x_hat)
-            dot_hat(w_qkv, qkv)
-            multiply(qk, turn, qk)
-            cache[slot] = new
-            matmul(q, keys, group_scores)
-            if safe:
-                self._subtract_largest()
-            exp(flat_scores, flat_scores)
-            dot_scores(seen, sums)
-            matmul(group_scores, values, attended)
-            total_heads[...] = sums_column
-            divide(attended_flat, total, attended_flat)
-            dot_attended(w_out, y)
-            add(x, y, x)
+        def step(token: int, position: int) -> tuple[int, bool]:
+            all_seen[position] = 1.0
+            slot = (every, every, position)
+            turn = turns[position - first]
+            x[...] = rows[token]
+            if first_qkv is None:
+                dot(x, norm)
+                norm[()] = sqrt(norm_item() + eps)
+                divide(x, norm, x_hat)
+                dot_hat(*into[0])
+            else:
+                qkv[...] = first_qkv[token]
+            for (
+                cache,
+                keys,
+                values,
+                sums,
+                sums_column,
+                out,
+                gate_up_,
+                down,
+                after,
+                result,
+            ) in layers:
+                multiply(qk, turn, qk)
+                cache[slot] = new
+                matmul(q, keys, group_scores)
+                if safe:
+                    np.copyto(row_scores, -math.inf, where=seen == 0.0)
+                    np.subtract(row_scores, row_scores.max(axis=-1, keepdims=True), out=row_scores)
+                exp(scores, scores)
+                dot_scores(seen, sums)
+                matmul(group_scores, values, heads)
+                total_heads[...] = sums_column
+                divide(attended, total, attended)
+                dot_attended(out, y)
+                add(x, y, x)
 
-            norm[()] = sqrt(dot(x) + eps)
-            divide(x, norm, x_hat)
-            dot_hat(w_gate_up, gate_up)
-            exp(gate, e)
-            add(e, ones, e)
-            multiply(gate, up, gate)
-            divide(gate, e, gate)
-            dot_gate(w_down, y)
-            add(x, y, x)
-        norm[()] = sqrt(dot(x) + eps)
-        divide(x, norm, x_hat)
-        dot_hat(self.weights.unembedding, self.logits)
-        return int(self.logits.argmax())
+                dot(x, norm)
+                norm[()] = sqrt(norm_item() + eps)
+                divide(x, norm, x_hat)
+                dot_hat(gate_up_, gate_up)
+                exp(gate, e)
+                add(e, ones, e)
+                multiply(gate, up, gate)
+                divide(gate, e, gate)
+                dot_gate(down, y)
+                add(x, y, x)
 
-    def _subtract_largest(self) -> None:
-        scores = self.row_scores
-        np.copyto(scores, -math.inf, where=self.seen_here == 0.0)
-        scores -= scores.max(axis=-1, keepdims=True)
+                dot(x, norm)
+                norm[()] = sqrt(norm_item() + eps)
+                divide(x, norm, x_hat)
+                dot_hat(after, result)
+            best = int(argmax())
+            return best, sum_item(argmin()) > smallest and isfinite(logit(best))
+
+        return step
