@@ -51,6 +51,7 @@ def alternate(
     *,
     rounds: int,
     skip: int = 0,
+    patience: float = 0.0,
     report: Callable[[Turn], None] = lambda turn: None,
 ) -> list[Turn]:
     """Let the runners take turns.
@@ -59,6 +60,7 @@ def alternate(
         runners: their peers are resumed one at a time.
         rounds: how many turns each gets.
         skip: how many steps at the beginning of a turn warm the caches and do not count.
+        patience: how many seconds a turn waits at most for others to leave the machine alone.
         report: is told of each turn.
     """
     turns = []
@@ -69,6 +71,7 @@ def alternate(
         for number in range(rounds):
             first = number % len(runners)
             for runner in [*runners[first:], *runners[:first]]:
+                machine.wait_until_quiet(patience)
                 turns.append(_turn(runner, number, skip))
                 report(turns[-1])
     finally:
