@@ -96,6 +96,12 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         name: {number: batch_of(name) * N_NEW / seconds for number, seconds in own.items()}
         for name, own in quiet.values.items()
     }
+
+    def compare(name: str, other: str) -> None:
+        disturbed = bool({name, other} & quiet.disturbed)
+        pair = rates[name], rates[other]
+        report.aim(setting.name, f"rate of {name} / {other}", *pair, disturbed=disturbed)
+
     for name, own in rates.items():
         value = summary(list(own.values()))
         report.figures.append(Figure(setting.name, name, "tokens/s", value, quiet.notes[name]))
@@ -103,10 +109,10 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         ours = label("ours", batch)
         for name in rates:
             if ours in rates and batch_of(name) == batch and name != ours:
-                report.aim(setting.name, f"rate of {ours} / {name}", rates[ours], rates[name])
+                compare(ours, name)
     one, many = label("ours", 1), label("ours", BATCH)
     if one in rates:
-        report.aim(setting.name, f"rate of {many} / {one}", rates[many], rates[one])
+        compare(many, one)
 
 
 def label(name: str, batch: int) -> str:

@@ -128,7 +128,13 @@ def evaluate(turns: list[Turn], report: Report) -> None:
     for ours in ("ours-script", "ours-command"):
         for other in ("jax-script", "torch-script"):
             if ours in values and other in values:
-                report.aim(GROUP, f"{ours} / {other}", values[ours], values[other])
+                report.aim(
+                    GROUP,
+                    f"{ours} / {other}",
+                    values[ours],
+                    values[other],
+                    disturbed=bool({ours, other} & quiet.disturbed),
+                )
 
 
 if __name__ == "__main__":

@@ -114,14 +114,22 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         for framework, other in best.items():
             if other:
                 limit = limits.get(framework) if own == "ours" else None
-                report.aim(setting.name, f"{own} / {other}", values[own], values[other], limit)
+                disturbed = bool({own, other} & quiet.disturbed)
+                pair = values[own], values[other]
+                report.aim(setting.name, f"{own} / {other}", *pair, limit, disturbed=disturbed)
     work = step_flops(setting)
     for name in ("ours", *best.values()):
         if name in values:
             speed = {number: work / seconds for number, seconds in values[name].items()}
-            limit = limits.get("peak") if name == "ours" else None
-            what = f"FLOPs of {name} / sgemm peak"
-            report.aim(setting.name, what, speed, peak, limit, at_most=False)
+            report.aim(
+                setting.name,
+                f"FLOPs of {name} / sgemm peak",
+                speed,
+                peak,
+                limits.get("peak") if name == "ours" else None,
+                at_most=False,
+                disturbed=bool({name, SGEMM} & quiet.disturbed),
+            )
     value = summary(list(peak.values())).scaled(1e-9)
     report.figures.append(Figure(setting.name, SGEMM, "GFLOP/s", value, quiet.notes[SGEMM]))
 

@@ -97,6 +97,7 @@ class Quiet(NamedTuple):
 
     turns: dict[str, list[Turn]]
     notes: dict[str, str]  # what a reader must know of them
+    disturbed: frozenset[str]  # runners with too few quiet turns, whose figures prove nothing
 
     @property
     def values(self) -> dict[str, dict[int, float]]:
@@ -113,7 +114,7 @@ def undisturbed(turns: Iterable[Turn]) -> Quiet:
     every: dict[str, list[Turn]] = {}
     for turn in turns:
         every.setdefault(turn.peer, []).append(turn)
-    kept, notes = {}, {}
+    kept, notes, disturbed = {}, {}, set()
     for name, own in every.items():
         quiet = [turn for turn in own if not turn.disturbance.busy]
         lost = len(own) - len(quiet)
@@ -123,4 +124,5 @@ def undisturbed(turns: Iterable[Turn]) -> Quiet:
         else:
             kept[name] = own
             notes[name] = f"{lost} of {len(own)} turns DISTURBED"
-    return Quiet(kept, notes)
+            disturbed.add(name)
+    return Quiet(kept, notes, frozenset(disturbed))
