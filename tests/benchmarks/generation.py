@@ -43,6 +43,8 @@ class Options:
     """Names of `PEERS`; the first is what the others' tokens are compared with."""
     rounds: int = 7
     """Turns of each peer and batch."""
+    patience: float = 0.0
+    """Seconds that a turn waits at most for other processes to leave the machine alone."""
     out: Path = Path("runs/benchmarks")
     """Where generation.json, generation.txt and generation.png are written."""
 
@@ -52,13 +54,15 @@ def main(options: Options) -> None:
     report = Report("generation")
     specs = {name: PEERS[name] for name in pick(options.peers, PEERS, "peer")}
     for setting in [SETTINGS[name] for name in pick(options.configs, SETTINGS, "config")]:
-        turns = measure(setting, specs, options.rounds, report)
+        turns = measure(setting, specs, options, report)
         evaluate(setting, turns, report)
         report.write(options.out)
     report.show(terminal())
 
 
-def measure(setting: Setting, specs: dict[str, Spec], rounds: int, report: Report) -> list[Turn]:
+def measure(
+    setting: Setting, specs: dict[str, Spec], options: Options, report: Report
+) -> list[Turn]:
     """Compare the tokens, and let the peers take turns at each batch."""
     setting = dataclasses.replace(setting, batch_size=BATCH, seq_len=N_PROMPT + N_NEW)
     sizes = {"n_prompt": N_PROMPT, "n_new": N_NEW}
@@ -75,7 +79,12 @@ def measure(setting: Setting, specs: dict[str, Spec], rounds: int, report: Repor
                     one.peer.ask(**request)  # compiles
                     one.peer.pause()
                     runners.append(Runner(label(name, batch), one.peer, request))
-            turns = alternate(runners, rounds=rounds, report=partial(progress, setting.name))
+            turns = alternate(
+                runners,
+                rounds=options.rounds,
+                patience=options.patience,
+                report=partial(progress, setting.name),
+            )
     report.raw += [{"setting": setting.name, **turn.to_json()} for turn in turns]
     return turns
 
@@ -87,6 +96,12 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         name: {number: batch_of(name) * N_NEW / seconds for number, seconds in own.items()}
         for name, own in quiet.values.items()
     }
+
+    def compare(name: str, other: str) -> None:
+        disturbed = bool({name, other} & quiet.disturbed)
+        pair = rates[name], rates[other]
+        report.aim(setting.name, f"rate of {name} / {other}", *pair, disturbed=disturbed)
+
     for name, own in rates.items():
         value = summary(list(own.values()))
         report.figures.append(Figure(setting.name, name, "tokens/s", value, quiet.notes[name]))
@@ -94,10 +109,10 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         ours = label("ours", batch)
         for name in rates:
             if ours in rates and batch_of(name) == batch and name != ours:
-                report.aim(setting.name, f"rate of {ours} / {name}", rates[ours], rates[name])
+                compare(ours, name)
     one, many = label("ours", 1), label("ours", BATCH)
     if one in rates:
-        report.aim(setting.name, f"rate of {many} / {one}", rates[many], rates[one])
+        compare(many, one)
 
 
 def label(name: str, batch: int) -> str:

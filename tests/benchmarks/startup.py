@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import tyro
+from harness import machine
 from harness.launch import MARK, launch
 from harness.process import PeerFailed
 from harness.report import Figure, Report, terminal
@@ -47,6 +48,8 @@ class Options:
     """Starts of each."""
     text_file: Path | None = None
     """The text for the command; not given: Tiny Shakespeare, as `load_corpus` finds it."""
+    patience: float = 0.0
+    """Seconds that a turn waits at most for other processes to leave the machine alone."""
     out: Path = Path("runs/benchmarks")
     """Where startup.json, startup.txt and startup.png are written."""
 
@@ -62,6 +65,7 @@ def main(options: Options) -> None:
             first = max(number, 0) % len(peers)
             names = list(peers)
             for peer in [*names[first:], *names[:first]]:
+                machine.wait_until_quiet(options.patience)
                 turn = start(peer, *peers[peer], folder, number, report)
                 if turn and number >= 0:
                     turns.append(turn)
@@ -124,7 +128,13 @@ def evaluate(turns: list[Turn], report: Report) -> None:
     for ours in ("ours-script", "ours-command"):
         for other in ("jax-script", "torch-script"):
             if ours in values and other in values:
-                report.aim(GROUP, f"{ours} / {other}", values[ours], values[other])
+                report.aim(
+                    GROUP,
+                    f"{ours} / {other}",
+                    values[ours],
+                    values[other],
+                    disturbed=bool({ours, other} & quiet.disturbed),
+                )
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Options:
     """Names of `PEERS`; the first is what the others' losses are compared with."""
     rounds: int = 15
     """Turns of each peer."""
+    patience: float = 0.0
+    """Seconds that a turn waits at most for other processes to leave the machine alone."""
     out: Path = Path("runs/benchmarks")
     """Where step.json, step.txt and step.png are written."""
 
@@ -64,13 +66,15 @@ def main(options: Options) -> None:
     report = Report("step")
     specs = {name: PEERS[name] for name in pick(options.peers, PEERS, "peer")}
     for setting in [SETTINGS[name] for name in pick(options.configs, SETTINGS, "config")]:
-        turns = measure(setting, specs, options.rounds, report)
+        turns = measure(setting, specs, options, report)
         evaluate(setting, turns, report)
         report.write(options.out)
     report.show(terminal())
 
 
-def measure(setting: Setting, specs: dict[str, Spec], rounds: int, report: Report) -> list[Turn]:
+def measure(
+    setting: Setting, specs: dict[str, Spec], options: Options, report: Report
+) -> list[Turn]:
     """Compare the losses of the first steps, and let the peers take turns."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(workload.write(setting, Path(folder) / "workload.npz"))
@@ -86,7 +90,8 @@ def measure(setting: Setting, specs: dict[str, Spec], rounds: int, report: Repor
             runners = [Runner(name, one.peer, request) for name, one in peers.items()]
             turns = alternate(
                 [*runners, Runner(SGEMM, sgemm, request)],
-                rounds=rounds,
+                rounds=options.rounds,
+                patience=options.patience,
                 skip=1,
                 report=partial(progress, setting.name),
             )
@@ -109,14 +114,22 @@ def evaluate(setting: Setting, turns: list[Turn], report: Report) -> None:
         for framework, other in best.items():
             if other:
                 limit = limits.get(framework) if own == "ours" else None
-                report.aim(setting.name, f"{own} / {other}", values[own], values[other], limit)
+                disturbed = bool({own, other} & quiet.disturbed)
+                pair = values[own], values[other]
+                report.aim(setting.name, f"{own} / {other}", *pair, limit, disturbed=disturbed)
     work = step_flops(setting)
     for name in ("ours", *best.values()):
         if name in values:
             speed = {number: work / seconds for number, seconds in values[name].items()}
-            limit = limits.get("peak") if name == "ours" else None
-            what = f"FLOPs of {name} / sgemm peak"
-            report.aim(setting.name, what, speed, peak, limit, at_most=False)
+            report.aim(
+                setting.name,
+                f"FLOPs of {name} / sgemm peak",
+                speed,
+                peak,
+                limits.get("peak") if name == "ours" else None,
+                at_most=False,
+                disturbed=bool({name, SGEMM} & quiet.disturbed),
+            )
     value = summary(list(peak.values())).scaled(1e-9)
     report.figures.append(Figure(setting.name, SGEMM, "GFLOP/s", value, quiet.notes[SGEMM]))
 

@@ -44,6 +44,7 @@ def test_disturbed_turns_do_not_count_unless_there_are_too_few_others():
         "b": dict.fromkeys(range(5), 2.0),
     }
     assert quiet.seconds("a") == [0.0, 1.0, 3.0, 4.0]
+    assert quiet.disturbed == {"b"}
     assert quiet.notes == {
         "a": "without 1 disturbed of 5 turns",
         "b": "3 of 5 turns DISTURBED",
@@ -69,6 +70,7 @@ def a_report() -> Report:
     report.figures.append(Figure("tiny", "jax", "ms", Summary(40.0, 39.0, 44.0, 5)))
     report.aim("tiny", "ours / jax", {0: 1.0, 1: 1.1}, {0: 2.0, 1: 2.0}, 0.6)
     report.aim("tiny", "FLOPs", {0: 0.4}, {0: 1.0}, 0.5, at_most=False)
+    report.aim("tiny", "noise", {0: 1.0}, {0: 2.0}, 0.6, disturbed=True)
     report.aim("tiny", "nothing in common", {0: 1.0}, {1: 1.0})
     report.raw.append(Turn("ours", 0, [0.02], QUIET).to_json())
     return report
@@ -78,14 +80,22 @@ def test_a_report_survives_json():
     report = a_report()
     again = Report.from_json(json.loads(json.dumps(report.to_json())))
     assert again == report
-    assert [aim.met for aim in again.aims] == [True, False]
+    assert [aim.met for aim in again.aims] == [True, False, None]
 
 
 def test_a_report_has_a_table_and_a_plot(tmp_path):
     pytest.importorskip("matplotlib")
     a_report().write(tmp_path / "new")
     text = (tmp_path / "new" / "sample.txt").read_text()
-    for part in ("tiny", "19.0 – 23.0", "≤ 0.60", "≥ 0.50", "NOT MET", "torch: not installed"):
+    for part in (
+        "tiny",
+        "19.0 – 23.0",
+        "≤ 0.60",
+        "≥ 0.50",
+        "NOT MET",
+        "DISTURBED",
+        "torch: not installed",
+    ):
         assert part in text
     assert (tmp_path / "new" / "sample.png").read_bytes().startswith(b"\x89PNG")
     assert (

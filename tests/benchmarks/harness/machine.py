@@ -53,6 +53,21 @@ def disturbance(before: Usage, after: Usage, own_seconds: float) -> Disturbance:
     )
 
 
+def wait_until_quiet(patience: float, *, look: float = 0.3) -> None:
+    """Return when nothing runs, or after so many seconds; while no peer is running.
+
+    Args:
+        patience: seconds to wait at most.
+        look: seconds for which nothing must run.
+    """
+    end = time.perf_counter() + patience
+    while time.perf_counter() < end:
+        before = usage()
+        time.sleep(look)
+        if not disturbance(before, usage(), own_seconds=0.0).busy:
+            return
+
+
 def describe() -> dict[str, Any]:
     """Return what a reader must know to judge the figures."""
     versions = {}

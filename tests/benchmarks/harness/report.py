@@ -33,11 +33,12 @@ class Aim(NamedTuple):
     value: Summary
     limit: float | None = None  # not given: for information
     at_most: bool = True
+    disturbed: bool = False  # by other processes, so that nothing follows
 
     @property
     def met(self) -> bool | None:
-        """Whether the median is within the limit."""
-        if self.limit is None:
+        """Whether the median is within the limit; None if there is none, or nothing follows."""
+        if self.limit is None or self.disturbed:
             return None
         return self.value.median <= self.limit if self.at_most else self.value.median >= self.limit
 
@@ -73,11 +74,12 @@ class Report:
         limit: float | None = None,
         *,
         at_most: bool = True,
+        disturbed: bool = False,
     ) -> None:
         """Add a ratio of values by round, if there is a round in which both count."""
         values = ratios(ours, theirs)
         if values:
-            self.aims.append(Aim(group, what, summary(values), limit, at_most))
+            self.aims.append(Aim(group, what, summary(values), limit, at_most, disturbed))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
@@ -160,7 +162,7 @@ def _aims(aims: list[Aim]) -> Table:
             f"{aim.value.median:.3f}",
             f"{aim.value.low:.3f} – {aim.value.high:.3f}",
             "" if aim.limit is None else f"{sign} {aim.limit:.2f}",
-            {None: "", True: "met", False: "NOT MET"}[aim.met],
+            "DISTURBED" if aim.disturbed else {None: "", True: "met", False: "NOT MET"}[aim.met],
         )
         last = aim.group
     return table

@@ -51,6 +51,7 @@ def alternate(
     *,
     rounds: int,
     skip: int = 0,
+    patience: float = 0.0,
     report: Callable[[Turn], None] = lambda turn: None,
 ) -> list[Turn]:
     """Let the runners take turns.
@@ -59,6 +60,7 @@ def alternate(
         runners: their peers are resumed one at a time.
         rounds: how many turns each gets.
         skip: how many steps at the beginning of a turn warm the caches and do not count.
+        patience: how many seconds a turn waits at most for others to leave the machine alone.
         report: is told of each turn.
     """
     turns = []
@@ -69,6 +71,7 @@ def alternate(
         for number in range(rounds):
             first = number % len(runners)
             for runner in [*runners[first:], *runners[:first]]:
+                machine.wait_until_quiet(patience)
                 turns.append(_turn(runner, number, skip))
                 report(turns[-1])
     finally:
@@ -94,6 +97,7 @@ class Quiet(NamedTuple):
 
     turns: dict[str, list[Turn]]
     notes: dict[str, str]  # what a reader must know of them
+    disturbed: frozenset[str]  # runners with too few quiet turns, whose figures prove nothing
 
     @property
     def values(self) -> dict[str, dict[int, float]]:
@@ -110,7 +114,7 @@ def undisturbed(turns: Iterable[Turn]) -> Quiet:
     every: dict[str, list[Turn]] = {}
     for turn in turns:
         every.setdefault(turn.peer, []).append(turn)
-    kept, notes = {}, {}
+    kept, notes, disturbed = {}, {}, set()
     for name, own in every.items():
         quiet = [turn for turn in own if not turn.disturbance.busy]
         lost = len(own) - len(quiet)
@@ -120,4 +124,5 @@ def undisturbed(turns: Iterable[Turn]) -> Quiet:
         else:
             kept[name] = own
             notes[name] = f"{lost} of {len(own)} turns DISTURBED"
-    return Quiet(kept, notes)
+            disturbed.add(name)
+    return Quiet(kept, notes, frozenset(disturbed))
