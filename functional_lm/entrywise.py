@@ -57,5 +57,5 @@ def _empty_like(leaf: Any) -> Array:
 def _flat(node: Any, like: Any) -> Any:
     """Return an array, or a number that stands for one, as one axis; anything else as it is."""
     if isinstance(node, np.ndarray) or (isinstance(node, np.generic) and np.shape(like) == ()):
-        return np.ascontiguousarray(node).reshape(-1)
+        return node.reshape(-1)
     return node

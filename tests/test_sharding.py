@@ -3,12 +3,14 @@ import types
 
 import numpy as np
 import pytest
+from functional_lm.reference.models import language_model as language_model_twin
 
-from functional_lm import prng, value_and_grad
+from functional_lm import prng, pytree, value_and_grad
 from functional_lm.layers import linear
 from functional_lm.models import language_model
 from functional_lm.models.transformer import Config
 from functional_lm.sharding import sharded
+from functional_lm.testing import check_vjp
 from functional_lm.testing.inputs import same_bits
 
 CONFIG = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7, max_seq_len=5)
@@ -94,3 +96,15 @@ def test_what_cannot_be_divided_is_refused():
         sharded(2)(language_model, params(), X, targets=Y[:3], config=CONFIG)
     with pytest.raises(ValueError, match="n_shards must be at least 1"):
         sharded(0)
+
+
+def test_the_gradient_of_shards_is_certified():
+    def forward(params, x, **side):
+        return sharded(3)(language_model, params, x, **side)
+
+    def vjp(d_params, g):
+        return pytree.map(lambda leaf: g * leaf, d_params), None
+
+    layer = types.SimpleNamespace(forward=forward, vjp=vjp)
+    report = check_vjp(layer, params(), X, reference=language_model_twin, targets=Y, config=CONFIG)
+    assert report.ok, str(report)

@@ -1,6 +1,5 @@
 """This library, as a user trains with it: `training.train` and the recipe of `TrainConfig`."""
 
-import dataclasses
 import time
 from typing import Any
 
@@ -37,41 +36,24 @@ def step(
     return about(), {"steps": steps}
 
 
-def memory(workload: str, *, attention: str | None = None) -> tuple[dict[str, Any], Actions]:
+def memory(workload: str, **options: Any) -> tuple[dict[str, Any], Actions]:
     """Return a trainer that answers with the memory of its process.
 
     Args:
         workload: its file.
-        attention: "tiled" or "materialised"; not given: the library's choice.
+        options: further fields of `Config`, such as ``attention`` and ``remat``.
     """
     runtime.tune()
     import functional_lm.training  # noqa: F401
 
     said, base = about(), resident()["now"]
-    training = _training(read(workload), runtime.cores(), attention_options(attention))
+    training = _training(read(workload), runtime.cores(), options)
 
     def steps(n: int) -> dict[str, Any]:
         losses = [next(training).loss for _ in range(n)]
         return {"losses": losses, "base": base, "peak": resident()["peak"]}
 
     return said, {"steps": steps}
-
-
-def attention_options(name: str | None) -> dict[str, Any]:
-    """Return the fields of `Config` that choose between tiled and materialised attention.
-
-    Raises:
-        NotImplementedError: for a choice that the library does not have.
-    """
-    from functional_lm.models.transformer import Config
-
-    if name is None:
-        return {}
-    if "attention" in {field.name for field in dataclasses.fields(Config)}:
-        return {"attention": name}
-    if name == "materialised":
-        return {}
-    raise NotImplementedError(f"{name} attention is no option of the model")
 
 
 def _training(given: Workload, shards: int, options: dict[str, Any] | None = None) -> Any:
