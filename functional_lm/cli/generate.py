@@ -9,6 +9,7 @@ import tyro
 
 from ..contract import Key, expect_int
 from ..generation import (
+    Model,
     Transform,
     chain,
     generate,
@@ -29,6 +30,9 @@ BATCH = 32
 @dataclasses.dataclass(frozen=True)
 class Generate:
     """Sample text from a trained model. The text goes to stdout, all else to stderr.
+
+    A text may become longer than the model's max_seq_len: whenever what the model sees has grown
+    to that length, it lets go of about the first half.
 
     Attributes:
         folder: the folder of a run.
@@ -116,20 +120,22 @@ class Generate:
         seeds: list[Key] = [(self.seed,)]
         seeds += [(self.seed, 0, i) for i in range(1, self.num_samples)]
         wanted = [(seed, transform) for seed in seeds for transform in transforms]
-        cells = []
+        model, cells = run.objective.decoder(run.params), []
         for i in range(0, len(wanted), BATCH):
-            cells += self._sample(run, prompt, wanted[i : i + BATCH])
+            cells += self._sample(run, model, prompt, wanted[i : i + BATCH])
         for i in range(0, len(cells), len(transforms)):
             row = cells[i : i + len(transforms)]
             table.add_row(*(Text(prompt + cell) for cell in row))
         Console(file=sys.stdout).print(table)
 
-    def _sample(self, run: Run, prompt: str, wanted: list[tuple[Key, Transform]]) -> list[str]:
+    def _sample(
+        self, run: Run, model: Model, prompt: str, wanted: list[tuple[Key, Transform]]
+    ) -> list[str]:
         """Return a continuation for each key and transform, all sampled at once."""
         keys, transforms = zip(*wanted, strict=True)
         texts = [""] * len(wanted)
         for tokens in generate_batch(
-            run.objective.decoder(run.params),
+            model,
             [run.tokenizer.encode(prompt)] * len(wanted),
             keys=keys,
             max_new_tokens=self.max_new_tokens,

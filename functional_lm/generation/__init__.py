@@ -1,6 +1,6 @@
 """Text from a model: pure functions on logits, a cache of keys and values, loops that sample."""
 
-from .decode import generate, generate_batch, until_stop
+from .decode import Model, generate, generate_batch, until_stop
 from .decoder import Decoder
 from .sampling import (
     Transform,
@@ -17,6 +17,7 @@ from .window import window_start
 
 __all__ = [
     "Decoder",
+    "Model",
     "Transform",
     "chain",
     "generate",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from .sampling import Transform, most_likely, sample
 BURST = 0.01
 """Seconds for which a decoder may run on before its tokens are yielded."""
 
+Model: TypeAlias = Decoder | Callable[[Array], Array]
+"""A decoder, or a function from the tokens so far, (T,), to the logits (V,) of the next."""
+
 _T = TypeVar("_T")
 
 
 def generate(
-    model: Decoder | Callable[[Array], Array],
+    model: Model,
     prompt: Sequence[int] | Array,
     *,
     key: Key | None = None,
@@ -48,7 +51,7 @@ def generate(
 
 
 def generate_batch(
-    model: Decoder | Callable[[Array], Array],
+    model: Model,
     prompts: Sequence[Sequence[int] | Array] | Array,
     *,
     keys: Sequence[Key | None] | None = None,
@@ -77,40 +80,33 @@ def generate_batch(
     n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
     keys = _expect_one_each("keys", keys, len(texts))
     transforms = _expect_one_each("transforms", transforms, len(texts))
-    if isinstance(model, Decoder):
-        yield from _with_cache(model, texts, keys, n_tokens, transforms)
+    if isinstance(model, Decoder) and all(each is None for each in (*keys, *transforms)):
+        yield from _greedy(model, texts, n_tokens)
         return
+    new: list[int] = []
     for i in range(n_tokens):
-        new = _choose(map(model, texts), texts, keys, i, transforms)
+        if not isinstance(model, Decoder):
+            logits: Iterable[Array] = map(model, texts)
+        else:
+            logits = model.prefill(texts) if i == 0 else model.step(new)
+        new = _choose(logits, texts, keys, i, transforms)
         yield new
         texts = [np.append(*pair) for pair in zip(texts, new, strict=True)]
 
 
-def _with_cache(
-    decoder: Decoder,
-    texts: list[Array],
-    keys: Sequence[Key | None],
-    n_tokens: int,
-    transforms: Sequence[Transform | None],
-) -> Iterator[list[int]]:
-    """Yield tokens in bursts, so that what a decoder's context costs is shared by many."""
-    greedy = all(each is None for each in (*keys, *transforms))
-    decoder.prefill(texts)
-    new: list[int] = []
+def _greedy(decoder: Decoder, texts: list[Array], n_tokens: int) -> Iterator[list[int]]:
+    """Yield the likeliest tokens in bursts, so that many share what a decoder's context costs."""
     done = 0
     while done < n_tokens:
+        if done == 0:
+            decoder.prefill(texts)
         burst: list[list[int]] = []
         with decoder.undisturbed():
             deadline = time.perf_counter() + BURST
             while done < n_tokens and (not burst or time.perf_counter() < deadline):
                 if done:
-                    decoder.advance(new)
-                if greedy:
-                    new = decoder.likeliest
-                else:
-                    new = _choose(decoder.logits, texts, keys, done, transforms)
-                    texts = [np.append(*pair) for pair in zip(texts, new, strict=True)]
-                burst.append(new)
+                    decoder.advance(decoder.likeliest)
+                burst.append(decoder.likeliest)
                 done += 1
         yield from burst
 

@@ -25,8 +25,8 @@ class Decoder:
 
     The logits are those of `transformer.forward` for the same tokens, to rounding; of a text longer
     than ``max_seq_len`` the model sees what `window_start` says. `generate` and `generate_batch`
-    take a decoder as their model. It can be used again and again, one generation at a time; the
-    parameters are copied into another order when it is made.
+    take a decoder as their model. It serves one generation after another, quickest if each has as
+    many texts as the one before: the parameters are copied into an order that suits the number.
 
     Attributes:
         config: of the transformer.
@@ -34,7 +34,7 @@ class Decoder:
     """
 
     def __init__(self, params: Tree, config: Config) -> None:
-        """Prepare the parameters.
+        """Check the parameters.
 
         Args:
             params: of the `transformer`.
@@ -47,14 +47,13 @@ class Decoder:
         transformer.forward(params, np.zeros(1, int), config=config)  # says what does not fit
         self.config = config
         self._params = params
-        self._weights = fold(params, config)
         self.likeliest: list[int] = []
         self._texts: list[list[int]] = []
         self._starts: list[int] = []  # of the window of each text
-        self._new: list[list[int]] = []  # tokens (B,) that the texts do not hold yet
+        self._new: list[tuple[int, ...]] = []  # tokens (B,) that the texts do not hold yet
         self._room = 0  # steps until a window is full
-        self._rows: OneRow | ManyRows = OneRow(self._weights)
-        self._batch_size = 1
+        self._rows: OneRow | ManyRows | None = None
+        self._batch_size = 0
 
     def prefill(self, prompts: Sequence[Sequence[int] | Array] | Array) -> Array:
         """Begin with prompts, in one pass, and return the logits after each.
@@ -76,14 +75,14 @@ class Decoder:
         if not texts:
             raise ValueError("there must be at least one prompt: got none; pass [prompt]")
         if len(texts) != self._batch_size:
-            one = len(texts) == 1
-            self._rows = OneRow(self._weights) if one else ManyRows(self._weights, len(texts))
+            weights = fold(self._params, self.config)
+            self._rows = OneRow(weights) if len(texts) == 1 else ManyRows(weights, len(texts))
             self._batch_size = len(texts)
         self._texts = [text[:-1].tolist() for text in texts]
         self._starts = [0] * len(texts)
         self._new = []
+        self._fill(range(len(texts)))
         with self.undisturbed():
-            self._fill(range(len(texts)))
             self.advance([int(text[-1]) for text in texts])
         return self.logits.copy()
 
@@ -101,8 +100,7 @@ class Decoder:
             ValueError: before `prefill`, for another number of tokens, or one outside ``[0, V)``;
                 for logits that are not finite.
         """
-        if not self._texts:
-            raise ValueError("a decoder must begin with prefill: got step; call prefill(prompts)")
+        self._expect_begun()
         tokens = np.asarray(tokens)
         expect_tokens("tokens", tokens, self.config.vocab_size)
         if tokens.shape != (len(self._texts),):
@@ -116,13 +114,18 @@ class Decoder:
 
     @property
     def logits(self) -> Array:
-        """The logits (B, V) of the last step; the next one overwrites them."""
-        return self._rows.logits
+        """The logits (B, V) after the last token of each text; the next step may write to them."""
+        return self._expect_begun().logits
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Return the context in which `advance` is to run; entering it costs some microseconds."""
-        with np.errstate(all="ignore"), one_thread():
+        """Return the context in which `advance` is to run; entering it costs some microseconds.
+
+        Rows of several texts are multiplied with small blocks of matrices, which threads would
+        only slow down. For a single row BLAS uses threads where a matrix is large.
+        """
+        one_row = isinstance(self._rows, OneRow)
+        with np.errstate(all="ignore"), contextlib.nullcontext() if one_row else one_thread():
             yield
 
     def advance(self, tokens: list[int]) -> None:
@@ -130,8 +133,8 @@ class Decoder:
         if self._room == 0:
             self._move_on()
         self._room -= 1
-        self._new.append(tokens)
-        self.likeliest = self._rows.step(tokens)
+        self._new.append(tuple(tokens))
+        self.likeliest = self._rows.step(tokens)  # type: ignore[union-attr]
 
     def _move_on(self) -> None:
         """Fill the cache of those texts anew whose windows are full."""
@@ -151,15 +154,21 @@ class Decoder:
             self._starts[row] = window_start(len(text) + 1, M)
             windows.append(text[self._starts[row] :])
         lengths = [len(window) for window in windows]
-        self._rows.clear(rows)
+        cache = self._expect_begun()
+        cache.clear(rows)
         padded = np.zeros((len(rows), max(lengths)), np.int64)
         for i, window in enumerate(windows):
             padded[i, : len(window)] = window
         if padded.size:
             for layer, (k, v) in enumerate(keys_and_values(self._params, padded, self.config)):
-                self._rows.load(layer, rows, lengths, k, v)
+                cache.load(layer, rows, lengths, k, v)
         pairs = zip(self._texts, self._starts, strict=True)
         self._room = M - max(len(text) - start for text, start in pairs)
+
+    def _expect_begun(self) -> OneRow | ManyRows:
+        if self._rows is None:
+            raise ValueError("a decoder must begin with prefill: got none; call prefill(prompts)")
+        return self._rows
 
 
 def expect_prompt(prompt: Sequence[int] | Array) -> Array:

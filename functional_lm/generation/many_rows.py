@@ -14,7 +14,7 @@ import numpy as np
 
 from ..contract import Array
 from .folding import Folded
-from .one_row import BLOCK
+from .one_row import BLOCK, smallest_sum
 from .sampling import expect_logits
 from .scratch import aligned, aligned_copies
 
@@ -36,7 +36,7 @@ class ManyRows:
         B, H, G, K = batch_size, weights.n_heads, weights.n_kv_heads, 2 * half
         (F, D), V = weights.blocks[0].down.shape, len(weights.embedding)
         C = (H + 2 * G) * K
-        self._weights = weights
+        self._weights = weights._replace(blocks=())  # they are copied below
         self._keys, self._values, self._seen, self._sums = aligned(
             [(L, B, G, S, K), (L, B, G, S, K), (B, S), (L, B, H, 1)], dtype
         )
@@ -82,12 +82,10 @@ class ManyRows:
             ValueError: for logits that are not finite.
         """
         first = int(self._positions.max()) // BLOCK * BLOCK
-        step = self._steps.get(first)
-        if step is None:
-            step = self._steps[first] = self._compile(first)
+        step = self._steps.get(first) or self._compile(first)
         taken = np.array(tokens)
         step(taken)
-        smallest = float(np.finfo(self.logits.dtype).tiny) * 2.0**32
+        smallest = smallest_sum(self.logits.dtype)
         if not (self._sums.min() > smallest and math.isfinite(self.logits.max())):
             self._compile(first, safe=True)(taken)
             expect_logits(self.logits)
@@ -116,10 +114,10 @@ class ManyRows:
                 keys[:, :, :end].swapaxes(-1, -2),  # (B, G, K, end)
                 values[:, :, :end],  # (B, G, end, K)
                 sums,
-                next,
+                following,
                 *block[1:],
             )
-            for keys, values, sums, block, next in zip(
+            for keys, values, sums, block, following in zip(
                 self._keys, self._values, self._sums, self._blocks, projections[1:], strict=True
             )
         ]
@@ -173,6 +171,8 @@ class ManyRows:
                 normalise()
                 matmul(x_hat, *after)
 
+        if not safe:
+            self._steps[first] = step
         return step
 
 

@@ -28,12 +28,13 @@ Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Maps a token and its position to the likeliest next one, and whether the result is exact."""
 
 
-class OneRow:
-    """The cache and the scratch of one text.
+def smallest_sum(dtype: np.dtype) -> float:
+    """Return the sum of exponentials below which too many of their digits may be lost."""
+    return float(np.finfo(dtype).tiny) * 2.0**32
 
-    Attributes:
-        logits: (1, V) those of the last step.
-    """
+
+class OneRow:
+    """The cache and the scratch of one text."""
 
     def __init__(self, weights: Folded) -> None:
         """Make the arrays for a text of up to ``max_seq_len`` tokens."""
@@ -41,7 +42,7 @@ class OneRow:
         (S, half), L = weights.rotation.shape, len(weights.blocks)
         H, G, K = weights.n_heads, weights.n_kv_heads, 2 * half
         (F, D), V = weights.blocks[0].down.shape, len(weights.embedding)
-        self._weights = weights
+        self._weights = weights._replace(blocks=())  # they are copied below
         self._cache, self._seen, self._sums = aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
         matrices = [weights.unembedding]
         for block in weights.blocks:
@@ -51,7 +52,6 @@ class OneRow:
         self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, D, D, 2 * F, F, F, V]
         self._scratch = aligned([(size,) for size in sizes], dtype)
-        self.logits = self._scratch[-1][None]
         self._steps: dict[int, Step] = {}
         self.clear((0,))
 
@@ -71,8 +71,14 @@ class OneRow:
         self._seen[:T] = 1.0
         self._position = T
 
+    @property
+    def logits(self) -> Array:
+        """The logits (1, V) after the last token: a step leaves the last norm's division out."""
+        x, undivided = self._scratch[0], self._scratch[-1]
+        return (undivided / math.sqrt(x.dot(x) + self._weights.eps))[None]
+
     def step(self, tokens: Sequence[int]) -> list[int]:
-        """Take the next token; write the logits after it.
+        """Take the next token.
 
         Floating-point warnings must be off.
 
@@ -84,9 +90,7 @@ class OneRow:
         """
         position = self._position
         first = position // BLOCK * BLOCK
-        step = self._steps.get(first)
-        if step is None:
-            step = self._steps[first] = self._compile(first)
+        step = self._steps.get(first) or self._compile(first)
         best, exact = step(tokens[0], position)
         if not exact:
             best, _ = self._compile(first, safe=True)(tokens[0], position)
@@ -97,62 +101,63 @@ class OneRow:
     def _compile(self, first: int, *, safe: bool = False) -> Step:
         """Return the step for the positions of a block."""
         weights = self._weights
-        x, x_hat, y, qkv, scores, attended, total, gate_up, e, ones, logits = self._scratch
+        x, x_hat, y, qkv, scores, attended, total, gate_up, e, ones, undivided = self._scratch
         ones.fill(1.0)
         (S, half), H, G = weights.rotation.shape, weights.n_heads, weights.n_kv_heads
         K, R, end = 2 * half, H // G, min(first + BLOCK, S)
-        turns = np.tile(weights.rotation[first:end], H + G)
-        qk = qkv[: (H + G) * K].view(turns.dtype)
+        turns = list(np.tile(weights.rotation[first:end], H + G))
+        qk = qkv[: (H + G) * K].view(weights.rotation.dtype)
         q, new = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
         scores = scores[: H * end]
         row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
         heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
         gate, up = gate_up[: len(e)], gate_up[len(e) :]
         all_seen, seen = self._seen, self._seen[:end]
-        into = [*((block[0], qkv) for block in self._blocks), (self._unembedding, logits)]
+        unembedding, to_first = self._unembedding, self._blocks[0][0]
+        to_next = [*(block[0] for block in self._blocks[1:]), None]
         layers = [
             (
-                cache,
+                [cache[:, :, position] for position in range(first, end)],
                 cache[0, :, :end].swapaxes(1, 2),  # (G, K, end)
                 cache[1, :, :end],  # (G, end, K)
                 sums,
                 sums[:, None],
                 *block[1:],
-                *next,
+                following,
             )
-            for cache, sums, block, next in zip(
-                self._cache, self._sums, self._blocks, into[1:], strict=True
+            for cache, sums, block, following in zip(
+                self._cache, self._sums, self._blocks, to_next, strict=True
             )
         ]
         rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
         norm = np.empty((), x.dtype)
         sums_flat = self._sums.reshape(-1)
-        smallest = float(np.finfo(x.dtype).tiny) * 2.0**32
+        smallest = smallest_sum(x.dtype)
         add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
-        sqrt, isfinite, every = math.sqrt, math.isfinite, slice(None)
+        sqrt, isfinite = math.sqrt, math.isfinite
         dot, dot_hat, dot_scores = x.dot, x_hat.dot, row_scores.dot
         dot_attended, dot_gate, norm_item = attended.dot, gate.dot, norm.item
         argmin, sum_item, argmax, logit = (
             sums_flat.argmin,
             sums_flat.item,
-            logits.argmax,
-            logits.item,
+            undivided.argmax,
+            undivided.item,
         )
 
         def step(token: int, position: int) -> tuple[int, bool]:
             all_seen[position] = 1.0
-            slot = (every, every, position)
-            turn = turns[position - first]
+            place = position - first
+            turn = turns[place]
             x[...] = rows[token]
             if first_qkv is None:
                 dot(x, norm)
                 norm[()] = sqrt(norm_item() + eps)
                 divide(x, norm, x_hat)
-                dot_hat(*into[0])
+                dot_hat(to_first, qkv)
             else:
                 qkv[...] = first_qkv[token]
             for (
-                cache,
+                slots,
                 keys,
                 values,
                 sums,
@@ -161,10 +166,9 @@ class OneRow:
                 gate_up_,
                 down,
                 after,
-                result,
             ) in layers:
                 multiply(qk, turn, qk)
-                cache[slot] = new
+                slots[place][...] = new
                 matmul(q, keys, group_scores)
                 if safe:
                     np.copyto(row_scores, -math.inf, where=seen == 0.0)
@@ -188,11 +192,15 @@ class OneRow:
                 dot_gate(down, y)
                 add(x, y, x)
 
-                dot(x, norm)
-                norm[()] = sqrt(norm_item() + eps)
-                divide(x, norm, x_hat)
-                dot_hat(after, result)
+                if after is not None:
+                    dot(x, norm)
+                    norm[()] = sqrt(norm_item() + eps)
+                    divide(x, norm, x_hat)
+                    dot_hat(after, qkv)
+            dot(unembedding, undivided)
             best = int(argmax())
             return best, sum_item(argmin()) > smallest and isfinite(logit(best))
 
+        if not safe:
+            self._steps[first] = step
         return step

@@ -9,14 +9,13 @@ Its ``init`` and ``forward`` get the settings and side inputs that they name:
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..compose import keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Scalar, Tree
-from ..generation import Decoder, window_start
+from ..generation import Decoder, Model, window_start
 from ..losses import cross_entropy
 from ..models import language_model, transformer
 from ..models.config import Config
@@ -92,7 +91,7 @@ class Objective:
         logits, _ = self.logits(params, tokens[None, start:])
         return logits[0, -1]
 
-    def decoder(self, params: Tree) -> Decoder | Callable[[Array], Array]:
+    def decoder(self, params: Tree) -> Model:
         """Return what `generate` takes as its model: with a cache if it is the transformer."""
         if self.model is transformer:
             return Decoder(params, self.config)

@@ -7,6 +7,7 @@ def test_it_names_versions_and_costs(capsys, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert main(["info", "--preset", "tiny"]) == 0
     said = capsys.readouterr().out
+    assert "4,096 bytes of keys and values" in said
     for part in ("NumPy", "BLAS", "held by OPENBLAS_CORETYPE=Haswell", "763,136 parameters"):
         assert part in said
 
