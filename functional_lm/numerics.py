@@ -1,6 +1,6 @@
 """Formulas that several layers share, each with its derivative.
 
-They take plain arrays, keep the dtype, and never write to an argument.
+They take plain arrays, keep the dtype, and never write to an argument that is not called ``out``.
 """
 
 import math
@@ -87,13 +87,18 @@ def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
         ``(n_segments, D)`` in the dtype of ``values``; rows without an id are zero. Where there
         are few segments, a value that is not finite spreads to all of them.
     """
-    if n_segments <= _ONE_HOT_LIMIT:
-        one_hot = ids[:, None] == np.arange(n_segments)
-        return one_hot.astype(values.dtype).T @ values
     out = np.zeros((n_segments, values.shape[1]), values.dtype)
-    if ids.size:
+    add_segments(out, values, ids)
+    return out
+
+
+def add_segments(out: Array, values: Array, ids: Array) -> None:
+    """Add each row to the row of ``out`` with its id, in place; see `segment_sum`."""
+    if len(out) <= _ONE_HOT_LIMIT:
+        one_hot = ids[:, None] == np.arange(len(out))
+        out += one_hot.astype(values.dtype).T @ values
+    elif ids.size:
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
         starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-        out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
-    return out
+        out[ids[starts]] += np.add.reduceat(values[order], starts, axis=0)

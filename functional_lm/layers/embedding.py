@@ -27,7 +27,7 @@ from ..contract import (
     expect_shape,
     expect_tokens,
 )
-from ..numerics import rows, segment_sum
+from ..numerics import add_segments, rows
 from ..prng import normal
 
 
@@ -63,7 +63,17 @@ def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``({"weight"}, None)`` for the cotangent g (..., D)."""
+    d_weight = np.zeros_like(residuals.weight)
+    add_vjp(residuals, g, out=d_weight)
+    return {"weight": d_weight}, None  # tokens are labels
+
+
+def add_vjp(residuals: Residuals, g: Array, *, out: Array) -> None:
+    """Add the cotangent of the weight to ``out`` (V, D), in place.
+
+    For a weight that is used elsewhere too, by a caller who owns its other cotangent: with a large
+    vocabulary a matrix for the few rows that occur, and the sum of both, cost more than the rest.
+    """
     tokens, weight = residuals
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
-    d_weight = segment_sum(rows(g), tokens.reshape(-1), len(weight))  # (V, D)
-    return {"weight": d_weight}, None  # tokens are labels
+    add_segments(out, rows(g), tokens.reshape(-1))

@@ -70,7 +70,6 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
     d_scale = sum_rows(rows(g * x_hat))  # (D,)
     h = g * scale
-    d_x = x_hat * (row_dot(h, x_hat) / len(scale))
-    np.subtract(h, d_x, out=d_x)
+    d_x = h - x_hat * (row_dot(h, x_hat) / len(scale))
     d_x *= rstd
     return {"scale": d_scale}, d_x

@@ -135,12 +135,13 @@ def _in_chunks(
     """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
     n_rows = max(len(x), 1)
     losses = np.empty(len(x), x.dtype)
+    scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
     if with_gradient:
         d_x = np.empty(x.shape, x.dtype)
         d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
     for first in range(0, len(x), chunk_size):
         part = slice(first, first + chunk_size)
-        logits = x[part] @ weight.T  # (C, V)
+        logits = np.matmul(x[part], weight.T, out=scratch[: len(x) - first])  # (C, V)
         logits -= logits.max(axis=-1, keepdims=True)
         at_target = np.arange(len(logits)), target[part]
         losses[part] = -logits[at_target]

@@ -105,15 +105,30 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``({"embedding", "blocks", "norm"}, None)`` for the cotangent g (B, T, D)."""
+    d_params, g = _vjp_above_embedding(residuals, g)
+    d_embedding, _ = embedding.vjp(residuals.embedding, g)
+    return {**d_params, "embedding": d_embedding}, None  # tokens are labels
+
+
+def vjp_tied(residuals: Residuals, g: Array, d_table: Tree) -> tuple[Tree, None]:
+    """Return what `vjp` does for an embedding whose weight is the unembedding's too.
+
+    One weight, used twice: the cotangents add, in place in ``d_table``, the cotangent that the
+    unembedding gave; the caller owns it and gives it away.
+    """
+    d_params, g = _vjp_above_embedding(residuals, g)
+    embedding.add_vjp(residuals.embedding, g, out=d_table["weight"])
+    return {**d_params, "embedding": d_table}, None  # tokens are labels
+
+
+def _vjp_above_embedding(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_norm, g = rms_norm.vjp(residuals.norm, g)
     d_blocks = []
     for r_block in reversed(residuals.blocks):
         d_block, g = _block(residuals.remat).vjp(r_block, g)
         d_blocks.append(d_block)
     _, g = dropout.vjp(residuals.dropout, g)
-    d_embedding, _ = embedding.vjp(residuals.embedding, g)
-    d_params = {"embedding": d_embedding, "blocks": tuple(reversed(d_blocks)), "norm": d_norm}
-    return d_params, None  # tokens are labels
+    return {"blocks": tuple(reversed(d_blocks)), "norm": d_norm}, g
 
 
 def _block(rematerialised: bool) -> Layer:

@@ -67,5 +67,4 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
     d_table, d_x = linear_cross_entropy.vjp(residuals.loss, g)
     d_x = d_x.reshape(residuals.backbone.norm.x_hat.shape)  # a text alone is a batch of one
-    d_body, _ = backbone.vjp(residuals.backbone, d_x)
-    return transformer.join_head(d_body, d_table, residuals.tied), None  # tokens are labels
+    return transformer.vjp_below_head(residuals.backbone, d_x, d_table, tied=residuals.tied)

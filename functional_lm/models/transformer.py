@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import pytree
 from ..contract import Array, Key, Tree, expect_params, expect_tokens
 from ..layers import unembedding
 from ..prng import fold_in
@@ -68,8 +67,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the cotangent g of the logits."""
     g = g if residuals.batched else g[None]
     d_table, g = unembedding.vjp(residuals.unembedding, g)
-    d_body, _ = backbone.vjp(residuals.backbone, g)
-    return join_head(d_body, d_table, residuals.tied), None  # tokens are labels
+    return vjp_below_head(residuals.backbone, g, d_table, tied=residuals.tied)
 
 
 def split_head(params: Tree, config: Config) -> tuple[Tree, Tree]:
@@ -80,11 +78,14 @@ def split_head(params: Tree, config: Config) -> tuple[Tree, Tree]:
     return body, params["embedding" if tied else "unembedding"]
 
 
-def join_head(d_body: Tree, d_table: Tree, tied: bool) -> Tree:
-    """Return the cotangent of the parameters that `split_head` divided."""
-    if tied:  # one weight, used twice: cotangents add
-        return {**d_body, "embedding": pytree.add(d_body["embedding"], d_table)}
-    return {**d_body, "unembedding": d_table}
+def vjp_below_head(
+    residuals: backbone.Residuals, g: Array, d_table: Tree, *, tied: bool
+) -> tuple[Tree, None]:
+    """Return the vjp of the backbone, joined with the cotangent that the head gave its table."""
+    if tied:
+        return backbone.vjp_tied(residuals, g, d_table)
+    d_body, _ = backbone.vjp(residuals, g)
+    return {**d_body, "unembedding": d_table}, None  # tokens are labels
 
 
 def expect_sequences(tokens: Any, config: Config) -> bool:

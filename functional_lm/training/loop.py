@@ -66,8 +66,22 @@ def train(
     while state.step < steps:
         start = time.perf_counter()
         x, side = batch_at(state.step)
-        loss, grads = value_and_grad(layer, state.params, x, **side)
-        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
-        state = TrainState(state.step + 1, apply_updates(state.params, updates), optimizer_state)
-        seconds = time.perf_counter() - start
-        yield TrainStep(state, float(loss), pytree.global_norm(grads), seconds)
+        # What a step makes on the way is a function's own, so that it is gone before the next one.
+        state, loss, grad_norm = _update(layer, state, optimizer, value_and_grad, x, side)
+        yield TrainStep(state, loss, grad_norm, time.perf_counter() - start)
+
+
+def _update(
+    layer: Differentiable,
+    state: TrainState,
+    optimizer: GradientTransformation,
+    value_and_grad: ValueAndGrad,
+    x: Any,
+    side: dict[str, Any],
+) -> tuple[TrainState, float, float]:
+    """Return the next state, the loss and the norm of the gradient."""
+    loss, grads = value_and_grad(layer, state.params, x, **side)
+    updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+    params = apply_updates(state.params, updates)
+    after = TrainState(state.step + 1, params, optimizer_state)
+    return after, float(loss), pytree.global_norm(grads)

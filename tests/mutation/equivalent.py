@@ -184,8 +184,8 @@ layers/linear.py forward drop_call
 A product maps each row by itself, however the rows are stacked; y is reshaped to the same shape.
 
 layers/rms_norm.py vjp exchange_names
-- d_x = x_hat * (row_dot(h, x_hat) / len(scale))
-+ d_x = x_hat * (row_dot(h, x_hat) / len(d_scale))
+- d_x = h - x_hat * (row_dot(h, x_hat) / len(scale))
++ d_x = h - x_hat * (row_dot(h, x_hat) / len(d_scale))
 The cotangent of scale has its length.
 
 layers/rotary.py forward exchange_names

@@ -9,7 +9,7 @@ from functional_lm.reference.models import self_attention as self_attention_twin
 from functional_lm.reference.models import transformer_block as transformer_block_twin
 
 from functional_lm import pytree
-from functional_lm.layers import attention, linear, rms_norm, rotary, swiglu
+from functional_lm.layers import attention, linear, rms_norm, rotary, rotary_attention, swiglu
 from functional_lm.layers.attention import QKV
 from functional_lm.models import self_attention, transformer_block
 from functional_lm.numerics import softmax, softmax_vjp
@@ -218,12 +218,10 @@ def near(params, seed):
 )
 def heads_before_time(residuals, g):
     B, T = g.shape[:2]
-    H, K = residuals.attention.n_heads, residuals.attention.q.shape[-1]
+    H, K = residuals.attention.y.shape[2:]
     d_out, d_attended = linear.vjp(residuals.out, g)
     d_heads = np.ascontiguousarray(d_attended.reshape(B, H, T, K).swapaxes(1, 2))
-    _, (d_q, d_k, d_v) = attention.vjp(residuals.attention, d_heads)
-    _, d_qk = rotary.vjp(residuals.rotary, np.concatenate([d_q, d_k], axis=2))
-    d_packed = np.concatenate([d_qk, d_v], axis=2).reshape(B, T, residuals.qkv.weight.shape[1])
+    _, d_packed = rotary_attention.vjp(residuals.attention, d_heads.reshape(B, T, H * K))
     d_qkv, d_x = linear.vjp(residuals.qkv, d_packed)
     return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 

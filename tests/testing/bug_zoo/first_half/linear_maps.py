@@ -118,7 +118,7 @@ def outer_product_the_other_way(residuals, g):
     cause="misplaced",
 )
 def planes_in_the_other_order(residuals, g):
-    x, gate_slope, up_slope, hidden, gate_up, down = residuals
+    x, (up_slope, gate_slope), hidden, gate_up, down = residuals
     g = rows(g)
     d_hidden = g @ down.T
     d_gate, d_up = d_hidden * gate_slope, d_hidden * up_slope
