@@ -1,9 +1,10 @@
 """Formulas that several layers share, each with its derivative.
 
-They take plain arrays, keep the dtype, and never write to an argument that is not called ``out``.
+They take plain arrays, keep the dtype, and never write to an argument.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -88,17 +89,19 @@ def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
         are few segments, a value that is not finite spreads to all of them.
     """
     out = np.zeros((n_segments, values.shape[1]), values.dtype)
-    add_segments(out, values, ids)
+    found, sums = segments(values, ids, n_segments)
+    out[found] = sums
     return out
 
 
-def add_segments(out: Array, values: Array, ids: Array) -> None:
-    """Add each row to the row of ``out`` with its id, in place; see `segment_sum`."""
-    if len(out) <= _ONE_HOT_LIMIT:
-        one_hot = ids[:, None] == np.arange(len(out))
-        out += one_hot.astype(values.dtype).T @ values
-    elif ids.size:
-        order = np.argsort(ids, kind="stable")
-        ids = ids[order]
-        starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-        out[ids[starts]] += np.add.reduceat(values[order], starts, axis=0)
+def segments(values: Array, ids: Array, n_segments: int) -> tuple[Any, Array]:
+    """Return an index of the rows of `segment_sum` that are not zero by default, and those rows."""
+    if n_segments <= _ONE_HOT_LIMIT:
+        one_hot = ids[:, None] == np.arange(n_segments)
+        return slice(None), one_hot.astype(values.dtype).T @ values
+    if not ids.size:
+        return ids, values
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    return ids[starts], np.add.reduceat(values[order], starts, axis=0)

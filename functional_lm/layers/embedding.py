@@ -27,7 +27,7 @@ from ..contract import (
     expect_shape,
     expect_tokens,
 )
-from ..numerics import add_segments, rows
+from ..numerics import rows, segment_sum, segments
 from ..prng import normal
 
 
@@ -63,8 +63,9 @@ def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``({"weight"}, None)`` for the cotangent g (..., D)."""
-    d_weight = np.zeros_like(residuals.weight)
-    add_vjp(residuals, g, out=d_weight)
+    tokens, weight = residuals
+    expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
+    d_weight = segment_sum(rows(g), tokens.reshape(-1), len(weight))  # (V, D)
     return {"weight": d_weight}, None  # tokens are labels
 
 
@@ -76,4 +77,5 @@ def add_vjp(residuals: Residuals, g: Array, *, out: Array) -> None:
     """
     tokens, weight = residuals
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
-    add_segments(out, rows(g), tokens.reshape(-1))
+    found, sums = segments(rows(g), tokens.reshape(-1), len(weight))
+    out[found] += sums

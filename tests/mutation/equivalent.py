@@ -355,6 +355,40 @@ losses/cross_entropy.py forward exchange_names
 + return (loss, Residuals(probs.reshape(x.shape)))
 d_logits is probs: divide returns what it wrote to.
 
+losses/linear_cross_entropy.py _in_chunks drop_call
+- scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
++ scratch = np.empty((chunk_size, len(weight)), x.dtype)
+The buffer is larger than what is used of it.
+
+losses/linear_cross_entropy.py _in_chunks drop_cast
+- scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
++ scratch = np.empty((min(chunk_size, len(x)), len(weight)))
+A product in float32 is written to float64 without rounding; what leaves is cast back.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
++ scratch = np.empty((min(chunk_size, len(losses)), len(weight)), x.dtype)
++ scratch = np.empty((min(chunk_size, len(target)), len(weight)), x.dtype)
+- logits = np.matmul(x[part], weight.T, out=scratch[:len(x) - first])
++ logits = np.matmul(x[part], weight.T, out=scratch[:len(losses) - first])
++ logits = np.matmul(x[part], weight.T, out=scratch[:len(target) - first])
+All three have a row, a loss or a target for each row.
+
+losses/linear_cross_entropy.py _in_chunks drop_keyword
+- logits = np.matmul(x[part], weight.T, out=scratch[:len(x) - first])
++ logits = np.matmul(x[part], weight.T)
+The same numbers in a new array.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- losses[part] = -logits[at_target]
++ losses[part] = -scratch[at_target]
+The logits are the first rows of the buffer.
+
+losses/linear_cross_entropy.py _in_chunks exchange_names
+- np.matmul(d_logits.T, x[part], out=d_weight)
++ np.matmul(scratch.T, x[part], out=d_weight)
+In the first chunk the logits are the whole buffer.
+
 losses/linear_cross_entropy.py forward decide
 - if chunk_size is None:
 + if True:
@@ -519,41 +553,52 @@ numerics.py row_dot drop_cast
 + return np.vecdot(np.ascontiguousarray(a), b)[..., None]
 vecdot takes any strides; the same products are added in another order, which is only rounding.
 
-numerics.py segment_sum decide
+numerics.py segments decide
 - if n_segments <= _ONE_HOT_LIMIT:
 + if True:
 + if False:
 Both ways compute the sum of the rows of each id; the limit decides which is faster, and where a
 value that is not finite goes, which the docstring leaves open.
 
-numerics.py segment_sum change_comparison
+numerics.py segments change_comparison
 - if n_segments <= _ONE_HOT_LIMIT:
 + if n_segments < _ONE_HOT_LIMIT:
 Both ways compute the sum of the rows of each id; the limit decides which is faster.
 
-numerics.py segment_sum drop_cast
-- return one_hot.astype(values.dtype).T @ values
-+ return one_hot.T @ values
+numerics.py segments drop_cast
+- return (slice(None), one_hot.astype(values.dtype).T @ values)
++ return (slice(None), one_hot.T @ values)
 The product of booleans and floats is that of the booleans cast to the floats' dtype.
 
-numerics.py segment_sum exchange_names
-- if ids.size:
-+ if values.size:
+numerics.py segments drop_call
+- return (slice(None), one_hot.astype(values.dtype).T @ values)
++ return (None, one_hot.astype(values.dtype).T @ values)
+None is an index of all rows too, below an axis of one.
+
+numerics.py segments negate
+- return (ids, values)
++ return (-ids, values)
++ return (ids, -values)
+Both are empty.
+
+numerics.py segments exchange_names
+- if not ids.size:
++ if not values.size:
 They differ only for rows of no columns, where the result is empty either way.
 
-numerics.py segment_sum drop_keyword
+numerics.py segments drop_keyword
 - order = np.argsort(ids, kind='stable')
 + order = np.argsort(ids)
 The rows of an id are added in another order, which is only rounding.
 
-numerics.py segment_sum change_axis
-- out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
-+ out[ids[starts]] = np.add.reduceat(values[order], starts, axis=-2)
+numerics.py segments change_axis
+- return (ids[starts], np.add.reduceat(values[order], starts, axis=0))
++ return (ids[starts], np.add.reduceat(values[order], starts, axis=-2))
 Of two axes, 0 and −2 are the same.
 
-numerics.py segment_sum drop_keyword
-- out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
-+ out[ids[starts]] = np.add.reduceat(values[order], starts)
+numerics.py segments drop_keyword
+- return (ids[starts], np.add.reduceat(values[order], starts, axis=0))
++ return (ids[starts], np.add.reduceat(values[order], starts))
 0 is the default of axis.
 
 numerics.py sigmoid drop_keyword
