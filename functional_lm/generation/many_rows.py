@@ -57,8 +57,9 @@ class ManyRows:
     def clear(self, rows: Sequence[int]) -> None:
         """Forget the texts of some rows."""
         for row in rows:
-            self._keys[:, row] = self._values[:, row] = self._seen[row] = 0.0
-            self._positions[row] = 0
+            written = slice(self._positions[row] + 1)
+            self._keys[:, row, :, written] = self._values[:, row, :, written] = 0.0
+            self._seen[row], self._positions[row] = 0.0, 0
 
     def load(
         self, layer: int, rows: Sequence[int], lengths: Sequence[int], keys: Array, values: Array

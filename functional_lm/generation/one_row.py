@@ -53,11 +53,11 @@ class OneRow:
         sizes = [D, D, D, (H + 2 * G) * K, H * S, D, D, 2 * F, F, F, V]
         self._scratch = aligned([(size,) for size in sizes], dtype)
         self._steps: dict[int, Step] = {}
-        self.clear((0,))
+        self._position = 0
 
     def clear(self, rows: Sequence[int]) -> None:
         """Forget the text."""
-        self._cache.fill(0.0)
+        self._cache[:, :, :, : self._position + 1] = 0.0
         self._seen.fill(0.0)
         self._position = 0
 
