@@ -65,7 +65,8 @@ def fold(params: Tree, config: Config) -> Folded:
     eps = config.d_model * config.norm_eps
     first_qkv = None
     if config.vocab_size <= SMALL_VOCABULARY:
-        first_qkv = (table / np.sqrt(row_dot(table, table) + eps)) @ blocks[0].qkv
+        with np.errstate(invalid="ignore"):  # of a token of zeros, which may never come
+            first_qkv = (table / np.sqrt(row_dot(table, table) + eps)) @ blocks[0].qkv
     return Folded(
         table,
         blocks,

@@ -101,7 +101,7 @@ class ManyRows:
         B, K, end = len(x), 2 * half, min(first + BLOCK, S)
         heads = qkv.reshape(B, H + 2 * G, K)
         q, k, v = heads[:, :H].reshape(B, G, H // G, K), heads[:, H : H + G], heads[:, H + G :]
-        qk = heads[:, : H + G].view(weights.rotation.dtype)
+        qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
         scores = scores[: B * H * end]
         row_scores, group_scores = scores.reshape(B, H, end), scores.reshape(B, G, H // G, end)
         attended_heads, attended_groups = attended.reshape(B, H, K), attended.reshape(q.shape)
@@ -134,11 +134,12 @@ class ManyRows:
             divide(x, norm_column, x_hat)
 
         def step(tokens: Array) -> None:
-            slot: tuple = each, every, positions
+            column: tuple = each, positions
             if positions.min() == positions.max():  # a view is quicker than a list of places
-                slot = every, every, int(positions[0])
-            seen[each, positions] = 1.0
-            turn = rotation[positions][:, None]  # (B, 1, K/2)
+                column = every, int(positions[0])
+            slot = column[0], every, column[1]
+            seen[column] = 1.0
+            turn = np.tile(rotation[positions], H + G)  # (B, (H+G)·K/2)
             x[...] = table[tokens]
             if first_qkv is None:
                 normalise()

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
-from functional_lm.generation import Decoder, generate, generate_batch, window_start
+from functional_lm.generation import (
+    Decoder,
+    folding,
+    generate,
+    generate_batch,
+    window_start,
+)
 from functional_lm.generation.folding import half_to_interleaved
 from functional_lm.models import transformer
 from functional_lm.testing.inputs import same_bits
@@ -102,6 +108,21 @@ def test_every_kind_of_model(n_kv_heads, rope_pairing, tie_embeddings, batch_siz
     params, config = model(**kind, tie_embeddings=tie_embeddings, norm_eps=0.01, rope_theta=100.0)
     new = RNG.integers(0, 13, (12, batch_size))
     expect_logits_of(params, config, prompts(batch_size, seed=3), new, 1e-13)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_large_vocabulary_goes_without_a_table(batch_size, monkeypatch):
+    monkeypatch.setattr(folding, "SMALL_VOCABULARY", 12)
+    params, config = model()
+    new = RNG.integers(0, 13, (12, batch_size))
+    expect_logits_of(params, config, prompts(batch_size, seed=6), new, 1e-13)
+
+
+def test_a_token_of_zeros_is_no_fault_until_it_is_used():
+    params, config = model(norm_eps=0.0)
+    params["embedding"]["weight"][5] = 0.0
+    texts = [np.array([1, 2, 3]), np.array([4])]
+    expect_logits_of(params, config, texts, np.array([[1, 2], [3, 4]]), 1e-13)
 
 
 def test_float32_tokens_differ_only_where_the_top_two_are_close():
