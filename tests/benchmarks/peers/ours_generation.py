@@ -38,23 +38,14 @@ def generation(workload: str, *, n_prompt: int, n_new: int) -> tuple[dict[str, A
 def _decoder(given: Workload, n_new: int) -> Any:
     """Return a function from prompts (B, T) to B lists of new tokens."""
     from functional_lm import pytree
-    from functional_lm.generation import generate, temperature
+    from functional_lm.generation import Decoder, generate, generate_batch
 
-    model = objective(given)
-    params = pytree.from_paths(given.params)
+    decoder = Decoder(pytree.from_paths(given.params), objective(given).config)
 
     def decode(prompts: Any) -> list[list[int]]:
-        return [
-            list(
-                generate(
-                    lambda tokens: model.next_logits(params, tokens),
-                    prompt,
-                    key=(0,),
-                    max_new_tokens=n_new,
-                    transform=temperature(0.0),
-                )
-            )
-            for prompt in prompts
-        ]
+        if len(prompts) == 1:
+            return [list(generate(decoder, prompts[0], max_new_tokens=n_new))]
+        steps = list(generate_batch(decoder, prompts, max_new_tokens=n_new))
+        return [list(tokens) for tokens in zip(*steps, strict=True)]
 
     return decode
