@@ -15,9 +15,6 @@ from .one_row import OneRow
 from .prefill import keys_and_values
 from .window import window_start
 
-LARGE = 2**21
-"""Entries from which a matrix is worth the threads of BLAS, even if they must wait for a core."""
-
 
 class Decoder:
     """The transformer with a cache of keys and values, for one or several texts at once::
@@ -124,12 +121,11 @@ class Decoder:
     def undisturbed(self) -> Iterator[None]:
         """Return the context in which `advance` is to run; entering it costs some microseconds.
 
-        Several rows are multiplied with small blocks of matrices, which threads would slow down;
-        a single row gains by them from large matrices only.
+        Rows of several texts are multiplied with small blocks of matrices, which threads would
+        only slow down. For a single row BLAS uses threads where a matrix is large.
         """
-        D, F = self.config.d_model, self.config.d_ff or 0
-        threaded = isinstance(self._rows, OneRow) and 2 * D * F >= LARGE
-        with np.errstate(all="ignore"), contextlib.nullcontext() if threaded else one_thread():
+        one_row = isinstance(self._rows, OneRow)
+        with np.errstate(all="ignore"), contextlib.nullcontext() if one_row else one_thread():
             yield
 
     def advance(self, tokens: list[int]) -> None:
