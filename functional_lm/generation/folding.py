@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..contract import Array, Tree
-from ..layers import rotary
 from ..models.transformer import Config
 from ..numerics import row_dot
+from ..rotation import rotations
 
 SMALL_VOCABULARY = 1024
 """Up to so many tokens, the first block's projections are tabulated."""
@@ -53,6 +53,7 @@ def fold(params: Tree, config: Config) -> Folded:
     table = params["embedding"]["weight"]
     unembedding = params["embedding" if config.tie_embeddings else "unembedding"]["weight"]
     root = math.sqrt(config.d_model)
+    positions, head_size = np.arange(config.max_seq_len), config.d_model // config.n_heads
     blocks = tuple(
         Block(
             root * block["norm1"]["scale"][:, None] * _interleaved(block["attention"], config),
@@ -72,7 +73,7 @@ def fold(params: Tree, config: Config) -> Folded:
         blocks,
         (root * params["norm"]["scale"] * unembedding).T,
         first_qkv,
-        _rotation(config, table.dtype),
+        rotations(positions, head_size, config.rope_theta, table.dtype)[:, 0],
         eps,
         config.n_heads,
         config.n_kv_heads or config.n_heads,
@@ -98,12 +99,3 @@ def _interleaved(attention: Tree, config: Config) -> Array:
         n_turned = heads.shape[1] - (config.n_kv_heads or config.n_heads)
         heads[:, :n_turned] = heads[:, :n_turned, half_to_interleaved(head_size)]
     return qkv
-
-
-def _rotation(config: Config, dtype: np.dtype) -> Array:
-    """Return e^{iφ} (S, K/2): what `rotary` makes of pairs (1, 0)."""
-    ones = np.zeros((config.max_seq_len, 1, config.d_model // config.n_heads), dtype)
-    ones[..., ::2] = 1.0
-    positions = np.arange(config.max_seq_len)
-    turned, _ = rotary.forward({}, ones, positions=positions, theta=config.rope_theta)
-    return turned[:, 0].view(np.result_type(dtype, np.complex64))

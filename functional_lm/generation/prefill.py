@@ -1,16 +1,11 @@
-"""The keys and values of whole prompts, in one pass.
-
-It is the forward of the model without its end: the last block's keys and values need neither
-that block's feed-forward layer nor the logits.
-"""
+"""The keys and values of whole prompts, in one pass: they are residuals of the blocks."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from ..contract import Array, Tree
-from ..layers import attention, linear, rms_norm, rotary, swiglu
-from ..layers.attention import QKV
+from ..models import self_attention, transformer_block
 from ..models.transformer import Config
 from .folding import half_to_interleaved
 
@@ -26,29 +21,20 @@ def keys_and_values(params: Tree, tokens: Array, config: Config) -> Iterator[tup
         tokens: (B, T).
         config: sizes and settings.
     """
-    B, T = tokens.shape
-    H, G, K = config.n_heads, config.n_kv_heads or config.n_heads, config.d_model // config.n_heads
+    K = config.d_model // config.n_heads
     order = half_to_interleaved(K) if config.rope_pairing == "half" else np.arange(K)
-    positions = np.arange(T)
     x = params["embedding"]["weight"][tokens]  # (B, T, D)
-    for i, block in enumerate(params["blocks"]):
-        h, _ = rms_norm.forward(block["norm1"], x, eps=config.norm_eps)
-        packed, _ = linear.forward({"weight": block["attention"]["qkv"]}, h)
-        heads = packed.reshape(B, T, H + 2 * G, K)
-        qk, _ = rotary.forward(
-            {},
-            heads[:, :, : H + G],
-            positions=positions,
-            theta=config.rope_theta,
-            pairing=config.rope_pairing,
+    for block in params["blocks"]:
+        x, residuals = transformer_block.forward(
+            block,
+            x,
+            n_heads=config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            positions=np.arange(tokens.shape[1]),
+            norm_eps=config.norm_eps,
+            rope_theta=config.rope_theta,
+            rope_pairing=config.rope_pairing,
+            attention=config.attention,
         )
-        q, k, v = qk[:, :, :H], qk[:, :, H:], heads[:, :, H + G :]
+        k, v = self_attention.keys_and_values(residuals.attention)  # (B, T, G, K)
         yield k[..., order].swapaxes(1, 2), v.swapaxes(1, 2)
-        if i + 1 == config.n_layers:
-            return
-        attended, _ = attention.forward({}, QKV(q, k, v), causal=True)
-        a, _ = linear.forward({"weight": block["attention"]["out"]}, attended.reshape(B, T, H * K))
-        x = x + a
-        h, _ = rms_norm.forward(block["norm2"], x, eps=config.norm_eps)
-        m, _ = swiglu.forward(block["mlp"], h)
-        x = x + m

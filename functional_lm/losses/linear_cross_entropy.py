@@ -55,7 +55,7 @@ class Residuals(NamedTuple):
     chunk_size: int
 
 
-_LOGITS = 2**20  # numbers of a chunk that are made at once, if they are those of many rows
+_LOGITS = 2**20  # as many of a small vocabulary make a chunk, whatever the number of its rows
 _BLOCK = 2048  # rows of d_W that are added to at a time
 
 

@@ -154,6 +154,24 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 
 
+def keys_and_values(residuals: Residuals) -> tuple[Array, Array]:
+    """Return the turned keys and the values (B, T, G, K) of a causal forward without a mask.
+
+    Raises:
+        ValueError: for residuals of materialised attention that was not causal or had a mask.
+    """
+    if isinstance(residuals.attention, rotary_attention.Residuals):
+        turned, v = residuals.attention.turned, residuals.attention.v
+        return turned[:, :, turned.shape[2] - v.shape[2] :], v
+    tiled = residuals.attention.attention
+    if not isinstance(tiled, flash_attention.Residuals):
+        raise ValueError(
+            "keys_and_values needs causal attention without a mask: got residuals of attention "
+            "over all pairs or with a mask; pass causal=True and no mask to forward"
+        )
+    return tiled.k, tiled.v[..., :-1]  # the last column is one
+
+
 def _attend(
     packed: Array,
     heads: tuple[int, int, int],

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
-from functional_lm.layers import rotary_attention
+from functional_lm.layers import rotary, rotary_attention
 from functional_lm.models import self_attention
 from functional_lm.testing import certify
 
@@ -78,3 +78,23 @@ def test_an_unknown_kind_is_refused():
     x = np.ones((1, 2, 24), np.float32)
     with pytest.raises(ValueError, match="'auto' or 'materialised' or 'tiled': got 'flash'"):
         self_attention.forward(params, x, n_heads=6, positions=np.arange(2), attention="flash")
+
+
+@pytest.mark.parametrize("pairing", ["interleaved", "half"])
+def test_keys_and_values_are_those_of_the_projection(pairing):
+    rng = np.random.default_rng(0)
+    params = self_attention.init((0,), d_model=24, n_heads=6, n_kv_heads=2, dtype=np.float64)
+    x, positions = rng.standard_normal((2, 7, 24)), np.arange(7)
+    side = {"n_heads": 6, "n_kv_heads": 2, "positions": positions, "rope_pairing": pairing}
+    slices = self_attention.named_slices(params, n_heads=6, n_kv_heads=2)
+    k = (x @ slices["key"]).reshape(2, 7, 2, 4)
+    k, _ = rotary.forward({}, k, positions=positions, pairing=pairing)
+    v = (x @ slices["value"]).reshape(2, 7, 2, 4)
+    for kind in ("materialised", "tiled"):
+        _, residuals = self_attention.forward(params, x, **side, attention=kind)
+        found = self_attention.keys_and_values(residuals)
+        np.testing.assert_allclose(found[0], k, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(found[1], v, rtol=0, atol=1e-13)
+    _, residuals = self_attention.forward(params, x, **side, causal=False)
+    with pytest.raises(ValueError, match="causal attention without a mask"):
+        self_attention.keys_and_values(residuals)
