@@ -81,7 +81,8 @@ class Generate:
             self._print_table(run, prompt, transforms)
         return 0
 
-    def _transform(self, value: float) -> Transform:
+    def _transform(self, value: float) -> Transform | None:
+        """Return how the logits change at a temperature; None: take the most likely character."""
         penalty = self.repetition_penalty
         transforms = [] if penalty is None else [repetition_penalty(penalty)]
         transforms.append(temperature(value))
@@ -91,14 +92,15 @@ class Generate:
             transforms.append(top_p(self.top_p))
         if self.min_p is not None:
             transforms.append(min_p(self.min_p))
-        return chain(*transforms)
+        greedy = value == 0.0 and penalty is None  # the others leave the most likely one in
+        return None if greedy else chain(*transforms)
 
-    def _stream(self, run: Run, prompt: str, transform: Transform) -> None:
+    def _stream(self, run: Run, prompt: str, transform: Transform | None) -> None:
         """Print the prompt, and each character when it is there."""
         tokens = generate(
             run.objective.decoder(run.params),
             run.tokenizer.encode(prompt),
-            key=(self.seed,),
+            key=None if transform is None else (self.seed,),
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
@@ -108,7 +110,7 @@ class Generate:
             sys.stdout.flush()
         sys.stdout.write("\n")
 
-    def _print_table(self, run: Run, prompt: str, transforms: list[Transform]) -> None:
+    def _print_table(self, run: Run, prompt: str, transforms: list[Transform | None]) -> None:
         """Print a column for each temperature and a row for each sample."""
         from rich.console import Console
         from rich.table import Table
@@ -129,10 +131,11 @@ class Generate:
         Console(file=sys.stdout).print(table)
 
     def _sample(
-        self, run: Run, model: Model, prompt: str, wanted: list[tuple[Key, Transform]]
+        self, run: Run, model: Model, prompt: str, wanted: list[tuple[Key, Transform | None]]
     ) -> list[str]:
         """Return a continuation for each key and transform, all sampled at once."""
-        keys, transforms = zip(*wanted, strict=True)
+        transforms = [transform for _, transform in wanted]
+        keys = [None if transform is None else seed for seed, transform in wanted]
         texts = [""] * len(wanted)
         for tokens in generate_batch(
             model,
