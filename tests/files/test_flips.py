@@ -37,8 +37,9 @@ def read(tmp_path):
         try:
             return reader(path)
         except FileFormatError as error:
-            assert error.path == path
-            return error
+            fault = error
+        assert fault.path == path
+        return fault
 
     return read_content
 

@@ -44,7 +44,7 @@ BAD = {
     "an array a list": (file_of({"a": []}), "'a' must have dtype, shape and data_offsets"),
     "no dtype": (file_of({"a": {"shape": [], "data_offsets": [0, 0]}}), "'a' must have dtype"),
     "more fields": (file_of(one(stride=[1]), EIGHT), "and nothing else"),
-    "unknown dtype": (file_of(one(dtype="F31"), EIGHT), "the dtype 'F31', which must be one of F64"),
+    "unknown dtype": (file_of(one(dtype="F31"), EIGHT), "dtype 'F31', which must be one of F64"),
     "bfloat16": (file_of(one(dtype="BF16"), EIGHT), "holds 'a' of the dtype 'BF16'"),
     "complex": (file_of(one(dtype="C64", shape=[1]), EIGHT), "the dtype 'C64'"),
     "dtype a list": (file_of(one(dtype=["F32"]), EIGHT), "the dtype ['F32']"),

@@ -114,7 +114,7 @@ def test_a_fault_at_any_call_leaves_the_old_file_and_no_other(tmp_path, monkeypa
             with pytest.raises(KeyboardInterrupt):
                 write_atomic(path, NEW)
         else:
-            with pytest.raises(OSError, match="a'$") as caught:
+            with pytest.raises(OSError, match=r"a'$") as caught:
                 write_atomic(path, NEW)
             assert caught.value.errno == error
             assert caught.value.filename in (str(path), tmp_path)
@@ -149,7 +149,7 @@ def test_an_error_of_the_pieces_themselves_is_passed_on(tmp_path):
         yield NEW
         (tmp_path / "missing").read_bytes()
 
-    with pytest.raises(FileNotFoundError, match="missing'$"):
+    with pytest.raises(FileNotFoundError, match=r"missing'$"):
         write_atomic(tmp_path / "a", pieces())
     assert not list(tmp_path.iterdir())
 
@@ -298,7 +298,7 @@ def test_a_full_disk(full_disk):
     path = full_disk / "a"
     write_atomic(path, OLD)
     for _ in range(3):  # nothing is left that would fill it further
-        with pytest.raises(OSError, match="No space left on device: .*a'") as caught:
+        with pytest.raises(OSError, match=r"No space left on device: .*a'") as caught:
             write_atomic(path, NEW)
         assert caught.value.errno == errno.ENOSPC
         assert list(full_disk.iterdir()) == [path]

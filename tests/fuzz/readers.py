@@ -73,7 +73,7 @@ def some_tensors(folder: Path) -> list[bytes]:
 
 
 def with_true_lengths(data: bytes) -> bytes:
-    """Let the header of a safetensors file end with its last brace, and the file with its arrays."""
+    """Let the header of a safetensors file end with its last brace, its arrays with the file."""
     end = max(data.rfind(b"}") + 1, 8)
     data = (end - 8).to_bytes(8, "little") + data[8:]
     try:
