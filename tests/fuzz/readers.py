@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from functional_lm.cli.flags import read_settings
-from functional_lm.files import read_json, read_tensors, read_text
+from functional_lm.cli.train import Train
+from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
 from functional_lm.text import CharTokenizer, read_corpus
 
 
@@ -54,6 +55,21 @@ TENSOR_WORDS = (
     *(b'"__metadata__":{"a":"b"}, -1 2147483648 4294967296 9223372036854775807'.split()),
     *(b"18446744073709551615 18446744073709551616 [0,0] [1,1,1,1,1,1,1,1] 1.0 true".split()),
     *JSON_WORDS,
+)
+
+
+SETTINGS = (
+    'lr = 1e-3\nn-heads = 4\ntext-file = "a.txt"\n[model]\nd_model = 64\n',
+    'preset = "small"\nsteps = 7\nencoding = "latin-1"\nout = "runs/a"\neval_every = 5\n',
+)
+CONFIG = json.dumps(
+    {
+        "model": {"vocab_size": 27, "d_model": 16, "n_heads": 2, "d_ff": 40, "max_seq_len": 8},
+        "dtype": "float32",
+        "training": {"lr": 0.003, "steps": 20, "seq_len": 8},
+        "text": {"text_file": "/a.txt", "encoding": "utf-8", "corpus": None, "sha256": "0"},
+        "model_file": {"name": "model", "from": "/my.py"},
+    }
 )
 
 
@@ -108,6 +124,14 @@ def use_settings(path: Path) -> object:
     return repr(settings), [name.encode() for name in settings]
 
 
+def use_flags(path: Path) -> object:
+    """Take a config file as the command does, which says such errors in a line."""
+    try:
+        return repr(Train.defaults(["--config", str(path)]))
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(path, f"is refused by the command: {error}"[:300]) from error
+
+
 def use_text(encoding: str) -> Callable[[Path], object]:
     return lambda path: read_text(path, encoding=encoding).encode()
 
@@ -156,7 +180,7 @@ READERS = {
     "settings-toml": Reader(
         "a.toml",
         of_contents(
-            'lr = 1e-3\nn-heads = 4\ntext-file = "a.txt"\n[model]\nd_model = 64\n',
+            *SETTINGS,
             "a.b.c = [1, {d = 1979-05-27}]\n[[e]]\nf = '''\ng'''\n# é\n[e.h]\ni = 0x1F\n",
         ),
         use_settings,
@@ -164,19 +188,11 @@ READERS = {
     ),
     "settings-json": Reader(
         "config.json",
-        of_contents(
-            json.dumps(
-                {
-                    "model": {"vocab_size": 27, "d_model": 16},
-                    "dtype": "float32",
-                    "training": {"lr": 0.003, "steps": 20},
-                    "text": {"text_file": "/a.txt", "sha256": "0"},
-                    "model_file": {"name": "model", "from": "/my.py"},
-                }
-            )
-        ),
+        of_contents(CONFIG),
         use_settings,
         JSON_WORDS,
     ),
+    "config-toml": Reader("a.toml", of_contents(*SETTINGS), use_flags, TOML_WORDS),
+    "config-json": Reader("config.json", of_contents(CONFIG), use_flags, JSON_WORDS),
 }
 """By name, as on the command line."""
