@@ -38,8 +38,8 @@ def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
     try:
         # With its own decoder for the mark, offsets would count from behind it.
         text = data.decode("utf-8" if codec == "utf-8-sig" else codec).removeprefix("\ufeff")
-    except UnicodeError as error:
-        raise FileFormatError(path, _fault(data, encoding, error)) from None
+    except UnicodeDecodeError as error:
+        raise FileFormatError(path, _fault(data, encoding, error.start)) from None
     if not text:
         raise FileFormatError(path, "is empty; a text file must hold text, pass another")
     return text
@@ -69,10 +69,8 @@ def known_encoding(name: str) -> str:
     )
 
 
-def _fault(data: bytes, encoding: str, error: UnicodeError) -> str:
-    found = str(error)
-    if isinstance(error, UnicodeDecodeError) and error.start < len(data):
-        found = f"the byte 0x{data[error.start]:02x} at offset {error.start}"
+def _fault(data: bytes, encoding: str, offset: int) -> str:
+    found = f"the byte 0x{data[offset]:02x} at offset {offset}"
     try_this = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     remedy = f"it looks like {try_this}: " if try_this else "convert it, or "
     other = try_this or "latin-1"

@@ -4,7 +4,7 @@ import os
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from functional_lm.files import FileFormatError, json_file, parse_json, read_json
@@ -175,6 +175,8 @@ def test_half_a_pair_is_found_where_python_finds_it(parts):
 
 @settings(deadline=None)
 @given(values, st.booleans(), st.integers(1, 9))
+@example(["\\", [], "["], False, 5)
+@example(['\\"', [], "["], False, 99)
 def test_depth_and_values_are_exact_wherever_the_chunks_end(value, ascii_only, chunk):
     text = json.dumps(value, ensure_ascii=ascii_only)
     with pytest.MonkeyPatch.context() as patch:
@@ -227,9 +229,8 @@ def test_no_text_takes_more_memory_than_estimated(name):
     tracemalloc.stop()
     del value
     assert taken <= estimate + 2**16
-    if values:
-        with pytest.raises(FileFormatError, match="would take more than"):
-            parse_json(text, "a", max_memory=estimate - 1)
+    with pytest.raises(FileFormatError, match="would take more than"):
+        parse_json(text, "a", max_memory=estimate - 1)
 
 
 def test_floats_are_exact():

@@ -136,6 +136,13 @@ def test_arrays_that_lie_at_odd_bytes(tmp_path):
     assert arrays["b"].flags.aligned
 
 
+def test_an_empty_array_may_lie_where_another_begins(tmp_path):
+    header = {"a": F32, "b": {**F32, "shape": [0], "data_offsets": [0, 0]}}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(file_of(header, EIGHT))
+    assert {n: a.shape for n, a in read_tensors(path).arrays.items()} == {"b": (0,), "a": (2,)}
+
+
 def test_a_file_cut_off_at_any_byte_is_refused(tmp_path):
     path = written(tmp_path, {"a": np.arange(5.0), "b": np.array([True])}, {"c": "d"})
     content = path.read_bytes()
@@ -212,6 +219,9 @@ def test_no_header_takes_more_memory_than_twice_the_file_and_64_mebibytes(tmp_pa
     result, peak = peak_of_reading(path)
     assert isinstance(result, FileFormatError)
     assert peak <= 2 * path.stat().st_size + 64 * MEBIBYTE
+    if name == "a header longer than any":
+        assert "but 67,108,864 are allowed" in result.reason
+        assert peak < MEBIBYTE
 
 
 def test_a_file_of_arrays_takes_its_own_size(tmp_path):
