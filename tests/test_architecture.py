@@ -40,7 +40,7 @@ LEVELS = {
 }
 FOUNDATION = {"contract", "pytree", "prng", "threads"}
 # The only packages from outside that a part may import when it is imported itself.
-OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set(), "files": set()}
+OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set()}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "runtime": {"numpy", "threadpoolctl"},

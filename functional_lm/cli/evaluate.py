@@ -20,7 +20,8 @@ class Evaluate:
 
     Attributes:
         folder: the folder of a run.
-        text_file: a UTF-8 text, measured whole. Not given: the text of the run.
+        text_file: a text, measured whole. Not given: the text of the run.
+        encoding: of the text file.
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
         seq_len: tokens in a window. Not given: that of the training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
@@ -28,6 +29,7 @@ class Evaluate:
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     text_file: Path | None = None
+    encoding: str = "utf-8"
     part: Literal["validation", "training", "all"] = "validation"
     seq_len: int | None = None
     json: bool = False
@@ -67,12 +69,12 @@ class Evaluate:
     def _text(self, run: Run) -> tuple[str, str]:
         """Return the text and its name."""
         if self.text_file is not None:
-            return read_corpus(self.text_file).text, str(self.text_file)
+            return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
         record = run.settings.get("text")
         if not record:
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
         if record["text_file"] is not None:
-            corpus = read_corpus(record["text_file"])
+            corpus = read_corpus(record["text_file"], encoding=record.get("encoding", "utf-8"))
         else:
             corpus = load_corpus(record["corpus"] or "shakespeare")
         if sha256_of(corpus.text) != record["sha256"]:

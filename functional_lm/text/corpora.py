@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import read_text
 from .download import DownloadError, content_fault, fetch
 
 DATA_VARIABLE = "FUNCTIONAL_LM_DATA"
@@ -69,24 +70,20 @@ def load_corpus(
         return Corpus(corpus.text, f"{corpus.source}, since {error}")
 
 
-def read_corpus(path: str | Path) -> Corpus:
-    """Read a UTF-8 text file.
+def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:
+    """Read a text file.
+
+    Args:
+        path: of the file.
+        encoding: of the text; any that Python knows.
 
     Raises:
+        FileFormatError: if it is empty, or not in that encoding, with the offset of the first bad
+            byte.
         OSError: if it cannot be read.
-        ValueError: if it is empty, or not UTF-8, with the position of the first bad byte.
+        ValueError: for an unknown encoding.
     """
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")  # a byte order mark is no part of the text
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"a text file must be UTF-8: {path} has the byte 0x{data[error.start]:02x} at offset "
-            f"{error.start}; convert it first"
-        ) from None
-    if not text:
-        raise ValueError(f"a text file must hold text: {path} is empty; pass another")
-    return Corpus(text, str(path))
+    return Corpus(read_text(path, encoding=encoding), str(path))
 
 
 def stdlib_corpus() -> Corpus:

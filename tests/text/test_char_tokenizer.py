@@ -51,7 +51,7 @@ def test_files(tmp_path):
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is (not a tokenizer|damaged)"):
         CharTokenizer.load(path)
 
 
