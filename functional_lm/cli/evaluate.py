@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -43,8 +43,10 @@ class Evaluate:
             training, held_out = split(tokens)
             tokens = held_out if self.part == "validation" else training
         longest = run.objective.config.max_seq_len
-        trained = run.settings.get("training", {}).get("seq_len", longest)
-        seq_len = trained if self.seq_len is None else expect_int("seq_len", self.seq_len)
+        seq_len = self.seq_len
+        if seq_len is None:
+            seq_len = _table(run.settings.get("training")).get("seq_len", longest)
+        seq_len = expect_int("seq_len", seq_len)
         if seq_len > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
@@ -70,16 +72,22 @@ class Evaluate:
         """Return the text and its name."""
         if self.text_file is not None:
             return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
-        record = run.settings.get("text")
-        if not record:
+        record = _table(run.settings.get("text"))
+        file, corpus_name = record.get("text_file"), record.get("corpus")
+        if "sha256" not in record or not isinstance(file, str | None):
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
-        if record["text_file"] is not None:
-            corpus = read_corpus(record["text_file"], encoding=record.get("encoding", "utf-8"))
+        if file is not None:
+            corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
-            corpus = load_corpus(record["corpus"] or "shakespeare")
+            corpus = load_corpus(corpus_name or "shakespeare")
         if sha256_of(corpus.text) != record["sha256"]:
             raise ValueError(
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
         return corpus.text, f"{self.part} part of {corpus.source}"
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Return a table of a config; a config that somebody changed may have anything there."""
+    return value if isinstance(value, dict) else {}

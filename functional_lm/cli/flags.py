@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..contract import Layer, expect_choice
-from ..files import FileFormatError, read_json, read_toml
-from ..files.text import known_encoding
+from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import transformer
 from ..models.transformer import PRESETS, Config
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
@@ -187,6 +186,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         if not isinstance(file, dict) or not isinstance(file.get("name"), str):
             raise FileFormatError(path, "must say the name of its model_file; restore it")
         settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
+    for name in ("text_file", "text-file", "out"):
+        if not isinstance(settings.get(name), str | None):
+            got = type(settings[name]).__name__
+            raise FileFormatError(path, f"must give {name} as a string: got a {got}; write quotes")
     recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
     return {
         name.replace("-", "_"): value for name, value in settings.items() if name not in recorded

@@ -7,13 +7,14 @@ can crash, hang or exhaust the memory.
 from .fault import FileFormatError
 from .json_file import parse_json, read_json
 from .tensors import Tensors, read_tensors
-from .text import read_text
+from .text import known_encoding, read_text
 from .toml_file import read_toml
 from .writing import remove_stale, write_atomic
 
 __all__ = [
     "FileFormatError",
     "Tensors",
+    "known_encoding",
     "parse_json",
     "read_json",
     "read_tensors",

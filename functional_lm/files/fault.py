@@ -1,6 +1,10 @@
 """The one exception for a file from outside that cannot be used."""
 
+import reprlib
 from pathlib import Path
+
+LONGEST = 80
+"""Characters of a value that an error shows."""
 
 
 class FileFormatError(ValueError):
@@ -28,3 +32,11 @@ class FileFormatError(ValueError):
 def damaged(path: str | Path, fault: str) -> FileFormatError:
     """Return the error of a file that a program wrote and that is not as it was written."""
     return FileFormatError(path, f"is damaged: {fault}; restore it from a copy")
+
+
+def shown(value: object) -> str:
+    """Return how an error shows what a file holds: the beginning, since it may be any length."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= LONGEST else value[:LONGEST] + "...")
+    said = reprlib.repr(value)
+    return said if len(said) <= LONGEST else said[:LONGEST] + "..."

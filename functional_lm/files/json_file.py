@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .fault import FileFormatError
+from .fault import FileFormatError, shown
 from .reading import read_bytes
 
 MAX_BYTES = 64 * 2**20
@@ -152,7 +152,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise _Fault(f"an object has the name {name[:80]!r} twice")
+                raise _Fault(f"an object has the name {shown(name)} twice")
             seen.add(name)
     return made
 
@@ -166,7 +166,7 @@ def _integer(digits: str) -> int:
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _Fault(f"the number {digits[:40]} is beyond the range of a float")
+        raise _Fault(f"the number {shown(digits)} is beyond the range of a float")
     return value
 
 

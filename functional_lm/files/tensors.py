@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .fault import FileFormatError, damaged
+from .fault import FileFormatError, damaged, shown
 from .json_file import parse_json
 from .reading import expect_size, opened
 
@@ -98,7 +98,7 @@ def _read_header(file: BinaryIO, size: int, path: str | Path) -> tuple[list[_Ent
     for entry in entries:
         if entry.start != end:
             fault = "overlaps the array before it" if entry.start < end else "leaves a gap"
-            raise damaged(path, f"{entry.name!r} {fault} at byte {min(entry.start, end):,}")
+            raise damaged(path, f"{shown(entry.name)} {fault} at byte {min(entry.start, end):,}")
         end = entry.end
     if end != held - length:
         raise damaged(path, f"its arrays take {end:,} bytes, but it holds {held - length:,}")
@@ -107,28 +107,25 @@ def _read_header(file: BinaryIO, size: int, path: str | Path) -> tuple[list[_Ent
 
 def _entry(name: str, fields: Any, path: str | Path) -> _Entry:
     """Return what a header says of an array, if it can be true."""
+    who = shown(name)
     if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise damaged(path, f"{name!r} must have dtype, shape and data_offsets, and nothing else")
+        raise damaged(path, f"{who} must have dtype, shape and data_offsets, and nothing else")
     code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(code, str) or code not in DTYPES:
-        raise FileFormatError(
-            path,
-            f"holds {name!r} of the dtype {code!r}, which must be one of {', '.join(DTYPES)}; "
-            "convert it",
-        )
+        known = ", ".join(DTYPES)
+        reason = f"holds {who} of the dtype {shown(code)}, which must be one of {known}; convert it"
+        raise FileFormatError(path, reason)
     if not _counts(shape) or len(shape) > MAX_DIMENSIONS:
-        raise damaged(path, f"{name!r} must have a shape of up to {MAX_DIMENSIONS} counts")
+        raise damaged(path, f"{who} must have a shape of up to {MAX_DIMENSIONS} counts")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise damaged(path, f"{name!r} must have data_offsets of two counts, [start, end]")
+        raise damaged(path, f"{who} must have data_offsets of two counts, [start, end]")
     dtype = np.dtype(DTYPES[code])
     # NumPy wants the product to fit even where a length is zero, with those left out.
     if dtype.itemsize * math.prod(max(n, 1) for n in shape) >= 2**63:
-        raise damaged(path, f"{name!r} has a shape beyond any memory")
+        raise damaged(path, f"{who} has a shape beyond any memory: {shown(shape)}")
     start, end = offsets
     if dtype.itemsize * math.prod(shape) != end - start:
-        raise damaged(
-            path, f"{name!r} is {code} {tuple(shape)}, which does not take {end - start:,} bytes"
-        )
+        raise damaged(path, f"{who}, {code} {shown(shape)}, does not take {end - start:,} bytes")
     return _Entry(name, dtype, tuple(shape), start, end)
 
 
@@ -141,9 +138,9 @@ def _read_array(file: BinaryIO, entry: _Entry, path: str | Path) -> np.ndarray:
     """Return the next array of a file, in memory of its own, of the native byte order."""
     array = np.empty(entry.shape, entry.dtype)
     if array.size and file.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
-        raise damaged(path, f"it ended before {entry.name!r} while it was read")
+        raise damaged(path, f"it ended before {shown(entry.name)} while it was read")
     if entry.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
-        raise damaged(path, f"{entry.name!r} must hold 0 and 1, its dtype is BOOL")
+        raise damaged(path, f"{shown(entry.name)} must hold 0 and 1, its dtype is BOOL")
     return array.astype(entry.dtype.newbyteorder("="), copy=False)
 
 

@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from .fault import FileFormatError
+from .fault import FileFormatError, shown
 from .reading import read_bytes
 
 MAX_BYTES = 2**30
@@ -53,7 +53,7 @@ def known_encoding(name: str) -> str:
         ValueError: if Python knows none of that name, or it is none of text files.
     """
     if not isinstance(name, str):
-        raise TypeError(f"encoding must be a string: got {name!r}; try 'utf-8'")
+        raise TypeError(f"encoding must be a string: got {shown(name)}; try 'utf-8'")
     codec = name
     try:
         if name.isascii():
@@ -64,7 +64,7 @@ def known_encoding(name: str) -> str:
     except (LookupError, ValueError):
         pass
     raise ValueError(
-        f"encoding must be one of text that Python knows: got {name!r}; "
+        f"encoding must be one of text that Python knows: got {shown(name)}; "
         "try utf-8, utf-16, latin-1 or cp1252"
     )
 

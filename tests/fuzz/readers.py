@@ -1,0 +1,175 @@
+"""The readers of files from outside, an entry each: that is all a new one needs."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import save
+
+from functional_lm.cli.flags import read_settings
+from functional_lm.files import read_json, read_tensors, read_text
+from functional_lm.text import CharTokenizer, read_corpus
+
+
+class Reader(NamedTuple):
+    """What to fuzz.
+
+    Attributes:
+        file: the name of the file that is fuzzed.
+        make: writes what else lies in its folder, and returns valid contents of the file.
+        read: reads the file at a path, and uses the value in a way that needs it whole.
+        words: what to insert, besides bytes of the contents.
+        repair: called on most of the inputs, to carry their changes behind a first check.
+    """
+
+    file: str
+    make: Callable[[Path], list[bytes]]
+    read: Callable[[Path], object]
+    words: tuple[bytes, ...] = ()
+    repair: Callable[[bytes], bytes] = lambda data: data
+
+
+JSON_WORDS = (
+    *(b'[ ] { } , : " [[[[[[[[ {} [] null true false NaN -Infinity 1e999 -0 1.5 \\ \\\\'.split()),
+    *(b'\\" \\ud800 \\udc00\\ud800 \\u0000 "a":1, 1e-999 0x10 01 {"a":{"a":{"a": // '.split()),
+    *(b'"type" "char" "characters" "model_file" "name" "d_model" "text"'.split()),
+    *(b"9" * n for n in (20, 301, 5000)),
+    *("é \U0001f600 \ufeff \u2028".encode().split()),
+    b"\xff",
+    b"\xed\xa0\x80",  # half of a surrogate pair as bytes
+)
+TOML_WORDS = (
+    *(b"[ ] [[ ]] { } = . , # ' \" ''' \"\"\" [a] [[a]] a.a.a.a= {a={a= [[[[[[ nan -inf".split()),
+    *(b"0x 0o7 0b1 1_000 1979-05-27T07:32:00Z 25:61:61 \\U00110000 \\ud800 \\\n".split()),
+    *(b"\n \r\n \r \0 \t\n\n".split(b" ")),
+    *(b"9" * n for n in (20, 301, 5000)),
+    *JSON_WORDS[-3:],
+)
+TEXT_WORDS = (*(b"\xff \xfe\xff \xc3 \xe2\x82 \xf0\x9f\x98 \xed\xa0\x80 \xef\xbb\xbf \0".split()),)
+TENSOR_WORDS = (
+    *(b'"F64" "F32" "F16" "I64" "U8" "BOOL" "BF16" "C64" "dtype" "shape" "data_offsets"'.split()),
+    *(b'"__metadata__":{"a":"b"}, -1 2147483648 4294967296 9223372036854775807'.split()),
+    *(b"18446744073709551615 18446744073709551616 [0,0] [1,1,1,1,1,1,1,1] 1.0 true".split()),
+    *JSON_WORDS,
+)
+
+
+def of_contents(*contents: bytes | str) -> Callable[[Path], list[bytes]]:
+    """Return a `make` that gives these."""
+    return lambda folder: [c.encode() if isinstance(c, str) else c for c in contents]
+
+
+def some_tensors(folder: Path) -> list[bytes]:
+    arrays = {
+        "blocks.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "step": np.array(3, np.int64),
+        "mask": np.array([True, False, True]),
+    }
+    empty = {"none": np.zeros((0, 5), np.float64), "half": np.ones(3, np.float16)}
+    return [save(arrays, {"format": "np", "é": "[1, 2]"}), save(empty), save({})]
+
+
+def with_true_length(data: bytes) -> bytes:
+    """Let the header of a safetensors file end with its last brace."""
+    return (max(data.rfind(b"}") - 7, 0)).to_bytes(8, "little") + data[8:]
+
+
+def use_json(path: Path) -> object:
+    return json.dumps(read_json(path), ensure_ascii=False, allow_nan=False).encode()
+
+
+def use_tensors(path: Path) -> object:
+    arrays, metadata = read_tensors(path)
+    held = sum(array.nbytes for array in arrays.values())
+    assert held <= os.path.getsize(path)
+    assert all(array.dtype.isnative and array.flags.writeable for array in arrays.values())
+    return [array.tobytes() for array in arrays.values()], [v.encode() for v in metadata.values()]
+
+
+def use_tokenizer(path: Path) -> object:
+    tokenizer = CharTokenizer.load(path)
+    text = tokenizer.characters
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    return CharTokenizer.from_json(tokenizer.to_json())
+
+
+def use_settings(path: Path) -> object:
+    settings = read_settings(path)
+    return repr(settings), [name.encode() for name in settings]
+
+
+def use_text(encoding: str) -> Callable[[Path], object]:
+    return lambda path: read_text(path, encoding=encoding).encode()
+
+
+READERS = {
+    "json": Reader(
+        "any.json",
+        of_contents(
+            '{"a": [1, -2.5e3, true, null], "b": {"c": "\\u00e9\\ud83d\\ude00"}}',
+            '[["\\\\", "\\"", "é😀"], {}, [], 0]',
+            json.dumps([{"loss": i / 7, "step": i} for i in range(20)]),
+        ),
+        use_json,
+        JSON_WORDS,
+    ),
+    "tensors": Reader(
+        "model.safetensors", some_tensors, use_tensors, TENSOR_WORDS, with_true_length
+    ),
+    "tokenizer": Reader(
+        "tokenizer.json",
+        of_contents(
+            CharTokenizer.train("hello, world").to_json(),
+            CharTokenizer.train('\n"\\é😀\0').to_json(),
+        ),
+        use_tokenizer,
+        JSON_WORDS,
+    ),
+    "text-utf-8": Reader(
+        "a.txt", of_contents("Grüße, 世界 😀\r\n", "\ufeffabc"), use_text("utf-8"), TEXT_WORDS
+    ),
+    "text-utf-16": Reader(
+        "a.txt",
+        of_contents("Grüße, 世界 😀".encode("utf-16")),
+        use_text("utf-16"),
+        (b"\0\xd8", b"\0\xdc", b"\xd8\0", b"\xff\xfe", b"\xfe\xff"),
+    ),
+    "text-gb18030": Reader(
+        "a.txt", of_contents("Grüße, 世界 😀".encode("gb18030")), use_text("gb18030"), TEXT_WORDS
+    ),
+    "corpus-shift-jis": Reader(
+        "a.txt",
+        of_contents("世界 abc".encode("shift-jis")),
+        lambda path: read_corpus(path, encoding="shift-jis").text.encode(),
+        TEXT_WORDS,
+    ),
+    "settings-toml": Reader(
+        "a.toml",
+        of_contents(
+            'lr = 1e-3\nn-heads = 4\ntext-file = "a.txt"\n[model]\nd_model = 64\n',
+            "a.b.c = [1, {d = 1979-05-27}]\n[[e]]\nf = '''\ng'''\n# é\n[e.h]\ni = 0x1F\n",
+        ),
+        use_settings,
+        TOML_WORDS,
+    ),
+    "settings-json": Reader(
+        "config.json",
+        of_contents(
+            json.dumps(
+                {
+                    "model": {"vocab_size": 27, "d_model": 16},
+                    "dtype": "float32",
+                    "training": {"lr": 0.003, "steps": 20},
+                    "text": {"text_file": "/a.txt", "sha256": "0"},
+                    "model_file": {"name": "model", "from": "/my.py"},
+                }
+            )
+        ),
+        use_settings,
+        JSON_WORDS,
+    ),
+}
+"""By name, as on the command line."""
