@@ -272,20 +272,6 @@ def _sum_of_squares(flat: Array) -> float:
     return total
 
 
-def first_not_finite(tree: Tree) -> str:
-    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
-
-    >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
-    'b has 2 entries that are not finite, the first is inf'
-    """
-    for path, leaf in leaves_with_path(tree):
-        bad = np.asarray(leaf)[~np.isfinite(leaf)]
-        if bad.size:
-            entries = "entry that is" if bad.size == 1 else "entries that are"
-            return f"{path} has {bad.size} {entries} not finite, the first is {bad[0]}"
-    return ""
-
-
 def count(tree: Tree) -> int:
     """Return the number of entries in all leaves."""
     return sum(leaf.size for leaf in leaves(tree))

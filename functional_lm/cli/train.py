@@ -9,7 +9,7 @@ from typing import Any
 from .. import pytree
 from ..contract import expect_int
 from ..training import Experiment, Interruption, Intervals, Session, TrainConfig
-from ..training.run_folder import CONFIG_FILE, expect_free
+from ..training.run_folder import expect_free
 from ..training.run_lock import run_lock
 from .display import TrainingDisplay, clock, curve, smooth
 from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults
@@ -89,7 +89,9 @@ class Train:
         print(f"run         {experiment.steps:,} steps of {size}, written to {out}", flush=True)
         if self.resume is not None:
             session = Session.resume(out, experiment, intervals=self.intervals)
-            print(f"resumed     after step {session.state.step:,}", flush=True)
+            finished = session.state.step >= experiment.steps
+            more = ", its last: to train longer pass --steps" if finished else ""
+            print(f"resumed     after step {session.state.step:,}{more}", flush=True)
             for note in session.notes:
                 print(f"warning: {note}", file=sys.stderr)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree, expect_number
 from ..entrywise import entrywise
-from .transformation import GradientTransformation
+from .transformation import GradientTransformation, first_not_finite
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
@@ -27,9 +27,10 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     def update(grads: Tree, state: tuple[()], params: Tree) -> tuple[Tree, tuple[()]]:
         norm = pytree.global_norm(grads)
         if not math.isfinite(norm):
-            found = pytree.first_not_finite(grads) or "it overflows float64"
+            found = first_not_finite(grads) or "it overflows float64"
             raise FloatingPointError(
-                f"the gradient must be finite: {found}; lower the learning rate or look at the batch"
+                f"the gradient must be finite: {found}; lower the learning rate, or look at the "
+                "batch"
             )
         if norm <= max_norm:
             return grads, state

@@ -5,13 +5,14 @@ from .costs import Costs, costs
 from .evaluation import evaluate
 from .experiment import Experiment, text_loss
 from .interruption import Interruption
+from .intervals import Intervals
 from .loop import TrainState, TrainStep, init_state, train
 from .metrics import MetricsFile, Record, read_metrics, record_of
 from .model_file import load_model
 from .objective import Objective
 from .run_folder import Run, load_run, load_weights, open_run, save_run, save_weights
 from .run_lock import RunLockedError
-from .session import Intervals, Session
+from .session import Session
 from .settings import DEFAULT_STEPS, TrainConfig
 
 __all__ = [

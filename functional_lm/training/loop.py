@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
-from ..optimizers import GradientTransformation, apply_updates
+from ..optimizers import GradientTransformation, apply_updates, first_not_finite
 
 Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree], Any]
 """``(step, params, grads, updates)``: the number of an update, the parameters before it, the
@@ -116,7 +116,7 @@ def _update(
 
 
 def _what_is_not_finite(loss: float, grads: Tree) -> str:
-    found = pytree.first_not_finite(grads)
+    found = first_not_finite(grads)
     said = [] if math.isfinite(loss) else [f"the loss is {loss}"]
     if found or math.isfinite(loss):
         said.append(f"in the gradient {found or 'the norm overflows float64'}")

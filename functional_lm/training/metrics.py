@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ def record_of(step: TrainStep, *, lr: float, tokens: int) -> Record:
         lr: its learning rate.
         tokens: the number of tokens in its batch.
     """
-    record = {
+    record: Record = {
         "step": step.state.step,
         "loss": step.loss,
         "lr": lr,
@@ -54,27 +55,45 @@ class MetricsFile:
         lines = _whole_lines(path, keep) if keep and path.exists() else []
         self.kept = [record for _, record in lines]
         write_atomic(path, b"".join(line for line, _ in lines))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._waiting: list[bytes] = []
+        self._flushed = time.monotonic()
 
     def append(self, record: Record, *, flush: bool) -> Record:
-        """Write a record, and return it as a reader finds it; with flush, at once."""
+        """Write a record, within a second or with flush at once; return it as a reader finds it."""
         written = _finite(record)
-        self._file.write(json.dumps(written, allow_nan=False) + "\n")
-        if flush:
+        self._waiting.append(json.dumps(written, allow_nan=False).encode() + b"\n")
+        if flush or time.monotonic() > self._flushed + 1:
             self.flush()
         return written
 
     def flush(self) -> None:
-        """Hand all records to the operating system: they outlive this process."""
-        self._file.flush()
+        """Hand all records to the operating system: they outlive this process.
+
+        Raises:
+            OSError: if they do not fit; then the file is as it was, and they still wait.
+        """
+        end = os.fstat(self._file.fileno()).st_size
+        data = memoryview(b"".join(self._waiting))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            os.ftruncate(self._file.fileno(), end)
+            raise
+        self._waiting.clear()
+        self._flushed = time.monotonic()
 
     def sync(self) -> None:
         """Have what was flushed on the disk: it outlives the machine's power."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write what waits, and close the file."""
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 def _whole_lines(path: Path, last_step: int) -> list[tuple[bytes, Record]]:

@@ -101,9 +101,11 @@ def new_run(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
         expect_free(folder, overwrite=overwrite)
         if folder.exists():
             held.enter_context(run_lock(folder))
-        folder.parent.mkdir(parents=True, exist_ok=True)
         new, old = _beside(folder, "new"), _beside(folder, "old")
-        new.mkdir()
+        try:
+            new.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
         try:
             yield new
             if folder.exists():

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Tree, expect_int
-from ..files import remove_stale, write_atomic
-from ..generation import temperature
+from ..contract import Tree
+from ..files import remove_stale
 from .background import BackgroundWriter
 from .experiment import Experiment
 from .identity import MAY_CHANGE, expect_same_run, identity
+from .intervals import Intervals
 from .loop import TrainState, TrainStep
 from .metrics import MetricsFile, Record, record_of
 from .run_checkpoints import CHECKPOINTS, latest_state, save_state
@@ -36,44 +36,17 @@ from .run_folder import (
     BEST_FILE,
     LAST_FILE,
     METRICS_FILE,
-    SAMPLE_FILE,
     change_settings,
     new_run,
     save_run,
     save_weights,
 )
 from .run_lock import run_lock
+from .samples import sample, write_samples
 from .statistics import statistics_of
 
 MAX_CONSECUTIVE_ERRORS = 3
 """Batches in a row without a finite loss and gradient that a run leaves out before it ends."""
-
-SAMPLE_LENGTH = 300
-
-
-@dataclasses.dataclass(frozen=True)
-class Intervals:
-    """How often a run does what besides training.
-
-    Attributes:
-        eval_every: steps between two validations.
-        checkpoint_every: steps between two checkpoints.
-        statistics_every: steps between two rows of statistics of gradients, updates and
-            activations in metrics.jsonl; the first is that of step 1. 0: none.
-        sample_every: steps between two samples in sample.txt. 0: only one at the end.
-    """
-
-    eval_every: int = 250
-    checkpoint_every: int = 100
-    statistics_every: int = 100
-    sample_every: int = 0
-
-    def __post_init__(self) -> None:
-        """Check them."""
-        expect_int("eval_every", self.eval_every)
-        expect_int("checkpoint_every", self.checkpoint_every)
-        expect_int("statistics_every", self.statistics_every, minimum=0)
-        expect_int("sample_every", self.sample_every, minimum=0)
 
 
 class Session:
@@ -195,7 +168,7 @@ class Session:
             record = self._metrics.append(record, flush="val_loss" in record)
             self.records.append(record)
             if "sample" in record:
-                self._write_samples()
+                write_samples(self.folder, self.records)
             val_loss = record.get("val_loss")
             if val_loss is not None and val_loss < self.best_loss:
                 self.best_step, self.best_loss = step.state.step, val_loss
@@ -275,8 +248,8 @@ class Session:
         last, every = number == experiment.steps, self.intervals.sample_every
         if last or number % self.intervals.eval_every == 0:
             record["val_loss"] = experiment.validation_loss(step.state.params)
-        if last or (every and number % every == 0):
-            record["sample"] = self._sample()
+        if (last or (every and number % every == 0)) and _finite(step.state.params):
+            record["sample"] = sample(experiment, step.state.params)
         return record
 
     def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree) -> Any:
@@ -285,21 +258,6 @@ class Session:
             return None
         tokens, _ = self.experiment.batch_at(number - 1)
         return statistics_of(self.experiment.objective, params, grads, updates, tokens)
-
-    def _sample(self) -> str:
-        characters = self.experiment.tokenizer.characters
-        text = self.experiment.sample(
-            self.state.params,
-            "\n" if "\n" in characters else characters[0],
-            key=(self.experiment.settings.seed, 3),
-            max_new_tokens=SAMPLE_LENGTH,
-            transform=temperature(0.8),
-        )
-        return text.strip()
-
-    def _write_samples(self) -> None:
-        texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
-        write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
     def _save(self, *, best: bool = False) -> None:
         """Have a checkpoint written; of the best step also its weights alone, before it."""
@@ -320,7 +278,10 @@ class Session:
         return {
             "run": self._identity,
             "key": [seed],
-            "batch": {"next": self.state.step, "of": "random windows" if epochs is None else "epochs"},
+            "batch": {
+                "next": self.state.step,
+                "of": "random windows" if epochs is None else "epochs",
+            },
             "best_step": self.best_step,
             "best_loss": None if self.best_step is None else self.best_loss,
         }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ BAD = {
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
     "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
     "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
+    "run as folder": ([*TRAIN, "--out", "run"], "go on with --resume run, replace it with"),
+    "overwrite what is no run": ([*TRAIN, "--out", "taken", "--overwrite"], "pass another"),
+    "resume nothing": (["train", "--resume", "nowhere"], "must hold config.json: nowhere does not"),
+    "resume and out": (["train", "--resume", "run", "--out", "new"], "leave one out"),
+    "resume otherwise": (["train", "--resume", "run", "--lr", "1"], "lr was 0.003 and is 1.0"),
+    "resume damaged": (["train", "--resume", "no-config"], "config.json is damaged"),
+    "checkpoint_every": ([*TRAIN, "--checkpoint-every", "0"], "checkpoint_every must be at least"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "must hold config.json: nowhere does not"),
     "no run named": (["generate"], "RUN"),
@@ -66,7 +74,7 @@ BAD = {
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
     "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
     "damaged weights": (["generate", "damaged"], "model.safetensors is damaged"),
-    "damaged config": (["generate", "no-config"], "config.json is not the config of a run"),
+    "damaged config": (["generate", "no-config"], "config.json is damaged: it is not JSON"),
     "weights of another": (["evaluate", "other"], "must hold the model of its config"),
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
@@ -100,9 +108,7 @@ def folder(run_folder, model_file, monkeypatch):
     )
     Path("taken").mkdir()
     for name in ("damaged", "no-config", "other"):
-        Path(name).mkdir()
-        for path in run_folder.iterdir():
-            Path(name, path.name).write_bytes(path.read_bytes())
+        shutil.copytree(run_folder, name)
     weights = Path("damaged", "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     Path("no-config", "config.json").write_text("{")

@@ -30,15 +30,17 @@ from functional_lm.training import load_checkpoint
 
 STEPS = 60
 TIMES = ("step_ms", "tokens_per_second")
-SETTINGS = (
-    "--steps 60 --checkpoint-every 1 --eval-every 7 --sample-every 20 --statistics-every 10 "
-    "--batch-size 4 --seq-len 16 --d-model 16 --n-heads 2 --n-layers 2 --dropout 0.1 --shards 2"
-).split()
+SETTINGS = """
+    --steps 60 --checkpoint-every 1 --eval-every 7 --sample-every 20 --statistics-every 10
+    --batch-size 4 --seq-len 16 --d-model 16 --n-heads 2 --n-layers 2 --dropout 0.1 --shards 2
+"""
 
 
 def main() -> None:
     """Run the campaign; the exit status tells whether all was well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fork", action="store_true")
@@ -83,15 +85,15 @@ class Campaign:
             expect(False, "the last run ends well")
         self.compare()
         print(
-            f"{made} kills, {ends + 1} runs to their end: no checkpoint was unreadable, {lost} steps "
-            "were lost beyond the last save, and all ends are bit for bit the undisturbed one"
+            f"{made} kills, {ends + 1} runs to their end: no checkpoint was unreadable, {lost} "
+            "steps were lost beyond the last save, and all ends are bit for bit the undisturbed one"
         )
 
     def arguments(self, out: Path) -> list[str]:
         """Return the arguments that start the run or go on with it."""
         if out.exists():
             return ["train", "--resume", str(out)]
-        return ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS]
+        return ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS.split()]
 
     def newest(self) -> int:
         """Return the newest step that is saved, or -1 if there is no run."""
@@ -110,8 +112,16 @@ class Campaign:
 
     def compare(self) -> None:
         """Require that the victim ended as the undisturbed run did."""
-        names = ["model.safetensors", "last.safetensors", "sample.txt", "tokenizer.json", "config.json"]
-        names += [str(path.relative_to(self.straight)) for path in self.straight.glob("checkpoints/*")]
+        names = [
+            "model.safetensors",
+            "last.safetensors",
+            "sample.txt",
+            "tokenizer.json",
+            "config.json",
+        ]
+        names += [
+            str(path.relative_to(self.straight)) for path in self.straight.glob("checkpoints/*")
+        ]
         for name in names:
             same = (self.victim / name).read_bytes() == (self.straight / name).read_bytes()
             expect(same, f"{name} is that of the undisturbed run")

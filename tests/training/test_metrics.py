@@ -52,7 +52,9 @@ def test_a_file_goes_on_after_a_step(tmp_path, tail):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
 
 
-@pytest.mark.parametrize("lines", ['{"step": 1}\n{"step": 3}\n', '{"step": 1}\n[]\n', '{"step": 1}'])
+@pytest.mark.parametrize(
+    "lines", ['{"step": 1}\n{"step": 3}\n', '{"step": 1}\n[]\n', '{"step": 1}']
+)
 def test_only_steps_without_a_gap_are_kept(tmp_path, lines):
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines)

@@ -28,9 +28,11 @@ def holder(tmp_path):
 
 
 def test_the_second_is_told_who_is_first(holder, tmp_path):
-    with pytest.raises(RunLockedError, match=rf"held by process {holder.pid} on "):
-        with run_lock(tmp_path):
-            pass
+    with (
+        pytest.raises(RunLockedError, match=rf"held by process {holder.pid} on "),
+        run_lock(tmp_path),
+    ):
+        pass
 
 
 def test_a_lock_goes_with_its_process(holder, tmp_path):
@@ -48,6 +50,5 @@ def test_a_folder_can_be_taken_again_and_again(tmp_path):
 
 def test_a_holder_that_has_not_said_who_it_is(holder, tmp_path):
     (tmp_path / ".lock").write_text("")
-    with pytest.raises(RunLockedError, match="held by another process"):
-        with run_lock(tmp_path):
-            pass
+    with pytest.raises(RunLockedError, match="held by another process"), run_lock(tmp_path):
+        pass

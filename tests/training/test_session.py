@@ -178,7 +178,7 @@ def test_the_folder_is_taken_until_it_is_closed(tmp_path):
 def test_a_run_is_overwritten_only_on_demand_and_nothing_else_ever(tmp_path):
     folder = tmp_path / "run"
     train(start(folder), until=2)
-    with pytest.raises(FileExistsError, match="go on with --resume .* replace it with --overwrite"):
+    with pytest.raises(FileExistsError, match=r"--resume .* replace it with --overwrite"):
         start(folder)
     train(Session.start(folder, build(seed=1), overwrite=True), until=1)
     assert len(read_metrics(folder / "metrics.jsonl")) == 1
@@ -254,7 +254,9 @@ class Fragile:
 def fragile(folder, *bad, steps=8):
     settings = TrainConfig(steps=steps, batch_size=4, seq_len=16, shards=1)
     experiment = Experiment.build(TEXT, settings, model=Fragile(bad), sizes={"d_model": 16})
-    return Session.start(folder, experiment, intervals=Intervals(checkpoint_every=1, statistics_every=0))
+    return Session.start(
+        folder, experiment, intervals=Intervals(checkpoint_every=1, statistics_every=0)
+    )
 
 
 def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path):
@@ -283,7 +285,9 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path):
 def test_the_fourth_in_a_row_ends_the_run_with_a_good_checkpoint(tmp_path):
     session = fragile(tmp_path / "run", 3, 4, 5, 6)
     with (
-        pytest.raises(FloatingPointError, match=r"4 batches in a row .*: step 6, batch 5: the loss"),
+        pytest.raises(
+            FloatingPointError, match=r"4 batches in a row .*: step 6, batch 5: the loss"
+        ),
         session,
         np.errstate(invalid="ignore"),
     ):
