@@ -61,7 +61,7 @@ class TrainingDisplay:
         if record["loss"] is not None:
             self._losses.append(record["loss"])
         if "fault" in record:
-            self._console.print(f"left out: {record['fault']}")
+            self._console.print(f"left out: {record['fault']}", markup=False, soft_wrap=True)
         self._validation = record.get("val_loss", self._validation)
         figures = f"loss {self.loss:.3f}"
         if self._validation is not None:
