@@ -116,7 +116,7 @@ def test_another_file_is_refused(tmp_path):
         load_checkpoint(tmp_path / "c")
 
 
-SMALL = {"w": np.float32([[1, -2], [0.5, 3]]), "t": (np.int64(5),)}
+SMALL = {"w": DRAW.standard_normal((6, 29)).astype(np.float32), "t": (np.int64(5),)}
 
 
 def outcome(path):
@@ -141,6 +141,7 @@ def test_no_bit_can_flip_unnoticed(tmp_path):
         if found is not None:  # a value proven unharmed, such as a space that became a tab
             chex.assert_trees_all_equal(found.tree, SMALL)
             assert found.metadata == {"step": 5}
+    assert 8 * len(data) > 10_000
     assert refused > 0.99 * 8 * len(data)
 
 
