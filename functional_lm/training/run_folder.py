@@ -247,7 +247,14 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     if "model_file" in settings:
         model = load_model(f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}")
     objective = Objective(model, config)
-    params = load_weights(folder / weights, objective.init((0,), dtype=settings["dtype"]))
+    path = folder / weights
+    if model is transformer and config.n_parameters > path.stat().st_size:
+        raise FileFormatError(  # before its parameters are made, since they may fit no memory
+            path,
+            f"must hold the model of its config: that has {config.n_parameters:,} parameters, "
+            f"more than the file has bytes; restore {CONFIG_FILE} or the file",
+        )
+    params = load_weights(path, objective.init((0,), dtype=settings["dtype"]))
     return Run(objective, params, tokenizer, settings)
 
 
