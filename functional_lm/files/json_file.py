@@ -16,10 +16,21 @@ MAX_DEPTH = 64
 MAX_MEMORY = 2**30
 MAX_DIGITS = 300  # any such integer is a finite float as well
 
-VALUE_BYTES = 320
+VALUE_BYTES = 400
 """What a value takes at the most when it is read, besides its text: an entry of a nested object."""
 
+TEXT_BYTES = {True: 4, False: 12}
+"""What a byte of text takes at the most: as itself, decoded, and in a string that grows.
+
+Less for plain ASCII, since one character from beyond, written as an escape too, widens all others.
+"""
+
+HALF_A_PAIR = "a string has half of a surrogate pair, which is no character"
+
 _CHUNK = 2**20
+_HALF = re.compile(
+    r"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]", re.DOTALL
+)
 
 
 def read_json(
@@ -71,6 +82,7 @@ def parse_json(
             content = content.encode()
         _expect_bounded(content, max_depth, max_memory)
         text = content.decode().removeprefix("\ufeff")
+        _expect_whole_pairs(text)
         value = json.loads(
             text,
             object_pairs_hook=_object,
@@ -78,14 +90,11 @@ def parse_json(
             parse_float=_float,
             parse_constant=_constant,
         )
-        # Only an escape can bring half of a surrogate pair into the strings.
-        if re.search(r"\\u[dD][89a-fA-F]", text):
-            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         fault = f"JSON must be UTF-8, but it has the byte 0x{byte:02x} at offset {error.start}"
     except UnicodeEncodeError:
-        fault = "a string has half of a surrogate pair, which is no character"
+        fault = HALF_A_PAIR
     except json.JSONDecodeError as error:
         fault = f"it is not JSON: {error}"
     except _Fault as error:
@@ -104,8 +113,7 @@ def _expect_bounded(data: bytes, max_depth: int, max_memory: int) -> None:
 
     The parser recurses, and a byte of text can become a hundred of memory: both are known before.
     """
-    # The bytes are there; characters are decoded, then copied into strings.
-    texts = (3 if data.isascii() else 9) * len(data)
+    texts = TEXT_BYTES[data.isascii() and b"\\u" not in data] * len(data)
     opening = data.count(b"[") + data.count(b"{")
     values = opening + data.count(b",")
     depth = opening
@@ -146,6 +154,12 @@ def _measure(data: bytes) -> tuple[int, int]:
     return deepest, values
 
 
+def _expect_whole_pairs(text: str) -> None:
+    """Raise _Fault for half of a surrogate pair; only an escape can bring one into a string."""
+    if re.search(r"\\u[dD][89a-fA-F]", text) and _HALF.search(text.replace("\\\\", "  ")):
+        raise _Fault(HALF_A_PAIR)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -158,8 +172,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise _Fault(f"it has a number of {len(digits):,} digits")
+    length = len(digits.removeprefix("-"))
+    if length > MAX_DIGITS:
+        raise _Fault(f"it has a number of {length:,} digits")
     return int(digits)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from functional_lm.cli.flags import read_settings
-from functional_lm.files import read_json, read_tensors, read_text
+from functional_lm.cli.train import Train
+from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
 from functional_lm.text import CharTokenizer, read_corpus
 
 
@@ -57,6 +58,21 @@ TENSOR_WORDS = (
 )
 
 
+SETTINGS = (
+    'lr = 1e-3\nn-heads = 4\ntext-file = "a.txt"\n[model]\nd_model = 64\n',
+    'preset = "small"\nsteps = 7\nencoding = "latin-1"\nout = "runs/a"\neval_every = 5\n',
+)
+CONFIG = json.dumps(
+    {
+        "model": {"vocab_size": 27, "d_model": 16, "n_heads": 2, "d_ff": 40, "max_seq_len": 8},
+        "dtype": "float32",
+        "training": {"lr": 0.003, "steps": 20, "seq_len": 8},
+        "text": {"text_file": "/a.txt", "encoding": "utf-8", "corpus": None, "sha256": "0"},
+        "model_file": {"name": "model", "from": "/my.py"},
+    }
+)
+
+
 def of_contents(*contents: bytes | str) -> Callable[[Path], list[bytes]]:
     """Return a `make` that gives these."""
     return lambda folder: [c.encode() if isinstance(c, str) else c for c in contents]
@@ -72,9 +88,16 @@ def some_tensors(folder: Path) -> list[bytes]:
     return [save(arrays, {"format": "np", "é": "[1, 2]"}), save(empty), save({})]
 
 
-def with_true_length(data: bytes) -> bytes:
-    """Let the header of a safetensors file end with its last brace."""
-    return (max(data.rfind(b"}") - 7, 0)).to_bytes(8, "little") + data[8:]
+def with_true_lengths(data: bytes) -> bytes:
+    """Let the header of a safetensors file end with its last brace, its arrays with the file."""
+    end = max(data.rfind(b"}") + 1, 8)
+    data = (end - 8).to_bytes(8, "little") + data[8:]
+    try:
+        fields = json.loads(data[8:end])
+        held = max(field["data_offsets"][1] for name, field in fields.items() if name[:2] != "__")
+        return data[:end] + data[end:].ljust(held, b"\1")[:held] if 0 <= held <= 1000 else data
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return data
 
 
 def use_json(path: Path) -> object:
@@ -101,6 +124,14 @@ def use_settings(path: Path) -> object:
     return repr(settings), [name.encode() for name in settings]
 
 
+def use_flags(path: Path) -> object:
+    """Take a config file as the command does, which says such errors in a line."""
+    try:
+        return repr(Train.defaults(["--config", str(path)]))
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(path, f"is refused by the command: {error}"[:300]) from error
+
+
 def use_text(encoding: str) -> Callable[[Path], object]:
     return lambda path: read_text(path, encoding=encoding).encode()
 
@@ -117,7 +148,7 @@ READERS = {
         JSON_WORDS,
     ),
     "tensors": Reader(
-        "model.safetensors", some_tensors, use_tensors, TENSOR_WORDS, with_true_length
+        "model.safetensors", some_tensors, use_tensors, TENSOR_WORDS, with_true_lengths
     ),
     "tokenizer": Reader(
         "tokenizer.json",
@@ -149,7 +180,7 @@ READERS = {
     "settings-toml": Reader(
         "a.toml",
         of_contents(
-            'lr = 1e-3\nn-heads = 4\ntext-file = "a.txt"\n[model]\nd_model = 64\n',
+            *SETTINGS,
             "a.b.c = [1, {d = 1979-05-27}]\n[[e]]\nf = '''\ng'''\n# é\n[e.h]\ni = 0x1F\n",
         ),
         use_settings,
@@ -157,19 +188,11 @@ READERS = {
     ),
     "settings-json": Reader(
         "config.json",
-        of_contents(
-            json.dumps(
-                {
-                    "model": {"vocab_size": 27, "d_model": 16},
-                    "dtype": "float32",
-                    "training": {"lr": 0.003, "steps": 20},
-                    "text": {"text_file": "/a.txt", "sha256": "0"},
-                    "model_file": {"name": "model", "from": "/my.py"},
-                }
-            )
-        ),
+        of_contents(CONFIG),
         use_settings,
         JSON_WORDS,
     ),
+    "config-toml": Reader("a.toml", of_contents(*SETTINGS), use_flags, TOML_WORDS),
+    "config-json": Reader("config.json", of_contents(CONFIG), use_flags, JSON_WORDS),
 }
 """By name, as on the command line."""
