@@ -26,14 +26,27 @@ OVERVIEW = 5
 """So many panels, of the first, are in a picture; the others are of interest in a single run."""
 
 LOOK: dict[str, Any] = {
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
-    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), PAPER),
-    **{"axes.grid": True, "grid.color": QUIET, "grid.alpha": 0.25, "lines.linewidth": 1.4},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"},
-    **{"axes.titlesize": 11, "legend.fontsize": 9, "legend.edgecolor": "none"},
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "legend.facecolor": PAPER,
+    "legend.edgecolor": "none",
+    "legend.fontsize": 9,
+    "axes.grid": True,
+    "grid.color": QUIET,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "lines.linewidth": 1.4,
     "svg.hashsalt": "functional_lm",  # the same picture has the same bytes
 }
+"""What differs from the default style of matplotlib."""
 
 
 def picture(runs: Runs) -> "Figure":
