@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Measure a trained model on a text.",
     "sweep": "Train with several learning rates and compare.",
     "plot": "Draw the curves of runs.",
+    "report": "Write a page about a run.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",

@@ -111,6 +111,8 @@ def finish(axes: "Axes", title: str, *, log: bool = False, legend_below: bool = 
     data = [line for line in axes.lines if line.get_transform() == axes.transData]
     if not any(np.size(line.get_xdata()) for line in data):
         axes.text(0.5, 0.5, "nothing recorded", ha="center", transform=axes.transAxes)
+    if axes.dataLim.ymin == axes.dataLim.ymax == 0:  # a share, say: not from -0.05 to 0.05
+        axes.set_ylim(-0.02, 1.0)
     if log:
         _by_logarithm(axes)
     named = [line for line in axes.lines if _is_named(line)]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -55,9 +55,15 @@ def draw_loss(axes: "Axes", runs: Runs) -> None:
             )
         skipped = [record["step"] for record in records if record.get("fault")]
         if skipped:
-            lines = axes.plot(skipped, [0.0] * len(skipped), "|", color=INK, markersize=11)
-            lines[0].set(transform=axes.get_xaxis_transform(), clip_on=False)  # the lower edge
-            lines[0].set_label(f"update skipped ({len(skipped):,})" if alone else "")
+            edge = axes.get_xaxis_transform()  # the marks stand on the lower edge
+            text = f"update skipped ({len(skipped):,})" if alone else ""
+            look: dict[str, Any] = {
+                "color": INK,
+                "markersize": 11.0,
+                "clip_on": False,
+                "label": text,
+            }
+            axes.plot(skipped, [0.0] * len(skipped), "|", transform=edge, **look)
     if not alone and any(series(records, "val_loss").steps.size for records in runs.values()):
         axes.plot([], [], "--o", color=QUIET, markersize=4, label="validation")
     largest = _keep_in_frame(axes, runs)
