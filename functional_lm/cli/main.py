@@ -15,6 +15,8 @@ COMMANDS = {
     "generate": "Sample text from a trained model.",
     "evaluate": "Measure a trained model on a text.",
     "sweep": "Train with several learning rates and compare.",
+    "plot": "Draw the curves of runs.",
+    "report": "Write a page about a run.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",

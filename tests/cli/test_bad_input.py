@@ -81,6 +81,19 @@ BAD = {
     # sweep and the rest
     "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
+    # plot, report
+    "plot nothing": (["plot"], "must show a run: got none"),
+    "plot no run": (["plot", "nowhere"], "must hold metrics.jsonl: nowhere does not"),
+    "plot a file": (["plot", "text.txt"], "must hold metrics.jsonl: text.txt does not"),
+    "plot as gif": (["plot", "run", "--out", "run.gif"], "must end in .png or .svg: got run.gif"),
+    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "there is no no; make it"),
+    "plot over a file": (["plot", "run", "--out", "holiday.png"], "holiday.png is neither"),
+    "plot damaged": (["plot", "damaged"], "metrics.jsonl line 1"),
+    "plot no step": (["plot", "other"], "must have made a step"),
+    "report no run": (["report", "taken"], "must hold metrics.jsonl: taken does not"),
+    "report as pdf": (["report", "run", "--out", "run.pdf"], "must end in .html: got run.pdf"),
+    "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
+    "report damaged config": (["report", "no-config"], "config.json must be JSON"),
     "no command": ([], "a command is required"),
     "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
 }  # fmt: skip
@@ -112,6 +125,10 @@ def folder(run_folder, model_file, monkeypatch):
     weights = Path("damaged", "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     Path("no-config", "config.json").write_text("{")
+    Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+    Path("other", "metrics.jsonl").write_text("")
+    Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
+    Path("notes.html").write_text("<p>mine</p>")
     settings = json.loads(Path("other", "config.json").read_text())
     settings["model"]["n_layers"] += 1
     Path("other", "config.json").write_text(json.dumps(settings))
