@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from ..contract import expect_int
 from ..training import Experiment, Interruption, Intervals, Session, TrainConfig
 from ..training.run_folder import expect_free
 from ..training.run_lock import run_lock
+from ..training.tensorboard import TensorBoardWriter, expect_tensorboard
 from .display import TrainingDisplay, clock, curve, smooth
 from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults
+
+EVENTS = "tensorboard"
+"""The folder of a run's event files."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Train:
             longer, with --steps or --epochs.
         overwrite: replace the run that is in the folder of --out, with all that the folder holds.
         log_every: steps between two lines where the output is no terminal.
+        tensorboard: also write event files for TensorBoard, to the folder tensorboard of the run.
     """
 
     training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -43,6 +49,7 @@ class Train:
     resume: Path | None = None
     overwrite: bool = False
     log_every: int = 100
+    tensorboard: bool = False
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> "Train":
@@ -72,6 +79,8 @@ class Train:
         else:
             out = self.out or new_folder(None, time.strftime("%Y%m%d-%H%M%S"))
             expect_free(out, overwrite=self.overwrite)
+        if self.tensorboard:
+            expect_tensorboard()
         model = self.source.load_model()
         corpus = self.source.load_text()
         experiment = Experiment.build(
@@ -113,9 +122,11 @@ class Train:
         display = TrainingDisplay(session.experiment.steps, self.log_every, first=first)
         with Interruption() as interruption:
             try:
-                with session, display:
+                with session, display, self._events(session) as events:
                     for record in session.train():
                         display.update(record)
+                        if events is not None:
+                            events.append(record)
                         if interruption.signal is not None:
                             break
             except BrokenPipeError:
@@ -137,6 +148,11 @@ class Train:
                     f"to go on: functional-lm train --resume {session.folder}"
                 )
         return interruption.status
+
+    def _events(self, session: Session) -> AbstractContextManager[TensorBoardWriter | None]:
+        if not self.tensorboard:
+            return nullcontext()
+        return TensorBoardWriter(session.folder / EVENTS, purge_step=session.state.step + 1)
 
 
 def _summarise(session: Session, first: int, seconds: float) -> None:

@@ -74,14 +74,16 @@ def load_checkpoint(path: str | Path, *, like: Tree = None) -> Checkpoint:
     if checksum != _sha256(text.encode()):
         raise _damaged(path, "its description does not have its checksum")
     content = parse_json(text, path)
+    try:
+        tree, metadata = _rebuilt(content["tree"], tensors.arrays, ""), dict(content["metadata"])
+        expected = dict(content["tensors"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # somebody wrote it on purpose
+        raise _damaged(path, "it describes no tree") from None
     found = {name: _fingerprint(array) for name, array in tensors.arrays.items()}
-    for name in sorted(found.keys() | content["tensors"].keys()):
-        if found.get(name) != content["tensors"].get(name):
-            raise _damaged(path, f"{name} does not have its checksum")
-    tree = _rebuilt(content["tree"], tensors.arrays, "")
-    if like is not None:
-        tree = in_form_of(like, tree, path)
-    return Checkpoint(tree, content["metadata"])
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise _damaged(path, f"{name[:80]} does not have its checksum")
+    return Checkpoint(tree if like is None else in_form_of(like, tree, path), metadata)
 
 
 def _storable(leaf: Any, path: str) -> Array:

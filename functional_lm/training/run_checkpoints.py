@@ -76,7 +76,9 @@ def latest_state(
             continue
         tree = {"params": like.params, "optimizer_state": like.optimizer_state}
         loaded = in_form_of(tree, loaded, path)
-        counts = {name: metadata[name] for name in COUNTS}
+        counts: dict[str, Any] = {name: metadata.get(name) for name in COUNTS}
+        if not all(isinstance(count, int) for count in counts.values()):
+            raise FileFormatError(path, "is not of a run; pass the folder of one")
         return Saved(TrainState(**counts, **loaded), metadata)
     raise FileFormatError(run, "has no checkpoint that can be read; start the run anew")
 

@@ -278,5 +278,5 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings["config"] = Config(**settings["model"])
         settings["dtype"] = expect_dtype(settings.get("dtype", "float32"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileFormatError(path, f"is not the config of a run: {error}") from None
+        raise FileFormatError(path, f"is not the config of a run: {str(error)[:300]}") from None
     return settings

@@ -9,6 +9,7 @@ A record becomes one event with all its figures. In a notebook::
 and then ``tensorboard --logdir runs``.
 """
 
+import importlib.util
 import itertools
 import math
 import time
@@ -47,13 +48,10 @@ class TensorBoardWriter:
             ImportError: without tensorboardX.
             OSError: if the file cannot be written.
         """
-        try:
-            from tensorboardX import RecordWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-        except ImportError:
-            raise ImportError(
-                "event files need tensorboardX: pip install 'functional-lm[log]'"
-            ) from None
+        expect_tensorboard()
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._file = RecordWriter(str(_new_file(folder)))
@@ -95,6 +93,16 @@ class TensorBoardWriter:
 
     def _write(self, event: Any) -> None:
         self._file.write(event.SerializeToString())
+
+
+def expect_tensorboard() -> None:
+    """Require tensorboardX.
+
+    Raises:
+        ImportError: without it.
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise ImportError("event files need tensorboardX: pip install 'functional-lm[log]'")
 
 
 def _new_file(folder: Path) -> Path:
