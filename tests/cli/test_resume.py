@@ -1,5 +1,6 @@
 """Runs that are stopped, killed and resumed from the command line, in processes of their own."""
 
+import importlib.util
 import json
 import os
 import resource
@@ -243,3 +244,26 @@ def test_kills(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("100 kills")
+
+
+def test_a_model_of_ones_own_is_resumed_from_its_copy(train, model_file, tmp_path, capsys):
+    assert train(tmp_path / "run", "--model", f"{model_file}:model") == 0
+    model_file.unlink()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps=22"]) == 0
+    assert "resumed     after step 20" in capsys.readouterr().out
+
+
+def test_a_text_that_has_changed_is_refused(train, text, tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    text.write_text(text.read_text() + "dog")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "needs the text that it began with" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="needs tensorboardX")
+def test_event_files_go_on_in_a_resumed_run(train, tmp_path):
+    run = tmp_path / "run"
+    assert train(run, "--tensorboard") == 0
+    assert main(["train", "--resume", str(run), "--steps", "22", "--tensorboard"]) == 0
+    assert len(list((run / "tensorboard").iterdir())) == 2
