@@ -1,6 +1,6 @@
 """Statistics of a model while it trains: its gradients, its updates, what goes on inside.
 
-What `diagnose` reads and what a picture of a run shows. They cost a forward of four windows and
+What `diagnose` reads and what a picture of a run shows. They cost a forward of some windows and
 three norms of each leaf, so that a run can afford them every hundred steps. In a notebook::
 
     def inspect(step, params, grads, updates):
@@ -27,8 +27,8 @@ from .objective import Objective
 Statistics: TypeAlias = dict[str, dict[str, float | None]]
 """``{"grad_norm": {leaf: figure}, ...}``; see `leaf_statistics` and `activation_statistics`."""
 
-WINDOWS, LONGEST = 4, 1024
-"""At most so many windows are looked at, and so many tokens of each."""
+ENOUGH, LONGEST = 512, 1024
+"""As many windows are looked at as hold so many tokens, and the second so many tokens of each."""
 
 DEAD = 1e-4
 """A unit is dead whose largest entry is at most this much of the layer's root mean square: what
@@ -45,7 +45,7 @@ def statistics_of(
         params: before the update.
         grads: the gradient, before clipping.
         updates: what was added to the params.
-        tokens: (B, T), of which the first `WINDOWS` are looked at.
+        tokens: (B, T), such as those of the batch.
     """
     leaves = leaf_statistics(params, grads, updates)
     return leaves | activation_statistics(objective, params, tokens)
@@ -93,10 +93,12 @@ def activation_statistics(objective: Objective, params: Tree, tokens: Array) -> 
     Args:
         objective: the model.
         params: its parameters.
-        tokens: (B, T), of which the first `WINDOWS` are looked at, `LONGEST` tokens of each.
+        tokens: (B, T), of which the first are looked at; see `ENOUGH`.
     """
+    tokens = tokens[:, :LONGEST]
+    tokens = tokens[: -(-ENOUGH // tokens.shape[1])]
     with one_thread():  # the products are too small for the threads of BLAS, which would wait
-        return _activations(objective, params, tokens[:WINDOWS, :LONGEST])
+        return _activations(objective, params, tokens)
 
 
 def _activations(objective: Objective, params: Tree, tokens: Array) -> Statistics:

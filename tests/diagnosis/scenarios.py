@@ -392,3 +392,5 @@ MORE_UNHEALTHY = {
     "ascent": Scenario("divergence", ascent),
 }
 """Other forms of these troubles, and other troubles."""
+
+SCENARIOS = HEALTHY | UNHEALTHY | MORE_UNHEALTHY

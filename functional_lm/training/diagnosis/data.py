@@ -9,6 +9,8 @@ from .history import History
 BEFORE = 10
 """Steps whose median is what the loss was before."""
 
+RECENT = 3
+
 NOISE = 6.0
 """A jump is this many times the noise of a batch: once in 10⁹ steps, if that were normal."""
 
@@ -26,10 +28,11 @@ def corrupted_data(history: History) -> Finding | None:
     """The loss jumps up from one step to the next, stays up for a while, and comes back.
 
     A model changes little in one step, so that a jump comes from the batch; training that is
-    unstable climbs over several steps instead. The noise of a batch is measured by the median
-    absolute difference between neighbours, on which neither a trend nor the stretch has influence.
-    The stretch ends where half of the jump is gone, also if the model has adapted to the bad data
-    meanwhile, and what follows must be nearer to the loss before than to the top of the jump.
+    unstable climbs over several steps instead. So the first step has to stand out from each of the
+    `RECENT` before it, and to be at half of the height that is reached. The noise of a batch is
+    measured by the median absolute difference between neighbours, on which neither a trend nor the
+    stretch has influence. The stretch ends where half of the jump is gone: a model has adapted to
+    bad data meanwhile, and the loss does not come back at once.
     """
     finite = history.finite
     loss = finite.loss
@@ -41,12 +44,14 @@ def corrupted_data(history: History) -> Finding | None:
         before = float(np.median(loss[start - BEFORE : start]))
         if min(loss[start : start + SHORTEST]) - before <= least:
             continue
-        if loss[start] - loss[start - 1] <= least / 2:  # it has been climbing already
+        if loss[start] - max(loss[start - RECENT : start]) <= least:  # it has been climbing
             continue
         stop = _end(loss, start, before)
         if stop is None or stop - start > LONGEST * len(loss):
             continue
         top = float(loss[start:stop].max())
+        if top - before > 2 * (loss[start] - before):
+            continue
         first, last = int(finite.steps[start]), int(finite.steps[stop - 1])
         return Finding(
             "corrupted data",

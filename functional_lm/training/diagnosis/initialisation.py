@@ -1,6 +1,7 @@
 """An initialisation of the wrong scale."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +29,15 @@ def bad_initialisation(history: History) -> Finding | None:
             f"the first loss is {value} where ln {vocab_size} = {math.log(vocab_size):.3g} is to "
             "know nothing"
         )
-    first = history.initial or {}
+    first: dict[str, Any] = history.initial or {}
     spreads = first.get("activation_std", {})
     stream = {block: number(spreads[block]) for block in first.get("attention_entropy", {})}
-    if stream and not max(stream.values()) <= WIDEST:
+    if not all(spread <= WIDEST for spread in stream.values()):
         widest = max(stream, key=lambda block: np.nan_to_num(stream[block], nan=math.inf))
+        value = stream[widest]
         said.append(
-            f"the activations after {widest} start with a standard deviation of "
-            f"{stream[widest]:.3g}"
+            f"the activations after {widest} start "
+            + (f"with a standard deviation of {value:.3g}" if np.isfinite(value) else "not finite")
         )
     if not said:
         return None
