@@ -101,7 +101,7 @@ def stdlib_corpus() -> Corpus:
 def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
     expected = {"size": SHAKESPEARE_SIZE, "sha256": SHAKESPEARE_SHA256}
     if folder and (path := Path(folder) / SHAKESPEARE_FILE).is_file():
-        data = path.read_bytes()
+        data = _beginning(path)
         fault = content_fault(data, **expected)  # type: ignore[arg-type]
         if fault:
             raise ValueError(
@@ -114,12 +114,18 @@ def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
         cache = platformdirs.user_cache_path("functional_lm")
     path = cache / SHAKESPEARE_FILE
     if path.is_file():
-        data = path.read_bytes()
+        data = _beginning(path)
         if content_fault(data, **expected) is None:  # type: ignore[arg-type]
             return Corpus(data.decode(), f"Tiny Shakespeare from {path}")
     data = fetch(url, path, **expected)  # type: ignore[arg-type]
     kept = f"kept in {path}" if path.is_file() else f"not kept, since {cache} cannot be written"
     return Corpus(data.decode(), f"Tiny Shakespeare, downloaded ({kept})")
+
+
+def _beginning(path: Path) -> bytes:
+    """Return a file, or enough of it to see that it is too long."""
+    with path.open("rb") as file:
+        return file.read(SHAKESPEARE_SIZE + 1)
 
 
 def _docstrings(path: Path) -> Iterator[str]:

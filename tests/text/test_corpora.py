@@ -24,6 +24,13 @@ def test_another_text_under_its_name_is_refused(tmp_path):
         load_corpus(environment={"FUNCTIONAL_LM_DATA": str(tmp_path)})
 
 
+def test_a_file_of_any_length_under_its_name_is_not_read_whole(tmp_path):
+    with (tmp_path / "tinyshakespeare.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="it is longer than 1,115,394 bytes"):
+        load_corpus(environment={"FUNCTIONAL_LM_DATA": str(tmp_path)})
+
+
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="one of shakespeare, stdlib: got 'marlowe'"):
         load_corpus("marlowe")
