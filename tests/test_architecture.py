@@ -44,7 +44,7 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set()}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "runtime": {"numpy", "threadpoolctl"},
-    "training": {"safetensors"},
+    "training": {"matplotlib", "safetensors", "tensorboardX"},
     "text": {"platformdirs"},
     "blas": {"threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},

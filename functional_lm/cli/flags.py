@@ -14,7 +14,7 @@ from ..models import transformer
 from ..models.transformer import PRESETS, Config
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import TrainConfig, load_model
-from ..training.run_folder import MODEL_SOURCE
+from ..training.run_folder import MODEL_SOURCE, expect_run
 
 
 def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:
@@ -121,7 +121,7 @@ _REPLACES = {
 
 
 def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dict[str, Any]]:
-    """Return the defaults that --preset and --config set, for flags to override.
+    """Return the defaults that --preset, --config and --resume set, for flags to override.
 
     Returns:
         Training settings, sizes, source, and what a config file holds besides.
@@ -132,6 +132,9 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     """
     settings: dict[str, Any] = {}
     path = _value_of("--config", arguments)
+    run = _value_of("--resume", arguments)
+    if run is not None:
+        path = str(expect_run(Path(run)))
     if path is not None:
         settings = _without_derived(read_settings(Path(path)))
         for flag, replaced in _REPLACES.items():

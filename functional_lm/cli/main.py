@@ -14,12 +14,16 @@ COMMANDS = {
     "train": "Train a language model on a text.",
     "generate": "Sample text from a trained model.",
     "evaluate": "Measure a trained model on a text.",
+    "plot": "Draw the curves of runs.",
+    "report": "Write a page about a run.",
+    "diagnose": "Say what is wrong with a training run.",
+    "find-lr": "Suggest a learning rate from one short run.",
     "sweep": "Train with several learning rates and compare.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
 }
-"""Each is a class of its name, in the module of its name."""
+"""Each is a class of its name, in the module of its name: find-lr is FindLr in find_lr."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(_parse(name, rest))
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name not in ("train", "sweep"):
+        if name not in ("train", "sweep", "find-lr"):
             return 0
         _complain(f"functional-lm {name}: stopped, since nobody reads what it says; use a file")
         return 1
@@ -73,8 +77,8 @@ def _parse(name: str, arguments: list[str]) -> Any:
     """Return the command with its settings; flags given explicitly override presets and files."""
     import tyro
 
-    module = importlib.import_module(f".{name}", __package__)
-    command = getattr(module, name.capitalize())
+    module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
+    command = getattr(module, name.title().replace("-", ""))
     defaults = command.defaults(arguments) if hasattr(command, "defaults") else None
     said = io.StringIO()
     try:

@@ -7,13 +7,19 @@
     model.py            a copy of the file that the model came from, if it was given by --model,
                         beside copies of those that it imported from its own folder
     metrics.jsonl       one object for each step
-    sample.txt          a text that the last weights wrote
+    sample.txt          texts that the model wrote
+    checkpoints/        where the run can go on from, see `run_checkpoints`
+    .lock               who trains here at present, see `run_lock`
 
-Each appears whole, by a rename; metrics.jsonl then grows line by line.
+The folder appears as a whole, and so does each file; metrics.jsonl then grows line by line.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +27,13 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Layer, Tree, expect_dtype
-from ..files import write_atomic
+from ..files import FileFormatError, read_json, read_tensors, write_atomic
 from ..models import transformer
 from ..models.transformer import Config
 from ..text import CharTokenizer
 from .model_file import imported_neighbours, load_model
 from .objective import Objective
+from .run_lock import LOCK_FILE, run_lock
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
@@ -56,26 +63,120 @@ def load_weights(path: str | Path, like: Tree) -> Tree:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: naming the file, if it is damaged or holds another model.
+        FileFormatError: if it is damaged or holds another model.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(Path(path).read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}; restore it from a copy") from None
+    tensors, _ = read_tensors(path)
     expected = dict(pytree.leaves_with_path(like))
     for name in sorted(expected.keys() ^ tensors.keys()):
         fault = "lacks" if name in expected else "has an unknown"
-        raise ValueError(f"{path} must hold the model of its config: it {fault} {name}")
+        raise FileFormatError(path, f"must hold the model of its config: it {fault} {name}")
     for name, leaf in expected.items():
         if (tensors[name].shape, tensors[name].dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(
-                f"{path} must hold the model of its config: {name} must be {leaf.dtype} "
-                f"{leaf.shape}, got {tensors[name].dtype} {tensors[name].shape}"
+            raise FileFormatError(
+                path,
+                f"must hold the model of its config: {name} must be {leaf.dtype} "
+                f"{leaf.shape}, got {tensors[name].dtype} {tensors[name].shape}",
             )
     return pytree.map_with_path(lambda name, leaf: tensors[name], like)
+
+
+@contextlib.contextmanager
+def new_run(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder to write a run to; it gets its name when it is whole.
+
+    A run that is there stays until then, and is removed with all that its folder holds.
+
+    Args:
+        folder: the name.
+        overwrite: put it in the place of a run that is there.
+
+    Raises:
+        FileExistsError: if there is something under that name, and not overwrite, or no run.
+        RunLockedError: if another process trains there.
+        OSError: if it cannot be written; nothing is left behind.
+    """
+    folder = Path(folder)
+    with contextlib.ExitStack() as held:
+        _remove_abandoned(folder)
+        expect_free(folder, overwrite=overwrite)
+        if folder.exists():
+            held.enter_context(run_lock(folder))
+        new, old = _beside(folder, "new"), _beside(folder, "old")
+        try:
+            new.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
+        try:
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def expect_free(folder: Path, *, overwrite: bool) -> None:
+    """Require that there is nothing under a name, or with overwrite a run that nobody trains.
+
+    Raises:
+        FileExistsError: if there is.
+        RunLockedError: if another process trains there.
+    """
+    if not folder.exists():
+        return
+    if (folder / LOCK_FILE).is_file():
+        with run_lock(folder):
+            pass
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileExistsError(f"the folder of a run must be new: {folder} exists; pass another")
+    if not overwrite:
+        raise FileExistsError(
+            f"the folder of a run must be new: {folder} holds one; go on with --resume {folder}, "
+            "replace it with --overwrite, or pass another"
+        )
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}-{os.getpid()}")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left beside a folder."""
+    for path in folder.parent.glob(f".{folder.name}.*-*"):
+        what, _, process = path.name.removeprefix(f".{folder.name}.").partition("-")
+        if what in ("new", "old") and process.isdigit() and not _alive(int(process)):
+            if what == "old" and not folder.exists():
+                path.rename(folder)  # it was killed between the two renames
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
+
+
+def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
+    """Write other training settings to a run's config.json.
+
+    Raises:
+        OSError: if it cannot be read or written.
+        FileFormatError: if it is damaged.
+    """
+    path = Path(folder) / CONFIG_FILE
+    content = read_json(path)
+    changed = {**content, "training": {**content.get("training", {}), **training}}
+    if changed != content:
+        write_atomic(path, json.dumps(changed, indent=2) + "\n")
 
 
 def save_run(
@@ -130,34 +231,52 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
 
     Raises:
         OSError: if a file is missing or cannot be read.
-        ValueError: naming the file that is damaged, or does not fit the others.
+        FileFormatError: if one is damaged, or does not fit the others.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file():
-        raise FileNotFoundError(
-            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
-        )
-    settings = _read_settings(folder / CONFIG_FILE)
+    settings = _read_settings(expect_run(folder))
     tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
     config: Config = settings.pop("config")
     if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"{folder} must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
-            f"config {config.vocab_size}; the files come from different runs"
+        raise FileFormatError(
+            folder,
+            f"must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
+            f"config {config.vocab_size}; the files come from different runs",
         )
     model: Layer = transformer
     if "model_file" in settings:
         model = load_model(f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}")
     objective = Objective(model, config)
-    params = load_weights(folder / weights, objective.init((0,), dtype=settings["dtype"]))
+    path = folder / weights
+    if model is transformer and config.n_parameters > path.stat().st_size:
+        raise FileFormatError(  # before its parameters are made, since they may fit no memory
+            path,
+            f"must hold the model of its config: that has {config.n_parameters:,} parameters, "
+            f"more than the file has bytes; restore {CONFIG_FILE} or the file",
+        )
+    params = load_weights(path, objective.init((0,), dtype=settings["dtype"]))
     return Run(objective, params, tokenizer, settings)
 
 
+def expect_run(folder: Path) -> Path:
+    """Return the path of a run's config.json.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
+        )
+    return path
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
+    settings: Any = read_json(path)
     try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
         settings["config"] = Config(**settings["model"])
         settings["dtype"] = expect_dtype(settings.get("dtype", "float32"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"is not the config of a run: {str(error)[:300]}") from None
     return settings

@@ -1,7 +1,9 @@
 """The readers of files from outside, an entry each: that is all a new one needs."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,17 @@ from safetensors.numpy import save
 from functional_lm.cli.flags import read_settings
 from functional_lm.cli.train import Train
 from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
+from functional_lm.models import transformer
+from functional_lm.models.transformer import Config
 from functional_lm.text import CharTokenizer, read_corpus
+from functional_lm.training import (
+    load_checkpoint,
+    open_run,
+    read_metrics,
+    save_checkpoint,
+    save_run,
+)
+from functional_lm.training.checkpoint import FORMAT
 
 
 class Reader(NamedTuple):
@@ -136,7 +148,60 @@ def use_text(encoding: str) -> Callable[[Path], object]:
     return lambda path: read_text(path, encoding=encoding).encode()
 
 
+def a_checkpoint(folder: Path) -> list[bytes]:
+    tree = {"params": {"w": np.arange(6.0).reshape(2, 3)}, "state": (np.int64(3), [None, 0.5, {}])}
+    save_checkpoint(folder / "valid", tree, metadata={"step": 3, "é": [1, None]})
+    return [(folder / "valid").read_bytes()]
+
+
+def with_true_checksum(data: bytes) -> bytes:
+    """Give the description in a checkpoint the checksum that it would have, and true lengths."""
+    start = data.find(FORMAT.encode()) + len(FORMAT) + len('":"')
+    found = re.compile(rb'(?<!\\)"').search(data, start)
+    end = found.start() if found else len(data)
+    try:
+        _, _, content = json.loads(b'"' + data[start:end] + b'"').partition(" ")
+        checksum = hashlib.sha256(content.encode()).hexdigest().encode()
+    except (ValueError, AttributeError):
+        return data
+    return with_true_lengths(data[:start] + checksum + data[start + len(checksum) :])
+
+
+def a_run(file: str) -> Callable[[Path], list[bytes]]:
+    def make(folder: Path) -> list[bytes]:
+        config = Config(3, d_model=8, n_heads=2, n_layers=1)
+        tokenizer = CharTokenizer("abc")
+        save_run(folder, transformer.init((0,), config=config), config, tokenizer)
+        return [(folder / file).read_bytes()]
+
+    return make
+
+
+def use_run(path: Path) -> object:
+    run = open_run(path.parent)
+    with np.errstate(all="ignore"):
+        logits, _ = run.objective.logits(run.params, np.zeros((1, 1), np.int32))
+    return logits.tobytes()
+
+
 READERS = {
+    "checkpoint": Reader(
+        "step.safetensors", a_checkpoint, load_checkpoint, TENSOR_WORDS, with_true_checksum
+    ),
+    "run-config": Reader("config.json", a_run("config.json"), use_run, JSON_WORDS),
+    "run-tokenizer": Reader("tokenizer.json", a_run("tokenizer.json"), use_run, JSON_WORDS),
+    "run-weights": Reader(
+        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_lengths
+    ),
+    "metrics": Reader(
+        "metrics.jsonl",
+        of_contents(
+            '{"step": 1, "loss": 4.2, "statistics": {"grad_norm": {"w": null}}}\n{"step": 2}\n',
+            '{"step": 1}\n{"step": 2, "lo',
+        ),
+        read_metrics,
+        (*JSON_WORDS, b"\n", b"\r"),
+    ),
     "json": Reader(
         "any.json",
         of_contents(

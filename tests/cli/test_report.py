@@ -1,0 +1,41 @@
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from functional_lm.cli.main import main
+
+
+def test_a_trained_run_has_a_page(run_folder, capsys):
+    for _ in range(2):  # an earlier page is replaced
+        assert main(["report", str(run_folder)]) == 0
+    said = capsys.readouterr()
+    page = run_folder / "report.html"
+    assert said.out.splitlines()[-1] == f"written to {page}"
+    assert said.err == ""
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>run</h1>" in text
+    assert "<th>d_model</th><td>16</td>" in text
+    assert re.search(r"<dt>parameters</dt><dd>[\d,]+ ", text)
+    # This run put its only sample into sample.txt.
+    sample = (run_folder / "sample.txt").read_text().partition("\n")[2].strip()
+    assert "<summary>Step 20</summary>" in text
+    assert sample.splitlines()[0] in text
+
+
+def test_a_folder_with_nothing_but_records_has_a_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("metrics.jsonl").write_text('{"step": 1, "loss": 4.0}\n')
+    assert main(["report", ".", "--out", "page.html"]) == 0
+    assert "No settings were recorded." in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_damaged_weights_do_not_matter(run_folder):
+    (run_folder / "last.safetensors").write_bytes(b"damaged")
+    (run_folder / "sample.txt").unlink()
+    assert main(["report", str(run_folder)]) == 0
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "parameters" not in text
+    assert "No samples were recorded." in text

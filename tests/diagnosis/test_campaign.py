@@ -1,0 +1,24 @@
+"""A short campaign, on a text made by code; `run.py` is the long one."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SIX = (
+    "rate x 100",
+    "no warm-up, high rate",
+    "initialisation x 10",
+    "dead layer",
+    "memorised",
+    "noise for a stretch",
+)
+
+
+@pytest.mark.parametrize("name", ["default", "constant low rate", "own model", *SIX])
+def test_what_was_done_is_what_is_found(monkeypatch, name):
+    monkeypatch.syspath_prepend(HERE)
+    from campaign import judge
+
+    judged = judge((name, "narrow", "made", 3))
+    assert [one["name"] for one in judged.found] == [judged.expected] * (name in SIX)
