@@ -39,12 +39,13 @@ class Report:
         if out.suffix not in (".html", ".htm"):
             raise ValueError(f"out must end in .html: got {out}; pass {out.stem}.html")
         records = read_records(self.folder)
+        settings = _settings(self.folder / CONFIG_FILE)
         expect_own(out)
         text = page(
             self.folder.resolve().name,
             records,
-            settings=_settings(self.folder / CONFIG_FILE),
-            findings=_findings(records),
+            settings=settings,
+            findings=_findings(records, settings),
             samples=samples_of(records) or _samples(self.folder / SAMPLE_FILE),
             parameters=_parameters(self.folder / LAST_FILE),
             creator=PROGRAM,
@@ -54,13 +55,15 @@ class Report:
         return 0
 
 
-def _findings(records: list[Record]) -> Any:
+def _findings(records: list[Record], settings: dict[str, Any]) -> Any:
     """Return what a look at the records finds; None where there is nobody to look."""
     try:
         from ..training.diagnosis import diagnose  # type: ignore[import-not-found]
     except ImportError:
         return None
-    return diagnose(records)
+    model = settings.get("model")
+    vocab_size = model.get("vocab_size") if isinstance(model, dict) else None
+    return diagnose(records, vocab_size=vocab_size if isinstance(vocab_size, int) else None)
 
 
 def _settings(path: Path) -> dict[str, Any]:

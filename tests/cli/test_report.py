@@ -1,5 +1,7 @@
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,3 +41,21 @@ def test_damaged_weights_do_not_matter(run_folder):
     text = (run_folder / "report.html").read_text(encoding="utf-8")
     assert "parameters" not in text
     assert "No samples were recorded." in text
+
+
+def test_the_diagnosis_is_asked_with_the_vocabulary(run_folder, monkeypatch):
+    asked = []
+
+    def diagnose(records, *, vocab_size):
+        asked.append((len(records), vocab_size))
+        words = {"name": "too fast", "evidence": "it jumps", "remedy": "slow down"}
+        return [SimpleNamespace(severity="error", steps=(1, 9), **words)]
+
+    module = SimpleNamespace(diagnose=diagnose)
+    monkeypatch.setitem(sys.modules, "functional_lm.training.diagnosis", module)
+    assert main(["report", str(run_folder)]) == 0
+    assert asked == [(20, 29)]
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "<b>error</b> too fast <small>steps 1 to 9</small>" in text
+    assert "it jumps" in text
+    assert "slow down" in text
