@@ -33,7 +33,7 @@ class Report:
 
     def run(self) -> int:
         """Write the page; say where it is."""
-        from ..training.report import page, samples_of
+        from ..training.report import page
 
         out = self.folder / REPORT_FILE if self.out is None else self.out
         if out.suffix not in (".html", ".htm"):
@@ -46,7 +46,7 @@ class Report:
             records,
             settings=settings,
             findings=_findings(records, settings),
-            samples=samples_of(records) or _samples(self.folder / SAMPLE_FILE),
+            samples=_samples(self.folder / SAMPLE_FILE),
             parameters=_parameters(self.folder / LAST_FILE),
             creator=PROGRAM,
         )
@@ -80,7 +80,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _samples(path: Path) -> Any:
-    """Return the samples of a run that did not put them into its records; see sample.txt."""
+    """Return the samples of sample.txt, for a run that has none in its records."""
     from ..training.report import Sample
 
     if not path.is_file():
@@ -96,6 +96,7 @@ def _parameters(path: Path) -> int | None:
 
     try:
         with safe_open(path, "np") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            names = file.keys()
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (SafetensorError, OSError):
         return None

@@ -57,13 +57,8 @@ def draw_loss(axes: "Axes", runs: Runs) -> None:
         if skipped:
             edge = axes.get_xaxis_transform()  # the marks stand on the lower edge
             text = f"update skipped ({len(skipped):,})" if alone else ""
-            look: dict[str, Any] = {
-                "color": INK,
-                "markersize": 11.0,
-                "clip_on": False,
-                "label": text,
-            }
-            axes.plot(skipped, [0.0] * len(skipped), "|", transform=edge, **look)
+            look: dict[str, Any] = {"color": INK, "markersize": 11.0, "clip_on": False}
+            axes.plot(skipped, [0.0] * len(skipped), "|", transform=edge, label=text, **look)
     if not alone and any(series(records, "val_loss").steps.size for records in runs.values()):
         axes.plot([], [], "--o", color=QUIET, markersize=4, label="validation")
     largest = _keep_in_frame(axes, runs)

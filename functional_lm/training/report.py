@@ -41,7 +41,7 @@ def page(
     *,
     settings: Mapping[str, Any] | None = None,
     findings: Sequence[Any] | None = None,
-    samples: Sequence[Sample] | None = None,
+    samples: Sequence[Sample] = (),
     parameters: int | None = None,
     creator: str = "functional-lm",
 ) -> str:
@@ -53,7 +53,7 @@ def page(
         settings: the content of config.json.
         findings: what `diagnose` found, each with a ``name``, a ``severity`` (error or warning),
             ``steps`` (the first and the last), ``evidence`` and ``remedy``. None: nobody looked.
-        samples: texts that the model wrote. None: those of the records.
+        samples: texts that the model wrote, where the records hold none.
         parameters: their number.
         creator: the program that the page names.
 
@@ -61,13 +61,12 @@ def page(
         ImportError: without matplotlib.
     """
     records = in_order(records)
-    samples = samples_of(records) if samples is None else samples
     settings = settings or {}
     sections = [
         _final(final_figures(records, settings, parameters)),
         "" if findings is None else _findings(findings),
         _pictures(records, creator),
-        _samples(samples),
+        _samples(samples_of(records) or samples),
         _settings(settings),
     ]
     return (
