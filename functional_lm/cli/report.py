@@ -33,19 +33,20 @@ class Report:
 
     def run(self) -> int:
         """Write the page; say where it is."""
-        from ..training.report import page, samples_of
+        from ..training.report import page
 
         out = self.folder / REPORT_FILE if self.out is None else self.out
         if out.suffix not in (".html", ".htm"):
             raise ValueError(f"out must end in .html: got {out}; pass {out.stem}.html")
         records = read_records(self.folder)
+        settings = _settings(self.folder / CONFIG_FILE)
         expect_own(out)
         text = page(
             self.folder.resolve().name,
             records,
-            settings=_settings(self.folder / CONFIG_FILE),
-            findings=_findings(records),
-            samples=samples_of(records) or _samples(self.folder / SAMPLE_FILE),
+            settings=settings,
+            findings=_findings(records, settings),
+            samples=_samples(self.folder / SAMPLE_FILE),
             parameters=_parameters(self.folder / LAST_FILE),
             creator=PROGRAM,
         )
@@ -54,13 +55,15 @@ class Report:
         return 0
 
 
-def _findings(records: list[Record]) -> Any:
+def _findings(records: list[Record], settings: dict[str, Any]) -> Any:
     """Return what a look at the records finds; None where there is nobody to look."""
     try:
         from ..training.diagnosis import diagnose  # type: ignore[import-not-found]
     except ImportError:
         return None
-    return diagnose(records)
+    model = settings.get("model")
+    vocab_size = model.get("vocab_size") if isinstance(model, dict) else None
+    return diagnose(records, vocab_size=vocab_size if isinstance(vocab_size, int) else None)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _samples(path: Path) -> Any:
-    """Return the samples of a run that did not put them into its records; see sample.txt."""
+    """Return the samples of sample.txt, for a run that has none in its records."""
     from ..training.report import Sample
 
     if not path.is_file():
@@ -93,6 +96,7 @@ def _parameters(path: Path) -> int | None:
 
     try:
         with safe_open(path, "np") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            names = file.keys()
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
     except (SafetensorError, OSError):
         return None

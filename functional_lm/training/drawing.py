@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .series import Series, Table, depth_of, kind_of, median, thin
+from .series import Series, Table, depth_of, kind_of, median, smooth, thin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def draw_line(axes: "Axes", drawn: Series, **look: Any) -> None:
 
 
 def draw_layers(axes: "Axes", found: Table) -> None:
-    """Draw a line for each column: coloured by block, dashed by kind, grey outside of the blocks.
+    """Draw the mean of each column: coloured by block, dashed by kind, grey outside of the blocks.
 
     Of many blocks the legend names the first, the middle and the last.
     """
@@ -79,20 +79,22 @@ def draw_layers(axes: "Axes", found: Table) -> None:
         kind, block = kinds.index(kind_of(name)), depth_of(name)
         text = label(name) if kind == 0 and block in named else ""
         look = {"color": colours[block], "linestyle": DASHES[kind % len(DASHES)]}
-        draw_line(axes, found.column(name), label=text, linewidth=1.1, **look)
+        draw_line(axes, smooth(found.column(name)), label=text, linewidth=1.1, **look)
     for kind, name in enumerate(kinds[1:], start=1):
         dashes = DASHES[kind % len(DASHES)]
         axes.plot([], [], color=RAMP[0], linestyle=dashes, label=label(name))
     for i, name in enumerate(outside):
         dashes = DASHES[i % len(DASHES)]
-        draw_line(axes, found.column(name), label=label(name), color=QUIET, linestyle=dashes)
+        draw_line(
+            axes, smooth(found.column(name)), label=label(name), color=QUIET, linestyle=dashes
+        )
 
 
 def draw_band(axes: "Axes", found: Table, colour: str) -> None:
     """Draw the median of the columns and the range that they span."""
     rows = np.isfinite(found.values).any(axis=1)
     steps, values = found.steps[rows], found.values[rows]
-    draw_line(axes, Series(steps, median(values)), color=colour)
+    draw_line(axes, smooth(Series(steps, median(values))), color=colour)
     if steps.size:
         low, high = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -1,7 +1,7 @@
 """The panels that pictures of runs are made of: what each draws, and whether there is anything."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -57,13 +57,8 @@ def draw_loss(axes: "Axes", runs: Runs) -> None:
         if skipped:
             edge = axes.get_xaxis_transform()  # the marks stand on the lower edge
             text = f"update skipped ({len(skipped):,})" if alone else ""
-            look: dict[str, Any] = {
-                "color": INK,
-                "markersize": 11.0,
-                "clip_on": False,
-                "label": text,
-            }
-            axes.plot(skipped, [0.0] * len(skipped), "|", transform=edge, **look)
+            look: dict[str, Any] = {"color": INK, "markersize": 11.0, "clip_on": False}
+            axes.plot(skipped, [0.0] * len(skipped), "|", transform=edge, label=text, **look)
     if not alone and any(series(records, "val_loss").steps.size for records in runs.values()):
         axes.plot([], [], "--o", color=QUIET, markersize=4, label="validation")
     largest = _keep_in_frame(axes, runs)
@@ -91,7 +86,7 @@ def layered(
     *,
     log: bool = False,
     combine: Callable[[Array], Array] | None = None,
-    level: tuple[str, float | str] | None = None,
+    level: tuple[str, str] | None = None,
 ) -> Panel:
     """Return a panel for a statistic of each layer.
 
@@ -103,7 +98,7 @@ def layered(
         title: of the panel.
         log: whether the values are shown by their logarithm.
         combine: how the figures of the leaves make up that of a block. None: each has a line.
-        level: what to compare with: its name, and its height or the statistic that holds it.
+        level: what to compare with: the statistic that holds it, and what the legend says.
     """
 
     def read(records: Sequence[Record]) -> Table:
@@ -117,8 +112,11 @@ def layered(
             for colour, records in zip(colours_of(len(runs)), runs.values(), strict=True):
                 draw_band(axes, read(records), colour)
             axes.plot([], [], color=QUIET, label="median and range of the layers")
-        for text, height in _levels(level, runs):
-            axes.axhline(height, color=QUIET, linestyle=":", linewidth=1, label=text)
+        if level is not None:
+            found = np.concatenate([table(own, level[0]).values.ravel() for own in runs.values()])
+            height = float(np.max(found[np.isfinite(found)], initial=-math.inf))
+            if math.isfinite(height):
+                axes.axhline(height, color=QUIET, linestyle=":", linewidth=1, label=level[1])
         finish(axes, title, log=log, legend_below=True)
 
     return Panel(title, draw, lambda records: bool(np.isfinite(read(records).values).any()))
@@ -129,34 +127,18 @@ PANELS = (
     single("lr", "learning rate", smoothed=False),
     single("grad_norm", "norm of the gradient (before clipping)", log=True),
     layered("grad_norm", "norm of the gradient by layer", log=True, combine=norm),
-    layered(
-        "update_ratio",
-        "update over weights by layer (medians)",
-        log=True,
-        combine=median,
-        level=("rule of thumb", 1e-3),
-    ),
+    layered("update_ratio", "update over weights by layer (medians)", log=True, combine=median),
     layered("activation_std", "standard deviation of the activations", log=True),
     layered("activation_mean", "mean of the activations"),
     layered(
         "attention_entropy",
         "entropy of the attention, in nats",
-        level=("all keys alike", "attention_uniform"),
+        level=("attention_uniform", "all keys alike"),
     ),
-    layered("zero_share", "share of the units that are zero"),
+    layered("zero_share", "share of dead units"),
     single("tokens_per_second", "tokens per second"),
 )
 """All panels; the first is the largest."""
-
-
-def _levels(level: tuple[str, float | str] | None, runs: Runs) -> Iterator[tuple[str, float]]:
-    if level is not None:
-        text, height = level
-        if isinstance(height, str):
-            found = np.concatenate([table(own, height).values.ravel() for own in runs.values()])
-            height = float(np.max(found[np.isfinite(found)], initial=-math.inf))
-        if math.isfinite(height):
-            yield text, height
 
 
 def _keep_in_frame(axes: "Axes", runs: Runs) -> float | None:

@@ -6,7 +6,7 @@ Whatever is in the records and the settings is text there, and never markup.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ def page(
     *,
     settings: Mapping[str, Any] | None = None,
     findings: Sequence[Any] | None = None,
-    samples: Sequence[Sample] | None = None,
+    samples: Sequence[Sample] = (),
     parameters: int | None = None,
     creator: str = "functional-lm",
 ) -> str:
@@ -51,9 +51,9 @@ def page(
         name: of the run.
         records: at least one.
         settings: the content of config.json.
-        findings: what `diagnose` found, each with ``name``, ``severity``, ``steps``, ``evidence``
-            and ``remedy``. None: nobody looked.
-        samples: texts that the model wrote. None: those of the records.
+        findings: what `diagnose` found, each with a ``name``, a ``severity`` (error or warning),
+            ``steps`` (the first and the last), ``evidence`` and ``remedy``. None: nobody looked.
+        samples: texts that the model wrote, where the records hold none.
         parameters: their number.
         creator: the program that the page names.
 
@@ -61,13 +61,12 @@ def page(
         ImportError: without matplotlib.
     """
     records = in_order(records)
-    samples = samples_of(records) if samples is None else samples
     settings = settings or {}
     sections = [
         _final(final_figures(records, settings, parameters)),
         "" if findings is None else _findings(findings),
         _pictures(records, creator),
-        _samples(samples),
+        _samples(samples_of(records) or samples),
         _settings(settings),
     ]
     return (
@@ -111,8 +110,8 @@ def final_figures(
         at_end = f"at step {held_out.steps[-1]:,.0f}"
         found["validation loss"] = _loss(float(held_out.values[-1])), at_end
         found["best validation loss"] = _loss(loss), where
-        found["best perplexity"] = f"{math.exp(min(loss, 700.0)):,.4g}", where
-        found["best bits per token"] = _loss(loss / math.log(2)), where
+        found["best perplexity"] = f"{math.exp(min(loss, 700.0)):,.4g}", ""
+        found["best bits per token"] = _loss(loss / math.log(2)), ""
     if parameters is not None:
         found["parameters"] = f"{parameters:,}", ""
     speed = series(records, "tokens_per_second").values
@@ -138,13 +137,13 @@ def _final(found: Mapping[str, tuple[str, str]]) -> str:
 
 def _findings(findings: Sequence[Any]) -> str:
     items = [
-        f'<li class="finding {_slug(finding.severity)}">\n'
+        f'<li class="finding {_text(finding.severity)}">\n'
         f"<h3><b>{_text(finding.severity)}</b> {_text(finding.name)}"
-        f" <small>{_text(_steps(finding.steps))}</small></h3>\n"
+        f" <small>{_steps(*finding.steps)}</small></h3>\n"
         f"<p>{_text(finding.evidence)}</p>\n<p>{_text(finding.remedy)}</p>\n</li>\n"
         for finding in findings
     ]
-    found = f"<ul>\n{''.join(items)}</ul>" if items else "<p>Nothing conspicuous.</p>"
+    found = f"<ul>\n{''.join(items)}</ul>\n" if items else "<p>Nothing conspicuous.</p>\n"
     return _section("Diagnosis", found)
 
 
@@ -213,22 +212,12 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _steps(steps: int | Iterable[int] | None) -> str:
-    """Return the steps of a finding in words; of many, the first and the last."""
-    if steps is None:
-        return ""
-    numbers = sorted({steps} if isinstance(steps, int) else set(steps))
-    if len(numbers) < 2:
-        return "".join(f"step {number:,}" for number in numbers)
-    return f"steps {numbers[0]:,} to {numbers[-1]:,}"
+def _steps(first: int, last: int) -> str:
+    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
 
 
 def _section(title: str, content: str) -> str:
     return f"<section>\n<h2>{title}</h2>\n{content}</section>\n"
-
-
-def _slug(text: Any) -> str:
-    return re.sub(r"[^a-z]", "", str(text).lower())
 
 
 def _text(value: Any) -> str:

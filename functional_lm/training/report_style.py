@@ -4,14 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --ink: #1f2328; --quiet: #59636e; --paper: #ffffff; --ground: #f3f4f6; --line: #d5d9de;
-  --bad: #b3261e; --warn: #8a5a00; --note: #0b5cad;
-  --blue: #0072b2;
+  --bad: #b3261e; --warn: #8a5a00; --blue: #0072b2;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ink: #e6e8eb; --quiet: #9aa4af; --paper: #1b1e22; --ground: #111316; --line: #373d45;
-    --bad: #ff8a80; --warn: #f0b429; --note: #79b8ff;
-    --blue: #3f9fdf;
+    --bad: #ff8a80; --warn: #f0b429; --blue: #3f9fdf;
   }
 }
 * { box-sizing: border-box; }
@@ -40,12 +38,11 @@ dd small { font-size: 0.8rem; font-weight: 400; white-space: nowrap; }
 ul { list-style: none; margin: 0; padding: 0; }
 .finding { padding: 0.7rem 0.9rem; margin-bottom: 0.6rem; border-left-width: 5px; }
 .finding b { text-transform: uppercase; font-size: 0.75rem; letter-spacing: 0.05em; }
-.error, .critical, .fatal, .severe { border-left-color: var(--bad); }
-.error b, .critical b, .fatal b, .severe b { color: var(--bad); }
+.finding p::first-letter { text-transform: uppercase; }
+.error { border-left-color: var(--bad); }
+.error b { color: var(--bad); }
 .warning { border-left-color: var(--warn); }
 .warning b { color: var(--warn); }
-.note, .info, .hint { border-left-color: var(--note); }
-.note b, .info b, .hint b { color: var(--note); }
 .pictures figure:first-child { grid-column: 1 / -1; }
 figure { margin: 0; padding: 0.6rem; }
 figcaption {

@@ -48,7 +48,6 @@ def test_a_run_is_drawn_whole(run_records):
     assert legend_of(layers) == expected
     # A block of two leaves with one norm each.
     assert layers.lines[0].get_ydata() / layers.lines[-1].get_ydata() == pytest.approx(2**0.5)
-    assert axes["update over weights by layer (medians)"].lines[-1].get_label() == "rule of thumb"
 
 
 def test_several_runs_are_told_apart_by_colour_and_name(run_records):
@@ -72,12 +71,12 @@ def test_sixty_layers_have_a_short_legend(run_records):
 
 
 def test_leaves_without_blocks_have_a_legend_that_ends():
-    figures = {f"part{i}.weight": 1.0 + i for i in range(25)}
+    figures = {f"_part{i}.weight": 1.0 + i for i in range(25)}
     records = [{"step": i, "statistics": {"grad_norm": figures}} for i in (1, 2)]
     figure = picture({"run": records})
     png(figure)
     legend = legend_of(axes_of(figure)["norm of the gradient by layer"])
-    assert legend[0] == "part0"
+    assert legend[0].strip() == "_part0"
     assert legend[-1] == "… and 16 more"
 
 
@@ -183,3 +182,13 @@ def test_without_matplotlib_it_says_what_to_install(run_records, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'functional-lm\[plot\]'"):
         picture({"run": run_records()})
+
+
+def test_the_entropy_is_held_against_that_of_an_attention_to_all_alike(run_records):
+    records = run_records()
+    for record in records[4::5]:
+        record["statistics"]["attention_uniform"] = {"blocks.0": 3.2}
+    drawn = {panel.title: figure for panel, figure in figures(records)}
+    (axes,) = drawn["entropy of the attention, in nats"].axes
+    assert legend_of(axes) == ["blocks.0", "blocks.1", "blocks.2", "all keys alike"]
+    assert axes.lines[-1].get_ydata() == [3.2, 3.2]
