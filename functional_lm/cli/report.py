@@ -1,7 +1,6 @@
 """``functional-lm report``."""
 
 import dataclasses
-import json
 import math
 import re
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..files import write_atomic
-from ..training import Record
-from ..training.run_folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE
+from ..training.run_folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE, read_config, vocab_size_of
 from .runs import PROGRAM, expect_own, read_records
 
 REPORT_FILE = "report.html"
@@ -33,19 +31,20 @@ class Report:
 
     def run(self) -> int:
         """Write the page; say where it is."""
+        from ..training.diagnosis import diagnose
         from ..training.report import page
 
         out = self.folder / REPORT_FILE if self.out is None else self.out
         if out.suffix not in (".html", ".htm"):
             raise ValueError(f"out must end in .html: got {out}; pass {out.stem}.html")
         records = read_records(self.folder)
-        settings = _settings(self.folder / CONFIG_FILE)
+        settings = read_config(self.folder) if (self.folder / CONFIG_FILE).is_file() else {}
         expect_own(out)
         text = page(
             self.folder.resolve().name,
             records,
             settings=settings,
-            findings=_findings(records, settings),
+            findings=diagnose(records, vocab_size=vocab_size_of(settings)),
             samples=_samples(self.folder / SAMPLE_FILE),
             parameters=_parameters(self.folder / LAST_FILE),
             creator=PROGRAM,
@@ -53,30 +52,6 @@ class Report:
         write_atomic(out, text)
         print(f"written to {out}")
         return 0
-
-
-def _findings(records: list[Record], settings: dict[str, Any]) -> Any:
-    """Return what a look at the records finds; None where there is nobody to look."""
-    try:
-        from ..training.diagnosis import diagnose  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    model = settings.get("model")
-    vocab_size = model.get("vocab_size") if isinstance(model, dict) else None
-    return diagnose(records, vocab_size=vocab_size if isinstance(vocab_size, int) else None)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """Return the content of config.json; nothing if there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON: {error}; restore it from a copy") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} must hold settings by name: got a {type(settings).__name__}")
-    return settings
 
 
 def _samples(path: Path) -> Any:

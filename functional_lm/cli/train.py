@@ -10,7 +10,7 @@ from typing import Any
 from .. import pytree
 from ..contract import expect_int
 from ..training import Experiment, Interruption, Intervals, Session, TrainConfig
-from ..training.run_folder import expect_free
+from ..training.new_run import expect_free
 from ..training.run_lock import run_lock
 from ..training.tensorboard import TensorBoardWriter, expect_tensorboard
 from .display import TrainingDisplay, clock, curve, smooth

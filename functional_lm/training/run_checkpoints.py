@@ -42,11 +42,20 @@ def save_state(
     counts = {name: getattr(state, name) for name in COUNTS}
     tree = {"params": state.params, "optimizer_state": state.optimizer_state}
     save_checkpoint(path, tree, metadata={**metadata, **counts})
+    keep_last(run, best_step)
+    return path
+
+
+def keep_last(run: str | Path, best_step: int | None) -> None:
+    """Remove the checkpoints of a run but for the last ones and that of the best step.
+
+    Raises:
+        OSError: if one cannot be removed.
+    """
     present = _present(run)
     for step in sorted(present)[:-KEPT]:
         if step != best_step:
             present[step].unlink()
-    return path
 
 
 def latest_state(

@@ -14,12 +14,8 @@
 The folder appears as a whole, and so does each file; metrics.jsonl then grows line by line.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +29,6 @@ from ..models.transformer import Config
 from ..text import CharTokenizer
 from .model_file import imported_neighbours, load_model
 from .objective import Objective
-from .run_lock import LOCK_FILE, run_lock
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
@@ -80,91 +75,6 @@ def load_weights(path: str | Path, like: Tree) -> Tree:
     return pytree.map_with_path(lambda name, leaf: tensors[name], like)
 
 
-@contextlib.contextmanager
-def new_run(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder to write a run to; it gets its name when it is whole.
-
-    A run that is there stays until then, and is removed with all that its folder holds.
-
-    Args:
-        folder: the name.
-        overwrite: put it in the place of a run that is there.
-
-    Raises:
-        FileExistsError: if there is something under that name, and not overwrite, or no run.
-        RunLockedError: if another process trains there.
-        OSError: if it cannot be written; nothing is left behind.
-    """
-    folder = Path(folder)
-    with contextlib.ExitStack() as held:
-        _remove_abandoned(folder)
-        expect_free(folder, overwrite=overwrite)
-        if folder.exists():
-            held.enter_context(run_lock(folder))
-        new, old = _beside(folder, "new"), _beside(folder, "old")
-        try:
-            new.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(folder)) from None
-        try:
-            yield new
-            if folder.exists():
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def expect_free(folder: Path, *, overwrite: bool) -> None:
-    """Require that there is nothing under a name, or with overwrite a run that nobody trains.
-
-    Raises:
-        FileExistsError: if there is.
-        RunLockedError: if another process trains there.
-    """
-    if not folder.exists():
-        return
-    if (folder / LOCK_FILE).is_file():
-        with run_lock(folder):
-            pass
-    if not (folder / CONFIG_FILE).is_file():
-        raise FileExistsError(f"the folder of a run must be new: {folder} exists; pass another")
-    if not overwrite:
-        raise FileExistsError(
-            f"the folder of a run must be new: {folder} holds one; go on with --resume {folder}, "
-            "replace it with --overwrite, or pass another"
-        )
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f".{folder.name}.{what}-{os.getpid()}")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left beside a folder."""
-    for path in folder.parent.glob(f".{folder.name}.*-*"):
-        what, _, process = path.name.removeprefix(f".{folder.name}.").partition("-")
-        if what in ("new", "old") and process.isdigit() and not _alive(int(process)):
-            if what == "old" and not folder.exists():
-                path.rename(folder)  # it was killed between the two renames
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    if os.name == "nt":  # where asking would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's
-    return True
-
-
 def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
     """Write other training settings to a run's config.json.
 
@@ -172,11 +82,10 @@ def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
         OSError: if it cannot be read or written.
         FileFormatError: if it is damaged.
     """
-    path = Path(folder) / CONFIG_FILE
-    content = read_json(path)
+    content = read_config(folder)
     changed = {**content, "training": {**content.get("training", {}), **training}}
     if changed != content:
-        write_atomic(path, json.dumps(changed, indent=2) + "\n")
+        write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
 
 
 def save_run(
@@ -234,7 +143,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
         FileFormatError: if one is damaged, or does not fit the others.
     """
     folder = Path(folder)
-    settings = _read_settings(expect_run(folder))
+    settings = _checked(read_config(folder), folder / CONFIG_FILE)
     tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
     config: Config = settings.pop("config")
     if tokenizer.vocab_size != config.vocab_size:
@@ -272,8 +181,29 @@ def expect_run(folder: Path) -> Path:
     return path
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    settings: Any = read_json(path)
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return what a run's config.json holds, unchecked.
+
+    Raises:
+        OSError: if there is none, or it cannot be read.
+        FileFormatError: if it is damaged.
+    """
+    path = expect_run(Path(folder))
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FileFormatError(path, "is not the config of a run: it must hold settings by name")
+    return content
+
+
+def vocab_size_of(config: dict[str, Any]) -> int | None:
+    """Return the size of the vocabulary in what `read_config` returned, if it has one."""
+    model = config.get("model")
+    size = model.get("vocab_size") if isinstance(model, dict) else None
+    return size if isinstance(size, int) else None
+
+
+def _checked(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings with the config that they describe."""
     try:
         settings["config"] = Config(**settings["model"])
         settings["dtype"] = expect_dtype(settings.get("dtype", "float32"))

@@ -31,13 +31,13 @@ from .identity import MAY_CHANGE, expect_same_run, identity
 from .intervals import Intervals
 from .loop import TrainState, TrainStep
 from .metrics import MetricsFile, Record, record_of
-from .run_checkpoints import CHECKPOINTS, latest_state, save_state
+from .new_run import new_run
+from .run_checkpoints import CHECKPOINTS, keep_last, latest_state, save_state
 from .run_folder import (
     BEST_FILE,
     LAST_FILE,
     METRICS_FILE,
     change_settings,
-    new_run,
     save_run,
     save_weights,
 )
@@ -150,6 +150,7 @@ class Session:
             session.best_step = found.metadata["best_step"]
             if session.best_step is not None:
                 session.best_loss = found.metadata["best_loss"]
+            keep_last(folder, session.best_step)  # a kill may have come between a save and this
             session._open_metrics()
         return session
 

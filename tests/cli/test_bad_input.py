@@ -93,7 +93,7 @@ BAD = {
     "report no run": (["report", "taken"], "must hold metrics.jsonl: taken does not"),
     "report as pdf": (["report", "run", "--out", "run.pdf"], "must end in .html: got run.pdf"),
     "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
-    "report damaged config": (["report", "no-config"], "config.json must be JSON"),
+    "report damaged config": (["report", "no-config"], "config.json is damaged"),
     "no command": ([], "a command is required"),
     "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
 }  # fmt: skip

@@ -125,6 +125,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(straight, tmp_path):
     assert content(folder) == content(straight)
 
 
+def test_a_kill_between_a_save_and_the_removal_of_older_ones(straight, tmp_path):
+    folder = tmp_path / "run"
+    train(start(folder), until=9)
+    older = (folder / "checkpoints" / "step-00000009.safetensors").read_bytes()
+    train(resume(folder))
+    (folder / "checkpoints" / "step-00000009.safetensors").write_bytes(older)
+    train(resume(folder))
+    assert content(folder) == content(straight)
+
+
 def test_a_run_can_be_made_longer(straight, tmp_path):
     folder = tmp_path / "run"
     train(start(folder))

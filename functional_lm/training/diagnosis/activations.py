@@ -41,8 +41,10 @@ def dead_units(history: History) -> Finding | None:
     ]
     if not dead and not unmoved:
         return None
-    said = [f"{share:.0%} of the units of {site} are zero for every token" for site, share in
-            dead.items()]
+    said = [
+        f"{share:.0%} of the units of {site} are zero for every token"
+        for site, share in dead.items()
+    ]
     if unmoved:
         more = f" and {len(unmoved) - 4} more" if len(unmoved) > 4 else ""
         said.append(f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step")
@@ -69,7 +71,9 @@ def saturated_attention(history: History) -> Finding | None:
     for block, relative in first.items():
         if relative < SHARP_FROM_THE_START:
             shown.append(1)
-            said.append(f"the attention of {block} starts at {relative:.2g} of a uniform one's entropy")
+            said.append(
+                f"the attention of {block} starts at {relative:.2g} of a uniform one's entropy"
+            )
     if not said:
         hard = [
             (step, block, number(entropy))
