@@ -100,7 +100,7 @@ def test_no_input_does_what_none_may_do(name):
     report = run.run_reader(name, "--inputs", "1000", limit=20.0)
     assert "fault" not in report, report["fault"]
     assert report["inputs"] == 1000
-    assert report["outcomes"]["a value"] > 20
+    assert report["outcomes"]["a value"] > 1
     assert len(report["outcomes"]) > 3
 
 
