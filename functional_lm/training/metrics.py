@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..files import FileFormatError, parse_json, write_atomic
+from ..files.reading import read_bytes
 from .loop import TrainStep
 
 Record: TypeAlias = dict[str, Any]
 """``step, loss, lr, grad_norm, step_ms, tokens_per_second``; where there are any also ``val_loss``,
 ``sample`` (a text that the model wrote), ``fault`` (why there was no update), and ``statistics``
 (see `statistics`)."""
+
+
+MAX_BYTES = 2**31
+"""Of a file of metrics: ten million steps."""
 
 
 def record_of(step: TrainStep, *, lr: float, tokens: int) -> Record:
@@ -99,7 +104,8 @@ class MetricsFile:
 def _whole_lines(path: Path, last_step: int) -> list[tuple[bytes, Record]]:
     """Return the lines of the steps 1, 2, ... up to one, with their records."""
     kept: list[tuple[bytes, Record]] = []
-    for line in path.read_bytes().splitlines(keepends=True)[:last_step]:
+    data = read_bytes(path, max_bytes=MAX_BYTES)
+    for line in data.splitlines(keepends=True)[:last_step]:
         try:
             record = parse_json(line, path)
         except FileFormatError:
@@ -127,7 +133,7 @@ def read_metrics(path: str | Path) -> list[Record]:
         FileFormatError: naming the line that is no record.
     """
     records: list[Record] = []
-    lines = Path(path).read_bytes().splitlines(keepends=True)
+    lines = read_bytes(path, max_bytes=MAX_BYTES).splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         where = f"{path} line {number}"
         try:
