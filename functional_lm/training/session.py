@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Tree
-from ..files import remove_stale
+from ..files import remove_stale, write_atomic
 from .background import BackgroundWriter
 from .experiment import Experiment
 from .identity import MAY_CHANGE, expect_same_run, identity
@@ -115,6 +115,7 @@ class Session:
                 model_file=model_file,
             )
             save_state(new, state, metadata=session._metadata())
+            write_atomic(new / METRICS_FILE, b"")
         with session._closed_on_error():
             session._resources.enter_context(run_lock(folder))
             session._open_metrics()
