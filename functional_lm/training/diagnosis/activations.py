@@ -15,8 +15,7 @@ in order have 0.2 and more, in the mean over heads and queries."""
 
 SHARP_FROM_THE_START = 0.5
 """Of the entropy of uniform attention, at the first step. The scale 1/√K is there to keep the
-scores of the initialisation near one (Vaswani et al. 2017, section 3.2.1), where it is 0.75 to 0.95.
-"""
+scores of the initialisation near one (Vaswani et al. 2017, section 3.2.1): 0.75 to 0.95 here."""
 
 
 def dead_units(history: History) -> Finding | None:
@@ -41,8 +40,10 @@ def dead_units(history: History) -> Finding | None:
     ]
     if not dead and not unmoved:
         return None
-    said = [f"{share:.0%} of the units of {site} are zero for every token" for site, share in
-            dead.items()]
+    said = [
+        f"{share:.0%} of the units of {site} are zero for every token"
+        for site, share in dead.items()
+    ]
     if unmoved:
         more = f" and {len(unmoved) - 4} more" if len(unmoved) > 4 else ""
         said.append(f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step")
@@ -69,7 +70,9 @@ def saturated_attention(history: History) -> Finding | None:
     for block, relative in first.items():
         if relative < SHARP_FROM_THE_START:
             shown.append(1)
-            said.append(f"the attention of {block} starts at {relative:.2g} of a uniform one's entropy")
+            said.append(
+                f"the attention of {block} starts at {relative:.2g} of a uniform one's entropy"
+            )
     if not said:
         hard = [
             (step, block, number(entropy))

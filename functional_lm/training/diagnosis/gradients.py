@@ -18,8 +18,8 @@ FACTOR = 100.0
 """Between the first block and the last. Blocks of runs in order differ by a factor of 2 to 10."""
 
 SMALLEST = 1e-5
-"""The norm of a whole gradient: that of 0.8 million weights has then reached Adam's ε = 1e-8 in each
-entry, below which a step is lost. Runs in order have 0.3 to 3."""
+"""The norm of a whole gradient: of 0.8 million weights each entry is then at Adam's ε = 1e-8, below
+which a step is lost. Runs in order have 0.3 to 3."""
 
 LONGEST = 10.0
 """The median norm of a whole gradient. Clipping at 1 leaves less than a tenth of it, less than what

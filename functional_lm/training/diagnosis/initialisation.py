@@ -34,11 +34,11 @@ def bad_initialisation(history: History) -> Finding | None:
     stream = {block: number(spreads[block]) for block in first.get("attention_entropy", {})}
     if not all(spread <= WIDEST for spread in stream.values()):
         widest = max(stream, key=lambda block: np.nan_to_num(stream[block], nan=math.inf))
-        value = stream[widest]
-        said.append(
-            f"the activations after {widest} start "
-            + (f"with a standard deviation of {value:.3g}" if np.isfinite(value) else "not finite")
-        )
+        spread = stream[widest]
+        value = f"with a standard deviation of {spread:.3g}"
+        if not math.isfinite(spread):
+            value = "not finite"
+        said.append(f"the activations after {widest} start {value}")
     if not said:
         return None
     return Finding(
