@@ -39,7 +39,7 @@ class Diagnose:
         missing = [name for name in CHECKS if not able[name]]
         if self.json:
             said = {
-                "steps": len(records),
+                "steps": _steps(records),
                 "findings": [finding.as_json() for finding in findings],
                 "looked_for": looked,
                 "not_looked_for": missing,
@@ -56,8 +56,7 @@ class Diagnose:
         for name in missing:
             reasons.setdefault(CHECKS[name].needs, []).append(name)
         for needs, names in reasons.items():
-            said_of = f"for {', '.join(names)}: no record has {needs}"
-            print(_wrapped("not", said_of))
+            print(_wrapped("not", f"for {', '.join(names)}: no record has {needs}"))
         return 0
 
 
@@ -79,11 +78,14 @@ def _vocab_size(folder: Path) -> int | None:
         raise ValueError(f"{path} is not the config of a run: {error}") from None
 
 
+def _steps(records: list[Record]) -> int:
+    return max((record["step"] for record in records), default=0)
+
+
 def _summary(records: list[Record]) -> str:
     losses: list[Any] = [record["loss"] for record in records if record["loss"] is not None]
-    if not losses:
-        return f"{len(records):,} steps"
-    return f"{len(records):,} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
+    said = f"{_steps(records):,} steps"
+    return f"{said}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else said
 
 
 def _paragraph(finding: Finding) -> str:
@@ -92,7 +94,7 @@ def _paragraph(finding: Finding) -> str:
     return "\n".join(
         [
             _wrapped(finding.severity, f"{finding.name}, {steps}"),
-            _wrapped("", f"{_sentence(finding.evidence)}"),
+            _wrapped("", _sentence(finding.evidence)),
             _wrapped("", f"Remedy: {finding.remedy}."),
         ]
     )

@@ -1,9 +1,9 @@
 """Gradients that vanish or explode on their way through the layers.
 
 The blocks of a model are compared, numbered leaves such as ``blocks.3.attention.qkv``, each by the
-norm of all its leaves together. In a transformer with norms before its branches these norms differ
-little, as 1/√L at depth L when it starts (Xiong et al. 2020); in a chain without skip paths they
-form a geometric series (Glorot and Bengio 2010; Pascanu et al. 2013).
+norm of all its leaves together. In a transformer with norms before its branches they differ little
+(Xiong et al. 2020); in a chain without skip paths they form a geometric series (Glorot and Bengio
+2010; Pascanu et al. 2013).
 """
 
 import math
@@ -22,8 +22,8 @@ SMALLEST = 1e-5
 which a step is lost. Runs in order have 0.3 to 3."""
 
 LONGEST = 10.0
-"""The median norm of a whole gradient. Clipping at 1 leaves less than a tenth of it, less than what
-Pascanu et al. (2013, section 3.2) found harmless."""
+"""The median norm of a whole gradient. Clipping at 1 leaves less than a tenth of it; half of the
+usual norm, and more, is known to be harmless (Pascanu et al. 2013, section 3.2)."""
 
 
 def vanishing_gradients(history: History) -> Finding | None:

@@ -9,12 +9,14 @@ of a rate is that ratio, for the median of the matrices. About 0.001 in each ste
 rates get worse for the end result from 0.2 to 0.3 on.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
+from .activations import HARD
 from .finding import Finding
-from .history import History, matrices, number, relative_entropy
+from .history import History, matrices, number
 
 USUAL = 0.1
 """Of the rates that are best on Tiny Shakespeare, from a width of 32 to one of 256."""
@@ -28,9 +30,6 @@ is what a warm-up is for (Goyal et al. 2017; Liu et al. 2020; Kosson et al. 2024
 
 GROWN = 100.0
 """The growth of the residual stream that no run in order has: 20 in 2000 steps of the default."""
-
-COLLAPSED = 0.05
-"""Nats; see `activations.saturated_attention`."""
 
 
 def rate_too_high(history: History) -> Finding | None:
@@ -102,19 +101,25 @@ def _harm(history: History) -> list[str]:
     """
     said = []
     first = history.statistics[0][1]
+    start = max(_stream(first), default=math.inf)
+    sharp = first.get("attention_entropy", {})
     for step, later in history.statistics[1:]:
-        entropies = [number(entropy) for entropy in later.get("attention_entropy", {}).values()]
         spreads = _stream(later)
-        if spreads and not np.isfinite(spreads).all():
+        collapsed = [
+            number(entropy)
+            for block, entropy in later.get("attention_entropy", {}).items()
+            if number(entropy) < HARD < number(sharp.get(block))
+        ]
+        if not np.isfinite(spreads).all():
             said.append(f"at step {step} activations were not finite")
-        elif spreads and max(spreads) > GROWN * max(_stream(first)):
+        elif max(spreads, default=0.0) > GROWN * start:
             said.append(
-                f"by step {step} the residual stream had grown from {max(_stream(first)):.2g} to "
+                f"by step {step} the residual stream had grown from {start:.2g} to "
                 f"{max(spreads):.2g}"
             )
-        elif entropies and min(entropies) < COLLAPSED and min(relative_entropy(first).values()) > 0:
+        elif collapsed:
             said.append(
-                f"by step {step} the attention of a block had collapsed to {min(entropies):.2g} "
+                f"by step {step} the attention of a block had collapsed to {min(collapsed):.2g} "
                 "nats"
             )
         if said:
