@@ -1,7 +1,9 @@
 """What all tests share: floating-point faults are errors, and the real text if it is there."""
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,3 +32,41 @@ def shakespeare() -> str:
 def root() -> Path:
     """Return the top folder of the project."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run_records():
+    """Return a function that makes up the records of a run, with statistics at every fifth step."""
+
+    def make(steps: int = 40, blocks: int = 3, *, seed: int = 0) -> list[dict[str, Any]]:
+        noise = np.random.default_rng(seed).uniform(0.9, 1.1, steps + 1)
+        leaves = ["embedding.weight", "norm.scale"]
+        leaves += [
+            f"blocks.{i}.{leaf}" for i in range(blocks) for leaf in ("norm1.scale", "mlp.up")
+        ]
+        sites = [f"blocks.{i}{site}" for i in range(blocks) for site in ("", ".mlp")]
+        records = []
+        for step in range(1, steps + 1):
+            record: dict[str, Any] = {
+                "step": step,
+                "loss": 1.5 + 2.5 * math.exp(-step / 10) * noise[step],
+                "lr": 1e-3 * step / steps,
+                "grad_norm": noise[step],
+                "step_ms": 20.0,
+                "tokens_per_second": 1000 + step,
+            }
+            if step % 10 == 0:
+                record |= {"val_loss": record["loss"] + 0.1, "sample": f"\nsample of {step}\n"}
+            if step % 5 == 0:
+                record["statistics"] = {
+                    "grad_norm": dict.fromkeys(leaves, 0.1 * noise[step]),
+                    "update_ratio": dict.fromkeys(leaves, 0.001 * noise[step]),
+                    "activation_mean": dict.fromkeys(sites, noise[step] - 1),
+                    "activation_std": dict.fromkeys(sites, noise[step]),
+                    "zero_share": dict.fromkeys(sites[1::2], 0.0),
+                    "attention_entropy": dict.fromkeys(sites[::2], 2.0 * noise[step]),
+                }
+            records.append(record)
+        return records
+
+    return make

@@ -40,11 +40,11 @@ LEVELS = {
 }
 FOUNDATION = {"contract", "pytree", "prng", "threads"}
 # The only packages from outside that a part may import when it is imported itself.
-OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set(), "files": set()}
+OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set()}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "runtime": {"numpy", "threadpoolctl"},
-    "training": {"safetensors"},
+    "training": {"matplotlib", "safetensors", "tensorboardX"},
     "text": {"platformdirs"},
     "blas": {"threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},

@@ -18,6 +18,7 @@ HEAVY = (
     "safetensors",
     "platformdirs",
     "uniplot",
+    "tensorboardX",
 )
 
 

@@ -13,6 +13,8 @@ from functional_lm.cli.evaluate import Evaluate
 from functional_lm.cli.flags import Sizes
 from functional_lm.cli.generate import Generate
 from functional_lm.cli.golden import Golden
+from functional_lm.cli.plot import Plot
+from functional_lm.cli.report import Report
 from functional_lm.cli.sweep import Sweep
 from functional_lm.cli.train import Train
 from functional_lm.training import TrainConfig
@@ -89,7 +91,18 @@ def test_its_commands_take_one_line_each():
 
 def test_its_flags_exist():
     known = {"help", "version", "text_file", "preset", "model"}
-    for dataclass in (TrainConfig, Train, Sizes, Generate, Evaluate, Sweep, Check, Golden):
+    for dataclass in (
+        TrainConfig,
+        Train,
+        Sizes,
+        Generate,
+        Evaluate,
+        Sweep,
+        Check,
+        Golden,
+        Plot,
+        Report,
+    ):
         known |= set(dataclass.__dataclass_fields__)
     table = README[README.index("| command |") : README.index("Each explains")]
     flags = re.findall(r"--([a-z][a-z-]*)", table)

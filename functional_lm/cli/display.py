@@ -19,9 +19,10 @@ WINDOW = 50
 class TrainingDisplay:
     """Shows the progress of a run: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, steps: int, log_every: int) -> None:
-        """Start the clock."""
+    def __init__(self, steps: int, log_every: int, *, first: int = 0) -> None:
+        """Start the clock, after the first steps of a resumed run."""
         self._steps = steps
+        self._first = first
         self._log_every = log_every
         self._losses: list[float] = []
         self._validation: float | None = None
@@ -36,7 +37,7 @@ class TrainingDisplay:
                 TimeRemainingColumn(compact=True),
                 console=self._console,
             )
-            self._task = self._bar.add_task("", total=steps, figures="")
+            self._task = self._bar.add_task("", total=steps, completed=first, figures="")
 
     def __enter__(self) -> "TrainingDisplay":
         """Show the bar."""
@@ -52,12 +53,15 @@ class TrainingDisplay:
     @property
     def loss(self) -> float:
         """The mean loss of the last steps."""
-        return float(np.mean(self._losses[-WINDOW:]))
+        return float(np.mean(self._losses[-WINDOW:] or [np.nan]))
 
     def update(self, record: Record) -> None:
         """Show a step; on a terminal also a line for each evaluation."""
         step = record["step"]
-        self._losses.append(record["loss"])
+        if record["loss"] is not None:
+            self._losses.append(record["loss"])
+        if "fault" in record:
+            self._console.print(f"left out: {record['fault']}", markup=False, soft_wrap=True)
         self._validation = record.get("val_loss", self._validation)
         figures = f"loss {self.loss:.3f}"
         if self._validation is not None:
@@ -69,7 +73,7 @@ class TrainingDisplay:
                 self._bar.console.print(f"step {step:,}  {figures}")
         elif step % self._log_every == 0 or step == self._steps or "val_loss" in record:
             elapsed = time.perf_counter() - self._start
-            left = elapsed / step * (self._steps - step)
+            left = elapsed / (step - self._first) * (self._steps - step)
             print(
                 f"step {step:,}/{self._steps:,}  {figures}  lr {record['lr']:.1e}  "
                 f"{clock(left)} left",

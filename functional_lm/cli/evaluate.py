@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -20,7 +20,8 @@ class Evaluate:
 
     Attributes:
         folder: the folder of a run.
-        text_file: a UTF-8 text, measured whole. Not given: the text of the run.
+        text_file: a text, measured whole. Not given: the text of the run.
+        encoding: of the text file.
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
         seq_len: tokens in a window. Not given: that of the training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
@@ -28,6 +29,7 @@ class Evaluate:
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     text_file: Path | None = None
+    encoding: str = "utf-8"
     part: Literal["validation", "training", "all"] = "validation"
     seq_len: int | None = None
     json: bool = False
@@ -41,8 +43,10 @@ class Evaluate:
             training, held_out = split(tokens)
             tokens = held_out if self.part == "validation" else training
         longest = run.objective.config.max_seq_len
-        trained = run.settings.get("training", {}).get("seq_len", longest)
-        seq_len = trained if self.seq_len is None else expect_int("seq_len", self.seq_len)
+        seq_len = self.seq_len
+        if seq_len is None:
+            seq_len = _table(run.settings.get("training")).get("seq_len", longest)
+        seq_len = expect_int("seq_len", seq_len)
         if seq_len > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
@@ -67,17 +71,23 @@ class Evaluate:
     def _text(self, run: Run) -> tuple[str, str]:
         """Return the text and its name."""
         if self.text_file is not None:
-            return read_corpus(self.text_file).text, str(self.text_file)
-        record = run.settings.get("text")
-        if not record:
+            return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
+        record = _table(run.settings.get("text"))
+        file, corpus_name = record.get("text_file"), record.get("corpus")
+        if "sha256" not in record or not isinstance(file, str | None):
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
-        if record["text_file"] is not None:
-            corpus = read_corpus(record["text_file"])
+        if file is not None:
+            corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
-            corpus = load_corpus(record["corpus"] or "shakespeare")
+            corpus = load_corpus(corpus_name or "shakespeare")
         if sha256_of(corpus.text) != record["sha256"]:
             raise ValueError(
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
         return corpus.text, f"{self.part} part of {corpus.source}"
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """Return a table of a config; a config that somebody changed may have anything there."""
+    return value if isinstance(value, dict) else {}

@@ -3,19 +3,18 @@
 import dataclasses
 import hashlib
 import itertools
-import json
-import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from ..contract import Layer, expect_choice
+from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import transformer
 from ..models.transformer import PRESETS, Config
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import TrainConfig, load_model
-from ..training.run_folder import MODEL_SOURCE
+from ..training.run_folder import MODEL_SOURCE, expect_run
 
 
 def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:
@@ -51,7 +50,8 @@ class Source:
     """What to train, and on what.
 
     Attributes:
-        text_file: a UTF-8 text to train on.
+        text_file: a text to train on.
+        encoding: of the text file.
         corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
             docstrings of the Python standard library.
         preset: the size of the model; explicit flags override it.
@@ -59,6 +59,7 @@ class Source:
     """
 
     text_file: Path | None = None
+    encoding: str = "utf-8"
     corpus: Literal["shakespeare", "stdlib"] | None = None
     preset: Literal["tiny", "small", "medium"] = "tiny"
     model: str | None = None
@@ -67,6 +68,7 @@ class Source:
         """Check what a config file may have set."""
         if self.model is not None and not isinstance(self.model, str):
             raise TypeError(f"model must be FILE.py:NAME: got {self.model!r}")
+        known_encoding(self.encoding)
         if self.corpus is not None:
             expect_choice("corpus", self.corpus, CORPORA)
         expect_choice("preset", self.preset, list(PRESETS))
@@ -80,12 +82,13 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
-        return read_corpus(self.text_file)
+        return read_corpus(self.text_file, encoding=self.encoding)
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
         """Return what a run's config.json says of its text."""
         return {
             "text_file": None if self.text_file is None else str(self.text_file.resolve()),
+            "encoding": self.encoding,
             "corpus": self.corpus,
             "source": corpus.source,
             "characters": len(corpus.text),
@@ -111,14 +114,14 @@ def given_sizes(sizes: Any) -> dict[str, Any]:
 _REPLACES = {
     "--steps": ["epochs"],
     "--epochs": ["steps"],
-    "--text-file": ["corpus"],
-    "--corpus": ["text_file"],
+    "--text-file": ["corpus", "encoding"],
+    "--corpus": ["text_file", "encoding"],
 }
 """The settings of a config file that a flag puts out of force besides its own."""
 
 
 def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dict[str, Any]]:
-    """Return the defaults that --preset and --config set, for flags to override.
+    """Return the defaults that --preset, --config and --resume set, for flags to override.
 
     Returns:
         Training settings, sizes, source, and what a config file holds besides.
@@ -129,6 +132,9 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
     """
     settings: dict[str, Any] = {}
     path = _value_of("--config", arguments)
+    run = _value_of("--resume", arguments)
+    if run is not None:
+        path = str(expect_run(Path(run)))
     if path is not None:
         settings = _without_derived(read_settings(Path(path)))
         for flag, replaced in _REPLACES.items():
@@ -162,20 +168,28 @@ def _without_derived(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8")
-        content: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} must be TOML, or JSON if it ends in .json: {error}") from None
+    """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves.
+
+    Raises:
+        FileFormatError: if it is neither, or holds no settings by name.
+        OSError: if it cannot be read.
+    """
+    content = read_json(path) if path.suffix == ".json" else read_toml(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold settings by name: got a {type(content).__name__}")
+        got = type(content).__name__
+        raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
     if "model_file" in content:  # a run's config: its folder holds a copy of the file
-        settings["model"] = f"{path.parent / MODEL_SOURCE}:{content['model_file']['name']}"
+        file = content["model_file"]
+        if not isinstance(file, dict) or not isinstance(file.get("name"), str):
+            raise FileFormatError(path, "must say the name of its model_file; restore it")
+        settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
+    for name in ("text_file", "text-file", "out"):
+        if not isinstance(settings.get(name), str | None):
+            got = type(settings[name]).__name__
+            raise FileFormatError(path, f"must give {name} as a string: got a {got}; write quotes")
     recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
     return {
         name.replace("-", "_"): value for name, value in settings.items() if name not in recorded

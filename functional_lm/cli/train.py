@@ -1,71 +1,86 @@
 """``functional-lm train``."""
 
 import dataclasses
+import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import pytree
-from ..contract import Tree, expect_int
-from ..files import write_atomic
-from ..generation import temperature
-from ..training import (
-    Experiment,
-    MetricsFile,
-    Record,
-    TrainConfig,
-    record_of,
-    save_run,
-    save_weights,
-)
-from ..training.run_folder import BEST_FILE, LAST_FILE, METRICS_FILE, SAMPLE_FILE
+from ..contract import expect_int
+from ..training import Experiment, Interruption, Intervals, Session, TrainConfig
+from ..training.new_run import expect_free
+from ..training.run_lock import run_lock
+from ..training.tensorboard import TensorBoardWriter, expect_tensorboard
 from .display import TrainingDisplay, clock, curve, smooth
 from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults
 
-SAMPLE_LENGTH = 300
+EVENTS = "tensorboard"
+"""The folder of a run's event files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Train a language model on a text, and save it.
 
+    A run can be stopped at any time, by Ctrl-C too, and goes on with --resume.
+
     Attributes:
         training: how to train.
         sizes: the model.
         source: what to train, and on what.
+        intervals: how often to do what besides.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
         out: the folder to write, which must not exist. Not given: runs/<time>.
+        resume: instead: the folder of a run to go on with. It keeps its settings, but may become
+            longer, with --steps or --epochs.
+        overwrite: replace the run that is in the folder of --out, with all that the folder holds.
         log_every: steps between two lines where the output is no terminal.
-        eval_every: steps between two validations.
-        sample_every: steps between two samples in sample.txt. 0: only one at the end.
+        tensorboard: also write event files for TensorBoard, to the folder tensorboard of the run.
     """
 
     training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
     source: Source = dataclasses.field(default_factory=Source)
+    intervals: Intervals = dataclasses.field(default_factory=Intervals)
     config: Path | None = None
     out: Path | None = None
+    resume: Path | None = None
+    overwrite: bool = False
     log_every: int = 100
-    eval_every: int = 250
-    sample_every: int = 0
+    tensorboard: bool = False
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> "Train":
-        """Return the settings that --preset and --config set."""
+        """Return the settings that --preset, --config and --resume set."""
         training, sizes, source, others = preset_defaults(arguments)
-        return cls(training, sizes, source, **expect_known(others, cls))
+        names = {field.name for field in dataclasses.fields(Intervals)}
+        intervals = Intervals(**{name: others.pop(name) for name in names & others.keys()})
+        return cls(training, sizes, source, intervals, **expect_known(others, cls))
 
     def __post_init__(self) -> None:
-        """Check the intervals."""
+        """Check what has no other place."""
         expect_int("log_every", self.log_every)
-        expect_int("eval_every", self.eval_every)
-        expect_int("sample_every", self.sample_every, minimum=0)
+        if self.resume is not None:
+            for name in ("config", "out"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"a resumed run has its own folder and settings: got --{name} and "
+                        f"--resume {self.resume}; leave one out"
+                    )
 
     def run(self) -> int:
         """Train; return the exit status."""
-        out = new_folder(self.out, time.strftime("%Y%m%d-%H%M%S"))
+        if self.resume is not None:
+            with run_lock(self.resume):  # before the text is loaded: a second run ends at once
+                pass
+            out = self.resume
+        else:
+            out = self.out or new_folder(None, time.strftime("%Y%m%d-%H%M%S"))
+            expect_free(out, overwrite=self.overwrite)
+        if self.tensorboard:
+            expect_tensorboard()
         model = self.source.load_model()
         corpus = self.source.load_text()
         experiment = Experiment.build(
@@ -81,114 +96,85 @@ class Train:
         print(f"vocabulary  {experiment.tokenizer.vocab_size} characters")
         print(f"model       {name}: {pytree.count(params):,} parameters")
         print(f"run         {experiment.steps:,} steps of {size}, written to {out}", flush=True)
-        save_run(
-            out,
-            params,
-            experiment.config,
-            experiment.tokenizer,
-            settings={
-                "training": dataclasses.asdict(experiment.settings),
-                "text": self.source.record(corpus),
-                "output": {
-                    "log_every": self.log_every,
-                    "eval_every": self.eval_every,
-                    "sample_every": self.sample_every,
-                },
-            },
-            model_file=self.source.model,
-        )
-        return _Session(self, experiment, out).run()
-
-
-class _Session:
-    """A run under way: the last state, the best loss, what is written where."""
-
-    def __init__(self, command: Train, experiment: Experiment, out: Path) -> None:
-        self.command = command
-        self.experiment = experiment
-        self.out = out
-        self.state = experiment.init_state()
-        self.records: list[Record] = []
-        self.best = float("inf")
-        self.samples: list[str] = []
-
-    def run(self) -> int:
-        start = time.perf_counter()
-        metrics = MetricsFile(self.out / METRICS_FILE)
-        display = TrainingDisplay(self.experiment.steps, self.command.log_every)
-        status = 0
-        try:
-            with display:
-                self._train(display, metrics)
-        except KeyboardInterrupt:
-            status = 130
-        finally:
-            metrics.close()
-            save_weights(self.out / LAST_FILE, self.state.params)
-            if self.best == float("inf") and _finite(self.state.params):
-                save_weights(self.out / BEST_FILE, self.state.params)
-        if self.records:
-            self._summarise(time.perf_counter() - start)
-        if status:
-            print(f"interrupted: the weights of step {self.state.step:,} are saved in {self.out}")
+        if self.resume is not None:
+            session = Session.resume(out, experiment, intervals=self.intervals)
+            finished = session.state.step >= experiment.steps
+            more = ", its last: to train longer pass --steps" if finished else ""
+            print(f"resumed     after step {session.state.step:,}{more}", flush=True)
+            for note in session.notes:
+                print(f"warning: {note}", file=sys.stderr)
         else:
-            print(f"saved in {self.out}; try: functional-lm generate {self.out}")
-        return status
-
-    def _train(self, display: TrainingDisplay, metrics: MetricsFile) -> None:
-        command, experiment = self.command, self.experiment
-        schedule = experiment.schedule
-        for step in experiment.run(self.state):
-            number = step.state.step
-            last = number == experiment.steps
-            tokens, _ = experiment.batch_at(number - 1)
-            record = record_of(step, lr=schedule(number - 1), tokens=tokens.size)
-            self.state = step.state
-            if number % command.eval_every == 0 or last:
-                record["val_loss"] = experiment.validation_loss(step.state.params)
-                save_weights(self.out / LAST_FILE, step.state.params)
-                if record["val_loss"] < self.best:
-                    self.best = record["val_loss"]
-                    save_weights(self.out / BEST_FILE, step.state.params)
-            self.records.append(record)
-            metrics.append(record, flush="val_loss" in record or number % command.log_every == 0)
-            display.update(record)
-            if last or (command.sample_every and number % command.sample_every == 0):
-                self._sample()
-
-    def _sample(self) -> None:
-        """Write a sample to sample.txt, below those before."""
-        prompt = "\n" if "\n" in self.experiment.tokenizer.characters else None
-        text = self.experiment.sample(
-            self.state.params,
-            prompt or self.experiment.tokenizer.characters[0],
-            key=(self.command.training.seed, 3),
-            max_new_tokens=SAMPLE_LENGTH,
-            transform=temperature(0.8),
-        )
-        self.samples.append(f"--- step {self.state.step}\n{text.strip()}\n")
-        write_atomic(self.out / SAMPLE_FILE, "\n".join(self.samples))
-
-    def _summarise(self, seconds: float) -> None:
-        losses = smooth([record["loss"] for record in self.records])
-        evaluated = [record for record in self.records if "val_loss" in record]
-        steps = [record["step"] for record in self.records]
-        series: dict[str, Any] = {"loss": (steps, losses)}
-        if len(evaluated) > 1:
-            series["validation"] = (
-                [record["step"] for record in evaluated],
-                [record["val_loss"] for record in evaluated],
+            session = Session.start(
+                out,
+                experiment,
+                intervals=self.intervals,
+                settings={
+                    "text": self.source.record(corpus),
+                    "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
+                },
+                model_file=self.source.model,
+                overwrite=self.overwrite,
             )
-        if len(steps) > 1:
-            print()
-            print(curve(series))
-        if self.samples:
-            print(f"\n{self.samples[-1].partition(chr(10))[2]}")
-        said = f"{len(steps):,} steps in {clock(seconds)}, loss {losses[-1]:.3f}"
-        if evaluated:
-            said += f", validation {evaluated[-1]['val_loss']:.3f}, the best {self.best:.3f}"
-        print(said)
+        return self._train(session)
+
+    def _train(self, session: Session) -> int:
+        start, first = time.perf_counter(), session.state.step
+        display = TrainingDisplay(session.experiment.steps, self.log_every, first=first)
+        with Interruption() as interruption:
+            try:
+                with session, display, self._events(session) as events:
+                    for record in session.train():
+                        display.update(record)
+                        if events is not None:
+                            events.append(record)
+                        if interruption.signal is not None:
+                            break
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                print(
+                    f"functional-lm train: cannot save: {error}; the checkpoints before are whole: "
+                    f"mend that, then functional-lm train --resume {session.folder}",
+                    file=sys.stderr,
+                )
+                return 1
+            if session.state.step > first:
+                _summarise(session, first, time.perf_counter() - start)
+            if interruption.signal is None:
+                print(f"saved in {session.folder}; try: functional-lm generate {session.folder}")
+            else:
+                print(
+                    f"interrupted: step {session.state.step:,} is saved; "
+                    f"to go on: functional-lm train --resume {session.folder}"
+                )
+        return interruption.status
+
+    def _events(self, session: Session) -> AbstractContextManager[TensorBoardWriter | None]:
+        if not self.tensorboard:
+            return nullcontext()
+        return TensorBoardWriter(session.folder / EVENTS, purge_step=session.state.step + 1)
 
 
-def _finite(params: Tree) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))
+def _summarise(session: Session, first: int, seconds: float) -> None:
+    """Print curves, a sample and figures."""
+    records = [record for record in session.records if record["loss"] is not None]
+    losses = smooth([record["loss"] for record in records])
+    evaluated = [record for record in records if record.get("val_loss") is not None]
+    steps = [record["step"] for record in records]
+    series: dict[str, Any] = {"loss": (steps, losses)}
+    if len(evaluated) > 1:
+        series["validation"] = (
+            [record["step"] for record in evaluated],
+            [record["val_loss"] for record in evaluated],
+        )
+    if len(steps) > 1:
+        print()
+        print(curve(series))
+    if "sample" in session.records[-1]:
+        print(f"\n{session.records[-1]['sample']}\n")
+    said = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {losses[-1]:.3f}"
+    if evaluated:
+        said += f", validation {evaluated[-1]['val_loss']:.3f}"
+    if session.best_step is not None:
+        said += f", the best {session.best_loss:.3f}"
+    print(said)

@@ -65,6 +65,12 @@ class Config:
         self._set("n_kv_heads", expect_int("n_kv_heads", n_kv_heads))
         d_ff = int(2.5 * self.d_model) if self.d_ff is None else self.d_ff
         self._set("d_ff", expect_int("d_ff", d_ff))
+        size = min(self.n_parameters, 10**300)  # which is still a float, to be printed
+        if size > MAX_PARAMETERS:
+            raise ValueError(
+                f"a model must have at most {MAX_PARAMETERS:.0e} parameters: got {size:.1e}; "
+                "lower n_layers, d_model or d_ff"
+            )
         self_attention.expect_heads(self.d_model, self.n_heads, int(n_kv_heads))
         if self.d_model // self.n_heads % 2:
             raise ValueError(
@@ -78,13 +84,14 @@ class Config:
         self._set("remat", expect_bool("remat", self.remat))
         expect_choice("rope_pairing", self.rope_pairing, PAIRINGS)
         expect_choice("attention", self.attention, self_attention.KINDS)
-        size = self.vocab_size * self.d_model
-        size += self.n_layers * self.d_model * (4 * self.d_model + 3 * d_ff)
-        if size > MAX_PARAMETERS:
-            raise ValueError(
-                f"a model must have at most {MAX_PARAMETERS:.0e} parameters: got about {size:.1e}; "
-                "lower n_layers, d_model or d_ff"
-            )
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of parameters of the transformer."""
+        D, table = self.d_model, self.vocab_size * self.d_model
+        keys_and_values = 2 * int(self.n_kv_heads or 0) * (D // self.n_heads)
+        block = D * (2 * D + keys_and_values + 3 * int(self.d_ff or 0) + 2)
+        return table * (1 if self.tie_embeddings else 2) + self.n_layers * block + D
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

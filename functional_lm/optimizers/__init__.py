@@ -17,7 +17,13 @@ from .schedules import (
     warmup_cosine_decay_schedule,
 )
 from .sgd import SgdState, sgd
-from .transformation import GradientTransformation, apply_updates, chain, expect_gradient
+from .transformation import (
+    GradientTransformation,
+    apply_updates,
+    chain,
+    expect_gradient,
+    first_not_finite,
+)
 
 __all__ = [
     "AdamState",
@@ -31,6 +37,7 @@ __all__ = [
     "clip_by_global_norm",
     "constant_schedule",
     "expect_gradient",
+    "first_not_finite",
     "linear_schedule",
     "sgd",
     "warmup_cosine_decay_schedule",

@@ -7,7 +7,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree, expect_number
 from ..entrywise import entrywise
-from .transformation import GradientTransformation
+from .transformation import GradientTransformation, first_not_finite
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
@@ -27,22 +27,14 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     def update(grads: Tree, state: tuple[()], params: Tree) -> tuple[Tree, tuple[()]]:
         norm = pytree.global_norm(grads)
         if not math.isfinite(norm):
-            raise FloatingPointError(_first_bad_leaf(grads))
+            found = first_not_finite(grads) or "it overflows float64"
+            raise FloatingPointError(
+                f"the gradient must be finite: {found}; lower the learning rate, or look at the "
+                "batch"
+            )
         if norm <= max_norm:
             return grads, state
         factor = max_norm / norm
         return entrywise(lambda g, out: np.multiply(g, factor, out=out), grads), state
 
     return GradientTransformation(init, update)
-
-
-def _first_bad_leaf(grads: Tree) -> str:
-    for path, leaf in pytree.leaves_with_path(grads):
-        finite = np.isfinite(leaf)
-        if not finite.all():
-            value = leaf[~finite].flat[0]
-            return (
-                f"the gradient must be finite: {path} has {leaf.size - finite.sum()} entries that "
-                f"are not, the first is {value}; lower the learning rate or look at the batch"
-            )
-    return "the norm of the gradient must be finite: it overflows float64; look at the loss"

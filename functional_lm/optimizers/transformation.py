@@ -59,3 +59,17 @@ def expect_gradient(grads: Tree, params: Tree) -> None:
                 f"the gradient of {path} must have its shape, {leaf.shape}: "
                 f"got {np.shape(gradient)}; check the vjp"
             )
+
+
+def first_not_finite(tree: Tree) -> str:
+    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
+
+    >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
+    'b has 2 entries that are not finite, the first is inf'
+    """
+    for path, leaf in pytree.leaves_with_path(tree):
+        bad = np.asarray(leaf)[~np.isfinite(leaf)]
+        if bad.size:
+            entries = "entry that is" if bad.size == 1 else "entries that are"
+            return f"{path} has {bad.size} {entries} not finite, the first is {bad[0]}"
+    return ""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import Array
-from ..files import write_atomic
+from ..files import FileFormatError, parse_json, read_json, write_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +28,20 @@ class CharTokenizer:
     characters: str
 
     def __post_init__(self) -> None:
-        """Require sorted, distinct characters."""
-        if not self.characters or list(self.characters) != sorted(set(self.characters)):
+        """Require sorted, distinct characters, which a file can hold."""
+        characters = self.characters
+        # More than there are in Unicode cannot be distinct: a long text is refused unsorted.
+        distinct = 0 < len(characters) <= sys.maxunicode + 1
+        if not distinct or list(characters) != sorted(set(characters)):
             raise ValueError(
                 "characters must be sorted, distinct and at least one: got "
-                f"{self.characters[:40]!r}; use CharTokenizer.train(text)"
+                f"{characters[:40]!r}; use CharTokenizer.train(text)"
+            )
+        half = re.search("[\ud800-\udfff]", characters)
+        if half:
+            raise ValueError(
+                f"characters must be Unicode's: got {half[0]!r}, half of a surrogate pair; decode "
+                "the text with its encoding"
             )
 
     @classmethod
@@ -83,18 +94,17 @@ class CharTokenizer:
         return json.dumps({"type": "char", "characters": self.characters})
 
     @classmethod
-    def from_json(cls, text: str) -> "CharTokenizer":
+    def from_json(cls, text: str, *, path: str | Path = "the JSON text") -> "CharTokenizer":
         """Return the tokenizer that `to_json` wrote.
 
+        Args:
+            text: what it wrote.
+            path: what an error names.
+
         Raises:
-            ValueError: if the text is not that.
+            FileFormatError: if the text is not that.
         """
-        data: Any = json.loads(text)
-        if not isinstance(data, dict) or data.get("type") != "char":
-            raise ValueError('a character tokenizer must have "type": "char"')
-        if not isinstance(data.get("characters"), str):
-            raise ValueError('a character tokenizer must have a string "characters"')
-        return cls(data["characters"])
+        return cls._from_data(parse_json(text, path), path)
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file."""
@@ -105,12 +115,23 @@ class CharTokenizer:
         """Read a tokenizer from a JSON file.
 
         Raises:
-            ValueError: naming the file, if it is no tokenizer.
+            FileFormatError: naming the file, if it is no tokenizer.
+            OSError: if it cannot be read.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not a tokenizer: {error}") from None
+        return cls._from_data(read_json(path), path)
+
+    @classmethod
+    def _from_data(cls, data: Any, path: str | Path) -> "CharTokenizer":
+        if not isinstance(data, dict) or data.get("type") != "char":
+            fault = 'it must have "type": "char"'
+        elif not isinstance(data.get("characters"), str):
+            fault = 'it must have a string "characters"'
+        else:
+            try:
+                return cls(data["characters"])
+            except ValueError as error:
+                fault = str(error)
+        raise FileFormatError(path, f"is not a tokenizer: {fault}; restore it from a copy")
 
 
 def _codes(text: str) -> Array:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..files import read_text
 from .download import DownloadError, content_fault, fetch
 
 DATA_VARIABLE = "FUNCTIONAL_LM_DATA"
@@ -69,24 +70,20 @@ def load_corpus(
         return Corpus(corpus.text, f"{corpus.source}, since {error}")
 
 
-def read_corpus(path: str | Path) -> Corpus:
-    """Read a UTF-8 text file.
+def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:
+    """Read a text file.
+
+    Args:
+        path: of the file.
+        encoding: of the text; any that Python knows.
 
     Raises:
+        FileFormatError: if it is empty, or not in that encoding, with the offset of the first bad
+            byte.
         OSError: if it cannot be read.
-        ValueError: if it is empty, or not UTF-8, with the position of the first bad byte.
+        ValueError: for an unknown encoding.
     """
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")  # a byte order mark is no part of the text
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"a text file must be UTF-8: {path} has the byte 0x{data[error.start]:02x} at offset "
-            f"{error.start}; convert it first"
-        ) from None
-    if not text:
-        raise ValueError(f"a text file must hold text: {path} is empty; pass another")
-    return Corpus(text, str(path))
+    return Corpus(read_text(path, encoding=encoding), str(path))
 
 
 def stdlib_corpus() -> Corpus:
@@ -104,7 +101,7 @@ def stdlib_corpus() -> Corpus:
 def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
     expected = {"size": SHAKESPEARE_SIZE, "sha256": SHAKESPEARE_SHA256}
     if folder and (path := Path(folder) / SHAKESPEARE_FILE).is_file():
-        data = path.read_bytes()
+        data = _beginning(path)
         fault = content_fault(data, **expected)  # type: ignore[arg-type]
         if fault:
             raise ValueError(
@@ -117,12 +114,18 @@ def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
         cache = platformdirs.user_cache_path("functional_lm")
     path = cache / SHAKESPEARE_FILE
     if path.is_file():
-        data = path.read_bytes()
+        data = _beginning(path)
         if content_fault(data, **expected) is None:  # type: ignore[arg-type]
             return Corpus(data.decode(), f"Tiny Shakespeare from {path}")
     data = fetch(url, path, **expected)  # type: ignore[arg-type]
     kept = f"kept in {path}" if path.is_file() else f"not kept, since {cache} cannot be written"
     return Corpus(data.decode(), f"Tiny Shakespeare, downloaded ({kept})")
+
+
+def _beginning(path: Path) -> bytes:
+    """Return a file, or enough of it to see that it is too long."""
+    with path.open("rb") as file:
+        return file.read(SHAKESPEARE_SIZE + 1)
 
 
 def _docstrings(path: Path) -> Iterator[str]:

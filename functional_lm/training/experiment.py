@@ -10,6 +10,7 @@ In a notebook::
 """
 
 import dataclasses
+import hashlib
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from ..sharding import sharded
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
 from .evaluation import evaluate
-from .loop import TrainState, TrainStep, init_state, train
+from .loop import Inspect, TrainState, TrainStep, init_state, train
 from .objective import Objective
 from .settings import DEFAULT_STEPS, TrainConfig
 
@@ -48,7 +49,8 @@ class Experiment:
         settings: how to train, with the number of shards resolved.
         tokens: (N,) the first nine tenths of the text.
         held_out: (M,) the rest.
-        steps: the updates of the run.
+        steps: the batches of the run.
+        text_sha256: the hash of the text's UTF-8 bytes.
     """
 
     objective: Objective
@@ -57,6 +59,7 @@ class Experiment:
     tokens: Array
     held_out: Array
     steps: int
+    text_sha256: str
 
     @classmethod
     def build(
@@ -97,7 +100,8 @@ class Experiment:
         if settings.shards is None:
             shards = min(cores(), settings.batch_size) if model is transformer else 1
             settings = dataclasses.replace(settings, shards=shards)
-        return cls(Objective(model, config), tokenizer, settings, tokens, held_out, steps)
+        objective, sha256 = Objective(model, config), hashlib.sha256(text.encode()).hexdigest()
+        return cls(objective, tokenizer, settings, tokens, held_out, steps, sha256)
 
     @property
     def config(self) -> Config:
@@ -157,8 +161,14 @@ class Experiment:
         )
         return x, {"targets": y, "key": (self.settings.seed, 2, step)}
 
-    def run(self, state: TrainState | None = None) -> Iterator[TrainStep]:
-        """Yield each update, from the start or from a state."""
+    def run(
+        self,
+        state: TrainState | None = None,
+        *,
+        max_consecutive_errors: int = 0,
+        inspect: Inspect | None = None,
+    ) -> Iterator[TrainStep]:
+        """Yield each update, from the start or from a state; the keywords are those of `train`."""
         return train(
             self.objective,
             self.init_state() if state is None else state,
@@ -166,6 +176,8 @@ class Experiment:
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),
+            max_consecutive_errors=max_consecutive_errors,
+            inspect=inspect,
         )
 
     def validation_loss(self, params: Tree) -> float:

@@ -8,31 +8,40 @@ In a notebook::
         print(step.state.step, step.loss)
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import pytree
-from ..contract import Differentiable, Tree
+from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
-from ..optimizers import GradientTransformation, apply_updates
+from ..optimizers import GradientTransformation, apply_updates, first_not_finite
+
+Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree], Any]
+"""``(step, params, grads, updates)``: the number of an update, the parameters before it, the
+gradient before clipping, and what is added. They are not to be written to."""
 
 
 class TrainState(NamedTuple):
     """All that changes in training."""
 
-    step: int  # updates made
+    step: int  # batches taken
     params: Tree
     optimizer_state: Any
+    notfinite_count: int = 0  # updates skipped in a row, as in optax.apply_if_finite
+    total_notfinite: int = 0  # updates skipped
 
 
 class TrainStep(NamedTuple):
-    """One update, as `train` yields it."""
+    """One batch, as `train` yields it."""
 
     state: TrainState  # after the update
     loss: float  # of the batch, before the update
     grad_norm: float  # of the gradient, before clipping
-    seconds: float  # that the update took
+    seconds: float  # that it took
+    fault: str = ""  # why there was no update
+    inspected: Any = None  # what `inspect` returned
 
 
 def init_state(params: Tree, optimizer: GradientTransformation) -> TrainState:
@@ -48,27 +57,39 @@ def train(
     batch_at: Callable[[int], tuple[Any, dict[str, Any]]],
     steps: int,
     value_and_grad: ValueAndGrad = value_and_grad,
+    max_consecutive_errors: int = 0,
+    inspect: Inspect | None = None,
 ) -> Iterator[TrainStep]:
-    """Yield a `TrainStep` after each update until ``steps`` have been made.
+    """Yield a `TrainStep` after each batch until ``steps`` have been taken.
+
+    A loss or gradient that is not finite never reaches the parameters or the optimizer.
 
     Args:
         layer: any loss with ``forward`` and ``vjp``.
         state: where to start, from `init_state` or from an earlier run.
         optimizer: a pure pair.
-        batch_at: maps the number of updates made to ``(x, side)``, the positional and the
+        batch_at: maps the number of batches taken to ``(x, side)``, the positional and the
             keyword-only inputs of the layer.
-        steps: the number of updates at the end, those of an earlier run included.
+        steps: the number of batches at the end, those of an earlier run included.
         value_and_grad: another way to the gradient, such as `sharding.sharded`.
+        max_consecutive_errors: the batches in a row without a finite loss and gradient that are
+            left out; ``TrainStep.fault`` says what was wrong. The next one ends the loop.
+        inspect: called with each update while its gradient is still there.
 
     Raises:
-        FloatingPointError: for a gradient that is not finite, if the optimizer looks.
+        FloatingPointError: for one such batch too many; it names the step, the batch, and the
+            first leaf of the gradient at fault.
     """
+    expect_int("max_consecutive_errors", max_consecutive_errors, minimum=0)
     while state.step < steps:
         start = time.perf_counter()
         x, side = batch_at(state.step)
         # What a step makes on the way is a function's own, so that it is gone before the next one.
-        state, loss, grad_norm = _update(layer, state, optimizer, value_and_grad, x, side)
-        yield TrainStep(state, loss, grad_norm, time.perf_counter() - start)
+        after = _update(layer, state, optimizer, value_and_grad, x, side, inspect)
+        if after.state.notfinite_count > max_consecutive_errors:
+            raise FloatingPointError(after.fault)
+        state = after.state
+        yield after._replace(seconds=time.perf_counter() - start)
 
 
 def _update(
@@ -78,10 +99,25 @@ def _update(
     value_and_grad: ValueAndGrad,
     x: Any,
     side: dict[str, Any],
-) -> tuple[TrainState, float, float]:
-    """Return the next state, the loss and the norm of the gradient."""
-    loss, grads = value_and_grad(layer, state.params, x, **side)
-    updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
-    params = apply_updates(state.params, updates)
-    after = TrainState(state.step + 1, params, optimizer_state)
-    return after, float(loss), pytree.global_norm(grads)
+    inspect: Inspect | None,
+) -> TrainStep:
+    """Return what a batch leads to, without its time."""
+    step, params, optimizer_state, in_a_row, total = state
+    loss, grads = value_and_grad(layer, params, x, **side)
+    grad_norm = pytree.global_norm(grads)
+    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
+        after = TrainState(step + 1, params, optimizer_state, in_a_row + 1, total + 1)
+        return TrainStep(after, float(loss), grad_norm, 0.0, fault)
+    updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+    found = None if inspect is None else inspect(step + 1, params, grads, updates)
+    after = TrainState(step + 1, apply_updates(params, updates), optimizer_state, 0, total)
+    return TrainStep(after, float(loss), grad_norm, 0.0, "", found)
+
+
+def _what_is_not_finite(loss: float, grads: Tree) -> str:
+    found = first_not_finite(grads)
+    said = [] if math.isfinite(loss) else [f"the loss is {loss}"]
+    if found or math.isfinite(loss):
+        said.append(f"in the gradient {found or 'the norm overflows float64'}")
+    return " and ".join(said)

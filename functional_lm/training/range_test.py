@@ -113,7 +113,7 @@ def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> Rang
 def _measure(
     experiment: Experiment, lowest: float, highest: float, steps: int
 ) -> Iterator[tuple[float, float]]:
-    """Yield each rate with the loss before its update, until one is not finite."""
+    """Yield each rate with the loss before its update, until loss or gradient are not finite."""
 
     def schedule(step: int) -> float:
         return lowest * (highest / lowest) ** (step / (steps - 1))
@@ -129,8 +129,6 @@ def _measure(
     )
     with contextlib.suppress(FloatingPointError):
         for step in updates:
-            if not math.isfinite(step.loss):
-                return
             yield schedule(step.state.step - 1), step.loss
 
 

@@ -7,9 +7,11 @@
     model.py            a copy of the file that the model came from, if it was given by --model,
                         beside copies of those that it imported from its own folder
     metrics.jsonl       one object for each step
-    sample.txt          a text that the last weights wrote
+    sample.txt          texts that the model wrote
+    checkpoints/        where the run can go on from, see `run_checkpoints`
+    .lock               who trains here at present, see `run_lock`
 
-Each appears whole, by a rename; metrics.jsonl then grows line by line.
+The folder appears as a whole, and so does each file; metrics.jsonl then grows line by line.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Layer, Tree, expect_dtype
-from ..files import write_atomic
+from ..files import FileFormatError, read_json, read_tensors, write_atomic
 from ..models import transformer
 from ..models.transformer import Config
 from ..text import CharTokenizer
@@ -56,26 +58,34 @@ def load_weights(path: str | Path, like: Tree) -> Tree:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: naming the file, if it is damaged or holds another model.
+        FileFormatError: if it is damaged or holds another model.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(Path(path).read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}; restore it from a copy") from None
+    tensors, _ = read_tensors(path)
     expected = dict(pytree.leaves_with_path(like))
     for name in sorted(expected.keys() ^ tensors.keys()):
         fault = "lacks" if name in expected else "has an unknown"
-        raise ValueError(f"{path} must hold the model of its config: it {fault} {name}")
+        raise FileFormatError(path, f"must hold the model of its config: it {fault} {name}")
     for name, leaf in expected.items():
         if (tensors[name].shape, tensors[name].dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(
-                f"{path} must hold the model of its config: {name} must be {leaf.dtype} "
-                f"{leaf.shape}, got {tensors[name].dtype} {tensors[name].shape}"
+            raise FileFormatError(
+                path,
+                f"must hold the model of its config: {name} must be {leaf.dtype} "
+                f"{leaf.shape}, got {tensors[name].dtype} {tensors[name].shape}",
             )
     return pytree.map_with_path(lambda name, leaf: tensors[name], like)
+
+
+def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
+    """Write other training settings to a run's config.json.
+
+    Raises:
+        OSError: if it cannot be read or written.
+        FileFormatError: if it is damaged.
+    """
+    content = read_config(folder)
+    changed = {**content, "training": {**content.get("training", {}), **training}}
+    if changed != content:
+        write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
 
 
 def save_run(
@@ -130,34 +140,73 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
 
     Raises:
         OSError: if a file is missing or cannot be read.
-        ValueError: naming the file that is damaged, or does not fit the others.
+        FileFormatError: if one is damaged, or does not fit the others.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file():
-        raise FileNotFoundError(
-            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
-        )
-    settings = _read_settings(folder / CONFIG_FILE)
+    settings = _checked(read_config(folder), folder / CONFIG_FILE)
     tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
     config: Config = settings.pop("config")
     if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"{folder} must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
-            f"config {config.vocab_size}; the files come from different runs"
+        raise FileFormatError(
+            folder,
+            f"must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
+            f"config {config.vocab_size}; the files come from different runs",
         )
     model: Layer = transformer
     if "model_file" in settings:
         model = load_model(f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}")
     objective = Objective(model, config)
-    params = load_weights(folder / weights, objective.init((0,), dtype=settings["dtype"]))
+    path = folder / weights
+    if model is transformer and config.n_parameters > path.stat().st_size:
+        raise FileFormatError(  # before its parameters are made, since they may fit no memory
+            path,
+            f"must hold the model of its config: that has {config.n_parameters:,} parameters, "
+            f"more than the file has bytes; restore {CONFIG_FILE} or the file",
+        )
+    params = load_weights(path, objective.init((0,), dtype=settings["dtype"]))
     return Run(objective, params, tokenizer, settings)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def expect_run(folder: Path) -> Path:
+    """Return the path of a run's config.json.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
+        )
+    return path
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return what a run's config.json holds, unchecked.
+
+    Raises:
+        OSError: if there is none, or it cannot be read.
+        FileFormatError: if it is damaged.
+    """
+    path = expect_run(Path(folder))
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise FileFormatError(path, "is not the config of a run: it must hold settings by name")
+    return content
+
+
+def vocab_size_of(config: dict[str, Any]) -> int | None:
+    """Return the size of the vocabulary in what `read_config` returned, if it has one."""
+    model = config.get("model")
+    size = model.get("vocab_size") if isinstance(model, dict) else None
+    return size if isinstance(size, int) else None
+
+
+def _checked(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings with the config that they describe."""
     try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
         settings["config"] = Config(**settings["model"])
         settings["dtype"] = expect_dtype(settings.get("dtype", "float32"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"is not the config of a run: {str(error)[:300]}") from None
     return settings

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ BAD = {
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
     "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
     "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
+    "run as folder": ([*TRAIN, "--out", "run"], "go on with --resume run, replace it with"),
+    "overwrite what is no run": ([*TRAIN, "--out", "taken", "--overwrite"], "pass another"),
+    "resume nothing": (["train", "--resume", "nowhere"], "must hold config.json: nowhere does not"),
+    "resume and out": (["train", "--resume", "run", "--out", "new"], "leave one out"),
+    "resume otherwise": (["train", "--resume", "run", "--lr", "1"], "lr was 0.003 and is 1.0"),
+    "resume damaged": (["train", "--resume", "no-config"], "config.json is damaged"),
+    "checkpoint_every": ([*TRAIN, "--checkpoint-every", "0"], "checkpoint_every must be at least"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "must hold config.json: nowhere does not"),
     "no run named": (["generate"], "RUN"),
@@ -66,13 +74,26 @@ BAD = {
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
     "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
     "damaged weights": (["generate", "damaged"], "model.safetensors is damaged"),
-    "damaged config": (["generate", "no-config"], "config.json is not the config of a run"),
+    "damaged config": (["generate", "no-config"], "config.json is damaged: it is not JSON"),
     "weights of another": (["evaluate", "other"], "must hold the model of its config"),
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
     # sweep and the rest
     "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
+    # plot, report
+    "plot nothing": (["plot"], "must show a run: got none"),
+    "plot no run": (["plot", "nowhere"], "must hold metrics.jsonl: nowhere does not"),
+    "plot a file": (["plot", "text.txt"], "must hold metrics.jsonl: text.txt does not"),
+    "plot as gif": (["plot", "run", "--out", "run.gif"], "must end in .png or .svg: got run.gif"),
+    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "there is no no; make it"),
+    "plot over a file": (["plot", "run", "--out", "holiday.png"], "holiday.png is neither"),
+    "plot damaged": (["plot", "damaged"], "metrics.jsonl line 1"),
+    "plot no step": (["plot", "other"], "must have made a step"),
+    "report no run": (["report", "taken"], "must hold metrics.jsonl: taken does not"),
+    "report as pdf": (["report", "run", "--out", "run.pdf"], "must end in .html: got run.pdf"),
+    "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
+    "report damaged config": (["report", "no-config"], "config.json is damaged"),
     "no command": ([], "a command is required"),
     "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
 }  # fmt: skip
@@ -100,12 +121,14 @@ def folder(run_folder, model_file, monkeypatch):
     )
     Path("taken").mkdir()
     for name in ("damaged", "no-config", "other"):
-        Path(name).mkdir()
-        for path in run_folder.iterdir():
-            Path(name, path.name).write_bytes(path.read_bytes())
+        shutil.copytree(run_folder, name)
     weights = Path("damaged", "model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     Path("no-config", "config.json").write_text("{")
+    Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+    Path("other", "metrics.jsonl").write_text("")
+    Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
+    Path("notes.html").write_text("<p>mine</p>")
     settings = json.loads(Path("other", "config.json").read_text())
     settings["model"]["n_layers"] += 1
     Path("other", "config.json").write_text(json.dumps(settings))

@@ -1,12 +1,12 @@
 """A run about to start, and the records that it leaves."""
 
+import contextlib
 import dataclasses
-import math
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from functional_lm.contract import Layer
-from functional_lm.gradient import ValueAndGrad
 from functional_lm.models import transformer
 from functional_lm.optimizers import GradientTransformation
 from functional_lm.sharding import sharded
@@ -20,6 +20,7 @@ from functional_lm.training import (
     statistics_of,
     train,
 )
+from functional_lm.training.session import MAX_CONSECUTIVE_ERRORS
 
 
 class Scale(NamedTuple):
@@ -52,60 +53,34 @@ class Setup:
 
 
 def records(setup: Setup) -> Iterator[Record]:
-    """Train, and yield the records that the training command would write."""
-    experiment, watch = setup.experiment, _Watch()
-    optimizer = watch.optimizer(setup.optimizer or experiment.optimizer)
-    state, number = init_state(setup.params, optimizer), 0
+    """Train, and yield the records that the training command writes."""
+    experiment = setup.experiment
+    optimizer = setup.optimizer or experiment.optimizer
+
+    def inspect(number: int, params: Any, grads: Any, updates: Any) -> Statistics | None:
+        if number != 1 and number % INSPECT_EVERY:
+            return None
+        tokens, _ = setup.batch_at(number - 1)
+        return statistics_of(experiment.objective, params, grads, updates, tokens)
+
     steps = train(
         setup.layer or experiment.objective,
-        state,
+        init_state(setup.params, optimizer),
         optimizer=optimizer,
         batch_at=setup.batch_at,
         steps=experiment.steps,
-        value_and_grad=watch.value_and_grad(sharded(experiment.settings.shards or 1)),
+        value_and_grad=sharded(experiment.settings.shards or 1),
+        max_consecutive_errors=MAX_CONSECUTIVE_ERRORS,
+        inspect=inspect,
     )
-    try:
+    with contextlib.suppress(FloatingPointError):
         for step in steps:
             number = step.state.step
             tokens, _ = setup.batch_at(number - 1)
             record = record_of(step, lr=experiment.schedule(number - 1), tokens=tokens.size)
-            if number == 1 or number % INSPECT_EVERY == 0:
-                record["statistics"] = watch.statistics(experiment, tokens)
             if number % EVALUATE_EVERY == 0 or number == experiment.steps:
                 record["val_loss"] = experiment.validation_loss(step.state.params)
-            yield _finite(record)
-    except FloatingPointError as error:
-        rate = experiment.schedule(number)
-        yield {"step": number + 1, "loss": None, "lr": rate, "grad_norm": None, "fault": str(error)}
-
-
-class _Watch:
-    """Keeps the gradient and the update of the last step."""
-
-    def value_and_grad(self, inner: ValueAndGrad) -> ValueAndGrad:
-        def watched(layer: Any, params: Any, x: Any, **side: Any) -> Any:
-            loss, self.grads = inner(layer, params, x, **side)
-            return loss, self.grads
-
-        return watched
-
-    def optimizer(self, inner: GradientTransformation) -> GradientTransformation:
-        def update(grads: Any, state: Any, params: Any) -> Any:
-            self.params = params
-            self.updates, state = inner.update(grads, state, params)
-            return self.updates, state
-
-        return GradientTransformation(inner.init, update)
-
-    def statistics(self, experiment: Experiment, tokens: Any) -> Statistics:
-        return statistics_of(experiment.objective, self.params, self.grads, self.updates, tokens)
-
-
-def _finite(record: Record) -> Record:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
+            yield json.loads(json.dumps(record), parse_constant=lambda _: None)
 
 
 def default(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from recording import Scale, Setup, default
-from strangers import Ascent, bigram_model, chain_of_maps, relu_transformer
+from strangers import Ascent, Overflowing, bigram_model, chain_of_maps, relu_transformer
 
 from functional_lm import prng, pytree
 from functional_lm.optimizers import chain, clip_by_global_norm, sgd
@@ -136,6 +136,14 @@ def ascent(text: str, scale: Scale, seed: int) -> Setup:
     return setup
 
 
+def overflow(text: str, scale: Scale, seed: int) -> Setup:
+    """Have a loss that is no number at some steps."""
+    setup = default(text, scale, seed)
+    steps = prng.integers((seed, 9), (8,), low=10, high=scale.steps)
+    setup.layer = Overflowing(setup.experiment.objective, frozenset(steps.tolist()))
+    return setup
+
+
 def no_warm_up(text: str, scale: Scale, seed: int) -> Setup:
     """Begin at a rate at which a warm-up is needed."""
     return default(text, scale, seed, lr=scale.warm_up_needed, warmup_steps=0)
@@ -212,6 +220,7 @@ MORE_UNHEALTHY = {
     "exploding": Scenario("exploding gradients", functools.partial(deep_chain, factor=3.0)),
     "bigrams": Scenario("plateau", bigrams),
     "ascent": Scenario("divergence", ascent),
+    "overflow": Scenario("skipped updates", overflow),
 }
 """Other forms of these troubles, and other troubles."""
 

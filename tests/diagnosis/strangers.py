@@ -81,3 +81,15 @@ class Ascent:
 
     def vjp(self, residuals: Any, g: Any) -> Any:
         return self._objective.vjp(residuals, -g)
+
+
+class Overflowing:
+    """An objective whose loss is no number at some steps; the key of dropout tells the step."""
+
+    def __init__(self, objective: Any, steps: frozenset[int]) -> None:
+        self._objective, self._steps = objective, steps
+        self.vjp = objective.vjp
+
+    def forward(self, params: Any, x: Any, *, key: Any, **side: Any) -> Any:
+        loss, residuals = self._objective.forward(params, x, key=key, **side)
+        return loss * (np.nan if key[2] in self._steps else 1), residuals

@@ -24,6 +24,15 @@ def test_presets_have_the_stated_number_of_parameters(preset, count):
     assert pytree.count(params) == count
 
 
+@pytest.mark.parametrize(
+    "change", [{}, {"n_heads": 4, "n_kv_heads": 2}, {"d_ff": 7, "n_layers": 3}]
+)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_config_counts_its_parameters(change, tied):
+    config = Config(13, d_model=24, tie_embeddings=tied, **change)
+    assert config.n_parameters == pytree.count(transformer.init((0,), config=config))
+
+
 def test_untied_embeddings_add_one_table():
     untied = dataclasses.replace(CONFIG, tie_embeddings=False)
     params = transformer.init((0,), config=untied)

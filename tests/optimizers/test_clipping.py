@@ -39,7 +39,7 @@ def test_float32_stays():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_gradient_that_is_not_finite_names_its_leaf(value):
     grads = {"a": np.ones(3), "blocks": ({"w": np.array([1.0, value, 2.0])},)}
-    with pytest.raises(FloatingPointError, match=rf"blocks\.0\.w has 1 entries .* {value};"):
+    with pytest.raises(FloatingPointError, match=rf"blocks\.0\.w has 1 entry .* {value};"):
         clip(grads)
 
 

@@ -1,7 +1,11 @@
+import json
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functional_lm.files import FileFormatError
 from functional_lm.text import CharTokenizer
 
 
@@ -51,8 +55,27 @@ def test_files(tmp_path):
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer"):
+    with pytest.raises(FileFormatError, match=r"restore it from a copy$") as caught:
         CharTokenizer.load(path)
+    assert caught.value.path == path
+    with pytest.raises(FileFormatError, match=r"^a run's is (not a tokenizer|damaged)"):
+        CharTokenizer.from_json(content, path="a run's")
+
+
+def test_half_of_a_surrogate_pair_is_no_character():
+    # No file could hold it: a run with such a tokenizer would never open again.
+    with pytest.raises(ValueError, match=r"got '\\udc80', half of a surrogate pair; decode"):
+        CharTokenizer.train(b"a\x80".decode("utf-8", "surrogateescape"))
+
+
+def test_more_characters_than_there_are_cost_no_memory(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"type": "char", "characters": "a" * 10_000_000}))
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match="sorted, distinct and at least one: got 'aaaa"):
+        CharTokenizer.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
 
 
 def test_an_empty_text_is_refused():

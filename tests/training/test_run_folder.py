@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
+from functional_lm.files import FileFormatError
 from functional_lm.models import transformer
 from functional_lm.text import CharTokenizer
 from functional_lm.training import load_run, load_weights, save_run, save_weights
@@ -84,3 +85,11 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         save_run(tmp_path / "run", PARAMS, CONFIG, TOKENIZER)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_config_that_lies_about_its_size_is_refused_before_anything_is_made(run):
+    settings = json.loads((run / "config.json").read_text())
+    settings["model"] |= {"d_model": 2**17, "n_heads": 1, "n_kv_heads": 1, "n_layers": 1, "d_ff": 1}
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(FileFormatError, match=r"has 68,721,311,744 parameters, more than the file"):
+        load_run(run)

@@ -10,13 +10,12 @@ rates get worse for the end result from 0.2 to 0.3 on.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
 from .activations import HARD
 from .finding import Finding
-from .history import History, matrices, number
+from .history import History, matrices, stream
 
 USUAL = 0.1
 """Of the rates that are best on Tiny Shakespeare, from a width of 32 to one of 256."""
@@ -83,7 +82,7 @@ def _reach(history: History) -> float | None:
     """Return the median first ratio of update to matrix, for a rate of one."""
     first = history.initial
     rate = history.lr[0] if len(history.lr) else 0.0
-    if first is None or not rate > 0 or not first.get("update_ratio"):
+    if first is None or not rate > 0:
         return None
     ratios = [ratio for ratio in matrices(first["update_ratio"]).values() if np.isfinite(ratio)]
     return float(np.median(ratios)) / float(rate) if ratios else None
@@ -101,14 +100,13 @@ def _harm(history: History) -> list[str]:
     """
     said = []
     first = history.statistics[0][1]
-    start = max(_stream(first), default=math.inf)
-    sharp = first.get("attention_entropy", {})
+    start = max(stream(first).values(), default=math.inf)
     for step, later in history.statistics[1:]:
-        spreads = _stream(later)
+        spreads = list(stream(later).values())
         collapsed = [
-            number(entropy)
-            for block, entropy in later.get("attention_entropy", {}).items()
-            if number(entropy) < HARD < number(sharp.get(block))
+            entropy
+            for block, entropy in later["attention_entropy"].items()
+            if entropy < HARD < first["attention_entropy"].get(block, 0.0)
         ]
         if not np.isfinite(spreads).all():
             said.append(f"at step {step} activations were not finite")
@@ -130,10 +128,3 @@ def _harm(history: History) -> list[str]:
     if history.faults:
         said.append(f"{len(history.faults)} updates were not finite")
     return said
-
-
-def _stream(statistics: dict[str, Any]) -> list[float]:
-    """Return the spread of the residual stream after each block."""
-    blocks = statistics.get("attention_entropy", {})
-    spreads = statistics.get("activation_std", {})
-    return [number(spreads[block]) for block in blocks if block in spreads]

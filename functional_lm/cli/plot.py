@@ -1,0 +1,54 @@
+"""``functional-lm plot``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..files import write_atomic
+from .runs import PROGRAM, expect_own, named, read_records
+
+PLOT_FILE = "plot.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw the curves of one or several runs into one picture.
+
+    Attributes:
+        folders: the folders of the runs.
+        out: the picture, .png or .svg. Not given: plot.png, in the folder of the run if it is one.
+    """
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    out: Path | None = None
+
+    def run(self) -> int:
+        """Write the picture; say where it is, and what the runs did not record."""
+        from ..training.plots import FORMATS, encode, not_recorded, picture
+
+        if not self.folders:
+            raise ValueError("a picture must show a run: got none; pass the folder of one")
+        runs = named(self.folders)
+        folder = self.folders[0] if len(runs) == 1 else Path()
+        out = folder / PLOT_FILE if self.out is None else self.out
+        if out.suffix not in FORMATS:
+            raise ValueError(f"out must end in .png or .svg: got {out}; pass {out.stem}.png")
+        records = {name: read_records(folder) for name, folder in runs.items()}
+        expect_own(out)
+        write_atomic(out, encode(picture(records), out.suffix, creator=PROGRAM))
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for name, own in records.items():
+            lacking.setdefault(tuple(not_recorded(own)), []).append(name)
+        for missing, names in lacking.items():
+            if missing:
+                whose = "" if len(names) == len(records) else f" by {_listed(names)}"
+                print(f"not recorded{whose}: {', '.join(missing)}")
+        print(f"written to {out}")
+        return 0
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,77 @@
+"""``functional-lm report``."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ..files import write_atomic
+from ..training.run_folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE, read_config, vocab_size_of
+from .runs import PROGRAM, expect_own, read_records
+
+REPORT_FILE = "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write a page about a run: its final figures, curves, samples, settings, and a diagnosis.
+
+    The page is one HTML file that needs nothing else: no network, no script.
+
+    Attributes:
+        folder: the folder of the run.
+        out: the page. Not given: report.html in the folder of the run.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    out: Path | None = None
+
+    def run(self) -> int:
+        """Write the page; say where it is."""
+        from ..training.diagnosis import diagnose
+        from ..training.report import page
+
+        out = self.folder / REPORT_FILE if self.out is None else self.out
+        if out.suffix not in (".html", ".htm"):
+            raise ValueError(f"out must end in .html: got {out}; pass {out.stem}.html")
+        records = read_records(self.folder)
+        settings = read_config(self.folder) if (self.folder / CONFIG_FILE).is_file() else {}
+        expect_own(out)
+        text = page(
+            self.folder.resolve().name,
+            records,
+            settings=settings,
+            findings=diagnose(records, vocab_size=vocab_size_of(settings)),
+            samples=_samples(self.folder / SAMPLE_FILE),
+            parameters=_parameters(self.folder / LAST_FILE),
+            creator=PROGRAM,
+        )
+        write_atomic(out, text)
+        print(f"written to {out}")
+        return 0
+
+
+def _samples(path: Path) -> Any:
+    """Return the samples of sample.txt, for a run that has none in its records."""
+    from ..training.report import Sample
+
+    if not path.is_file():
+        return []
+    _, *parts = re.split(r"^--- step (\d+)\n", path.read_text("utf-8", "replace"), flags=re.M)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [Sample(int(step), text.strip("\n")) for step, text in pairs]
+
+
+def _parameters(path: Path) -> int | None:
+    """Return the number of parameters in a file of weights, of which only the header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            names = file.keys()
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except (SafetensorError, OSError):
+        return None

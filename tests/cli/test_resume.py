@@ -1,0 +1,269 @@
+"""Runs that are stopped, killed and resumed from the command line, in processes of their own."""
+
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from functional_lm.cli.main import main
+from functional_lm.training import load_checkpoint, load_run, read_metrics
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+COMMAND = Path(sys.executable).with_name("functional-lm")
+TIMES = ("step_ms", "tokens_per_second")
+
+
+def content(run):
+    """Return what a run has made, without times."""
+    names = ["last.safetensors", "model.safetensors", "sample.txt"]
+    records = read_metrics(run / "metrics.jsonl")
+    records = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+    return [(run / name).read_bytes() for name in names], records
+
+
+@pytest.fixture
+def endless(text, tmp_path):
+    """A run that would never end, after its third step; killed when the test is over."""
+    arguments = ["--text-file", text, "--out", tmp_path / "run", "--steps", "1000000"]
+    arguments += ["--log-every", "1", "--seq-len", "16", "--d-model", "16", "--n-heads", "2"]
+    with subprocess.Popen(
+        [COMMAND, "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while "step 3" not in process.stdout.readline():
+            assert process.poll() is None
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_ends_the_step_and_saves(endless, tmp_path, number, status):
+    endless.send_signal(number)
+    said, complaint = endless.communicate(timeout=60)
+    assert endless.returncode == status
+    assert complaint.strip() == f"{number.name}: ends after this step; again to end at once"
+    step = int(said.split("interrupted: step ")[1].split(" ")[0].replace(",", ""))
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert load_checkpoint(newest).metadata["step"] == step
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == step
+    assert f"functional-lm train --resume {tmp_path / 'run'}" in said
+    params, _, _ = load_run(tmp_path / "run")
+    assert params["norm"]["scale"].any()
+
+
+def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_whole(endless, tmp_path):
+    endless.send_signal(signal.SIGSTOP)  # so that both are there when it goes on
+    endless.send_signal(signal.SIGINT)
+    endless.send_signal(signal.SIGTERM)
+    endless.send_signal(signal.SIGCONT)
+    said, complaint = endless.communicate(timeout=60)
+    assert endless.returncode in (130, 143)
+    assert "ended at once; the last checkpoint is whole" in complaint
+    assert "saved" not in said
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        load_checkpoint(path)
+
+
+def test_a_second_run_on_a_folder_is_told_who_is_there(endless, tmp_path):
+    start = time.perf_counter()
+    done = subprocess.run(
+        [COMMAND, "train", "--resume", tmp_path / "run"], capture_output=True, text=True
+    )
+    print(f"it took {time.perf_counter() - start:.2f} s")
+    assert done.returncode == 2
+    assert f"is held by process {endless.pid} on " in done.stderr
+    assert done.stdout == ""  # before the text was read
+    done = subprocess.run(
+        [COMMAND, "train", "--overwrite", "--out", tmp_path / "run"], capture_output=True, text=True
+    )
+    assert f"is held by process {endless.pid} on " in done.stderr
+    endless.kill()
+    endless.wait()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "1"]) == 0  # it is free
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(train, tmp_path, capsys):
+    assert train(tmp_path / "straight", "--dropout", "0.1") == 0
+    assert train(tmp_path / "run", "--dropout", "0.1") == 0
+    folder = tmp_path / "run" / "checkpoints"
+    newest = max(folder.iterdir())
+    newest.unlink()  # back to step 0, the checkpoint before
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    assert "resumed     after step 0" in said.out
+    assert said.err == ""
+    assert content(tmp_path / "run") == content(tmp_path / "straight")
+
+
+def test_a_run_is_made_longer(train, tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "after step 20, its last: to train longer pass --steps" in capsys.readouterr().out
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "25"]) == 0
+    said = capsys.readouterr()
+    assert "warning: steps was 20 and is 25" in said.err
+    assert "5 steps in" in said.out
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 25
+
+
+def test_a_run_is_replaced_on_demand(train, tmp_path):
+    assert train(tmp_path / "run") == 0
+    (tmp_path / "run" / "plot.png").touch()
+    assert train(tmp_path / "run", "--overwrite", steps=3) == 0
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 3
+    assert not (tmp_path / "run" / "plot.png").exists()
+
+
+def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
+    assert train(tmp_path / "run", "--checkpoint-every", "6") == 0
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:100])
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(f"warning: {newest} is damaged")
+    assert "resumed     after step 18" in said.out
+
+
+def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(text, tmp_path):
+    """A file may grow to 20 kB only: less than metrics.jsonl will need, more than a checkpoint."""
+    out = tmp_path / "run"
+    arguments = ["--text-file", text, "--out", out, "--steps", "100000", "--seq-len", "4"]
+    arguments += ["--batch-size", "1", "--d-model", "8", "--n-heads", "1", "--n-layers", "1"]
+    arguments += ["--statistics-every", "0", "--eval-every", "100000"]
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    done = subprocess.run(
+        [COMMAND, "train", *arguments],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "cannot save: [Errno 27] File too large" in done.stderr
+    assert f"functional-lm train --resume {out}" in done.stderr
+    assert "Traceback" not in done.stderr
+    for path in (out / "checkpoints").iterdir():
+        load_checkpoint(path)
+    steps = load_checkpoint(max((out / "checkpoints").iterdir())).metadata["step"]
+    done = subprocess.run(
+        [COMMAND, "train", "--resume", out, "--steps", str(steps + 2)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"resumed     after step {steps:,}" in done.stdout
+    assert len(read_metrics(out / "metrics.jsonl")) == steps + 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("mount is not allowed here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_run_on_a_full_file_system(train, small_disk, capsys):
+    out = small_disk / "run"
+    settings = ["--d-model", "24", "--n-layers", "1", "--checkpoint-every", "1"]
+    (small_disk / "ballast").write_bytes(bytes(360_000))
+    assert train(out, *settings) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]  # it was not begun
+    (small_disk / "ballast").write_bytes(bytes(120_000))  # room for two checkpoints
+    assert train(out, *settings) == 1
+    said = capsys.readouterr().err
+    assert "cannot save: [Errno 28] No space left on device" in said
+    assert f"functional-lm train --resume {out}" in said
+    (small_disk / "ballast").unlink()
+    newest = max((out / "checkpoints").iterdir())
+    step = load_checkpoint(newest).metadata["step"]
+    assert [path for path in out.rglob(".*") if path.name != ".lock"] == []
+    assert main(["train", "--resume", str(out), "--steps", str(step + 1)]) == 0
+    assert f"resumed     after step {step}" in capsys.readouterr().out
+
+
+def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, tmp_path, capsys):
+    """The model gives NaN for one batch in three."""
+    source = model_file.read_text() + (
+        "import numpy as np\n"
+        "class Fragile:\n"
+        "    init, init_keywords = staticmethod(model.init), model.init_keywords\n"
+        "    vjp = staticmethod(model.vjp)\n"
+        "    @staticmethod\n"
+        "    def forward(params, tokens, *, positions):\n"
+        "        logits, residuals = model.forward(params, tokens, positions=positions)\n"
+        "        bad = len(tokens) == 4 and tokens[0, 0] % 3 == 0\n"
+        "        return logits * np.float32('nan') if bad else logits, residuals\n"
+    )
+    model_file.write_text(source)
+    settings = ["--model", f"{model_file}:Fragile", "--checkpoint-every", "1"]
+    status = train(tmp_path / "run", *settings, "--statistics-every", "0", steps=400)
+    said = capsys.readouterr()
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    faults = [record["step"] for record in records if "fault" in record]
+    assert len(faults) > 3
+    for step in faults:
+        assert f"left out: step {step}, batch {step - 1}: the loss is nan" in said.out
+    assert "in the gradient attend" in said.out
+    if status == 1:  # four of them in a row came before the end
+        assert "4 batches in a row" in said.err
+        assert faults[-3:] == [len(records) - 2, len(records) - 1, len(records)]
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    metadata = load_checkpoint(newest).metadata
+    assert metadata["total_notfinite"] == len(faults)
+    assert json.dumps(metadata, allow_nan=False)
+
+
+def test_kills(tmp_path):
+    """The campaign of tests/kill, with fewer kills."""
+    script = Path(__file__).parents[1] / "kill" / "run.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "100", "--fork"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("100 kills")
+
+
+def test_a_model_of_ones_own_is_resumed_from_its_copy(train, model_file, tmp_path, capsys):
+    assert train(tmp_path / "run", "--model", f"{model_file}:model") == 0
+    model_file.unlink()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--steps=22"]) == 0
+    assert "resumed     after step 20" in capsys.readouterr().out
+
+
+def test_a_text_that_has_changed_is_refused(train, text, tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    text.write_text(text.read_text() + "dog")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "needs the text that it began with" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="needs tensorboardX")
+def test_event_files_go_on_in_a_resumed_run(train, tmp_path):
+    run = tmp_path / "run"
+    assert train(run, "--tensorboard") == 0
+    assert main(["train", "--resume", str(run), "--steps", "22", "--tensorboard"]) == 0
+    assert len(list((run / "tensorboard").iterdir())) == 2
