@@ -4,13 +4,14 @@ import dataclasses
 import json
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from ..training import Record, read_metrics
+from ..training import Record
 from ..training.diagnosis import CHECKS, Finding, can_look, diagnose
-from ..training.run_folder import CONFIG_FILE, METRICS_FILE
+from ..training.run_folder import read_config, vocab_size_of
+from .runs import read_records
 
 WIDTH, INDENT = 80, 9
 
@@ -31,15 +32,15 @@ class Diagnose:
 
     def run(self) -> int:
         """Print the findings."""
-        vocab_size = _vocab_size(self.folder)
-        records = read_metrics(self.folder / METRICS_FILE)
+        vocab_size = vocab_size_of(read_config(self.folder))
+        records = read_records(self.folder)
         findings = diagnose(records, vocab_size=vocab_size)
         able = can_look(records)
         looked = [name for name in CHECKS if able[name]]
         missing = [name for name in CHECKS if not able[name]]
         if self.json:
             said = {
-                "steps": len(records),
+                "steps": records[-1]["step"],
                 "findings": [finding.as_json() for finding in findings],
                 "looked_for": looked,
                 "not_looked_for": missing,
@@ -56,34 +57,14 @@ class Diagnose:
         for name in missing:
             reasons.setdefault(CHECKS[name].needs, []).append(name)
         for needs, names in reasons.items():
-            said_of = f"for {', '.join(names)}: no record has {needs}"
-            print(_wrapped("not", said_of))
+            print(_wrapped("not", f"for {', '.join(names)}: no record has {needs}"))
         return 0
 
 
-def _vocab_size(folder: Path) -> int | None:
-    """Return the size of the vocabulary in a run's config.
-
-    Raises:
-        OSError: if there is no config, or it cannot be read.
-        ValueError: if it is damaged.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
-        )
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab_size"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not the config of a run: {error}") from None
-
-
 def _summary(records: list[Record]) -> str:
-    losses: list[Any] = [record["loss"] for record in records if record["loss"] is not None]
-    if not losses:
-        return f"{len(records):,} steps"
-    return f"{len(records):,} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
+    losses = [record["loss"] for record in records if isinstance(record.get("loss"), float)]
+    said = f"{records[-1]['step']:,} steps"
+    return f"{said}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else said
 
 
 def _paragraph(finding: Finding) -> str:
@@ -92,7 +73,7 @@ def _paragraph(finding: Finding) -> str:
     return "\n".join(
         [
             _wrapped(finding.severity, f"{finding.name}, {steps}"),
-            _wrapped("", f"{_sentence(finding.evidence)}"),
+            _wrapped("", _sentence(finding.evidence)),
             _wrapped("", f"Remedy: {finding.remedy}."),
         ]
     )

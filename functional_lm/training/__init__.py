@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .costs import Costs, costs
+from .diagnosis import Finding, diagnose
 from .evaluation import evaluate
 from .experiment import Experiment, text_loss
 from .interruption import Interruption
@@ -14,12 +15,14 @@ from .run_folder import Run, load_run, load_weights, open_run, save_run, save_we
 from .run_lock import RunLockedError
 from .session import Session
 from .settings import DEFAULT_STEPS, TrainConfig
+from .statistics import Statistics, statistics_of
 
 __all__ = [
     "DEFAULT_STEPS",
     "Checkpoint",
     "Costs",
     "Experiment",
+    "Finding",
     "Interruption",
     "Intervals",
     "MetricsFile",
@@ -28,10 +31,12 @@ __all__ = [
     "Run",
     "RunLockedError",
     "Session",
+    "Statistics",
     "TrainConfig",
     "TrainState",
     "TrainStep",
     "costs",
+    "diagnose",
     "evaluate",
     "init_state",
     "load_checkpoint",
@@ -44,6 +49,7 @@ __all__ = [
     "save_checkpoint",
     "save_run",
     "save_weights",
+    "statistics_of",
     "text_loss",
     "train",
 ]

@@ -87,9 +87,11 @@ class TrainConfig:
             self.lr / 10 if self.min_lr is None else self.min_lr,
         )
 
-    def optimizer(self, steps: int) -> GradientTransformation:
-        """Return AdamW with clipping and the schedule of a run of that many updates."""
+    def optimizer(self, steps: int, schedule: Schedule | None = None) -> GradientTransformation:
+        """Return AdamW with clipping, and the schedule of a run of that many updates or another."""
+        if schedule is None:
+            schedule = self.schedule(steps)
         return chain(
             clip_by_global_norm(self.max_grad_norm),
-            adamw(self.schedule(steps), b2=0.99, weight_decay=self.weight_decay),
+            adamw(schedule, b2=0.99, weight_decay=self.weight_decay),
         )

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from made_text import made_text
-from scenarios import SCALES, SCENARIOS, records
+from recording import SCALES, records
+from scenarios import SCENARIOS
 
 from functional_lm.blas import one_thread
 from functional_lm.text import load_corpus

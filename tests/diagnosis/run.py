@@ -15,7 +15,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 from campaign import judge, table
-from scenarios import SCALES, SCENARIOS
+from recording import SCALES
+from scenarios import SCENARIOS
 
 
 def main() -> None:
@@ -45,7 +46,9 @@ def main() -> None:
             runs.append(run)
             said = ", ".join(one["name"] for one in run.found) or "nothing"
             where = f"{run.name}, {run.scale}, {run.text}, seed {run.seed}"
-            print(f"{'ok   ' if run.right else 'WRONG'} {where}: {said}", file=sys.stderr, flush=True)
+            print(
+                f"{'ok   ' if run.right else 'WRONG'} {where}: {said}", file=sys.stderr, flush=True
+            )
             if arguments.out:
                 with open(arguments.out, "a", encoding="utf-8") as file:
                     file.write(json.dumps(run._asdict()) + "\n")

@@ -4,52 +4,16 @@ A scenario says what `diagnose` must find in its records, and nothing else may b
 has no expectation, nothing at all may be. Everything follows from a seed.
 """
 
-import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from recording import Scale, Setup, default
+from strangers import Ascent, Overflowing, bigram_model, chain_of_maps, relu_transformer
 
 from functional_lm import prng, pytree
-from functional_lm.compose import bind, repeat, residual, serial
-from functional_lm.contract import Layer
-from functional_lm.gradient import ValueAndGrad
-from functional_lm.layers import embedding, linear, rms_norm, unembedding
-from functional_lm.models import self_attention, transformer
-from functional_lm.optimizers import GradientTransformation, chain, clip_by_global_norm, sgd
-from functional_lm.sharding import sharded
-from functional_lm.training import Experiment, Record, TrainConfig, init_state, record_of, train
-from functional_lm.training.statistics import Statistics, statistics_of
-
-class Scale(NamedTuple):
-    """How large the runs of a campaign are."""
-
-    sizes: dict[str, Any]
-    batch_size: int
-    seq_len: int
-    steps: int
-    warm_up_needed: float  # a rate that moves a weight by about 0.7 of its first size
-
-
-SCALES = {
-    "narrow": Scale({"d_model": 32, "n_heads": 2, "n_layers": 2}, 8, 16, 300, 0.06),
-    "small": Scale({"d_model": 64, "n_heads": 4, "n_layers": 2}, 16, 32, 400, 0.04),
-    "tiny": Scale({"d_model": 128, "n_heads": 4, "n_layers": 4}, 16, 64, 400, 0.02),
-}
-INSPECT_EVERY = EVALUATE_EVERY = 100
-
-
-@dataclasses.dataclass
-class Setup:
-    """A run about to start."""
-
-    experiment: Experiment
-    params: Any
-    batch_at: Callable[[int], tuple[Any, dict[str, Any]]]
-    optimizer: GradientTransformation | None = None  # that of the experiment if not given
-    layer: Any = None  # the experiment's objective if not given
+from functional_lm.optimizers import chain, clip_by_global_norm, sgd
 
 
 class Scenario(NamedTuple):
@@ -57,87 +21,6 @@ class Scenario(NamedTuple):
 
     finding: str | None  # the name of what must be found
     make: Callable[[str, Scale, int], Setup]  # from a text, a scale and a seed
-
-
-def records(setup: Setup) -> Iterator[Record]:
-    """Train, and yield the records that the training command would write."""
-    experiment, watch = setup.experiment, _Watch()
-    optimizer = watch.optimizer(setup.optimizer or experiment.optimizer)
-    state, number = init_state(setup.params, optimizer), 0
-    steps = train(
-        setup.layer or experiment.objective,
-        state,
-        optimizer=optimizer,
-        batch_at=setup.batch_at,
-        steps=experiment.steps,
-        value_and_grad=watch.value_and_grad(sharded(experiment.settings.shards or 1)),
-    )
-    try:
-        for step in steps:
-            number = step.state.step
-            tokens, _ = setup.batch_at(number - 1)
-            record = record_of(step, lr=experiment.schedule(number - 1), tokens=tokens.size)
-            if number == 1 or number % INSPECT_EVERY == 0:
-                record["statistics"] = watch.statistics(experiment, tokens)
-            if number % EVALUATE_EVERY == 0 or number == experiment.steps:
-                record["val_loss"] = experiment.validation_loss(step.state.params)
-            yield _finite(record)
-    except FloatingPointError as error:
-        rate = experiment.schedule(number)
-        yield {"step": number + 1, "loss": None, "lr": rate, "grad_norm": None, "fault": str(error)}
-
-
-class _Watch:
-    """Keeps the gradient and the update of the last step."""
-
-    def value_and_grad(self, inner: ValueAndGrad) -> ValueAndGrad:
-        def watched(layer: Any, params: Any, x: Any, **side: Any) -> Any:
-            loss, self.grads = inner(layer, params, x, **side)
-            return loss, self.grads
-
-        return watched
-
-    def optimizer(self, inner: GradientTransformation) -> GradientTransformation:
-        def update(grads: Any, state: Any, params: Any) -> Any:
-            self.params = params
-            self.updates, state = inner.update(grads, state, params)
-            return self.updates, state
-
-        return GradientTransformation(inner.init, update)
-
-    def statistics(self, experiment: Experiment, tokens: Any) -> Statistics:
-        return statistics_of(
-            experiment.objective, self.params, self.grads, self.updates, tokens
-        )
-
-
-def _finite(record: Record) -> Record:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
-
-
-def default(
-    text: str,
-    scale: Scale,
-    seed: int,
-    *,
-    model: Layer = transformer,
-    sizes: dict[str, Any] | None = None,
-    **settings: Any,
-) -> Setup:
-    """Return a run of the default recipe, but for some settings."""
-    known = {
-        "steps": scale.steps,
-        "batch_size": scale.batch_size,
-        "seq_len": scale.seq_len,
-        "seed": seed,
-        "shards": 1 if scale.sizes["d_model"] < 128 else None,
-    }
-    config = TrainConfig(**known | settings)
-    experiment = Experiment.build(text, config, model=model, sizes=scale.sizes | (sizes or {}))
-    return Setup(experiment, experiment.init_state().params, experiment.batch_at)
 
 
 def _scaled(params: Any, factor: float, chosen: Callable[[str], bool]) -> Any:
@@ -226,30 +109,9 @@ def memorised(text: str, scale: Scale, seed: int) -> Setup:
     return default(text[start : start + 40 * scale.seq_len], scale, seed, steps=2 * scale.steps)
 
 
-class _Tanh:
-    """A layer without a skip path is what makes gradients vanish or explode."""
-
-    @staticmethod
-    def init(key: Any = ()) -> Any:
-        return {}
-
-    @staticmethod
-    def forward(params: Any, x: Any) -> Any:
-        y = np.tanh(x)
-        return y, y
-
-    @staticmethod
-    def vjp(residuals: Any, g: Any) -> Any:
-        return {}, g * (1 - residuals * residuals)
-
-
 def deep_chain(text: str, scale: Scale, seed: int, *, factor: float, depth: int = 24) -> Setup:
     """Train a stack of layers without skip paths, whose matrices are too small or too large."""
-    D = scale.sizes["d_model"]
-    layer = serial(map=bind(linear, d_in=D, d_out=D, bias=False), act=_Tanh)
-    model = serial(
-        embedding=embedding, blocks=repeat(layer, depth), norm=rms_norm, unembedding=unembedding
-    )
+    model = chain_of_maps(scale.sizes["d_model"], depth)
     setup = default(text, scale, seed, model=model)
     setup.params = _scaled(setup.params, factor, lambda path: path.startswith("blocks"))
     return setup
@@ -257,60 +119,28 @@ def deep_chain(text: str, scale: Scale, seed: int, *, factor: float, depth: int 
 
 def own_model(text: str, scale: Scale, seed: int) -> Setup:
     """Train a model of somebody's own that is in order."""
-    D = scale.sizes["d_model"]
-    attend = serial(norm=rms_norm, attention=bind(self_attention, n_heads=4))
-    think = serial(
-        norm=rms_norm,
-        up=bind(linear, d_in=D, d_out=4 * D),
-        act=_Relu,
-        down=bind(linear, d_in=4 * D, d_out=D),
-    )
-    block = serial(attention=residual(attend), mlp=residual(think))
-    model = serial(
-        embedding=embedding, blocks=repeat(block, 2), norm=rms_norm, unembedding=unembedding
-    )
+    model = relu_transformer(scale.sizes["d_model"])
     return default(text, scale, seed, model=model, sizes={"n_heads": 4})
-
-
-class _Relu:
-    """max(x, 0)."""
-
-    @staticmethod
-    def init(key: Any = ()) -> Any:
-        return {}
-
-    @staticmethod
-    def forward(params: Any, x: Any) -> Any:
-        y = np.maximum(x, 0)
-        return y, y
-
-    @staticmethod
-    def vjp(residuals: Any, g: Any) -> Any:
-        return {}, g * (residuals > 0)
 
 
 def bigrams(text: str, scale: Scale, seed: int) -> Setup:
     """Train a model that sees one character, which soon has learned all it can."""
-    model = serial(embedding=embedding, unembedding=unembedding)
     constant = {"lr": 1e-2, "min_lr": 1e-2, "batch_size": 64, "seq_len": 32, "steps": 600}
-    return default(text, scale, seed, model=model, **constant)
-
-
-class _Ascent:
-    """An objective whose gradient has the wrong sign."""
-
-    def __init__(self, objective: Any) -> None:
-        self._objective = objective
-        self.forward = objective.forward
-
-    def vjp(self, residuals: Any, g: Any) -> Any:
-        return self._objective.vjp(residuals, -g)
+    return default(text, scale, seed, model=bigram_model(), **constant)
 
 
 def ascent(text: str, scale: Scale, seed: int) -> Setup:
     """Go up the gradient."""
     setup = default(text, scale, seed)
-    setup.layer = _Ascent(setup.experiment.objective)
+    setup.layer = Ascent(setup.experiment.objective)
+    return setup
+
+
+def overflow(text: str, scale: Scale, seed: int) -> Setup:
+    """Have a loss that is no number at some steps."""
+    setup = default(text, scale, seed)
+    steps = prng.integers((seed, 9), (8,), low=10, high=scale.steps)
+    setup.layer = Overflowing(setup.experiment.objective, frozenset(steps.tolist()))
     return setup
 
 
@@ -345,7 +175,7 @@ HEALTHY = {
         None, with_settings(sizes={"tie_embeddings": False, "n_kv_heads": 1})
     ),
     "in order": Scenario(None, in_order),
-    "SGD": Scenario(None, functools.partial(gradient_descent)),
+    "SGD": Scenario(None, gradient_descent),
     "own model": Scenario(None, own_model),
 }
 
@@ -390,6 +220,7 @@ MORE_UNHEALTHY = {
     "exploding": Scenario("exploding gradients", functools.partial(deep_chain, factor=3.0)),
     "bigrams": Scenario("plateau", bigrams),
     "ascent": Scenario("divergence", ascent),
+    "overflow": Scenario("skipped updates", overflow),
 }
 """Other forms of these troubles, and other troubles."""
 

@@ -136,8 +136,12 @@ def test_a_stranger_gets_what_its_residuals_show():
         forward = staticmethod(lambda params, x: (np.maximum(x, 0), np.maximum(x, 0)))
         vjp = staticmethod(lambda residuals, g: ({}, g * (residuals > 0)))
 
-    think = serial(norm=rms_norm, up=bind(linear, d_in=8, d_out=32), act=Relu,
-                   down=bind(linear, d_in=32, d_out=8))
+    think = serial(
+        norm=rms_norm,
+        up=bind(linear, d_in=8, d_out=32),
+        act=Relu,
+        down=bind(linear, d_in=32, d_out=8),
+    )
     stranger = serial(embedding=embedding, think=residual(think), unembedding=unembedding)
     objective = Objective(stranger, Config(13, d_model=8, n_heads=2))
     params = objective.init((0,))

@@ -89,5 +89,5 @@ def diagnose(records: Sequence[Record], *, vocab_size: int | None = None) -> lis
 
 def can_look(records: Sequence[Record]) -> dict[str, bool]:
     """Tell of each trouble whether the records hold what its check needs."""
-    held = {name for record in records for name in record if record[name] is not None}
+    held = {name for record in records for name, value in record.items() if value is not None}
     return {name: check.needs in held for name, check in CHECKS.items()}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .finding import Finding
-from .history import History, number, relative_entropy
+from .history import History, relative_entropy
 
 DEAD_SHARE = 0.4
 """Of a layer's units. SwiGLU has none in order; of ReLU's, "as much as 40%" can be dead if the rate
@@ -15,8 +15,7 @@ in order have 0.2 and more, in the mean over heads and queries."""
 
 SHARP_FROM_THE_START = 0.5
 """Of the entropy of uniform attention, at the first step. The scale 1/√K is there to keep the
-scores of the initialisation near one (Vaswani et al. 2017, section 3.2.1), where it is 0.75 to 0.95.
-"""
+scores of the initialisation near one (Vaswani et al. 2017, section 3.2.1): 0.75 to 0.95 here."""
 
 
 def dead_units(history: History) -> Finding | None:
@@ -30,13 +29,13 @@ def dead_units(history: History) -> Finding | None:
     step, last = history.statistics[-1]
     earlier = history.statistics[-2][1]
     dead = {
-        site: number(share)
-        for site, share in last.get("zero_share", {}).items()
-        if min(number(share), number(earlier.get("zero_share", {}).get(site))) >= DEAD_SHARE
+        site: share
+        for site, share in last["zero_share"].items()
+        if share >= DEAD_SHARE and earlier["zero_share"].get(site, 0.0) >= DEAD_SHARE
     }
     unmoved = [
         leaf
-        for leaf, norm in last.get("grad_norm", {}).items()
+        for leaf, norm in last["grad_norm"].items()
         if norm == 0 and all(of["grad_norm"].get(leaf) == 0 for _, of in history.statistics)
     ]
     if not dead and not unmoved:
@@ -76,10 +75,10 @@ def saturated_attention(history: History) -> Finding | None:
             )
     if not said:
         hard = [
-            (step, block, number(entropy))
-            for step, statistics in history.statistics
-            for block, entropy in statistics.get("attention_entropy", {}).items()
-            if number(entropy) < HARD < statistics["attention_uniform"][block]
+            (step, block, entropy)
+            for step, figures in history.statistics
+            for block, entropy in figures["attention_entropy"].items()
+            if entropy < HARD < figures["attention_uniform"].get(block, 0.0)
         ]
         if not hard or hard[-1][0] != history.statistics[-1][0]:
             return None

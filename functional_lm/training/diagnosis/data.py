@@ -31,8 +31,11 @@ def corrupted_data(history: History) -> Finding | None:
     unstable climbs over several steps instead. So the first step has to stand out from each of the
     `RECENT` before it, and to be at half of the height that is reached. The noise of a batch is
     measured by the median absolute difference between neighbours, on which neither a trend nor the
-    stretch has influence. The stretch ends where half of the jump is gone: a model has adapted to
-    bad data meanwhile, and the loss does not come back at once.
+    stretch has influence.
+
+    Half of the jump must be gone within `LONGEST`. The model has adapted to bad data meanwhile, so
+    that the loss may come back later than the data; the steps that are named are those at which it
+    is clearly above what it was.
     """
     finite = history.finite
     loss = finite.loss
@@ -46,30 +49,36 @@ def corrupted_data(history: History) -> Finding | None:
             continue
         if loss[start] - max(loss[start - RECENT : start]) <= least:  # it has been climbing
             continue
-        stop = _end(loss, start, before)
-        if stop is None or stop - start > LONGEST * len(loss):
+        half = _below(loss, start, (float(loss[start]) + before) / 2)
+        if half is None or half - start > LONGEST * len(loss):
             continue
-        top = float(loss[start:stop].max())
+        top = float(loss[start:half].max())
         if top - before > 2 * (loss[start] - before):
             continue
-        first, last = int(finite.steps[start]), int(finite.steps[stop - 1])
+        back = _below(loss, start, before + least)
+        first, last = int(finite.steps[start]), int(finite.steps[-1 if back is None else back - 1])
+        said = f"at step {first} the loss jumped from {before:.3g} to {loss[start]:.3g}"
+        if back is None:
+            said += f", and it has come down to {loss[-1]:.3g} by now"
+        else:
+            said += f", was above for {back - start} steps, and came back to {loss[back]:.3g}"
         return Finding(
             "corrupted data",
             "warning",
             (first, last),
-            f"at step {first} the loss jumped from {before:.3g} to {loss[start]:.3g}; it was up to "
-            f"{top:.3g} for {stop - start} steps, and came back to {loss[stop]:.3g} after step "
-            f"{last}",
-            "look at the text of these steps' batches and take the bad part out; then go back to "
-            "weights from before them",
+            said,
+            "look at the text of the batches from there on and take the bad part out; then go back "
+            "to weights from before it",
         )
     return None
 
 
-def _end(loss: Array, start: int, before: float) -> int | None:
-    """Return the first step after a jump from which half of it is gone, if there is one."""
-    half = (float(loss[start]) + before) / 2
+def _below(loss: Array, start: int, limit: float) -> int | None:
+    """Return the first step after a jump from which the loss stays below a limit, if there is one.
+
+    It stays there if the next loss is below too.
+    """
     for stop in range(start + SHORTEST, len(loss) - 1):
-        if max(loss[stop : stop + SHORTEST]) < half:
+        if max(loss[stop : stop + 2]) < limit:
             return stop
     return None

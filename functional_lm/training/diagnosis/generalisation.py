@@ -20,7 +20,7 @@ WINDOW = 25
 def overfitting(history: History) -> Finding | None:
     """The validation loss rises, or stands still far above a training loss that falls."""
     finite = history.finite
-    known = [(step, loss) for step, loss in history.validations if math.isfinite(loss)]
+    known = history.validations
     if len(known) < 2 or not len(finite.loss):
         return None
     step, last = known[-1]

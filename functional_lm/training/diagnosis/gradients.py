@@ -1,29 +1,29 @@
 """Gradients that vanish or explode on their way through the layers.
 
 The blocks of a model are compared, numbered leaves such as ``blocks.3.attention.qkv``, each by the
-norm of all its leaves together. In a transformer with norms before its branches these norms differ
-little, as 1/√L at depth L when it starts (Xiong et al. 2020); in a chain without skip paths they
-form a geometric series (Glorot and Bengio 2010; Pascanu et al. 2013).
+norm of all its leaves together. In a transformer with norms before its branches they differ little
+(Xiong et al. 2020); in a chain without skip paths they form a geometric series (Glorot and Bengio
+2010; Pascanu et al. 2013).
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from .finding import Finding
-from .history import History, number
+from .history import History
 
 FACTOR = 100.0
 """Between the first block and the last. Blocks of runs in order differ by a factor of 2 to 10."""
 
 SMALLEST = 1e-5
-"""The norm of a whole gradient: that of 0.8 million weights has then reached Adam's ε = 1e-8 in each
-entry, below which a step is lost. Runs in order have 0.3 to 3."""
+"""The norm of a whole gradient: of 0.8 million weights each entry is then at Adam's ε = 1e-8, below
+which a step is lost. Runs in order have 0.3 to 3."""
 
 LONGEST = 10.0
-"""The median norm of a whole gradient. Clipping at 1 leaves less than a tenth of it, less than what
-Pascanu et al. (2013, section 3.2) found harmless."""
+"""The median norm of a whole gradient. Clipping at 1 leaves less than a tenth of it; half of the
+usual norm, and more, is known to be harmless (Pascanu et al. 2013, section 3.2)."""
 
 
 def vanishing_gradients(history: History) -> Finding | None:
@@ -80,7 +80,7 @@ def exploding_gradients(history: History) -> Finding | None:
     )
 
 
-def block_norms(figures: dict[str, Any]) -> list[float]:
+def block_norms(figures: dict[str, float]) -> list[float]:
     """Return the norm of the gradient of each numbered block, in order; [] if there are none.
 
     >>> block_norms({"blocks.0.w": 3.0, "blocks.0.v": 4.0, "blocks.1.w": 2.0, "norm.scale": 1.0})
@@ -92,13 +92,15 @@ def block_norms(figures: dict[str, Any]) -> list[float]:
         for i, name in enumerate(names):
             if name.isdecimal():
                 blocks = stacks.setdefault(".".join(names[:i]), {})
-                blocks[int(name)] = math.hypot(blocks.get(int(name), 0.0), number(figure))
+                blocks[int(name)] = math.hypot(blocks.get(int(name), 0.0), figure)
                 break
     longest = max(stacks.values(), key=len, default={})
     return [longest[i] for i in sorted(longest)] if len(longest) > 1 else []
 
 
-def _by_block(history: History, found: Any) -> list[tuple[int, tuple[float, float]]]:
+def _by_block(
+    history: History, found: Callable[[float, float], bool]
+) -> list[tuple[int, tuple[float, float]]]:
     """Return where it shows: in half of the statistics or more, else nowhere."""
     norms = [(step, block_norms(figures["grad_norm"])) for step, figures in history.statistics]
     pairs = [(step, (of[0], of[-1])) for step, of in norms if of]

@@ -1,12 +1,11 @@
 """An initialisation of the wrong scale."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from .finding import Finding
-from .history import History, number
+from .history import History, stream
 
 EXCESS = 0.5
 """Nats above ln V. Logits of normal noise with a standard deviation of s have a mean loss of about
@@ -29,16 +28,14 @@ def bad_initialisation(history: History) -> Finding | None:
             f"the first loss is {value} where ln {vocab_size} = {math.log(vocab_size):.3g} is to "
             "know nothing"
         )
-    first: dict[str, Any] = history.initial or {}
-    spreads = first.get("activation_std", {})
-    stream = {block: number(spreads[block]) for block in first.get("attention_entropy", {})}
-    if not all(spread <= WIDEST for spread in stream.values()):
-        widest = max(stream, key=lambda block: np.nan_to_num(stream[block], nan=math.inf))
-        value = stream[widest]
-        said.append(
-            f"the activations after {widest} start "
-            + (f"with a standard deviation of {value:.3g}" if np.isfinite(value) else "not finite")
-        )
+    spreads = {} if history.initial is None else stream(history.initial)
+    if not all(spread <= WIDEST for spread in spreads.values()):
+        widest = max(spreads, key=lambda block: np.nan_to_num(spreads[block], nan=math.inf))
+        spread = spreads[widest]
+        value = f"with a standard deviation of {spread:.3g}"
+        if not math.isfinite(spread):
+            value = "not finite"
+        said.append(f"the activations after {widest} start {value}")
     if not said:
         return None
     return Finding(

@@ -9,12 +9,13 @@ of a rate is that ratio, for the median of the matrices. About 0.001 in each ste
 rates get worse for the end result from 0.2 to 0.3 on.
 """
 
-from typing import Any
+import math
 
 import numpy as np
 
+from .activations import HARD
 from .finding import Finding
-from .history import History, matrices, number, relative_entropy
+from .history import History, matrices, stream
 
 USUAL = 0.1
 """Of the rates that are best on Tiny Shakespeare, from a width of 32 to one of 256."""
@@ -28,9 +29,6 @@ is what a warm-up is for (Goyal et al. 2017; Liu et al. 2020; Kosson et al. 2024
 
 GROWN = 100.0
 """The growth of the residual stream that no run in order has: 20 in 2000 steps of the default."""
-
-COLLAPSED = 0.05
-"""Nats; see `activations.saturated_attention`."""
 
 
 def rate_too_high(history: History) -> Finding | None:
@@ -84,7 +82,7 @@ def _reach(history: History) -> float | None:
     """Return the median first ratio of update to matrix, for a rate of one."""
     first = history.initial
     rate = history.lr[0] if len(history.lr) else 0.0
-    if first is None or not rate > 0 or not first.get("update_ratio"):
+    if first is None or not rate > 0:
         return None
     ratios = [ratio for ratio in matrices(first["update_ratio"]).values() if np.isfinite(ratio)]
     return float(np.median(ratios)) / float(rate) if ratios else None
@@ -102,19 +100,24 @@ def _harm(history: History) -> list[str]:
     """
     said = []
     first = history.statistics[0][1]
+    start = max(stream(first).values(), default=math.inf)
     for step, later in history.statistics[1:]:
-        entropies = [number(entropy) for entropy in later.get("attention_entropy", {}).values()]
-        spreads = _stream(later)
-        if spreads and not np.isfinite(spreads).all():
+        spreads = list(stream(later).values())
+        collapsed = [
+            entropy
+            for block, entropy in later["attention_entropy"].items()
+            if entropy < HARD < first["attention_entropy"].get(block, 0.0)
+        ]
+        if not np.isfinite(spreads).all():
             said.append(f"at step {step} activations were not finite")
-        elif spreads and max(spreads) > GROWN * max(_stream(first)):
+        elif max(spreads, default=0.0) > GROWN * start:
             said.append(
-                f"by step {step} the residual stream had grown from {max(_stream(first)):.2g} to "
+                f"by step {step} the residual stream had grown from {start:.2g} to "
                 f"{max(spreads):.2g}"
             )
-        elif entropies and min(entropies) < COLLAPSED and min(relative_entropy(first).values()) > 0:
+        elif collapsed:
             said.append(
-                f"by step {step} the attention of a block had collapsed to {min(entropies):.2g} "
+                f"by step {step} the attention of a block had collapsed to {min(collapsed):.2g} "
                 "nats"
             )
         if said:
@@ -125,10 +128,3 @@ def _harm(history: History) -> list[str]:
     if history.faults:
         said.append(f"{len(history.faults)} updates were not finite")
     return said
-
-
-def _stream(statistics: dict[str, Any]) -> list[float]:
-    """Return the spread of the residual stream after each block."""
-    blocks = statistics.get("attention_entropy", {})
-    spreads = statistics.get("activation_std", {})
-    return [number(spreads[block]) for block in blocks if block in spreads]

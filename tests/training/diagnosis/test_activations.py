@@ -38,7 +38,7 @@ def test_leaves_without_a_gradient(run):
 def test_attention_that_is_sharp_from_the_start(run):
     finding = saturated_attention(changed(run(), "attention_entropy", "blocks.0", 0.6, at=(1,)))
     assert finding.steps == (1, 1)
-    assert "blocks.0 starts at 0.19" in finding.evidence
+    assert "blocks.0 starts at 0.19 of" in finding.evidence
 
 
 def test_attention_that_becomes_hard_and_stays_so(run):

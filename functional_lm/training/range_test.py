@@ -1,0 +1,138 @@
+"""The learning rate range test: one short run at rates that rise from far too low to far too high.
+
+Smith 2017 (arXiv:1506.01186, section 3.3); with rates in a geometric series as in fastai's
+``lr_find``. The usual readings, where the loss falls fastest, or a tenth of where it is lowest,
+are for SGD: Adam with clipping and norms diverges late, and the loss is flat over two powers of ten
+before. So two rates are read off here, that at which half of what is learned is learned and that
+at which training diverges, and the suggestion is a `MARGIN` below their geometric mean.
+
+``python tests/benchmarks/find_lr.py`` holds the suggestion against sweeps.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..contract import Array, expect_int, expect_number
+from ..sharding import sharded
+from .experiment import Experiment
+from .loop import init_state, train
+
+HALF = 0.5
+"""The share of the whole fall of the loss at which the lower rate is read off. There the curve is
+steep, so that chance moves it little; where the loss falls fastest, or is lowest, it does not."""
+
+MARGIN = 6.0
+"""By which the suggestion is below the middle of the two rates, in a schedule that warms up, stays
+near its peak for hundreds of steps, and decays. Measured; see above."""
+
+WINDOW = 5
+"""Steps whose mean is taken for the loss, where the test begins and on its way."""
+
+LEAST = 0.1
+"""Nats that a loss falls by at least if anything is learned."""
+
+EXPLOSION = 0.5
+"""Nats above its start at which the loss has diverged."""
+
+
+class RangeTest(NamedTuple):
+    """What a range test has measured."""
+
+    rates: list[float]  # of each update that was made
+    losses: list[float]  # before it
+    smoothed: list[float]  # means over neighbours
+    halfway: float  # the rate at which half of the fall was done
+    diverged: float | None  # the rate at which the loss was far above its start, if it came to that
+
+    @property
+    def suggestion(self) -> float:
+        """The rate for the peak of a schedule; a guess by half if the test did not diverge."""
+        if self.diverged is None:
+            return 3 * self.halfway
+        return math.sqrt(self.halfway * self.diverged) / MARGIN
+
+
+def range_test(
+    experiment: Experiment, *, lowest: float = 1e-5, highest: float = 10.0, steps: int = 100
+) -> RangeTest:
+    """Run the test with the model, the text, the batches and the optimizer of an experiment.
+
+    It ends where the loss is `EXPLOSION` above its start, or is no number.
+
+    Args:
+        experiment: its own schedule is left out.
+        lowest: the first rate.
+        highest: the last.
+        steps: how many updates the way takes.
+
+    Raises:
+        ValueError: for rates or steps out of range.
+        FloatingPointError: if no rate learned anything.
+    """
+    lowest = expect_number("lowest", lowest, low=1e-12)
+    highest = expect_number("highest", highest, low=2 * lowest)
+    steps = expect_int("steps", steps, minimum=4 * WINDOW)
+    rates: list[float] = []
+    losses: list[float] = []
+    diverged = False
+    for rate, loss in _measure(experiment, lowest, highest, steps):
+        rates.append(rate)
+        losses.append(loss)
+        if len(losses) < 2 * WINDOW:
+            continue
+        diverged = not np.mean(losses[-WINDOW:]) <= np.mean(losses[:WINDOW]) + EXPLOSION
+        if diverged:  # or the loss is no number
+            break
+    return read_off(rates, losses, diverged=diverged or len(losses) < steps)
+
+
+def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> RangeTest:
+    """Read the two rates off a curve, which ends where it diverged, or with the highest rate.
+
+    Raises:
+        FloatingPointError: if the loss did not fall.
+    """
+    smoothed = _means(np.array(losses))
+    start, lowest = float(np.mean(losses[:WINDOW])), float(np.min(smoothed))
+    if not start - lowest > LEAST:
+        raise FloatingPointError(
+            f"no learning rate learned anything: the loss was {start:.3f} first and {lowest:.3f} "
+            "at best; pass lower or higher ones, or more steps"
+        )
+    halfway = int(np.argmax(smoothed <= start - HALF * (start - lowest)))
+    middle = max(len(rates) - 1 - WINDOW // 2, 0)
+    return RangeTest(
+        rates, losses, smoothed.tolist(), rates[halfway], rates[middle] if diverged else None
+    )
+
+
+def _measure(
+    experiment: Experiment, lowest: float, highest: float, steps: int
+) -> Iterator[tuple[float, float]]:
+    """Yield each rate with the loss before its update, until loss or gradient are not finite."""
+
+    def schedule(step: int) -> float:
+        return lowest * (highest / lowest) ** (step / (steps - 1))
+
+    optimizer = experiment.settings.optimizer(steps, schedule)
+    updates = train(
+        experiment.objective,
+        init_state(experiment.init_state().params, optimizer),
+        optimizer=optimizer,
+        batch_at=experiment.batch_at,
+        steps=steps,
+        value_and_grad=sharded(experiment.settings.shards or 1),
+    )
+    with contextlib.suppress(FloatingPointError):
+        for step in updates:
+            yield schedule(step.state.step - 1), step.loss
+
+
+def _means(losses: Array) -> Array:
+    """Return the mean of each loss and its neighbours, `WINDOW` in all but at the ends."""
+    reach = WINDOW // 2
+    return np.array([losses[max(0, i - reach) : i + reach + 1].mean() for i in range(len(losses))])
