@@ -104,9 +104,11 @@ def in_order(text: str, scale: Scale, seed: int, *, corrupted: bool = False) -> 
 
 
 def memorised(text: str, scale: Scale, seed: int) -> Setup:
-    """Train on so little text that it is learned by heart."""
-    start = 5000 * (seed + 1)
-    return default(text[start : start + 40 * scale.seq_len], scale, seed, steps=2 * scale.steps)
+    """Train on so little text that it is learned by heart; what is held out is from elsewhere."""
+    start, length = 5000 * (seed + 1), 40 * scale.seq_len
+    elsewhere = (start + len(text) // 2) % (len(text) - length)
+    little = text[start : start + round(0.9 * length)] + text[elsewhere : elsewhere + length // 10]
+    return default(little, scale, seed, steps=2 * scale.steps)
 
 
 def deep_chain(text: str, scale: Scale, seed: int, *, factor: float, depth: int = 24) -> Setup:
@@ -151,7 +153,7 @@ def no_warm_up(text: str, scale: Scale, seed: int) -> Setup:
 
 def gradient_descent(text: str, scale: Scale, seed: int) -> Setup:
     """Train with SGD in place of AdamW."""
-    setup = default(text, scale, seed)
+    setup = default(text, scale, seed, lr=0.1)
     setup.optimizer = chain(clip_by_global_norm(1.0), sgd(setup.experiment.schedule, momentum=0.9))
     return setup
 

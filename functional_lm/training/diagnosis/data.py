@@ -28,10 +28,10 @@ def corrupted_data(history: History) -> Finding | None:
     """The loss jumps up from one step to the next, stays up for a while, and comes back.
 
     A model changes little in one step, so that a jump comes from the batch; training that is
-    unstable climbs over several steps instead. So the first step has to stand out from each of the
-    `RECENT` before it, and to be at half of the height that is reached. The noise of a batch is
-    measured by the median absolute difference between neighbours, on which neither a trend nor the
-    stretch has influence.
+    unstable climbs over several steps instead. So the `RECENT` steps before have to be as low as
+    those before them, the first one has to stand out from each of them, and to be at half of the
+    height that is reached. The noise of a batch is measured by the median absolute difference
+    between neighbours, on which neither a trend nor the stretch has influence.
 
     Half of the jump must be gone within `LONGEST`. The model has adapted to bad data meanwhile, so
     that the loss may come back later than the data; the steps that are named are those at which it
@@ -45,10 +45,11 @@ def corrupted_data(history: History) -> Finding | None:
     least = max(NOISE * noise, LEAST)
     for start in range(BEFORE, len(loss) - SHORTEST):
         before = float(np.median(loss[start - BEFORE : start]))
+        recent = loss[start - RECENT : start]
         if min(loss[start : start + SHORTEST]) - before <= least:
             continue
-        if loss[start] - max(loss[start - RECENT : start]) <= least:  # it has been climbing
-            continue
+        if np.median(recent) - before > least / 2 or loss[start] - max(recent) <= least / 2:
+            continue  # it has been climbing
         half = _below(loss, start, (float(loss[start]) + before) / 2)
         if half is None or half - start > LONGEST * len(loss):
             continue
