@@ -8,7 +8,6 @@ of them is a page fault. `tune` tells glibc's to keep them; in place of others, 
 import ctypes
 import os
 import sys
-import sysconfig
 from typing import NamedTuple
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
@@ -68,10 +67,10 @@ def _tune_allocator() -> bool:
 def _references_are_counted() -> bool:
     """Return whether a reference count tells at any moment who holds an object.
 
-    It does in CPython under its global lock. A build without the lock counts some references later.
+    It does in CPython under its global lock, which a process never loses once it has it.
     """
-    without_lock = sysconfig.get_config_var("Py_GIL_DISABLED")
-    return sys.implementation.name == "cpython" and not without_lock
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()  # older ones always have it
+    return sys.implementation.name == "cpython" and has_lock
 
 
 def report() -> Report:

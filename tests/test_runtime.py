@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import sysconfig
 import types
 
 import numpy as np
@@ -46,31 +45,36 @@ def test_the_report_knows_what_keeps_memory():
 
 
 @pytest.fixture
-def no_mallopt(monkeypatch):
-    """Be on a system without glibc, and undo what `tune` does."""
-    monkeypatch.setattr(sys, "platform", "darwin")
+def tune_elsewhere(monkeypatch):
+    """Return a `tune` on a system without glibc, where something else may differ too."""
     monkeypatch.setattr(runtime, "_tuned", False)
     monkeypatch.setattr(runtime, "pooled", False)
 
+    def tune(name="platform", value="darwin"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", "darwin")
+            patch.setattr(sys, name, value, raising=False)
+            return runtime.tune()
 
-def test_without_mallopt_a_pool_keeps_memory(no_mallopt):
+    return tune
+
+
+def test_without_mallopt_a_pool_keeps_memory(tune_elsewhere):
     assert buffers.empty((1000, 1000), np.float32).base is None
-    assert runtime.tune() is True
+    assert tune_elsewhere() is True
     assert runtime.report().memory == "pool"
     assert buffers.empty((1000, 1000), np.float32).base is not None
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "value"),
+    ("name", "value"),
     [
-        (sysconfig, "get_config_var", lambda name: 1 if name == "Py_GIL_DISABLED" else None),
-        (sys, "implementation", types.SimpleNamespace(name="pypy")),
+        ("_is_gil_enabled", lambda: False),
+        ("implementation", types.SimpleNamespace(name="pypy")),
     ],
     ids=["no global lock", "no reference counts"],
 )
-def test_a_pool_needs_exact_reference_counts(no_mallopt, monkeypatch, place, name, value):
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, value)
-        assert runtime.tune() is False
+def test_a_pool_needs_exact_reference_counts(tune_elsewhere, name, value):
+    assert tune_elsewhere(name, value) is False
     assert runtime.report().memory == ""
     assert buffers.empty((1000, 1000), np.float32).base is None

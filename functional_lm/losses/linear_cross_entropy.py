@@ -135,7 +135,7 @@ def _in_chunks(
 ) -> tuple[Scalar, Any]:
     """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
     n_rows = max(len(x), 1)
-    losses = empty((len(x),), x.dtype)
+    losses = np.empty(len(x), x.dtype)
     scratch = empty((min(chunk_size, len(x)), len(weight)), x.dtype)
     if with_gradient:
         d_x = empty(x.shape, x.dtype)
