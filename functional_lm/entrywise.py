@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from . import pytree
+from .buffers import empty
 from .contract import Array, Tree
 from .threads import run
 
@@ -51,7 +52,7 @@ def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: i
 
 
 def _empty_like(leaf: Any) -> Array:
-    return np.empty(np.shape(leaf), leaf.dtype)
+    return empty(np.shape(leaf), leaf.dtype)
 
 
 def _flat(node: Any, like: Any) -> Any:

@@ -1,8 +1,8 @@
 """Settings of the process that make NumPy faster, and what they are. Standard library only.
 
-A training step makes the same few hundred arrays over and over. By default glibc gives the pages
-of a large freed array back to the system and asks for them again at the next step, where each of
-them is a page fault. `tune` tells it to keep them.
+A training step makes the same few hundred arrays over and over. By default an allocator gives the
+pages of a large freed array back to the system and asks for them again at the next step, where each
+of them is a page fault. `tune` tells glibc's to keep them; in place of others, `buffers` does.
 """
 
 import ctypes
@@ -21,18 +21,34 @@ class Report(NamedTuple):
     kernel: str  # what its products are written for, such as "SkylakeX"; "" if it does not say
     pinned_by: str  # the environment variable that chose the kernel, with its value; "" if none
     blas_threads: int  # the most threads of one matrix product
-    tuned: bool  # whether `tune` took effect
+    memory: str  # what keeps freed memory: "allocator", "pool", or "" if nothing does
+
+
+pooled = False
+"""Whether `buffers` reuses the memory of arrays that nobody holds; `tune` decides."""
+
+_tuned = False
 
 
 def tune() -> bool:
-    """Let the C allocator keep freed memory for the rest of this process.
+    """Keep freed memory for the rest of this process.
 
-    The setting holds for the whole process, so a library never makes it by itself: the command
-    line does, and a program that trains may.
+    The C allocator does, where it is glibc's; elsewhere the pool of `buffers`. The setting holds
+    for the whole process, so a library never makes it by itself: the command line does, and a
+    program that trains may.
 
     Returns:
-        Whether the allocator took the settings; False where it is not glibc's.
+        Whether one of them does; False on a Python without a global lock, or other than CPython,
+        where the allocator is not glibc's.
     """
+    global _tuned, pooled
+    _tuned = _tune_allocator()
+    pooled = not _tuned and _references_are_counted()
+    return _tuned or pooled
+
+
+def _tune_allocator() -> bool:
+    """Return whether the allocator is glibc's, and took all settings."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -44,17 +60,21 @@ def tune() -> bool:
         (_M_TOP_PAD, 2**26),
         (_M_ARENA_MAX, 1),
     ]
-    global _tuned
     taken = [mallopt(option, value) == 1 for option, value in settings]
-    _tuned = all(taken)
-    return _tuned
+    return all(taken)
 
 
-_tuned = False
+def _references_are_counted() -> bool:
+    """Return whether a reference count tells at any moment who holds an object.
+
+    It does in CPython under its global lock, which a process never loses once it has it.
+    """
+    has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()  # older ones always have it
+    return sys.implementation.name == "cpython" and has_lock
 
 
 def report() -> Report:
-    """Say which kernel the matrix products use and why, and whether the allocator is tuned.
+    """Say which kernel the matrix products use and why, and what keeps freed memory.
 
     OpenBLAS chooses a kernel for the processor by itself. An environment variable can pin an older
     one, which halves the speed of products on a processor with AVX-512; nothing here overrides it.
@@ -71,7 +91,7 @@ def report() -> Report:
         kernel=blas.get("architecture") or "",
         pinned_by=f"OPENBLAS_CORETYPE={variable}" if variable else "",
         blas_threads=blas.get("num_threads", 1),
-        tuned=_tuned,
+        memory="allocator" if _tuned else "pool" if pooled else "",
     )
 
 

@@ -17,6 +17,7 @@ LEVELS = {
     "runtime": 0,
     "blas": 0,
     "files": 0,
+    "buffers": 1,
     "contract": 1,
     "pytree": 1,
     "prng": 1,
@@ -38,7 +39,7 @@ LEVELS = {
     "testing": 6,
     "cli": 7,
 }
-FOUNDATION = {"contract", "pytree", "prng", "threads"}
+FOUNDATION = {"buffers", "contract", "pytree", "prng", "threads"}
 # The only packages from outside that a part may import when it is imported itself.
 OUTSIDE = {"cli": {"numpy", "rich", "tyro"}, "runtime": set(), "blas": set()}
 # ... and those that it may import inside of a function.

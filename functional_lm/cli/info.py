@@ -14,6 +14,12 @@ from ..contract import expect_int
 from ..models.transformer import PRESETS, Config
 from ..training import costs, open_run
 
+_MEMORY = {
+    "allocator": "keeps freed memory",
+    "pool": "returns freed memory; a pool of arrays keeps it instead",
+    "": "returns freed memory",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Info:
@@ -39,7 +45,7 @@ class Info:
         print(f"NumPy          {np.__version__}")
         print(f"BLAS           {report.blas}, {_kernel(report)}")
         print(f"threads        {report.blas_threads} in a matrix product, {report.cores} cores")
-        print(f"allocator      {'keeps' if report.tuned else 'returns'} freed memory")
+        print(f"allocator      {_MEMORY[report.memory]}")
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..buffers import multiply, subtract
 from ..contract import (
     Array,
     Key,
@@ -80,7 +81,7 @@ def forward(
     n_kept = max(len(kept), 1)
 
     logits = rows(x)  # (N, V)
-    probs = logits - logits.max(axis=-1, keepdims=True)
+    probs = subtract(logits, logits.max(axis=-1, keepdims=True))
     at_target = probs[kept, target[kept]]
     np.exp(probs, out=probs)
     total = probs.sum(axis=-1, keepdims=True)  # (N, 1)
@@ -97,4 +98,4 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the scalar cotangent g."""
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
-    return {}, g * d_logits
+    return {}, multiply(d_logits, g)

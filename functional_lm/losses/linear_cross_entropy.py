@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..buffers import empty, matmul, multiply
 from ..contract import (
     Array,
     Key,
@@ -125,8 +126,8 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
         _, gradient = _in_chunks(weight, x, target, chunk_size, True)
     d_weight, d_kept = gradient  # for g = 1
     d_x = np.zeros(shape, weight.dtype)
-    rows(d_x)[kept] = g * d_kept
-    return {"weight": g * d_weight}, d_x
+    rows(d_x)[kept] = multiply(d_kept, g)
+    return {"weight": multiply(d_weight, g)}, d_x
 
 
 def _in_chunks(
@@ -135,10 +136,10 @@ def _in_chunks(
     """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
     n_rows = max(len(x), 1)
     losses = np.empty(len(x), x.dtype)
-    scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
+    scratch = empty((min(chunk_size, len(x)), len(weight)), x.dtype)
     if with_gradient:
-        d_x = np.empty(x.shape, x.dtype)
-        d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
+        d_x = empty(x.shape, x.dtype)
+        d_weight = (empty if len(x) else np.zeros)(weight.shape, x.dtype)
     for first in range(0, len(x), chunk_size):
         part = slice(first, first + chunk_size)
         logits = np.matmul(x[part], weight.T, out=scratch[: len(x) - first])  # (C, V)
@@ -151,11 +152,11 @@ def _in_chunks(
         if with_gradient:
             d_logits = np.divide(logits, total * n_rows, out=logits)
             d_logits[at_target] -= 1.0 / n_rows
-            d_x[part] = d_logits @ weight
+            np.matmul(d_logits, weight, out=d_x[part])
             if first == 0:
                 np.matmul(d_logits.T, x[part], out=d_weight)
                 continue
             for start in range(0, len(weight), _BLOCK):
                 some = slice(start, start + _BLOCK)
-                d_weight[some] += d_logits[:, some].T @ x[part]
+                d_weight[some] += matmul(d_logits[:, some].T, x[part])
     return losses.sum() / n_rows, (d_weight, d_x) if with_gradient else None

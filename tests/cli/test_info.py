@@ -1,5 +1,6 @@
 import pytest
 
+from functional_lm import runtime
 from functional_lm.cli.main import main
 
 
@@ -10,6 +11,21 @@ def test_it_names_versions_and_costs(capsys, monkeypatch):
     assert "4,096 bytes of keys and values" in said
     for part in ("NumPy", "BLAS", "held by OPENBLAS_CORETYPE=Haswell", "763,136 parameters"):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("pooled", "said"),
+    [
+        (False, "allocator      returns freed memory\n"),
+        (True, "allocator      returns freed memory; a pool of arrays keeps it instead\n"),
+    ],
+)
+def test_it_says_what_keeps_memory(pooled, said, capsys, monkeypatch):
+    monkeypatch.setattr(runtime, "tune", lambda: False)
+    monkeypatch.setattr(runtime, "_tuned", False)
+    monkeypatch.setattr(runtime, "pooled", pooled)
+    assert main(["info"]) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_it_describes_a_run(run_folder, capsys):

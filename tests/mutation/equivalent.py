@@ -493,8 +493,8 @@ losses/linear_cross_entropy.py _in_chunks strong_scalar
 random
 
 losses/linear_cross_entropy.py _in_chunks exchange_names
-- d_x[part] = d_logits @ weight
-+ d_x[part] = logits @ weight
+- np.matmul(d_logits, weight, out=d_x[part])
++ np.matmul(logits, weight, out=d_x[part])
 - d_weight[some] += d_logits[:, some].T @ x[part]
 + d_weight[some] += logits[:, some].T @ x[part]
 They are one array: divide returns what it wrote to.
