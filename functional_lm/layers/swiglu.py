@@ -97,8 +97,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_hidden = matmul(g, down.T)  # (N, F)
     d_gate_up = multiply(slopes[::-1], d_hidden)  # (2, N, F): d_a and d_u
     d_weight = matmul(rows(x).T, d_gate_up)  # (2, D, F)
-    d_x = matmul(d_gate_up[0], gate_up[0].T)
-    d_x += matmul(d_gate_up[1], gate_up[1].T)  # x feeds both planes: cotangents add
+    d_x = matmul(d_gate_up[0], gate_up[0].T) + matmul(d_gate_up[1], gate_up[1].T)
     return {"gate_up": d_weight, "down": d_down}, d_x.reshape(x.shape)
 
 
