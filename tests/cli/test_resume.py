@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -136,21 +135,20 @@ def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
 
 
 def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(text, tmp_path):
-    """A file may grow to 20 kB only: less than metrics.jsonl will need, more than a checkpoint."""
+    """A file may grow to 30 kB only: less than metrics.jsonl will need, more than a checkpoint."""
     out = tmp_path / "run"
     arguments = ["--text-file", text, "--out", out, "--steps", "100000", "--seq-len", "4"]
     arguments += ["--batch-size", "1", "--d-model", "8", "--n-heads", "1", "--n-layers", "1"]
     arguments += ["--statistics-every", "0", "--eval-every", "100000"]
 
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-
+    limit = (
+        "import os, resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "os.execv(sys.argv[1], sys.argv[1:])\n"
+    )
     done = subprocess.run(
-        [COMMAND, "train", *arguments],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
+        [sys.executable, "-c", limit, COMMAND, "train", *arguments], capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "cannot save: [Errno 27] File too large" in done.stderr
