@@ -84,16 +84,21 @@ def noise_for_a_stretch(
     return setup
 
 
-def in_order(text: str, scale: Scale, seed: int, *, corrupted: bool = False) -> Setup:
-    """Train on the text from its beginning, maybe with a fortieth of it random characters."""
+def one_epoch(text: str, scale: Scale, seed: int) -> Setup:
+    """Train on every window of a part of the text once."""
+    length = round(scale.steps * scale.batch_size * scale.seq_len / 0.9)
+    return default(text[:length], scale, seed, steps=None, epochs=1)
+
+
+def corrupted_text(text: str, scale: Scale, seed: int) -> Setup:
+    """Train on the text in order, a fortieth of which is random characters."""
     setup = default(text, scale, seed)
     B, T = scale.batch_size, scale.seq_len
     used = scale.steps * B * T
     tokens = np.resize(np.roll(setup.experiment.tokens, -997 * seed), used + 1)
-    if corrupted:
-        start, length = round(used * 0.6), used // 40
-        vocab_size = setup.experiment.config.vocab_size
-        tokens[start : start + length] = prng.integers((seed, 9), (length,), low=0, high=vocab_size)
+    start, length = round(used * 0.6), used // 40
+    vocab_size = setup.experiment.config.vocab_size
+    tokens[start : start + length] = prng.integers((seed, 9), (length,), low=0, high=vocab_size)
 
     def batch_at(step: int) -> tuple[Any, dict[str, Any]]:
         part = tokens[step * B * T : (step + 1) * B * T + 1]
@@ -176,7 +181,7 @@ HEALTHY = {
     "untied, grouped": Scenario(
         None, with_settings(sizes={"tie_embeddings": False, "n_kv_heads": 1})
     ),
-    "in order": Scenario(None, in_order),
+    "one epoch": Scenario(None, one_epoch),
     "SGD": Scenario(None, gradient_descent),
     "own model": Scenario(None, own_model),
 }
@@ -209,7 +214,7 @@ MORE_UNHEALTHY = {
     "dead norm": Scenario(
         "dead units", functools.partial(dead_layer, leaves=("blocks.0.norm2.scale",))
     ),
-    "corrupted text": Scenario("corrupted data", functools.partial(in_order, corrupted=True)),
+    "corrupted text": Scenario("corrupted data", corrupted_text),
     "noise in half of the rows": Scenario(
         "corrupted data", functools.partial(noise_for_a_stretch, rows=0.5)
     ),

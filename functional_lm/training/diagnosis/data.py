@@ -17,8 +17,9 @@ NOISE = 6.0
 LEAST = 0.3
 """Nats that a jump has at least; batches of a text in order rarely differ by more."""
 
-SHORTEST = 2
-"""Steps; a single bad batch is an outlier, which clipping is for."""
+SHORTEST = 4
+"""Steps. A few bad batches are outliers, which clipping is for; and a text that is read in order
+has odd places."""
 
 LONGEST = 1 / 3
 """Of the run. What takes longer is another text."""

@@ -16,6 +16,10 @@ WINDOW = 15
 SLOWEST = 0.01
 """A loss stands still that a quarter of the run improves by less than this share of itself."""
 
+FEWEST = 500
+"""Steps. A transformer may spend the first few hundred at the loss of single characters, before its
+attention finds anything."""
+
 LEARNED = 0.1
 """Below this share of the first loss there is nothing left to learn."""
 
@@ -61,7 +65,7 @@ def plateau(history: History) -> Finding | None:
     """
     finite = history.finite
     N = len(finite.loss)
-    if N < 100:
+    if N < FEWEST:
         return None
     third, last = finite.loss[N // 2 : 3 * N // 4], finite.loss[3 * N // 4 :]
     gain = float(third.mean() - last.mean())

@@ -51,7 +51,8 @@ def test_a_loss_that_stands_still(run):
             "lr": lambda step: 3e-3 if step < 250 else 1e-5,
         },
         "nothing is left to learn": {"loss": lambda step: 4.2 if step < 50 else 0.2, "noise": 0.0},
-        "noise says nothing": {"loss": lambda step: 2.5, "noise": 0.3, "steps": 200},
+        "noise says nothing": {"loss": lambda step: 2.5, "noise": 0.3, "steps": 600},
+        "it has just begun": {"loss": lambda step: max(3.3, 4.2 - 0.02 * step), "steps": 400},
     }.items(),
     ids=lambda item: item[0],
 )
