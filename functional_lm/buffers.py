@@ -16,6 +16,7 @@ import itertools
 import math
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ SMALL = 2**16
 """Bytes below which an array is never pooled: allocators keep those themselves."""
 
 SPARE = 2**26
-"""Bytes of new buffers after which a thread drops those of sizes that it no longer asks for."""
+"""Bytes that a thread's pool may hold besides twice what was in use at once."""
 
 LONGEST = 500
-"""Buffers of one size that a thread keeps: looking at more takes longer than a page fault."""
+"""Buffers of one size that a pool holds: to look at more takes longer than a page fault."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -82,55 +83,53 @@ def subtract(a: Array, b: Any) -> Array:
 
 
 class _Pool(threading.local):
-    """The buffers of one thread, in a list for each number of bytes.
+    """The buffers of one thread, in a list for each number of bytes, the last asked for last.
 
-    Sizes that never come again, such as those of a long evaluation, must not stay for ever. When
-    enough has been made anew, the sizes that were asked for since the last time are kept, and the
-    others dropped; who still holds an array of them keeps it. A step that finds all it needs makes
-    nothing, and drops nothing.
+    Sizes that never come again, such as those of texts of all lengths, must not stay for ever. The
+    pool holds at most twice what was ever in use at once, and `SPARE`. Where it would be more, the
+    sizes go that were asked for longest ago; who still has an array of them keeps it.
     """
 
     def __init__(self) -> None:
-        self.recent: dict[int, list[Array]] = {}  # sizes asked for since the last sweep
-        self.older: dict[int, list[Array]] = {}  # sizes not asked for since then
-        self.made, self.limit = 0, SPARE  # bytes made since the last sweep, and until the next
+        self.lists: dict[int, list[Array]] = {}
+        self.most = 0  # bytes in use at once
 
     def buffer(self, n_bytes: int) -> Array:
         """Return a buffer that nobody holds."""
-        buffers = self.recent.get(n_bytes)
-        if buffers is None:
-            buffers = self.recent[n_bytes] = self.older.pop(n_bytes, [])
-        found = _first(buffers, _UNHELD)
+        buffers = self.lists[n_bytes] = self.lists.pop(n_bytes, [])
+        found = next(_unheld(buffers, _BY_THE_POOL), None)
         if found is None:
             found = np.empty(n_bytes, np.uint8)
             buffers.append(found)
             del buffers[:-LONGEST]
-            self.made += n_bytes
-            if self.made > self.limit:
-                self._sweep()
+            self._forget()
         return found
 
-    def _sweep(self) -> None:
-        kept = sum(n_bytes * len(buffers) for n_bytes, buffers in self.recent.items())
-        self.older, self.recent = self.recent, {}
-        self.made, self.limit = 0, max(SPARE, kept // 2)
+    def _forget(self) -> None:
+        lists = self.lists
+        total = sum(n_bytes * len(buffers) for n_bytes, buffers in lists.items())
+        free = sum(b.nbytes for buffers in lists.values() for b in _unheld(buffers, _BY_THE_POOL))
+        self.most = max(self.most, total - free)
+        for n_bytes in list(lists):
+            if total <= 2 * self.most + SPARE:
+                break
+            total -= n_bytes * len(lists.pop(n_bytes))
 
 
-def _first(buffers: list[Array], references: int) -> Array | None:
-    """Return the first buffer with at most so many references.
+def _unheld(buffers: list[Array], references: int) -> Iterator[Array]:
+    """Yield the buffers that have no more than so many references.
 
     The loop holds each one while it looks at it, so that nobody else takes it in between, not even
     a function that interrupts this one.
     """
     for buffer in buffers:
         if sys.getrefcount(buffer) <= references:
-            return buffer
-    return None
+            yield buffer
 
 
-_UNHELD = min(
+_BY_THE_POOL = min(
     3 if sys.version_info < (3, 14) else 2,  # the list, the loop and, before 3.14, the call
-    next(n for n in itertools.count() if _first([np.empty(0)], n) is not None),
+    next(n for n in itertools.count() if list(_unheld([np.empty(0)], n))),
 )
 """The references to a buffer in that loop if nobody else holds it.
 

@@ -245,36 +245,47 @@ def test_threads_that_pass_arrays_on_never_see_them_change(pool):
 
 
 def pooled_bytes():
-    generations = (buffers._pool.recent, buffers._pool.older)
-    return sum(n * len(kept) for sizes in generations for n, kept in sizes.items())
+    return sum(n_bytes * len(kept) for n_bytes, kept in buffers._pool.lists.items())
 
 
-def test_sizes_that_never_come_again_are_dropped(pool, monkeypatch):
-    monkeypatch.setattr(buffers, "SPARE", 2**22)
+@pytest.fixture
+def little_to_spare(pool, monkeypatch):
+    monkeypatch.setattr(buffers, "SPARE", 2**20)
     monkeypatch.setattr(buffers, "_pool", buffers._Pool())
+
+
+def test_sizes_that_never_come_again_are_dropped(little_to_spare):
     steady = [address(a) for a in scribble(5)]
     for i in range(500):
         buffers.empty((2**16 + i,), np.uint8)
         assert [address(a) for a in scribble(5)] == steady
-        assert pooled_bytes() < 3 * 2**22
-    assert sum(len(kept) for kept in buffers._pool.recent.values()) < 80
+    assert pooled_bytes() <= 2**20 + 2 * (5 * 80_000 + 2**17)
+    assert len(buffers._pool.lists) < 30
 
 
-def test_what_is_dropped_lives_on_with_its_holder(pool, monkeypatch):
-    monkeypatch.setattr(buffers, "SPARE", 2**20)
-    monkeypatch.setattr(buffers, "_pool", buffers._Pool())
+def test_what_a_step_needs_stays_though_its_parts_share_no_size(little_to_spare):
+    parts = [2**17 + i for i in range(8)], [2**18], [2**18 + 1], [2**19]
+
+    def step():
+        return [[address(a) for a in [buffers.empty((n,), np.uint8) for n in p]] for p in parts]
+
+    first = step()
+    assert all(step() == first for _ in range(5))
+    assert pooled_bytes() > 2**20
+
+
+def test_what_is_dropped_lives_on_with_its_holder(little_to_spare):
     array, numbers = draw()
-    others = [buffers.empty((2**16 + i,), np.uint8) for i in range(100)]
-    for other in others:
-        other[...] = 1
-    assert array.nbytes not in {**buffers._pool.recent, **buffers._pool.older}
+    for i in range(100):
+        buffers.empty((2**16 + i,), np.uint8)[...] = 1
+    assert array.nbytes not in buffers._pool.lists
     np.testing.assert_array_equal(array, numbers)
 
 
 def test_a_list_has_an_end(pool, monkeypatch):
     monkeypatch.setattr(buffers, "LONGEST", 10)
     held = [draw(seed) for seed in range(30)]
-    assert [len(kept) for kept in buffers._pool.recent.values()] == [10]
+    assert [len(kept) for kept in buffers._pool.lists.values()] == [10]
     assert len({address(array) for array, _ in held}) == 30
     for array, numbers in held:
         np.testing.assert_array_equal(array, numbers)
@@ -383,7 +394,7 @@ def test_a_debugger_that_holds_everything_while_it_is_imported_changes_nothing()
         "import sys\n"
         "kept = []\n"
         "def trace(frame, event, argument):\n"
-        "    if frame.f_code.co_name == '_first':\n"
+        "    if frame.f_code.co_name == '_unheld':\n"
         "        kept.append(dict(frame.f_locals))\n"
         "    return trace\n"
         "sys.settrace(trace)\n"
