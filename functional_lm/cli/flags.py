@@ -131,19 +131,19 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
         ValueError: if it is neither TOML nor JSON, or holds an unknown setting.
     """
     settings: dict[str, Any] = {}
-    path = _value_of("--config", arguments)
-    run = _value_of("--resume", arguments)
+    path = value_of("--config", arguments)
+    run = value_of("--resume", arguments)
     if run is not None:
         path = str(expect_run(Path(run)))
     if path is not None:
         settings = _without_derived(read_settings(Path(path)))
         for flag, replaced in _REPLACES.items():
-            if _value_of(flag, arguments) is not None:
+            if value_of(flag, arguments) is not None:
                 for name in replaced:
                     settings.pop(name, None)
         expect_choice("preset", settings.get("preset", "tiny"), list(PRESETS))
     settings = PRESETS[settings.get("preset", "tiny")] | settings
-    preset = _value_of("--preset", arguments)
+    preset = value_of("--preset", arguments)
     if preset in PRESETS:  # of another the parser of the flags says what is wrong
         settings |= PRESETS[preset] | {"preset": preset}
     parts = []
@@ -230,7 +230,7 @@ def _numbered(name: str) -> Iterator[Path]:
         yield Path("runs") / f"{name}-{i}"
 
 
-def _value_of(flag: str, arguments: list[str]) -> str | None:
+def value_of(flag: str, arguments: list[str]) -> str | None:
     """Return the value of a flag as ``--flag value`` or ``--flag=value``, the last one given."""
     value = None
     for position, argument in enumerate(arguments):

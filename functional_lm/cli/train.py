@@ -14,7 +14,7 @@ from ..training.new_run import expect_free
 from ..training.run_lock import run_lock
 from ..training.tensorboard import TensorBoardWriter, expect_tensorboard
 from .display import TrainingDisplay, clock, curve, smooth
-from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults
+from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults, value_of
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
@@ -57,6 +57,10 @@ class Train:
         training, sizes, source, others = preset_defaults(arguments)
         names = {field.name for field in dataclasses.fields(Intervals)}
         intervals = Intervals(**{name: others.pop(name) for name in names & others.keys()})
+        run = value_of("--resume", arguments)
+        if run is not None:
+            with run_lock(run):  # a second run on a folder ends before it does anything
+                pass
         return cls(training, sizes, source, intervals, **expect_known(others, cls))
 
     def __post_init__(self) -> None:
@@ -73,8 +77,6 @@ class Train:
     def run(self) -> int:
         """Train; return the exit status."""
         if self.resume is not None:
-            with run_lock(self.resume):  # before the text is loaded: a second run ends at once
-                pass
             out = self.resume
         else:
             out = self.out or new_folder(None, time.strftime("%Y%m%d-%H%M%S"))
