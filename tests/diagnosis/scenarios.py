@@ -110,8 +110,9 @@ def corrupted_text(text: str, scale: Scale, seed: int) -> Setup:
 
 def memorised(text: str, scale: Scale, seed: int) -> Setup:
     """Train on so little text that it is learned by heart; what is held out is from elsewhere."""
-    start, length = 5000 * (seed + 1), 40 * scale.seq_len
-    elsewhere = (start + len(text) // 2) % (len(text) - length)
+    length = 40 * scale.seq_len
+    start = 5000 * (seed + 1) % (len(text) // 2 - length)
+    elsewhere = start + len(text) // 2
     little = text[start : start + round(0.9 * length)] + text[elsewhere : elsewhere + length // 10]
     return default(little, scale, seed, steps=2 * scale.steps)
 
