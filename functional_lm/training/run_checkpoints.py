@@ -59,7 +59,10 @@ def keep_last(run: str | Path, best_step: int | None) -> None:
 
 
 def latest_state(
-    run: str | Path, like: TrainState, warn: Callable[[str], None] = lambda message: None
+    run: str | Path,
+    like: TrainState,
+    warn: Callable[[str], None] = lambda message: None,
+    check: Callable[[dict[str, Any]], None] = lambda metadata: None,
 ) -> Saved:
     """Return the newest checkpoint of a run that can be read.
 
@@ -69,6 +72,7 @@ def latest_state(
         run: the folder of the run.
         like: a state of that model and optimizer.
         warn: called with a sentence for each that is damaged.
+        check: called with the metadata of the one that is whole, before its tree is looked at.
 
     Raises:
         FileFormatError: if there is none, or it is one of another model.
@@ -83,6 +87,7 @@ def latest_state(
             path.replace(aside)
             warn(f"{error}; it is kept as {aside.name}")
             continue
+        check(metadata)
         tree = {"params": like.params, "optimizer_state": like.optimizer_state}
         loaded = in_form_of(tree, loaded, path)
         counts: dict[str, Any] = {name: metadata.get(name) for name in COUNTS}

@@ -143,8 +143,14 @@ class Session:
             session._resources.enter_context(run_lock(folder))
             remove_stale(folder)
             remove_stale(folder / CHECKPOINTS)
-            found = latest_state(folder, session.state, session.notes.append)
-            session.notes += expect_same_run(found.metadata["run"], session._identity)
+            found = latest_state(
+                folder,
+                session.state,
+                session.notes.append,
+                lambda metadata: session.notes.extend(
+                    expect_same_run(metadata["run"], session._identity)
+                ),
+            )
             settings = dataclasses.asdict(experiment.settings)
             change_settings(folder, {name: settings[name] for name in MAY_CHANGE})
             session.state, session._saved_step = found.state, found.state.step

@@ -157,7 +157,7 @@ def test_a_run_can_be_made_longer(straight, tmp_path):
         ({"lr": 1.0}, r"but for steps and epochs: lr was 0.003 and is 1.0"),
         ({"sizes": {**SIZES, "dropout": 0.2}}, "dropout was 0.1 and is 0.2"),
         ({"text": TEXT + "."}, "needs the text that it began with"),
-        ({"sizes": {**SIZES, "n_layers": 2}}, "must hold another tree"),
+        ({"sizes": {**SIZES, "n_layers": 2}}, "n_layers was 1 and is 2"),
     ],
 )
 def test_another_run_is_refused_and_nothing_is_changed(straight, changes, says):
