@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from . import runtime
 from .contract import Array
+from .speed import runtime
 
 SMALL = 2**16
 """Bytes below which an array is never pooled: allocators keep those themselves."""

@@ -9,14 +9,12 @@ A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .contract import Array, Tree
-from .threads import run
 
 
 def is_leaf(node: Any) -> bool:
@@ -248,28 +246,6 @@ def zeros_like(tree: Tree) -> Tree:
 def add(a: Tree, b: Tree) -> Tree:
     """Return the sum, leaf by leaf."""
     return map(np.add, a, b)
-
-
-def global_norm(tree: Tree) -> float:
-    """Return the Euclidean norm of all leaves together, accumulated in float64."""
-    chunk = 2**19  # a task for a thread; its sums do not depend on how many there are
-    tasks = []
-    for leaf in leaves(tree):
-        flat = np.ravel(leaf)
-        for start in range(0, flat.size, chunk):
-            tasks.append(functools.partial(_sum_of_squares, flat[start : start + chunk]))
-    return math.sqrt(sum(run(tasks, None if count(tree) > 2 * chunk else 1)))
-
-
-def _sum_of_squares(flat: Array) -> float:
-    # What is widened at once stays in the first cache, and is too short for OpenBLAS to wake its
-    # threads: they would spin for a while after, on the cores that the rest of a step needs.
-    block = 2**13
-    total = 0.0
-    for start in range(0, flat.size, block):
-        exact = flat[start : start + block].astype(np.float64)
-        total += float(np.vdot(exact, exact))
-    return total
 
 
 def count(tree: Tree) -> int:

@@ -8,9 +8,10 @@ import threading
 import numpy as np
 import pytest
 
-from functional_lm import buffers, pytree, runtime
+from functional_lm import buffers, pytree
 from functional_lm.models import transformer
-from functional_lm.sharding import sharded
+from functional_lm.speed import runtime
+from functional_lm.speed.sharding import sharded
 from functional_lm.testing import registry
 from functional_lm.training import Objective, TrainConfig, init_state, train
 
@@ -398,7 +399,8 @@ def test_a_debugger_that_holds_everything_while_it_is_imported_changes_nothing()
         "        kept.append(dict(frame.f_locals))\n"
         "    return trace\n"
         "sys.settrace(trace)\n"
-        "from functional_lm import buffers, runtime\n"
+        "from functional_lm import buffers\n"
+        "from functional_lm.speed import runtime\n"
         "sys.settrace(None)\n"
         "assert kept\n"
         "kept.clear()\n"

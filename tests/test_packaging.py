@@ -13,10 +13,11 @@ import pytest
 def wheel(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    ignore = {".git", ".venv", "build", "runs", "__pycache__"}
-    shutil.copytree(
-        root, source, ignore=lambda _, names: [n for n in names if n in ignore or ".egg" in n]
-    )
+    source.mkdir()
+    parts = ("functional_lm", "reference", "pyproject.toml", "README.md", "LICENSE")
+    for part in parts:
+        copy = shutil.copytree if (root / part).is_dir() else shutil.copy
+        copy(root / part, source / part)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run(
         [*command, "--wheel-dir", str(folder), str(source)], check=True, capture_output=True

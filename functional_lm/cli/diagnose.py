@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from ..training import Record
-from ..training.diagnosis import CHECKS, Finding, can_look, diagnose
-from ..training.run_folder import read_config, vocab_size_of
+from ..health import CHECKS, Finding, can_look, diagnose
+from ..runs import Record
+from ..runs.folder import read_config, vocab_size_of
 from .runs import read_records
 
 WIDTH, INDENT = 80, 9

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..training import Record
+from ..runs import Record
 
 WINDOW = 50
 """Steps that a shown loss is the mean of."""

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..contract import expect_int
+from ..runs import Run, open_run
 from ..text import load_corpus, read_corpus, split
-from ..training import Run, open_run, text_loss
+from ..training import text_loss
 from .flags import sha256_of
 
 

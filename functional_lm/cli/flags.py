@@ -11,10 +11,11 @@ from typing import Any, Literal
 from ..contract import Layer, expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import transformer
+from ..models.loading import load_model
 from ..models.transformer import PRESETS, Config
+from ..runs.folder import MODEL_SOURCE, expect_run
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
-from ..training import TrainConfig, load_model
-from ..training.run_folder import MODEL_SOURCE, expect_run
+from ..training import TrainConfig
 
 
 def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:

@@ -21,7 +21,7 @@ from ..generation import (
     top_p,
     until_stop,
 )
-from ..training import Run, open_run
+from ..runs import Run, open_run
 
 BATCH = 32
 """Samples that are made at once: each has a cache of its own."""

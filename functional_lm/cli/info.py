@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from .. import __version__, pytree, runtime
+from .. import __version__, pytree
 from ..contract import expect_int
 from ..models.transformer import PRESETS, Config
-from ..training import costs, open_run
+from ..runs import open_run
+from ..speed import runtime
+from ..training import costs
 
 _MEMORY = {
     "allocator": "keeps freed memory",

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__, runtime
+from .. import __version__
+from ..speed import runtime
 
 COMMANDS = {
     "train": "Train a language model on a text.",

@@ -26,7 +26,7 @@ class Plot:
 
     def run(self) -> int:
         """Write the picture; say where it is, and what the runs did not record."""
-        from ..training.plots import FORMATS, encode, not_recorded, picture
+        from ..reports.plots import FORMATS, encode, not_recorded, picture
 
         if not self.folders:
             raise ValueError("a picture must show a run: got none; pass the folder of one")

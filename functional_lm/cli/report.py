@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..files import write_atomic
-from ..training.run_folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE, read_config, vocab_size_of
+from ..runs.folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE, read_config, vocab_size_of
 from .runs import PROGRAM, expect_own, read_records
 
 REPORT_FILE = "report.html"
@@ -31,8 +31,8 @@ class Report:
 
     def run(self) -> int:
         """Write the page; say where it is."""
-        from ..training.diagnosis import diagnose
-        from ..training.report import page
+        from ..health import diagnose
+        from ..reports.page import page
 
         out = self.folder / REPORT_FILE if self.out is None else self.out
         if out.suffix not in (".html", ".htm"):
@@ -56,7 +56,7 @@ class Report:
 
 def _samples(path: Path) -> Any:
     """Return the samples of sample.txt, for a run that has none in its records."""
-    from ..training.report import Sample
+    from ..reports.page import Sample
 
     if not path.is_file():
         return []

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..training import Record, read_metrics
-from ..training.run_folder import METRICS_FILE
+from ..runs import Record, read_metrics
+from ..runs.folder import METRICS_FILE
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from .. import pytree
 from ..contract import expect_int
-from ..training import Experiment, Interruption, Intervals, Session, TrainConfig
-from ..training.new_run import expect_free
-from ..training.run_lock import run_lock
-from ..training.tensorboard import TensorBoardWriter, expect_tensorboard
+from ..reports.event_files import TensorBoardWriter, expect_tensorboard
+from ..runs import Interruption, Intervals, Session
+from ..runs.lock import run_lock
+from ..runs.new_run import expect_free
+from ..training import Experiment, TrainConfig
 from .display import TrainingDisplay, clock, curve, smooth
 from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults, value_of
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..blas import one_thread
 from ..contract import Array, Tree, expect_tokens
 from ..models import transformer
 from ..models.transformer import Config
+from ..speed.blas import one_thread
 from .folding import fold
 from .many_rows import ManyRows
 from .one_row import OneRow

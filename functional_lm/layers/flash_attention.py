@@ -39,20 +39,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..blas import one_thread
 from ..buffers import empty, matmul
-from ..contract import (
-    Array,
-    Key,
-    Tree,
-    expect_cotangent,
-    expect_dtype,
-    expect_int,
-    expect_params,
-)
+from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_int, expect_params
 from ..heads import QKV, causal_mask, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
-from ..threads import run
+from ..speed.blas import one_thread
+from ..speed.threads import run
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 

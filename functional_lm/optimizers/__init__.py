@@ -10,12 +10,7 @@
 
 from .adamw import AdamState, adam, adamw
 from .clipping import clip_by_global_norm
-from .schedules import (
-    Schedule,
-    constant_schedule,
-    linear_schedule,
-    warmup_cosine_decay_schedule,
-)
+from .schedules import Schedule, constant_schedule, linear_schedule, warmup_cosine_decay_schedule
 from .sgd import SgdState, sgd
 from .transformation import (
     GradientTransformation,

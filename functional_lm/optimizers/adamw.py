@@ -19,7 +19,7 @@ import numpy as np
 from .. import pytree
 from ..buffers import multiply
 from ..contract import Array, Tree, expect_number
-from ..entrywise import entrywise
+from ..speed.entrywise import entrywise
 from .schedules import Schedule, as_schedule
 from .transformation import GradientTransformation, expect_gradient
 

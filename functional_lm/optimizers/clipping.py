@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 
-from .. import pytree
 from ..contract import Tree, expect_number
-from ..entrywise import entrywise
+from ..speed.entrywise import entrywise, global_norm
 from .transformation import GradientTransformation, first_not_finite
 
 
@@ -25,7 +24,7 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
         return ()
 
     def update(grads: Tree, state: tuple[()], params: Tree) -> tuple[Tree, tuple[()]]:
-        norm = pytree.global_norm(grads)
+        norm = global_norm(grads)
         if not math.isfinite(norm):
             found = first_not_finite(grads) or "it overflows float64"
             raise FloatingPointError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Tree
-from ..entrywise import entrywise
+from ..speed.entrywise import entrywise
 
 
 class GradientTransformation(NamedTuple):

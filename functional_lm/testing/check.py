@@ -9,8 +9,8 @@ from .. import pytree
 from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
-from .diagnosis import explain
 from .examination import Examination, Oracle
+from .explain import explain
 from .inputs import cast, jitter, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from ..blas import one_thread
 from ..contract import Differentiable, Tree
-from ..threads import run
+from ..speed.blas import one_thread
+from ..speed.threads import run
 
 
 def evaluate(

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..blas import one_thread
 from ..contract import Array, Key, Layer, Tree
 from ..generation import Transform, generate
 from ..gradient import value_and_grad
 from ..models import transformer
 from ..models.transformer import Config
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
-from ..runtime import cores
-from ..sharding import sharded
+from ..speed.blas import one_thread
+from ..speed.runtime import cores
+from ..speed.sharding import sharded
 from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from ..text.batches import expect_window
 from .evaluation import evaluate

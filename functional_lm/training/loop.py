@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
 from ..optimizers import GradientTransformation, apply_updates, first_not_finite
+from ..speed.entrywise import global_norm
 
 Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree], Any]
 """``(step, params, grads, updates)``: the number of an update, the parameters before it, the
@@ -104,7 +104,7 @@ def _update(
     """Return what a batch leads to, without its time."""
     step, params, optimizer_state, in_a_row, total = state
     loss, grads = value_and_grad(layer, params, x, **side)
-    grad_norm = pytree.global_norm(grads)
+    grad_norm = global_norm(grads)
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
         after = TrainState(step + 1, params, optimizer_state, in_a_row + 1, total + 1)

@@ -6,7 +6,7 @@ are for SGD: Adam with clipping and norms diverges late, and the loss is flat ov
 before. So two rates are read off here, that at which half of what is learned is learned and that
 at which training diverges, and the suggestion is a `MARGIN` below their geometric mean.
 
-``python tests/benchmarks/find_lr.py`` holds the suggestion against sweeps.
+``python tests/campaigns/benchmarks/find_lr.py`` holds the suggestion against sweeps.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..contract import Array, expect_int, expect_number
-from ..sharding import sharded
+from ..speed.sharding import sharded
 from .experiment import Experiment
 from .loop import init_state, train
 

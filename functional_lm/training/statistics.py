@@ -18,10 +18,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import pytree
-from ..blas import one_thread
 from ..contract import Array, Tree
 from ..layers import rms_norm, rotary_attention
 from ..models import backbone, transformer
+from ..speed.blas import one_thread
+from ..speed.entrywise import global_norm
 from .objective import Objective
 
 Statistics: TypeAlias = dict[str, dict[str, float | None]]
@@ -64,8 +65,8 @@ def leaf_statistics(params: Tree, grads: Tree, updates: Tree) -> Statistics:
     norms, ratios = {}, {}
     triples = zip(pytree.zip_with_path(params, grads), pytree.leaves(updates), strict=True)
     for (path, leaf, gradient), update in triples:
-        norms[path] = _figure(pytree.global_norm(gradient))
-        size, moved = pytree.global_norm(leaf), pytree.global_norm(update)
+        norms[path] = _figure(global_norm(gradient))
+        size, moved = global_norm(leaf), global_norm(update)
         ratios[path] = _figure(moved / size if size else math.inf if moved else 0.0)
     return {"grad_norm": norms, "update_ratio": ratios}
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from functional_lm.cli.main import main
-from functional_lm.training import read_metrics
+from functional_lm.runs import read_metrics
 
 
 def evaluate(run_folder, capsys, *arguments):

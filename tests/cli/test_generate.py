@@ -2,7 +2,7 @@ import pytest
 
 from functional_lm import generation
 from functional_lm.cli.main import main
-from functional_lm.training import open_run
+from functional_lm.runs import open_run
 
 
 @pytest.fixture

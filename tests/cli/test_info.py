@@ -1,7 +1,7 @@
 import pytest
 
-from functional_lm import runtime
 from functional_lm.cli.main import main
+from functional_lm.speed import runtime
 
 
 def test_it_names_versions_and_costs(capsys, monkeypatch):

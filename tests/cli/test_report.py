@@ -63,7 +63,7 @@ def test_the_diagnosis_is_asked_with_the_vocabulary(run_folder, monkeypatch):
         return [SimpleNamespace(severity="error", steps=(1, 9), **words)]
 
     module = SimpleNamespace(diagnose=diagnose)
-    monkeypatch.setitem(sys.modules, "functional_lm.training.diagnosis", module)
+    monkeypatch.setitem(sys.modules, "functional_lm.health", module)
     assert main(["report", str(run_folder)]) == 0
     assert asked == [(20, 29)]
     text = (run_folder / "report.html").read_text(encoding="utf-8")

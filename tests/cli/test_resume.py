@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from functional_lm.cli.main import main
-from functional_lm.training import load_checkpoint, load_run, read_metrics
+from functional_lm.runs import load_checkpoint, load_run, read_metrics
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -234,7 +234,7 @@ def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, t
 
 
 def test_kills(tmp_path):
-    """The campaign of tests/kill, with fewer kills."""
+    """The campaign of tests/campaigns/kills, with fewer kills."""
     script = Path(__file__).parents[1] / "kill" / "run.py"
     done = subprocess.run(
         [sys.executable, script, "--kills", "100", "--fork"], capture_output=True, text=True

@@ -8,8 +8,8 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.cli.main import main
+from functional_lm.runs import load_run, load_weights, open_run, read_metrics
 from functional_lm.text import Corpus, corpora
-from functional_lm.training import load_run, load_weights, open_run, read_metrics
 
 
 def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
@@ -39,7 +39,7 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
 
 
 def test_the_number_of_shards_is_recorded(train, tmp_path):
-    from functional_lm.runtime import cores
+    from functional_lm.speed.runtime import cores
 
     for name, flags in {
         "two": ["--shards", "2"],

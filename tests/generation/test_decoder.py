@@ -5,13 +5,7 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
-from functional_lm.generation import (
-    Decoder,
-    folding,
-    generate,
-    generate_batch,
-    window_start,
-)
+from functional_lm.generation import Decoder, folding, generate, generate_batch, window_start
 from functional_lm.generation.folding import half_to_interleaved
 from functional_lm.models import transformer
 from functional_lm.testing.inputs import same_bits

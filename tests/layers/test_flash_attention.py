@@ -3,9 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from functional_lm import threads
 from functional_lm.heads import QKV
 from functional_lm.layers import attention, flash_attention
+from functional_lm.speed import threads
 from functional_lm.testing import certify
 
 test_certified = certify("flash_attention")

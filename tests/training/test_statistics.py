@@ -11,11 +11,7 @@ from functional_lm.models import transformer, transformer_block
 from functional_lm.models.transformer import Config
 from functional_lm.numerics import softmax
 from functional_lm.training import Objective
-from functional_lm.training.statistics import (
-    activation_statistics,
-    leaf_statistics,
-    statistics_of,
-)
+from functional_lm.training.statistics import activation_statistics, leaf_statistics, statistics_of
 
 CONFIG = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, max_seq_len=70)
 TOKENS = prng.integers((1,), (3, 70), low=0, high=13)  # longer than a block of query rows

@@ -1,0 +1,29 @@
+"""A run in its folder: the session that trains it, its checkpoints, metrics and lock."""
+
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .folder import Run, load_run, load_weights, open_run, save_run, save_weights
+from .interruption import Interruption
+from .intervals import Intervals
+from .lock import RunLockedError
+from .metrics import MetricsFile, Record, read_metrics, record_of
+from .session import Session
+
+__all__ = [
+    "Checkpoint",
+    "Interruption",
+    "Intervals",
+    "MetricsFile",
+    "Record",
+    "Run",
+    "RunLockedError",
+    "Session",
+    "load_checkpoint",
+    "load_run",
+    "load_weights",
+    "open_run",
+    "read_metrics",
+    "record_of",
+    "save_checkpoint",
+    "save_run",
+    "save_weights",
+]

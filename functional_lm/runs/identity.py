@@ -1,0 +1,82 @@
+"""What a checkpoint says of the run that it belongs to, and whether another is the same."""
+
+import dataclasses
+import json
+import platform
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..speed import runtime
+from ..training.experiment import Experiment
+
+MAY_CHANGE = ("steps", "epochs")
+"""Settings that a resumed run may have otherwise: how long it goes on."""
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """Return config, settings, tokenizer, the hash of the text and the environment, for JSON."""
+    return {
+        "config": dataclasses.asdict(experiment.config),
+        "settings": dataclasses.asdict(experiment.settings),
+        "tokenizer": json.loads(experiment.tokenizer.to_json()),
+        "text_sha256": experiment.text_sha256,
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions on which the last bits of a run depend."""
+    report = runtime.report()
+    return {
+        "functional_lm": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "BLAS": report.blas,
+        "BLAS kernel": report.kernel,
+        "BLAS threads": report.blas_threads,
+    }
+
+
+def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Require that a run goes on as what it began as.
+
+    Args:
+        before: the `identity` in a checkpoint.
+        now: that of the experiment that shall go on.
+
+    Returns:
+        What differs without being an obstacle, a sentence each.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if before["text_sha256"] != now["text_sha256"]:
+        raise ValueError(
+            "a resumed run needs the text that it began with: got one with the SHA-256 "
+            f"{now['text_sha256'][:12]}… instead of {before['text_sha256'][:12]}…; restore it"
+        )
+    settings = {**before["config"], **before["settings"]}, {**now["config"], **now["settings"]}
+    longer = [change for name, change in _changes(*settings) if name in MAY_CHANGE]
+    other = [change for name, change in _changes(*settings) if name not in MAY_CHANGE]
+    if other:
+        raise ValueError(
+            f"a resumed run keeps its settings, but for {' and '.join(MAY_CHANGE)}: "
+            f"{', '.join(other)}; leave that out, or start a new run"
+        )
+    notes = []
+    if longer:
+        notes.append(f"{', '.join(longer)}: the learning rate follows the new length from here on")
+    changed = [change for _, change in _changes(before["environment"], now["environment"])]
+    if changed:
+        notes.append(f"{', '.join(changed)}: the last bits differ from an uninterrupted run's")
+    return notes
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name, f"{name} was {before.get(name)} and is {now[name]}")
+        for name in now
+        if before.get(name) != now[name]
+    ]

@@ -1,0 +1,31 @@
+"""Texts that a model writes while it trains."""
+
+from pathlib import Path
+
+from ..contract import Tree
+from ..files import write_atomic
+from ..generation import temperature
+from ..training.experiment import Experiment
+from .metrics import Record
+from .folder import SAMPLE_FILE
+
+LENGTH = 300
+
+
+def sample(experiment: Experiment, params: Tree) -> str:
+    """Return a text that a model goes on with after a new line, or after its first character."""
+    characters = experiment.tokenizer.characters
+    text = experiment.sample(
+        params,
+        "\n" if "\n" in characters else characters[0],
+        key=(experiment.settings.seed, 3),
+        max_new_tokens=LENGTH,
+        transform=temperature(0.8),
+    )
+    return text.strip()
+
+
+def write_samples(run: str | Path, records: list[Record]) -> None:
+    """Write the samples in the records of a run to its sample.txt, one below the other."""
+    texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in records if "sample" in r]
+    write_atomic(Path(run) / SAMPLE_FILE, "\n".join(texts))

@@ -1,0 +1,85 @@
+"""New trees from the entries of others, side by side where they are large."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import pytree
+from ..buffers import empty
+from ..contract import Array, Tree
+from .threads import run
+
+CHUNK = 2**17
+"""Entries of a task: with fewer, handing the interpreter's lock over costs more than it brings."""
+
+SMALL = 2**20
+"""Trees with fewer entries are done by one thread, for the same reason."""
+
+
+def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: int = 1) -> Any:
+    """Make new trees, entry by entry, from the entries of others.
+
+    ``function(a, b, ..., out, ...)`` gets flat pieces of the leaves, and writes to its last
+    arguments. What is no array in the other trees (a number, a boolean) it gets as it is.
+
+    Args:
+        function: as above.
+        tree: whose structure, shapes and dtypes the results have.
+        rest: others of that structure, with leaves of those shapes.
+        outputs: how many trees to make.
+
+    Returns:
+        The new tree, or a tuple of them if there are several.
+
+    Raises:
+        ValueError: if the trees differ in structure.
+    """
+    results = [pytree.map(_empty_like, tree) for _ in range(outputs)]
+    tasks: list[Callable[[], None]] = []
+
+    def plan(*nodes: Any) -> None:
+        flat = [_flat(node, like=nodes[0]) for node in nodes]
+        for start in range(0, flat[0].size, CHUNK):
+            piece = slice(start, start + CHUNK)
+            parts = [one[piece] if isinstance(one, np.ndarray) else one for one in flat]
+            tasks.append(functools.partial(function, *parts))
+
+    pytree.map(plan, tree, *rest, *results)
+    run(tasks, None if pytree.count(tree) >= SMALL else 1)
+    return results[0] if outputs == 1 else tuple(results)
+
+
+def global_norm(tree: Tree) -> float:
+    """Return the Euclidean norm of all leaves together, accumulated in float64."""
+    chunk = 2**19  # a task for a thread; its sums do not depend on how many there are
+    tasks = []
+    for leaf in pytree.leaves(tree):
+        flat = np.ravel(leaf)
+        for start in range(0, flat.size, chunk):
+            tasks.append(functools.partial(_sum_of_squares, flat[start : start + chunk]))
+    return math.sqrt(sum(run(tasks, None if pytree.count(tree) > 2 * chunk else 1)))
+
+
+def _sum_of_squares(flat: Array) -> float:
+    # What is widened at once stays in the first cache, and is too short for OpenBLAS to wake its
+    # threads: they would spin for a while after, on the cores that the rest of a step needs.
+    block = 2**13
+    total = 0.0
+    for start in range(0, flat.size, block):
+        exact = flat[start : start + block].astype(np.float64)
+        total += float(np.vdot(exact, exact))
+    return total
+
+
+def _empty_like(leaf: Any) -> Array:
+    return empty(np.shape(leaf), leaf.dtype)
+
+
+def _flat(node: Any, like: Any) -> Any:
+    """Return an array, or a number that stands for one, as one axis; anything else as it is."""
+    if isinstance(node, np.ndarray) or (isinstance(node, np.generic) and np.shape(like) == ()):
+        return node.reshape(-1)
+    return node

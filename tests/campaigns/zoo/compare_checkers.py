@@ -1,0 +1,204 @@
+"""Run the bug zoo through several gradient checkers and compare what they catch.
+
+python tests/campaigns/zoo/compare_checkers.py [--json FILE]
+
+Ours is asked for the cause as well. The others get each layer in their ordinary form, with their
+default tolerances; see `other_checkers`. To have them all: pip install torch==2.13.0 autograd.
+Every checker also sees the layers without their bugs: a complaint there is a false alarm.
+
+Exits with 1 if ours misses a bug, names less than 90 % of the causes or raises a false alarm.
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from bug_zoo import ALL, FIRST, SECOND, Bug
+from other_checkers import Checker, Flat, installed
+
+from functional_lm.testing import check_vjp
+from functional_lm.testing.inputs import cast
+
+OURS = "ours"
+SEED = 0
+ENOUGH = 0.9  # of the causes
+WIDTH = 100
+
+
+class Verdict(NamedTuple):
+    """What one checker says about one bug, and about the layer without it."""
+
+    caught: bool
+    says: str  # the first line of the complaint
+    false_alarm: str  # the first line of a complaint about the right layer
+    named: bool = False  # the right cause, with all that it has to say
+
+
+def main() -> int:
+    """Compare the checkers; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="also write every verdict to this file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # a fault may overflow; a warning is no verdict
+    checkers, skipped = installed()
+    what = {OURS: "check_vjp with a reference"} | {c.name: c.what for c in checkers}
+    judges = {OURS: our_verdict} | {c.name: partial(verdict_of, c) for c in checkers}
+    seconds = dict.fromkeys(judges, 0.0)
+    verdicts: dict[str, dict[str, Verdict]] = {bug.name: {} for bug in ALL}
+    for bug in ALL:
+        for name, judge in judges.items():
+            start = time.perf_counter()
+            verdicts[bug.name][name] = judge(bug)
+            seconds[name] += time.perf_counter() - start
+    print("\n".join([*table(verdicts, what, seconds), *skipped, ""]))
+    print("\n".join([*causes(verdicts), "", *missed(verdicts), "", *alarms(verdicts)]))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(as_plain(verdicts, what, seconds), file, indent=1, ensure_ascii=False)
+    return 0 if is_good([verdicts[bug.name][OURS] for bug in ALL]) else 1
+
+
+def our_verdict(bug: Bug) -> Verdict:
+    """Check a faulty and a right layer with `check_vjp`."""
+    faulty, right = (
+        check_vjp(layer, *inputs, reference=bug.reference, seed=SEED, **keywords)
+        for layer in (bug.layer, bug.right)
+        for *inputs, keywords in [cast((bug.params, bug.x, bug.keywords), "float64")]
+    )
+    found = faulty.causes
+    if bug.leaves:
+        named = all(found.get(leaf) == bug.cause for leaf in bug.leaves)
+    else:
+        named = bug.cause in found.values()
+    named = named and all(word in str(faulty) for word in bug.says)
+    says = ", ".join(f"{leaf or 'the layer'}: {cause}" for leaf, cause in found.items())
+    alarm = ", ".join(finding.message for finding in right.findings) or "failed"
+    return Verdict(not faulty.ok, says, "" if right.ok else alarm, named and not faulty.ok)
+
+
+def verdict_of(checker: Checker, bug: Bug) -> Verdict:
+    """Check a faulty and a right layer with another checker."""
+    faulty, right = (complaint(checker, bug, layer) for layer in (bug.layer, bug.right))
+    return Verdict(bool(faulty), faulty, right)
+
+
+def complaint(checker: Checker, bug: Bug, layer: Any) -> str:
+    """Return the first line of what a checker has against a layer, or nothing.
+
+    An exception counts if it follows from what the layer did; the wrapper's own is raised.
+    """
+    flat = Flat(layer, bug.params, bug.x, bug.keywords, checker.dtype)
+    try:
+        checker.run(flat)
+    except checker.complaint as error:
+        return first_line(error)
+    except Exception as error:
+        if not flat.faults or layer is bug.right:
+            raise RuntimeError(f"the wrapper for {checker.name} fails at {bug.name!r}") from error
+        return first_line(flat.faults[0])
+    return ""
+
+
+def first_line(message: Any) -> str:
+    """Return the first line that is not empty, cut to the width of a page."""
+    return (str(message).strip() or type(message).__name__).splitlines()[0][:WIDTH]
+
+
+def is_good(ours: list[Verdict]) -> bool:
+    """Tell whether our verdicts are good enough."""
+    named = sum(verdict.named for verdict in ours)
+    caught = all(verdict.caught and not verdict.false_alarm for verdict in ours)
+    return caught and named >= ENOUGH * len(ours)
+
+
+def of(count: int, total: int) -> str:
+    """Return "57 of 60"."""
+    return f"{count} of {total}"
+
+
+def table(verdicts: Any, what: dict[str, str], seconds: dict[str, float]) -> Iterator[str]:
+    """Yield a line for each checker."""
+    row = "{:8}  {:>10}  {:>11}  {:>12}  {:>7}  {}"
+    yield f"{len(verdicts)} layers with a bug, and the same layers without it"
+    yield ""
+    yield row.format("checker", "caught", "right cause", "false alarms", "seconds", "what it is")
+    for name in what:
+        column = [verdict[name] for verdict in verdicts.values()]
+        total = len(column)
+        yield row.format(
+            name,
+            of(sum(verdict.caught for verdict in column), total),
+            of(sum(verdict.named for verdict in column), total) if name == OURS else "-",
+            of(sum(bool(verdict.false_alarm) for verdict in column), total),
+            f"{seconds[name]:.0f}",
+            what[name],
+        )
+
+
+def causes(verdicts: Any) -> Iterator[str]:
+    """Yield how many causes ours names, in each half of the zoo, and those that it does not."""
+    yield "right causes by ours"
+    for half, bugs in {"first half": FIRST, "second half": SECOND, "together": ALL}.items():
+        named = sum(verdicts[bug.name][OURS].named for bug in bugs)
+        share = f"{named / len(bugs):7.1%}" if bugs else ""
+        yield f"  {half:11}  {of(named, len(bugs)):>10}{share}"
+    for bug in ALL:
+        verdict = verdicts[bug.name][OURS]
+        if not verdict.named:
+            yield from wrapped("  not named: ", f"{bug.name} ({bug.cause}); got {verdict.says}")
+
+
+def missed(verdicts: Any) -> Iterator[str]:
+    """Yield the bugs that some checker misses, with a mark for each checker."""
+    names = list(verdicts[ALL[0].name])
+    found = [bug for bug in ALL if not all(v.caught for v in verdicts[bug.name].values())]
+    yield f"{of(len(found), len(ALL))} bugs are missed by some checker (x caught, . missed)"
+    yield ""
+    yield "  ".join([*names, "bug"])
+    for bug in found:
+        marks = ("x" if verdicts[bug.name][n].caught else "." for n in names)
+        cells = [mark.center(len(n)) for mark, n in zip(marks, names, strict=True)]
+        yield from wrapped("  ".join([*cells, ""]), bug.name)
+
+
+def alarms(verdicts: Any) -> Iterator[str]:
+    """Yield the false alarms: the bugs whose right layer a checker complains of."""
+    yield "false alarms"
+    for bug in ALL:
+        for name, verdict in verdicts[bug.name].items():
+            if verdict.false_alarm:
+                text = f"{bug.name} (without this bug): {verdict.false_alarm}"
+                yield from wrapped(f"  {name:8}  ", text)
+
+
+def wrapped(start: str, text: str) -> list[str]:
+    """Wrap a text to the width of a page, under its own beginning."""
+    indent = " " * len(start)
+    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=indent)
+
+
+def as_plain(verdicts: Any, what: dict[str, str], seconds: dict[str, float]) -> dict[str, Any]:
+    """Return all of it as dicts, ready for `json.dump`."""
+    first = {bug.name for bug in FIRST}
+    return {
+        "checkers": {name: {"what": what[name], "seconds": seconds[name]} for name in what},
+        "bugs": [
+            {
+                "name": bug.name,
+                "half": "first" if bug.name in first else "second",
+                "cause": bug.cause,
+                "verdicts": {n: v._asdict() for n, v in verdicts[bug.name].items()},
+            }
+            for bug in ALL
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Whether the checker raises an alarm on a right layer: many seeds, two scales of the inputs.
+
+python tests/campaigns/zoo/false_alarms.py [--seeds 50] [NAMES]
+
+Every layer, loss and model of the library at each of its cases, and every right layer of the bug
+zoo, with the inputs as they are and a hundred times smaller, at the factor over XLA that applies.
+"""
+
+import argparse
+import sys
+import time
+
+from bug_zoo import ALL
+
+from functional_lm.testing import cases, names, registry
+from functional_lm.testing.check import check
+from functional_lm.testing.inputs import jitter, scaled
+from functional_lm.testing.oracle import JaxOracle
+
+SCALES = (1.0, 0.01)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seeds", type=int, default=50)
+    options = parser.parse_args()
+    start, runs, alarms = time.perf_counter(), 0, 0
+    for subject in subjects(options.names):
+        for report in reports(subject, range(options.seeds)):
+            runs += 1
+            if not report:
+                alarms += 1
+                print(report, flush=True)
+    print(f"{runs} checks of right layers, {alarms} false alarms, ", end="")
+    print(f"{time.perf_counter() - start:.0f} s")
+    return 1 if alarms else 0
+
+
+def subjects(chosen):
+    """Return (name, layer, reference, params, x, keywords, factor) of every right layer."""
+    found = []
+    for name in names():
+        layer, twin = registry.modules(name)
+        found += [
+            (f"{name} ({c.label})", layer, twin, c.params, c.x, c.keywords, registry.FACTOR)
+            for c in cases(name)
+        ]
+    seen = set()
+    for bug in ALL:
+        if id(bug.right) not in seen:
+            seen.add(id(bug.right))
+            found.append((bug.name, bug.right, bug.reference, bug.params, bug.x, bug.keywords, 8.0))
+    return [s for s in found if not chosen or s[0].partition(" ")[0].rstrip(":") in chosen]
+
+
+def reports(subject, seeds):
+    """Check one layer at inputs redrawn for each seed, at both scales; compiled once."""
+    name, layer, reference, params, x, keywords, factor = subject
+    oracle = JaxOracle(reference, keywords)
+    for seed in seeds:
+        for scale in SCALES:
+            moved = jitter((seed, 7), (params, x), spread=0.5)
+            yield check(
+                f"{name}, seed {seed}, scale {scale:g}",
+                layer,
+                moved[0],
+                scaled(moved[1], scale),
+                reference=oracle,
+                cotangent=None,
+                seed=seed,
+                dtypes=("float64", "float32"),
+                factor=factor,
+                keywords=keywords,
+                reproduce="",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Pictures are looked at through their axes: what is drawn, where, and what it is called."""
+
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from functional_lm.reports.drawing import COLOURS, colours_of, label
+from functional_lm.reports.panels import PANELS
+from functional_lm.reports.plots import encode, figures, not_recorded, picture
+
+TITLES = [panel.title for panel in PANELS]
+
+
+def axes_of(figure):
+    """Return the axes by the first words of their titles."""
+    return {axes.get_title(loc="left").partition(",")[0]: axes for axes in figure.axes}
+
+
+def legend_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def png(figure):
+    data = encode(figure, ".png", creator="test 1")
+    assert data.startswith(b"\x89PNG")
+    assert b"test 1" in data[:4096]
+    return data
+
+
+def test_a_run_is_drawn_whole(run_records):
+    records = run_records()
+    figure = picture({"run": records})
+    png(figure)
+    assert figure.get_suptitle() == "run"
+    axes = axes_of(figure)
+    assert list(axes) == ["loss", *TITLES[1:5]]
+    raw, mean, validation = axes["loss"].lines
+    assert raw.get_ydata().tolist() == [record["loss"] for record in records]
+    assert raw.get_alpha() < 0.5
+    assert mean.get_alpha() is None
+    assert validation.get_xdata().tolist() == [10, 20, 30, 40]
+    assert legend_of(axes["loss"]) == ["training", "validation"]
+    layers = axes["norm of the gradient by layer"]
+    expected = ["blocks.0", "blocks.1", "blocks.2", "embedding", "norm"]
+    assert legend_of(layers) == expected
+    # A block of two leaves with one norm each.
+    assert layers.lines[0].get_ydata() / layers.lines[-1].get_ydata() == pytest.approx(2**0.5)
+
+
+def test_several_runs_are_told_apart_by_colour_and_name(run_records):
+    runs = {"a": run_records(), "b": run_records(20, seed=1), "c": run_records(30, blocks=20)}
+    figure = picture(runs)
+    png(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
+    axes = axes_of(figure)
+    rates = axes["learning rate"].lines
+    assert [line.get_color() for line in rates] == list(COLOURS[:3])
+    assert [len(line.get_xdata()) for line in rates] == [40, 20, 30]
+    layers = axes["norm of the gradient by layer"]
+    assert len(layers.collections) == 3  # the range of the layers, for each run
+    assert legend_of(layers) == ["median and range of the layers"]
+
+
+def test_sixty_layers_have_a_short_legend(run_records):
+    axes = axes_of(picture({"run": run_records(blocks=60)}))["norm of the gradient by layer"]
+    assert legend_of(axes) == ["blocks.0", "blocks.30", "blocks.59", "embedding", "norm"]
+    assert len({line.get_color() for line in axes.lines}) > 50
+
+
+def test_leaves_without_blocks_have_a_legend_that_ends():
+    figures = {f"_part{i}.weight": 1.0 + i for i in range(25)}
+    records = [{"step": i, "statistics": {"grad_norm": figures}} for i in (1, 2)]
+    figure = picture({"run": records})
+    png(figure)
+    legend = legend_of(axes_of(figure)["norm of the gradient by layer"])
+    assert legend[0].strip() == "_part0"
+    assert legend[-1] == "… and 16 more"
+
+
+def test_what_was_not_recorded_is_left_out_and_said(run_records):
+    records = [{"step": r["step"], "loss": r["loss"]} for r in run_records(12)]
+    figure = picture({"run": records})
+    assert list(axes_of(figure)) == ["loss"]
+    assert set(not_recorded(records)) == {"validation loss", *TITLES[1:5]}
+    assert all(missing in figure.get_supxlabel() for missing in not_recorded(records))
+    assert not_recorded(run_records()) == []
+    # What one of two runs has recorded is shown.
+    both = axes_of(picture({"a": records, "b": run_records()}))
+    assert list(both) == ["loss", *TITLES[1:5]]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"step": 1, "loss": 4.0, "lr": 0.1, "grad_norm": 1.0}],
+        [{"step": 7}],
+        [{"step": s, "loss": None, "grad_norm": None, "fault": "not finite"} for s in (1, 2)],
+        [{"step": s, "loss": 0.0, "lr": 0.0, "grad_norm": 0.0} for s in (1, 2)],
+        [{"step": 1, "loss": 1.0, "statistics": {"grad_norm": {"a": None}, "update_ratio": {}}}],
+        [{"step": s, "loss": -1e300, "grad_norm": 1e300, "val_loss": 1e300} for s in (1, 2)],
+    ],
+    ids=["one step", "nothing", "only faults", "zeros", "empty statistics", "huge"],
+)
+def test_poor_runs_are_drawn_too(records):
+    png(picture({"run": records}))
+    png(picture({"run": records, "again": records}))
+    for _, figure in figures(records):
+        png(figure)
+
+
+def test_axes_without_data_say_so():
+    records = [{"step": 1, "loss": None, "fault": "not finite"}]
+    axes = axes_of(picture({"run": records}))["loss"]
+    assert [text.get_text() for text in axes.texts] == ["nothing recorded"]
+    assert "update skipped (1)" in legend_of(axes)
+
+
+def test_skipped_updates_are_marked_and_do_not_move_the_scale(run_records):
+    records = run_records()
+    before = axes_of(picture({"run": records}))["loss"].get_ylim()
+    records[20] |= {"loss": None, "grad_norm": None, "fault": "not finite"}
+    axes = axes_of(picture({"run": records}))["loss"]
+    assert axes.get_ylim() == pytest.approx(before, rel=0.05)
+    assert axes.lines[-1].get_xdata() == [21]
+
+
+def test_a_loss_that_diverges_leaves_the_rest_visible(run_records):
+    records = run_records()
+    start = records[0]["loss"]
+    records[-1]["loss"] = 1e9
+    axes = axes_of(picture({"run": records}))["loss"]
+    assert axes.get_title(loc="left").endswith("(rises to 1e+09)")
+    assert axes.get_ylim()[1] < 2 * start
+
+
+def test_logarithms_are_taken_where_values_span_more_than_a_factor_of_three():
+    def scale(last):
+        records = [{"step": s, "grad_norm": g} for s, g in [(1, 1.0), (2, 0.0), (3, last)]]
+        return axes_of(picture({"run": records}))["norm of the gradient (before clipping)"]
+
+    assert scale(100.0).get_yscale() == "log"
+    assert scale(1.1).get_yscale() == "linear"
+
+
+def test_names_are_not_markup(run_records):
+    odd = {"_hidden": run_records(3), "a$b$c": run_records(3), r"$\foo$": run_records(3)}
+    odd |= {"\x00\ud800\n": run_records(3), "漢" * 90: run_records(3)}
+    figure = picture(odd)
+    png(figure)
+    ElementTree.fromstring(encode(figure, ".svg", creator="test"))
+    assert len(figure.legends[0].get_texts()) == 5
+    assert max(len(label(name)) for name in odd) <= 42
+    png(picture({"$x": run_records(2)}))
+
+
+def test_any_number_of_runs_has_colours():
+    assert len(set(colours_of(6))) == 6
+    assert len(set(colours_of(40))) == 40
+
+
+def test_the_same_picture_has_the_same_bytes_and_leaves_the_users_style(run_records):
+    import matplotlib as mpl
+
+    with mpl.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "red"}):
+        first = encode(picture({"run": run_records()}), ".svg", creator="test")
+        assert mpl.rcParams["lines.linewidth"] == 9.0
+    assert encode(picture({"run": run_records()}), ".svg", creator="test") == first
+
+
+def test_long_runs_are_small_pictures():
+    noise = np.random.default_rng(0).uniform(1, 2, 50_000)
+    records = [{"step": s, "loss": x, "grad_norm": x} for s, x in enumerate(noise.tolist())]
+    assert len(encode(picture({"run": records}), ".svg", creator="test")) < 1_000_000
+
+
+def test_without_matplotlib_it_says_what_to_install(run_records, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'functional-lm\[plot\]'"):
+        picture({"run": run_records()})
+
+
+def test_the_entropy_is_held_against_that_of_an_attention_to_all_alike(run_records):
+    records = run_records()
+    for record in records[4::5]:
+        record["statistics"]["attention_uniform"] = {"blocks.0": 3.2}
+    drawn = {panel.title: figure for panel, figure in figures(records)}
+    (axes,) = drawn["entropy of the attention, in nats"].axes
+    assert legend_of(axes) == ["blocks.0", "blocks.1", "blocks.2", "all keys alike"]
+    assert axes.lines[-1].get_ydata() == [3.2, 3.2]
