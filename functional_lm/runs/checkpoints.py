@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import FileFormatError
-from .checkpoint import in_form_of, load_checkpoint, save_checkpoint
 from ..training.loop import TrainState
+from .checkpoint import in_form_of, load_checkpoint, save_checkpoint
 
 CHECKPOINTS = "checkpoints"
 KEPT = 2

@@ -25,9 +25,9 @@ from .. import pytree
 from ..contract import Layer, Tree, expect_dtype
 from ..files import FileFormatError, read_json, read_tensors, write_atomic
 from ..models import transformer
+from ..models.loading import imported_neighbours, load_model
 from ..models.transformer import Config
 from ..text import CharTokenizer
-from ..models.loading import imported_neighbours, load_model
 from ..training.objective import Objective
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"

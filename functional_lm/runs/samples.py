@@ -6,8 +6,8 @@ from ..contract import Tree
 from ..files import write_atomic
 from ..generation import temperature
 from ..training.experiment import Experiment
-from .metrics import Record
 from .folder import SAMPLE_FILE
+from .metrics import Record
 
 LENGTH = 300
 

@@ -25,18 +25,18 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree
 from ..files import remove_stale, write_atomic
-from .background import BackgroundWriter
 from ..training.experiment import Experiment
-from .identity import MAY_CHANGE, expect_same_run, identity
-from .intervals import Intervals
 from ..training.loop import TrainState, TrainStep
-from .metrics import MetricsFile, Record, record_of
-from .new_run import new_run
+from ..training.statistics import statistics_of
+from .background import BackgroundWriter
 from .checkpoints import CHECKPOINTS, keep_last, latest_state, save_state
 from .folder import BEST_FILE, LAST_FILE, METRICS_FILE, change_settings, save_run, save_weights
+from .identity import MAY_CHANGE, expect_same_run, identity
+from .intervals import Intervals
 from .lock import run_lock
+from .metrics import MetricsFile, Record, record_of
+from .new_run import new_run
 from .samples import sample, write_samples
-from ..training.statistics import statistics_of
 
 MAX_CONSECUTIVE_ERRORS = 3
 """Batches in a row without a finite loss and gradient that a run leaves out before it ends."""

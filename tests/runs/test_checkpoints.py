@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from functional_lm.files import FileFormatError
-from functional_lm.training import TrainState
 from functional_lm.runs.checkpoints import latest_state, save_state
+from functional_lm.training import TrainState
 
 
 def state(step):

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from functional_lm.training import TrainState
 from functional_lm.runs.checkpoints import latest_state, save_state
+from functional_lm.training import TrainState
 
 CHILD = """
 import errno, os, sys

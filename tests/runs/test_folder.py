@@ -7,8 +7,8 @@ import pytest
 from functional_lm import pytree
 from functional_lm.files import FileFormatError
 from functional_lm.models import transformer
-from functional_lm.text import CharTokenizer
 from functional_lm.runs import load_run, load_weights, save_run, save_weights
+from functional_lm.text import CharTokenizer
 
 TOKENIZER = CharTokenizer.train("hello world")
 CONFIG = transformer.Config(TOKENIZER.vocab_size, d_model=16, n_heads=2, n_layers=11)

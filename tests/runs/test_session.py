@@ -10,7 +10,6 @@ import pytest
 from functional_lm.compose import serial
 from functional_lm.files import FileFormatError
 from functional_lm.layers import embedding, unembedding
-from functional_lm.training import Experiment, TrainConfig
 from functional_lm.runs import (
     Intervals,
     RunLockedError,
@@ -20,6 +19,7 @@ from functional_lm.runs import (
     read_metrics,
 )
 from functional_lm.runs.background import BackgroundWriter
+from functional_lm.training import Experiment, TrainConfig
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
 SIZES = {"d_model": 16, "n_heads": 2, "n_layers": 1, "dropout": 0.1}
