@@ -20,7 +20,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -63,6 +63,28 @@ class Differentiable(Protocol):
     @property
     def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
         """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
+
+
+class Stream(NamedTuple):
+    """A layer's output with an auxiliary loss beside it, such as that of a router.
+
+    A layer that has one returns this in place of its array. The blocks of a model pass on the sum
+    beside x, and the loss of the model adds it; its cotangent reaches every summand unchanged.
+    """
+
+    x: Array  # (B, T, D)
+    auxiliary: Array  # () in the dtype of x
+
+
+def unpack(output: Any) -> tuple[Any, Any]:
+    """Return ``(x, auxiliary)`` of an output; the auxiliary loss is None where there is none."""
+    return output if isinstance(output, Stream) else (output, None)
+
+
+def pack(x: Any, *auxiliary: Any) -> Any:
+    """Return x, with the sum of the auxiliary losses that are not None if there are any."""
+    losses = [loss for loss in auxiliary if loss is not None]
+    return Stream(x, sum(losses[1:], start=losses[0])) if losses else x
 
 
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))

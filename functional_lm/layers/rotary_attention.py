@@ -152,6 +152,20 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     return {}, d_x.reshape(B, T, (H + 2 * G) * K)
 
 
+def weights(residuals: Residuals) -> Array:
+    """Return the attention weights P (B, H, T, T) of a forward, for statistics and pictures."""
+    B, T, H, _ = residuals.y.shape
+    probs = np.zeros((B, H, T, T), residuals.y.dtype)
+    start = 0
+    for exponentials in residuals.weights:
+        n_rows, n_keys = exponentials.shape[-2:]
+        rows = slice(start, start + n_rows)
+        probs[:, :, rows, :n_keys] = exponentials.reshape(B, H, n_rows, n_keys)
+        start += n_rows
+    probs *= residuals.reciprocal.swapaxes(1, 2)
+    return probs
+
+
 def _head_sizes(x: Array, n_heads: int, n_kv_heads: int | None) -> tuple[int, int, int]:
     """Return (H, G, K), after checking them against the columns of x."""
     H = expect_int("n_heads", n_heads)
