@@ -254,12 +254,14 @@ def expect_tokens(
         )
 
 
-def expect_int(name: str, value: Any, *, minimum: int | None = 1) -> int:
-    """Return ``value`` as a Python int if it is one and at least ``minimum``, where there is one.
+def expect_int(
+    name: str, value: Any, *, minimum: int | None = 1, maximum: int | None = None
+) -> int:
+    """Return ``value`` as a Python int if it is one and within the bounds, where there are any.
 
     Raises:
         TypeError: for anything but an integer; booleans are not integers here.
-        ValueError: for a smaller one.
+        ValueError: for one out of bounds.
     """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer: got {value}; pass a number")
@@ -269,6 +271,8 @@ def expect_int(name: str, value: Any, *, minimum: int | None = 1) -> int:
         raise TypeError(f"{name} must be an integer: got {value!r}; pass an int") from None
     if minimum is not None and integer < minimum:
         raise ValueError(f"{name} must be at least {minimum}: got {integer}; pass a larger one")
+    if maximum is not None and integer > maximum:
+        raise ValueError(f"{name} must be at most {maximum:,}: got {integer}; pass a smaller one")
     return integer
 
 
@@ -290,6 +294,19 @@ def expect_number(
             bounds = f"be finite and at least {low:g}" if math.isfinite(low) else "be finite"
         raise ValueError(f"{name} must {bounds}: got {number!r}; pass another number")
     return number
+
+
+def expect_logits(logits: Array) -> None:
+    """Require logits (..., V) of which the softmax exists.
+
+    Raises:
+        ValueError: for NaN or +inf, or a row of −inf.
+    """
+    largest = logits.max(axis=-1, initial=-math.inf)
+    if not np.isfinite(largest).all():
+        raise ValueError(
+            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
+        )
 
 
 def expect_bool(name: str, value: Any) -> bool:

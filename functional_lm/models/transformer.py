@@ -27,7 +27,8 @@ from ..contract import (
     pack,
     unpack,
 )
-from ..layers import dropout, embedding, unembedding
+from ..layers import dropout as dropout_layer
+from ..layers import embedding, unembedding
 from ..losses import linear_cross_entropy
 from ..prng import fold_in
 from . import transformer_block
@@ -44,7 +45,7 @@ class Transformer(NamedTuple):
     embedding: Layer
     unembedding: Layer
     positions: Layer | None = None  # adds what is learned of each position
-    dropout: Layer = bind(dropout, rate=0.0)  # after the embedding
+    dropout: Layer = bind(dropout_layer, rate=0.0)  # after the embedding
     loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
     tied: bool = True  # whether the unembedding's weight is the embedding's
     remat: bool = False  # whether the backward pass runs each block's forward again
@@ -84,10 +85,10 @@ def build(
     blocks: tuple[Block, ...],
     norm: Layer,
     *,
-    dropout_rate: float = 0.0,
+    dropout: float = 0.0,
     **more: Any,
 ) -> Transformer:
-    """Return a transformer with the usual embedding and unembedding; see `Transformer`."""
+    """Return a transformer with the usual embedding, unembedding and dropout; see `Transformer`."""
     return Transformer(
         vocab_size,
         max_seq_len,
@@ -95,7 +96,7 @@ def build(
         norm,
         embedding=bind(embedding, vocab_size=vocab_size, d_model=d_model),
         unembedding=bind(unembedding, vocab_size=vocab_size, d_model=d_model),
-        dropout=bind(dropout, rate=dropout_rate),
+        dropout=bind(dropout_layer, rate=dropout),
         **more,
     )
 
