@@ -164,17 +164,19 @@ class Serial:
 
     def init_cache(self, params: Tree, batch: int, length: int) -> list[Any]:
         """Return the caches of the layers that have a ``step``, and None for the others."""
+        layers: tuple[Any, ...] = self.layers
         return [
-            layer.init_cache(layer_params, batch, length) if has_step(layer) else None
-            for layer, layer_params in zip(self.layers, self._unpack(params), strict=True)
+            layer.init_cache(own, batch, length) if has_step(layer) else None
+            for layer, own in zip(layers, self._unpack(params), strict=True)
         ]
 
     def step(
         self, params: Tree, x: Any, cache: list[Any], *, lengths: Any = None
     ) -> tuple[Any, list[Any]]:
         """Run the layers on the next positions; those without a ``step`` must not mix positions."""
-        after = list(cache)
-        for i, (layer, own) in enumerate(zip(self.layers, self._unpack(params), strict=True)):
+        after, layers = list(cache), self.layers
+        layer: Any
+        for i, (layer, own) in enumerate(zip(layers, self._unpack(params), strict=True)):
             if has_step(layer):
                 x, after[i] = layer.step(own, x, cache[i], lengths=lengths)
             else:

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ..contract import Layer, expect_choice
+from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
-from ..models import transformer
-from ..models.loading import load_model
-from ..models.transformer import PRESETS, Config
+from ..models.llama import PRESETS, Config
 from ..runs.folder import MODEL_SOURCE, expect_run
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import TrainConfig
@@ -41,9 +39,6 @@ def like(name: str, original: type, *, without: str, optional: str | None = None
 
 Sizes = like("Sizes", Config, without="vocab_size", optional="max_seq_len")
 """The flags of the model: the fields of `Config`, but for the vocabulary."""
-Sizes.__doc__ = Sizes.__doc__.replace(
-    "that forward takes, in tokens.", "that the model takes, in tokens. Not given: seq_len."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +91,9 @@ class Source:
             "sha256": sha256_of(corpus.text),
         }
 
-    def load_model(self) -> Layer:
-        """Return the model."""
-        return transformer if self.model is None else load_model(self.model)
+    def load_model(self) -> str:
+        """Return the name of the model."""
+        return "llama" if self.model is None else self.model
 
 
 def sha256_of(text: str) -> str:
@@ -159,6 +154,10 @@ def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dic
 
 def _without_derived(settings: dict[str, Any]) -> dict[str, Any]:
     """Leave out what only follows from another setting, so that a flag for that takes it along."""
+    if isinstance(settings.get("d_model"), int) and isinstance(settings.get("n_heads"), int):
+        settings.setdefault("head_size", None)
+        if settings["head_size"] == settings["d_model"] // settings["n_heads"]:
+            settings = {**settings, "head_size": None}
     derived = {
         "n_kv_heads": settings.get("n_heads"),
         "max_seq_len": settings.get("seq_len"),
@@ -191,7 +190,16 @@ def read_settings(path: Path) -> dict[str, Any]:
         if not isinstance(settings.get(name), str | None):
             got = type(settings[name]).__name__
             raise FileFormatError(path, f"must give {name} as a string: got a {got}; write quotes")
-    recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
+    recorded = {
+        "vocab_size",
+        "architecture",
+        "dtype",
+        "name",
+        "from",
+        "source",
+        "sha256",
+        "characters",
+    }
     return {
         name.replace("-", "_"): value for name, value in settings.items() if name not in recorded
     }

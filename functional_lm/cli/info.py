@@ -4,14 +4,14 @@ import dataclasses
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from .. import __version__, pytree
 from ..contract import expect_int
-from ..models.transformer import PRESETS, Config
+from ..models import LanguageModel, build, find
 from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
@@ -52,25 +52,27 @@ class Info:
         print()
         if self.folder is None:
             name = f"{self.preset}, {self.vocab_size} tokens"
-            config = Config(self.vocab_size, **PRESETS[self.preset])  # type: ignore[arg-type]
+            model = build("llama", vocab_size=self.vocab_size, **find("llama").PRESETS[self.preset])
         else:
             run = open_run(self.folder)
-            name, config = str(self.folder), run.objective.config
+            name, model = str(self.folder), run.model
             if "model_file" in run.settings:
                 origin = run.settings["model_file"]["from"]
                 print(f"model          {name}: {pytree.count(run.params):,} parameters")
                 print(f"from           {origin}")
                 return 0
-        self._print_costs(name, config)
+        self._print_costs(name, model)
         return 0
 
-    def _print_costs(self, name: str, config: Config) -> None:
+    def _print_costs(self, name: str, model: LanguageModel) -> None:
+        config = model.config
         seq_len = config.max_seq_len
         if self.seq_len is not None:
             seq_len = expect_int("seq_len", self.seq_len)
         if seq_len > config.max_seq_len:
-            config = dataclasses.replace(config, max_seq_len=seq_len)
-        cost = costs(config, seq_len)
+            fields = dataclasses.asdict(config) | {"max_seq_len": seq_len}
+            model = build(model.name, **fields)
+        cost = costs(model, seq_len)
         sizes = f"{config.n_layers} blocks, width {config.d_model}, {_heads(config)}"
         training = f"{cost.training_flops / 1e6:,.2f} MFLOP"
         inference = f"{cost.inference_flops / 1e6:,.2f} MFLOP"
@@ -81,7 +83,7 @@ class Info:
         print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of keys and values")
 
 
-def _heads(config: Config) -> str:
+def _heads(config: Any) -> str:
     groups = "" if config.n_kv_heads == config.n_heads else f" ({config.n_kv_heads} key/value)"
     return f"{config.n_heads} heads{groups}"
 

@@ -91,7 +91,8 @@ class Train:
         )
         params = experiment.rehearse()
         config = experiment.config
-        name = self.source.model or f"{config.n_layers} blocks of width {config.d_model}"
+        name = f"{experiment.model.name}, {config.n_layers} blocks of width {config.d_model}"
+        name = self.source.model or name
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
         print(f"text        {corpus.source}")
@@ -115,7 +116,6 @@ class Train:
                     "text": self.source.record(corpus),
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
                 },
-                model_file=self.source.model,
                 overwrite=self.overwrite,
             )
         return self._train(session)

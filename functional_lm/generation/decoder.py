@@ -43,6 +43,7 @@ class Decoder:
         self._texts: list[list[int]] = []
         self._room = 0  # tokens until a window is full
         self._logits: Array | None = None  # None: the fast decoder has them
+        self._cache: Any = None
         self._fast: Any = None
         self.cached = model.can_step and self._steps_agree()
 

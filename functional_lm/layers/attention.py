@@ -47,9 +47,7 @@ def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
     return {}
 
 
-def forward(
-    params: Tree, x: QKV, *, visibility: Visibility = FULL
-) -> tuple[Array, Residuals]:
+def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Array, Residuals]:
     """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, Kv).
 
     Args:

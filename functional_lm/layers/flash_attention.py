@@ -200,8 +200,9 @@ def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, sl
     sees_last = offset >= len(scores[0]) - 1  # as the first query does
     sees_first = window is None or offset + len(scores) <= window
     if causal and not (sees_last and sees_first):
-        allowed = visible(*scores.shape, Visibility(True, offset, window))
-        np.copyto(scores, -math.inf, where=~allowed)  # type: ignore[operator]
+        n_rows, n_columns = scores.shape
+        hidden = ~np.asarray(visible(n_rows, n_columns, Visibility(True, offset, window)))
+        np.copyto(scores, -math.inf, where=hidden)
     if mask is not None:
         np.copyto(scores, -math.inf, where=~mask[tile])
 

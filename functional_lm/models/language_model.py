@@ -164,13 +164,17 @@ class LanguageModel:
             return transformer.step(params, tokens, cache, model=self.model, lengths=lengths)
         return self.model.step(params, tokens, cache, lengths=lengths)
 
-    def activations(
-        self, params: Tree, tokens: Array
-    ) -> Iterator[tuple[str, str, Array]] | None:
+    def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:
         """Return what `transformer.activations` yields, or None of a custom model."""
         if isinstance(self.model, Transformer):
             return transformer.activations(params, tokens, model=self.model)
         return None
+
+    def flops(self, params: Tree, context: int) -> int:
+        """Return the arithmetic of a forward for each token; of a custom model, its matrices'."""
+        if isinstance(self.model, Transformer):
+            return transformer.flops(params, context, model=self.model)
+        return 2 * sum(leaf.size for leaf in pytree.leaves(params) if leaf.ndim > 1)
 
     @functools.cached_property
     def n_parameters(self) -> int:

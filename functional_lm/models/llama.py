@@ -85,7 +85,7 @@ class Config:
 
     def resolved(self) -> "Config":
         """Return the config with a value for every setting that was not given."""
-        H, G, K, _ = self_attention.sizes(
+        _, G, K, _ = self_attention.sizes(
             self.d_model, self.n_heads, self.n_kv_heads, self.head_size
         )
         return dataclasses.replace(
@@ -145,7 +145,7 @@ def architecture(config: Config) -> Transformer:
     return transformer.build(
         c.vocab_size,
         c.d_model,
-        c.max_seq_len,
+        int(c.max_seq_len or 0),
         (block,) * c.n_layers,
         norm,
         dropout=c.dropout,

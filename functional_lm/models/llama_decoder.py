@@ -38,7 +38,7 @@ SMALL_VOCABULARY = 1024
 """Up to so many tokens, the first block's projections are tabulated."""
 
 LINE = 64
-"""Bytes of a cache line: a matrix that begins inside of one takes a tenth longer to multiply with."""
+"""Bytes of a cache line. A matrix that begins inside one takes a tenth longer to multiply with."""
 
 Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Maps a token and its position to the likeliest next one, and whether the result is exact."""

@@ -23,11 +23,11 @@ class Architecture(Protocol):
     """A family of models: a module beside this file, or one of your own."""
 
     @property
-    def Config(self) -> Any:  # noqa: N802
+    def Config(self) -> Any:
         """The settings, a frozen dataclass with ``vocab_size`` first and ``resolved()``."""
 
     @property
-    def PRESETS(self) -> dict[str, dict[str, Any]]:  # noqa: N802
+    def PRESETS(self) -> dict[str, dict[str, Any]]:
         """Settings by the name of a size."""
 
     def architecture(self, config: Any) -> Any:
@@ -77,6 +77,14 @@ def find(reference: str) -> Architecture:
     return CustomArchitecture(found)
 
 
+def resolve(model: Any) -> tuple[str, Architecture]:
+    """Return the name and the architecture of what names one, is one, or is a layer; see `find`."""
+    if isinstance(model, str):
+        return model, find(model)
+    name = getattr(model, "__name__", type(model).__name__).rpartition(".")[2]
+    return name, model if _is_architecture(model) else CustomArchitecture(model)
+
+
 def build(reference: str, **settings: Any) -> LanguageModel:
     """Return a model by its name and settings::
 
@@ -94,7 +102,9 @@ def build(reference: str, **settings: Any) -> LanguageModel:
     return of_config(reference, find(reference), settings)
 
 
-def of_config(reference: str, architecture: Architecture, settings: dict[str, Any]) -> LanguageModel:
+def of_config(
+    reference: str, architecture: Architecture, settings: dict[str, Any]
+) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
     config = architecture.Config(**settings).resolved()
     model = LanguageModel(reference, config, architecture.architecture(config))
@@ -107,11 +117,21 @@ def of_config(reference: str, architecture: Architecture, settings: dict[str, An
 
 
 @dataclasses.dataclass(frozen=True)
+class CustomConfig(llama.Config):
+    """The settings of a custom model: those of a Llama."""
+
+    def resolved(self) -> "CustomConfig":
+        """Return the config with the sizes that do not follow from what a layer was bound to."""
+        found = super().resolved()
+        return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)
+
+
+@dataclasses.dataclass(frozen=True)
 class CustomArchitecture:
     """The architecture of a single layer from tokens to logits: settings go where it names them."""
 
     layer: Layer
-    Config = llama.Config
+    Config = CustomConfig
     PRESETS = llama.PRESETS
 
     def architecture(self, config: Any) -> "CustomModel":
@@ -123,8 +143,8 @@ class CustomArchitecture:
 class CustomModel:
     """A layer from tokens (B, T) to logits (B, T, V), whose functions get what they name.
 
-        init       ``config``, every field of the config (``vocab_size``, ``d_model``, ...), ``dtype``
-        forward    ``config``, every field of the config, ``positions`` (0 to T − 1), ``key``
+    init       ``config``, every field of the config (``vocab_size``, ``d_model``, ...), ``dtype``
+    forward    ``config``, every field of the config, ``positions`` (0 to T − 1), ``key``
     """
 
     layer: Any

@@ -1,6 +1,6 @@
 """Self-attention: project to queries, keys and values, attend, project back.
 
-Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out``. The columns of ``qkv``
+Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out``. The columns of qkv
 are H query heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward
 read upwards.
 
@@ -144,10 +144,10 @@ def forward(
     packed, r_qkv = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
     heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
     H, G, K, Kv = heads
-    turning = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+    turning: dict[str, Any] = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     r_attention: rotary_attention.Residuals | Unpacked
     plain = visibility.mask is None and visibility == CAUSAL
-    if plain and rope_theta is not None and K == Kv and not tiled:
+    if plain and rope_theta is not None and Kv == K and not tiled:
         attended, r_attention = rotary_attention.forward(
             {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
@@ -181,7 +181,7 @@ def _unpacked_vjp(residuals: Unpacked, g: Array) -> Array:
     layer = flash_attention if isinstance(r_core, flash_attention.Residuals) else attention_layer
     B, T, width = g.shape
     Kv = r_core.v.shape[-1] - isinstance(r_core, flash_attention.Residuals)  # its column of ones
-    _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))  # type: ignore[arg-type]
+    _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))
     d_turned = np.concatenate([d_q, d_k], axis=2)  # (B, T, H+G, K)
     if r_rotary is not None:
         _, d_turned = rotary.vjp(r_rotary, d_turned)
@@ -247,7 +247,11 @@ def step(
     keys, values, filled = cache
     positions = filled[:, None] + np.arange(T)  # (B, T)
     if rope_theta is not None:
-        turning = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+        turning: dict[str, Any] = {
+            "positions": positions,
+            "theta": rope_theta,
+            "pairing": rope_pairing,
+        }
         q, _ = rotary.forward({}, q, **turning)
         k, _ = rotary.forward({}, k, **turning)
     rows = np.arange(B)[:, None]
@@ -273,10 +277,24 @@ def attention_weights(residuals: Residuals) -> Array:
     return attention_layer.weights(core)
 
 
+def context_flops(
+    context: int,
+    *,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
+) -> int:
+    """Return the arithmetic of scores and values for a token that sees so many."""
+    H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    return 2 * context * H * (K + Kv)
+
+
 def named_slices(
     params: Tree, *, n_heads: int, n_kv_heads: int | None = None, value_size: int | None = None
 ) -> dict[str, Array]:
-    """Return views: ``query`` (D, H·K), ``key`` (D, G·K), ``value`` (D, G·Kv), ``out`` (H·Kv, D)."""
+    """Return views: ``query`` (D, H·K), ``key`` (D, G·K), ``value`` (D, G·Kv), ``out``."""
     qkv = params["qkv"]["weight"]
     H, G, K, _ = split_sizes(qkv.shape[1], n_heads, n_kv_heads, value_size)
     query, key, value = np.split(qkv, [H * K, (H + G) * K], axis=1)

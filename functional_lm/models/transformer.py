@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import pytree
 from ..compose import bind, has_step, remat
 from ..contract import (
     Array,
@@ -88,15 +89,16 @@ def build(
     dropout: float = 0.0,
     **more: Any,
 ) -> Transformer:
-    """Return a transformer with the usual embedding, unembedding and dropout; see `Transformer`."""
+    """Return a transformer with the usual embedding and unembedding, and dropout everywhere."""
+    drop = bind(dropout_layer, rate=dropout)
     return Transformer(
         vocab_size,
         max_seq_len,
-        blocks,
+        tuple(block._replace(dropout=drop) for block in blocks),
         norm,
         embedding=bind(embedding, vocab_size=vocab_size, d_model=d_model),
         unembedding=bind(unembedding, vocab_size=vocab_size, d_model=d_model),
-        dropout=bind(dropout_layer, rate=dropout),
+        dropout=drop,
         **more,
     )
 
@@ -278,6 +280,18 @@ def activations(
             yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
         if hasattr(block.mixer, "attention_weights"):
             yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
+
+
+def flops(params: Tree, context: int, *, model: Transformer) -> int:
+    """Return the arithmetic of a forward for each token, with so many tokens before it.
+
+    A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what its
+    ``context_flops`` says (Kaplan et al. 2020, section 2.1).
+    """
+    matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
+    matrices.append(head_params(params, model)["weight"])  # a look-up of an embedding is free
+    mixers = [block.mixer for block in model.blocks if hasattr(block.mixer, "context_flops")]
+    return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
 
 
 def _expect_inputs(params: Tree, tokens: Any, model: Transformer) -> None:

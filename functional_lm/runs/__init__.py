@@ -1,7 +1,7 @@
 """A run in its folder: the session that trains it, its checkpoints, metrics and lock."""
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .folder import Run, load_run, load_weights, open_run, save_run, save_weights
+from .folder import Run, load_weights, open_run, save_run, save_weights
 from .interruption import Interruption
 from .intervals import Intervals
 from .lock import RunLockedError
@@ -18,7 +18,6 @@ __all__ = [
     "RunLockedError",
     "Session",
     "load_checkpoint",
-    "load_run",
     "load_weights",
     "open_run",
     "read_metrics",

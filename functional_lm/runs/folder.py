@@ -22,13 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..contract import Layer, Tree, expect_dtype
+from ..contract import Tree, expect_dtype
 from ..files import FileFormatError, read_json, read_tensors, write_atomic
-from ..models import transformer
-from ..models.loading import imported_neighbours, load_model
-from ..models.transformer import Config
+from ..models import LanguageModel
+from ..models.loading import find, imported_neighbours, of_config
 from ..text import CharTokenizer
-from ..training.objective import Objective
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
@@ -38,7 +36,7 @@ MODEL_SOURCE, METRICS_FILE, SAMPLE_FILE = "model.py", "metrics.jsonl", "sample.t
 class Run(NamedTuple):
     """A run as `open_run` reads it."""
 
-    objective: Objective  # the model, its config and loss
+    model: LanguageModel
     params: Tree
     tokenizer: CharTokenizer
     settings: dict[str, Any]  # all that config.json holds
@@ -91,29 +89,28 @@ def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
 def save_run(
     folder: str | Path,
     params: Tree,
-    config: Config,
+    model: LanguageModel,
     tokenizer: CharTokenizer,
     *,
     settings: dict[str, Any] | None = None,
-    model_file: str | None = None,
 ) -> None:
-    """Write a run; the folder is made if need be.
+    """Write a run; the folder is made if need be. The file of a custom model is copied.
 
     Args:
         folder: where to.
         params: the weights, written as the best.
-        config: of the model.
+        model: the language model.
         tokenizer: of the text.
         settings: what else config.json shall hold.
-        model_file: ``FILE.py:NAME`` of a model that is not the transformer; the file is copied.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(pytree.leaves(params)[0].dtype)
-    content: dict[str, Any] = {"model": dataclasses.asdict(config), "dtype": dtype}
-    content |= settings or {}
-    if model_file is not None:
-        file, _, name = model_file.partition(":")
+    file, _, name = model.name.partition(":")
+    custom = Path(file).suffix == ".py"
+    content: dict[str, Any] = {"architecture": None if custom else model.name}
+    content |= {"model": dataclasses.asdict(model.config), "dtype": dtype} | (settings or {})
+    if custom:
         content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
         write_atomic(folder / MODEL_SOURCE, Path(file).read_bytes())
         for neighbour in imported_neighbours(Path(file)):
@@ -121,12 +118,6 @@ def save_run(
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
     write_atomic(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     save_weights(folder / BEST_FILE, params)
-
-
-def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, CharTokenizer]:
-    """Return ``(params, config, tokenizer)`` of a run; see `open_run`."""
-    run = open_run(folder, weights)
-    return run.params, run.objective.config, run.tokenizer
 
 
 def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
@@ -143,28 +134,38 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
         FileFormatError: if one is damaged, or does not fit the others.
     """
     folder = Path(folder)
-    settings = _checked(read_config(folder), folder / CONFIG_FILE)
+    settings = read_config(folder)
     tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
-    config: Config = settings.pop("config")
-    if tokenizer.vocab_size != config.vocab_size:
+    model, dtype = _model(settings, folder)
+    if tokenizer.vocab_size != model.config.vocab_size:
         raise FileFormatError(
             folder,
             f"must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
-            f"config {config.vocab_size}; the files come from different runs",
+            f"config {model.config.vocab_size}; the files come from different runs",
         )
-    model: Layer = transformer
-    if "model_file" in settings:
-        model = load_model(f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}")
-    objective = Objective(model, config)
     path = folder / weights
-    if model is transformer and config.n_parameters > path.stat().st_size:
+    if model.n_parameters > path.stat().st_size:
         raise FileFormatError(  # before its parameters are made, since they may fit no memory
             path,
-            f"must hold the model of its config: that has {config.n_parameters:,} parameters, "
+            f"must hold the model of its config: that has {model.n_parameters:,} parameters, "
             f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
-    params = load_weights(path, objective.init((0,), dtype=settings["dtype"]))
-    return Run(objective, params, tokenizer, settings)
+    params = load_weights(path, model.init((0,), dtype=dtype))
+    return Run(model, params, tokenizer, settings)
+
+
+def _model(settings: dict[str, Any], folder: Path) -> tuple[LanguageModel, Any]:
+    """Return the model that a run's config.json describes, and its dtype."""
+    path = folder / CONFIG_FILE
+    try:
+        reference = settings["architecture"]
+        if "model_file" in settings:
+            reference = f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}"
+        dtype = expect_dtype(settings.get("dtype", "float32"))
+        return of_config(reference, find(reference), settings["model"]), dtype
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)[:300]
+        raise FileFormatError(path, f"is not the config of a run: {reason}") from None
 
 
 def expect_run(folder: Path) -> Path:
@@ -200,13 +201,3 @@ def vocab_size_of(config: dict[str, Any]) -> int | None:
     model = config.get("model")
     size = model.get("vocab_size") if isinstance(model, dict) else None
     return size if isinstance(size, int) else None
-
-
-def _checked(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the settings with the config that they describe."""
-    try:
-        settings["config"] = Config(**settings["model"])
-        settings["dtype"] = expect_dtype(settings.get("dtype", "float32"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileFormatError(path, f"is not the config of a run: {str(error)[:300]}") from None
-    return settings

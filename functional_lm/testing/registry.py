@@ -1,6 +1,7 @@
 """The library's own layers, losses and models by name, with their twins and their checks."""
 
 import importlib
+import inspect
 from typing import Any
 
 from .cases import Case, cases_of
@@ -105,5 +106,13 @@ def _selected(name: str, case: Case | str | None) -> list[Case]:
 
 
 def _packages() -> dict[str, list[str]]:
-    packages = ("layers", "losses", "models")
-    return {p: importlib.import_module(f"functional_lm.{p}").__all__ for p in packages}
+    found = {}
+    for package in ("layers", "losses", "models"):
+        module = importlib.import_module(f"functional_lm.{package}")
+        members = {name: getattr(module, name) for name in module.__all__}
+        found[package] = [name for name, member in members.items() if _is_layer(member)]
+    return found
+
+
+def _is_layer(member: Any) -> bool:
+    return inspect.ismodule(member) and hasattr(member, "vjp")

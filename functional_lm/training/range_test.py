@@ -120,7 +120,7 @@ def _measure(
 
     optimizer = experiment.settings.optimizer(steps, schedule)
     updates = train(
-        experiment.objective,
+        experiment.model,
         init_state(experiment.init_state().params, optimizer),
         optimizer=optimizer,
         batch_at=experiment.batch_at,

@@ -6,7 +6,7 @@ from . import transformer_block
 
 
 def forward(params, tokens, *, model, key=None):
-    """Return the logits (..., T, V) of tokens (..., T), with the routers' losses if there are any."""
+    """Return the logits (..., T, V) of tokens (..., T), or a stream with the routers' losses."""
     if tokens.ndim == 1:
         y = forward(params, tokens[None], model=model, key=key)
         return y._replace(x=y.x[0]) if hasattr(y, "auxiliary") else y[0]
