@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from functional_lm.cli.main import main
-from functional_lm.runs import load_checkpoint, load_run, read_metrics
+from functional_lm.runs import load_checkpoint, open_run, read_metrics
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -54,7 +54,7 @@ def test_the_first_signal_ends_the_step_and_saves(endless, tmp_path, number, sta
     assert load_checkpoint(newest).metadata["step"] == step
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == step
     assert f"functional-lm train --resume {tmp_path / 'run'}" in said
-    params, _, _ = load_run(tmp_path / "run")
+    params = open_run(tmp_path / "run").params
     assert params["norm"]["scale"].any()
 
 

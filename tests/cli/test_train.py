@@ -8,7 +8,7 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.cli.main import main
-from functional_lm.runs import load_run, load_weights, open_run, read_metrics
+from functional_lm.runs import load_weights, open_run, read_metrics
 from functional_lm.text import Corpus, corpora
 
 
@@ -111,7 +111,7 @@ def test_a_preset_sets_the_sizes(text, tmp_path):
     out = tmp_path / "run"
     settings = ["--preset", "small", "--n-heads=4", "--out", str(out)]
     assert main(["train", *arguments, *settings]) == 0
-    _, config, _ = load_run(out)
+    config = open_run(out).model.config
     assert (config.d_model, config.n_heads, config.max_seq_len) == (256, 4, 4)
 
 
@@ -194,7 +194,7 @@ def test_what_a_file_sets_on_its_own_stays(train, tmp_path):
 def test_weights_that_are_not_finite_are_not_the_best(train, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(out, "--lr", "1e38", "--eval-every", "1000", steps=2) in (0, 1)
-    params, _, _ = load_run(out)
+    params = open_run(out).params
     assert all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))
     assert "Warning" not in capsys.readouterr().err
 

@@ -11,8 +11,6 @@ _SIZES: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2}  # K = 4
 
 
 def _self_attention(draw: Draws, module: Any) -> Inputs:
-    from ...heads import CAUSAL, FULL, Visibility
-
     def made(**sizes: Any) -> Tree:
         return draw.near(module.init(draw.key(), **_SIZES, **sizes, dtype=np.float64))
 
@@ -23,13 +21,18 @@ def _self_attention(draw: Draws, module: Any) -> Inputs:
     for label, (B, T) in {"H=6 G=2": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}.items():
         yield label, params, draw.normal(B, T, 24), side(T)
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
-    padded = side(5, visibility=CAUSAL._replace(mask=mask), rope_pairing="half")
+    padded = side(5, visibility=module.CAUSAL._replace(mask=mask), rope_pairing="half")
     padded["positions"] = np.arange(5) + 3
     yield "padding, half", params, draw.normal(2, 5, 24), padded
-    yield "full", params, draw.normal(2, 5, 24), side(5, visibility=FULL, rope_theta=50.0)
+    yield (
+        "full",
+        params,
+        draw.normal(2, 5, 24),
+        side(5, visibility=module.Visibility(), rope_theta=50.0),
+    )
     yield "tiled, padding, half", params, draw.normal(2, 5, 24), padded | {"attention": "tiled"}
     yield "tiled, several tiles", params, draw.normal(1, 131, 24), side(131, attention="tiled")
-    window = Visibility(causal=True, window=3)
+    window = module.Visibility(causal=True, window=3)
     yield (
         "window, not turned",
         params,

@@ -14,8 +14,7 @@ from safetensors.numpy import save
 from functional_lm.cli.flags import read_settings
 from functional_lm.cli.train import Train
 from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
-from functional_lm.models import transformer
-from functional_lm.models.transformer import Config
+from functional_lm.models import build
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
 from functional_lm.text import CharTokenizer, read_corpus
@@ -163,9 +162,8 @@ def with_true_checksum(data: bytes) -> bytes:
 
 def a_run(file: str) -> Callable[[Path], list[bytes]]:
     def make(folder: Path) -> list[bytes]:
-        config = Config(3, d_model=8, n_heads=2, n_layers=1)
-        tokenizer = CharTokenizer("abc")
-        save_run(folder, transformer.init((0,), config=config), config, tokenizer)
+        model = build("llama", vocab_size=3, d_model=8, n_heads=2, n_layers=1)
+        save_run(folder, model.init((0,)), model, CharTokenizer("abc"))
         return [(folder / file).read_bytes()]
 
     return make
@@ -174,7 +172,7 @@ def a_run(file: str) -> Callable[[Path], list[bytes]]:
 def use_run(path: Path) -> object:
     run = open_run(path.parent)
     with np.errstate(all="ignore"):
-        logits, _ = run.objective.logits(run.params, np.zeros((1, 1), np.int32))
+        logits, _ = run.model.logits(run.params, np.zeros((1, 1), np.int32))
     return logits.tobytes()
 
 

@@ -140,7 +140,7 @@ def bigrams(text: str, scale: Scale, seed: int) -> Setup:
 def ascent(text: str, scale: Scale, seed: int) -> Setup:
     """Go up the gradient."""
     setup = default(text, scale, seed)
-    setup.layer = Ascent(setup.experiment.objective)
+    setup.layer = Ascent(setup.experiment.model)
     return setup
 
 
@@ -148,7 +148,7 @@ def overflow(text: str, scale: Scale, seed: int) -> Setup:
     """Have a loss that is no number at some steps."""
     setup = default(text, scale, seed)
     steps = prng.integers((seed, 9), (8,), low=10, high=scale.steps)
-    setup.layer = Overflowing(setup.experiment.objective, frozenset(steps.tolist()))
+    setup.layer = Overflowing(setup.experiment.model, frozenset(steps.tolist()))
     return setup
 
 
@@ -192,7 +192,7 @@ UNHEALTHY = {
     "no warm-up, high rate": Scenario("no warm-up", no_warm_up),
     "initialisation x 10": Scenario("bad initialisation", large_initialisation),
     "dead layer": Scenario(
-        "dead units", functools.partial(dead_layer, leaves=("blocks.1.mlp.gate_up",))
+        "dead units", functools.partial(dead_layer, leaves=("blocks.1.mlp.up.weight",))
     ),
     "memorised": Scenario("overfitting", memorised),
     "noise for a stretch": Scenario("corrupted data", noise_for_a_stretch),
