@@ -8,22 +8,22 @@ from functional_lm.optimizers import adamw, chain, clip_by_global_norm
 from functional_lm.text import CharTokenizer, batch_at
 from functional_lm.training import init_state, train
 
-CONFIG = Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=7, dropout=0.1)
+MODEL = build("llama", vocab_size=13, d_model=24, n_heads=2, n_layers=1, max_seq_len=7, dropout=0.1)
 TOKENS = np.arange(200) % 13
 OPTIMIZER = chain(clip_by_global_norm(1.0), adamw(1e-2))
 
 
 def batch(step):
     x, y = batch_at(TOKENS, (1,), step, batch_size=3, seq_len=7)
-    return x, {"targets": y, "config": CONFIG, "key": (2, step)}
+    return x, {"targets": y, "key": (2, step)}
 
 
 def run(state, steps):
-    return list(train(model, state, optimizer=OPTIMIZER, batch_at=batch, steps=steps))
+    return list(train(MODEL, state, optimizer=OPTIMIZER, batch_at=batch, steps=steps))
 
 
 def start():
-    return init_state(language_model.init((0,), config=CONFIG), OPTIMIZER)
+    return init_state(MODEL.init((0,)), OPTIMIZER)
 
 
 def test_it_learns_and_reports():
@@ -38,7 +38,7 @@ def test_the_gradient_norm_is_that_before_clipping():
     (plain,) = run(start(), 1)
     clipping = chain(clip_by_global_norm(1e-3), adamw(1e-2))
     state = init_state(start().params, clipping)
-    (clipped,) = train(model, state, optimizer=clipping, batch_at=batch, steps=1)
+    (clipped,) = train(MODEL, state, optimizer=clipping, batch_at=batch, steps=1)
     assert clipped.grad_norm == plain.grad_norm > 0.1
 
 
