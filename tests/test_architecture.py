@@ -44,11 +44,11 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "speed": {"numpy", "threadpoolctl"},
-    "reports": {"matplotlib", "tensorboardX"},
+    "reports": {"jinja2", "matplotlib", "tensorboardX"},
     "runs": {"safetensors"},
     "text": {"platformdirs"},
     "testing": {"jax", "pytest", "safetensors"},
-    "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},
+    "cli": {"rich", "safetensors", "tyro", "uniplot"},
 }
 
 
