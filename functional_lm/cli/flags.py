@@ -1,171 +1,290 @@
-"""What several commands share: the flags of a model and its text, presets and config files."""
+"""Flags from dataclasses: every field is one; presets and config files set the defaults."""
 
+import contextlib
 import dataclasses
-import hashlib
+import difflib
+import inspect
+import io
 import itertools
 import typing
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from ..contract import Layer, expect_choice
-from ..files import FileFormatError, known_encoding, read_json, read_toml
-from ..models import transformer
-from ..models.loading import load_model
-from ..models.transformer import PRESETS, Config
-from ..runs.folder import MODEL_SOURCE, expect_run
-from ..text import CORPORA, Corpus, load_corpus, read_corpus
-from ..training import TrainConfig
-
-
-def like(name: str, original: type, *, without: str, optional: str | None = None) -> Any:
-    """Return a dataclass with the fields of another, for its flags.
-
-    Args:
-        name: of the new class.
-        original: a dataclass with defaults for all fields that stay.
-        without: the field that is no flag.
-        optional: the field that may be None, and is by default.
-    """
-    hints = typing.get_type_hints(original)
-    fields: list[Any] = []
-    for field in dataclasses.fields(original):
-        if field.name == optional:
-            fields.append((field.name, hints[field.name] | None, dataclasses.field(default=None)))
-        elif field.name != without:
-            fields.append((field.name, hints[field.name], dataclasses.field(default=field.default)))
-    made = dataclasses.make_dataclass(name, fields, frozen=True)
-    made.__doc__ = original.__doc__
-    return made
-
-
-Sizes = like("Sizes", Config, without="vocab_size", optional="max_seq_len")
-"""The flags of the model: the fields of `Config`, but for the vocabulary."""
-Sizes.__doc__ = Sizes.__doc__.replace(
-    "that forward takes, in tokens.", "that the model takes, in tokens. Not given: seq_len."
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
 )
+
+from ..contract import expect_choice
+from ..files import FileFormatError, known_encoding, read_json, read_toml
+from ..runs import Intervals
+from ..runs.folder import MODEL_SOURCE, expect_run
+from ..runs.lock import run_lock
+from ..text import CORPORA, Corpus, load_corpus, read_corpus
+from ..training import Experiment, TrainConfig
+from . import architectures
+
+C = TypeVar("C")
+"""The `Config` of an architecture."""
+
+MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+
+REPLACES = {
+    "steps": ("epochs",),
+    "epochs": ("steps",),
+    "text_file": ("corpus", "encoding"),
+    "corpus": ("text_file", "encoding"),
+}
+"""The settings of a config file that a flag overrides besides its own."""
+
+OF_A_RUN = {"log_every", *(field.name for field in dataclasses.fields(Intervals))}
+"""What a run's config.json also holds; commands without these flags ignore it."""
+
+
+class FlagsError(ValueError):
+    """The flags of a command are wrong; ``faults`` has a line for each fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        """Keep the faults."""
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The model, by name; it decides which other flags there are.
+
+    Attributes:
+        architecture: what the model names.
+        model: an architecture by name, or FILE.py:NAME for a custom model.
+        preset: a size of the architecture by name. Not given: the defaults below.
+        config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
+    """
+
+    architecture: Any
+    model: str = architectures.DEFAULT
+    preset: str | None = None
+    config: Path | None = None
+
+    @property
+    def file(self) -> str | None:
+        """FILE.py:NAME, if the model is a custom one."""
+        return None if self.model == architectures.DEFAULT else self.model
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What to train, and on what.
+    """The text to train on.
 
     Attributes:
-        text_file: a text to train on.
+        text_file: a file with the text.
         encoding: of the text file.
         corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
             docstrings of the Python standard library.
-        preset: the size of the model; explicit flags override it.
-        model: FILE.py:NAME, a model of your own from tokens to logits, instead of the transformer.
     """
 
     text_file: Path | None = None
     encoding: str = "utf-8"
     corpus: Literal["shakespeare", "stdlib"] | None = None
-    preset: Literal["tiny", "small", "medium"] = "tiny"
-    model: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what a config file may have set."""
-        if self.model is not None and not isinstance(self.model, str):
-            raise TypeError(f"model must be FILE.py:NAME: got {self.model!r}")
+        """Check the settings."""
         known_encoding(self.encoding)
         if self.corpus is not None:
             expect_choice("corpus", self.corpus, CORPORA)
-        expect_choice("preset", self.preset, list(PRESETS))
+        if self.corpus is not None and self.text_file is not None:
+            raise ValueError(
+                f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
+                "leave one out"
+            )
 
     def load_text(self) -> Corpus:
         """Return the text."""
         if self.text_file is None:
             return load_corpus(self.corpus or "shakespeare")
-        if self.corpus is not None:
-            raise ValueError(
-                f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
-                "leave one out"
-            )
         return read_corpus(self.text_file, encoding=self.encoding)
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
-        """Return what a run's config.json says of its text."""
+        """Return what a run's config.json says about its text."""
         return {
             "text_file": None if self.text_file is None else str(self.text_file.resolve()),
             "encoding": self.encoding,
             "corpus": self.corpus,
             "source": corpus.source,
             "characters": len(corpus.text),
-            "sha256": sha256_of(corpus.text),
+            "sha256": corpus.sha256,
         }
 
-    def load_model(self) -> Layer:
-        """Return the model."""
-        return transformer if self.model is None else load_model(self.model)
+
+@dataclasses.dataclass(frozen=True)
+class Setup(Generic[C]):
+    """What train, sweep and find-lr share: a text, a model and how to train it.
+
+    Attributes:
+        selection: the model.
+        sizes: the model's settings.
+        source: the text.
+        training: how to train.
+    """
+
+    selection: Selection
+    sizes: C
+    source: Source
+    training: TrainConfig
+
+    def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
+        """Return what is trained, with other training settings where they are given."""
+        return Experiment.build(
+            corpus.text,
+            dataclasses.replace(self.training, **training),
+            model=self.selection.architecture.model,
+            sizes=architectures.given(self.sizes),
+        )
 
 
-def sha256_of(text: str) -> str:
-    """Return the hash of a text's UTF-8 bytes."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def parse(command: Any, arguments: list[str], *, program: str) -> Any:
+    """Return a command with the values of its flags.
 
-
-def given_sizes(sizes: Any) -> dict[str, Any]:
-    """Return the sizes as fields of `Config`, without those not given."""
-    fields = dataclasses.asdict(sizes)
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-_REPLACES = {
-    "--steps": ["epochs"],
-    "--epochs": ["steps"],
-    "--text-file": ["corpus", "encoding"],
-    "--corpus": ["text_file", "encoding"],
-}
-"""The settings of a config file that a flag puts out of force besides its own."""
-
-
-def preset_defaults(arguments: list[str]) -> tuple[TrainConfig, Any, Source, dict[str, Any]]:
-    """Return the defaults that --preset, --config and --resume set, for flags to override.
-
-    Returns:
-        Training settings, sizes, source, and what a config file holds besides.
+    A flag overrides ``--preset``, which overrides a config file, which overrides the defaults. A
+    command with a `Selection` is generic in the `Config` of the selected model.
 
     Raises:
+        FlagsError: with all faults.
         OSError: if the config file cannot be read.
-        ValueError: if it is neither TOML nor JSON, or holds an unknown setting.
     """
-    settings: dict[str, Any] = {}
-    path = value_of("--config", arguments)
-    run = value_of("--resume", arguments)
-    if run is not None:
-        path = str(expect_run(Path(run)))
-    if path is not None:
-        settings = _without_derived(read_settings(Path(path)))
-        for flag, replaced in _REPLACES.items():
-            if value_of(flag, arguments) is not None:
-                for name in replaced:
-                    settings.pop(name, None)
-        expect_choice("preset", settings.get("preset", "tiny"), list(PRESETS))
-    settings = PRESETS[settings.get("preset", "tiny")] | settings
-    preset = value_of("--preset", arguments)
-    if preset in PRESETS:  # of another the parser of the flags says what is wrong
-        settings |= PRESETS[preset] | {"preset": preset}
-    parts = []
-    for part in (TrainConfig, Sizes, Source):
-        names = {field.name for field in dataclasses.fields(part)}
-        mine = {name: settings.pop(name) for name in list(settings) if name in names}
-        if mine.get("text_file") is not None:
-            mine["text_file"] = Path(mine["text_file"])
-        parts.append(part(**mine))
-    return (*parts, settings)  # type: ignore[return-value]
+    flags, about = Flags(), str(inspect.getdoc(command)).partition("\n\nAttributes:")[0]
+    selection = typing.get_type_hints(command).get("selection")
+    if selection is not None:
+        given, _ = _cli(selection, arguments, program, _registry(_as_given), add_help=False)
+        flags.select(given)
+        command = command[flags.architecture.Config]
+    made, unknown = _cli(command, arguments, program, _registry(flags.adapt), description=about)
+    flags.expect_known(unknown)
+    if flags.faults:
+        raise FlagsError(flags.faults)
+    return made
 
 
-def _without_derived(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what only follows from another setting, so that a flag for that takes it along."""
-    derived = {
-        "n_kv_heads": settings.get("n_heads"),
-        "max_seq_len": settings.get("seq_len"),
+def completion(commands: dict[str, Any], shell: str) -> str:
+    """Return the script with which a shell completes the commands and their flags."""
+    default, script = architectures.find(architectures.DEFAULT).Config, io.StringIO()
+    kinds = {
+        name: command[default] if "selection" in typing.get_type_hints(command) else command
+        for name, command in commands.items()
     }
-    if isinstance(settings.get("d_model"), int):
-        derived["d_ff"] = int(2.5 * settings["d_model"])
-    return {k: v for k, v in settings.items() if k not in derived or v != derived[k]}
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.extras.subcommand_cli_from_dict(
+            kinds,
+            prog="functional-lm",
+            args=["--tyro-print-completion", shell],
+            config=MARKERS,
+            registry=_registry(Flags().adapt, lenient=False),
+        )
+    return script.getvalue()
+
+
+class Flags:
+    """How the fields of a command and of the groups in it become flags.
+
+    Attributes:
+        faults: what is wrong, a line each.
+        architecture: of the selected model.
+        settings: defaults by name, from presets and a config file.
+    """
+
+    def __init__(self) -> None:
+        """Start without settings."""
+        self.faults: list[str] = []
+        self.architecture: Any = None
+        self.settings: dict[str, Any] = {}
+        self._shown: set[str] = set()
+        self._hidden: set[str] = set()
+
+    def select(self, given: dict[str, Any]) -> None:
+        """Set the defaults that the model, the preset and the config file give.
+
+        Raises:
+            OSError: if the config file cannot be read, or there is no run to resume.
+            RunLockedError: if another process trains that run.
+            ValueError: if the file is neither TOML nor JSON, or the model cannot be found.
+        """
+        path, run = given["config"], given.get("resume")
+        if run is not None:
+            path = expect_run(run)
+            with run_lock(run):  # a second process on a run ends here, before it does anything
+                pass
+        in_file = {} if path is None else read_settings(path)
+        model = given["model"] or in_file.get("model", architectures.DEFAULT)
+        self.architecture = architectures.find(model)
+        presets, sizes = self.architecture.PRESETS, []
+        for name in (in_file.get("preset"), given["preset"]):
+            sizes.append(presets.get(name, {}) if isinstance(name, str) else {})
+            if name is not None:
+                self._collect(expect_choice, "preset", name, list(presets))
+        self.settings = {**sizes[0], **in_file, **sizes[1]}
+
+    def adapt(self, kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
+        """Leave out fields that are no flags, set the defaults, and collect what is wrong."""
+        names = {field.name for field in spec.fields}
+        elsewhere = {"vocab_size": 1, "architecture": self.architecture}
+        if hasattr(kind, "run"):  # a command, whose own flags hide those of its groups
+            self._hidden = {*names, *elsewhere, *getattr(kind, "HIDDEN", ())}
+            hidden: set[str] = set()
+        else:
+            hidden = names & self._hidden
+        required = {name: elsewhere[name] for name in hidden & elsewhere.keys()}
+
+        def make(**flags: Any) -> Any:
+            self._put_out_of_force(flags, spec)
+            return self._collect(spec.instantiate, **flags, **required)
+
+        fields = [self._as_flag(field) for field in spec.fields if field.name not in hidden]
+        return StructConstructorSpec(make, tuple(fields))
+
+    def expect_known(self, unknown: list[str]) -> None:
+        """Report the settings of the config file and the arguments that no flag takes."""
+        known = self._shown - {"config", "resume"} | self._hidden
+        for name in sorted(self.settings.keys() - known - OF_A_RUN):
+            fault = f"a config file holds flags by name: it has an unknown {name}"
+            self.faults.append(fault + _similar(name, known))
+        flags = {"--" + name.replace("_", "-") for name in self._shown}
+        for flag in [argument.partition("=")[0] for argument in unknown if argument[:1] == "-"]:
+            self.faults.append(f"there is no flag {flag}" + _similar(flag, flags))
+        if unknown and unknown[0][:1] != "-":
+            self.faults.append(f"{unknown[0]!r} follows no flag; name its flag, or leave it out")
+
+    def _as_flag(self, field: StructFieldSpec) -> StructFieldSpec:
+        """Return a field with the default and the choices of this call."""
+        if dataclasses.is_dataclass(field.type):  # a group
+            return field
+        self._shown.add(field.name)
+        if field.name == "preset" and self.architecture is not None:
+            choices = tyro.conf.arg(metavar="{" + ",".join(self.architecture.PRESETS) + "}")
+            field = dataclasses.replace(field, type=Annotated[field.type, choices])  # type: ignore[arg-type]
+        return dataclasses.replace(field, default=self.settings.get(field.name, field.default))
+
+    def _put_out_of_force(self, flags: dict[str, Any], spec: StructConstructorSpec) -> None:
+        """Reset the settings of the config file that a given flag replaces."""
+        defaults = {field.name: field.default for field in spec.fields}
+        for name, others in REPLACES.items():
+            if name in flags and flags[name] != self.settings.get(name, defaults[name]):
+                for other in set(others) & flags.keys():
+                    if flags[other] == self.settings.get(other):
+                        flags[other] = defaults[other]
+
+    def _collect(self, make: Callable[..., Any], *values: Any, **named: Any) -> Any:
+        """Return what a call returns; if it raises, note why."""
+        try:
+            return make(*values, **named)
+        except (TypeError, ValueError) as error:
+            self.faults += str(error).splitlines()
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -182,61 +301,123 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
+    settings = architectures.without_derived(
+        {name.replace("-", "_"): value for name, value in settings.items()}
+    )
     if "model_file" in content:  # a run's config: its folder holds a copy of the file
         file = content["model_file"]
         if not isinstance(file, dict) or not isinstance(file.get("name"), str):
             raise FileFormatError(path, "must say the name of its model_file; restore it")
         settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
-    for name in ("text_file", "text-file", "out"):
-        if not isinstance(settings.get(name), str | None):
-            got = type(settings[name]).__name__
+    for name in ("text_file", "out", "model"):
+        value = settings.get(name)
+        if not isinstance(value, str | None):
+            got = type(value).__name__
             raise FileFormatError(path, f"must give {name} as a string: got a {got}; write quotes")
+        if value is not None and name != "model":
+            settings[name] = Path(value)
+    if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
+        settings.pop("max_seq_len", None)
     recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}
-    return {
-        name.replace("-", "_"): value for name, value in settings.items() if name not in recorded
-    }
+    return {name: value for name, value in settings.items() if name not in recorded}
 
 
-def expect_known(settings: dict[str, Any], command: type) -> dict[str, Any]:
-    """Return what a config file holds besides training, sizes and source, if they are flags.
-
-    Raises:
-        ValueError: naming the first that is none.
-    """
-    names = {field.name for field in dataclasses.fields(command)} - {"config"}
-    for name in sorted(settings):
-        if name not in names:
-            raise ValueError(f"a config file holds flags by name: it has an unknown {name}")
-    if settings.get("out") is not None:
-        settings["out"] = Path(settings["out"])
-    return settings
+def new_folder(name: str) -> Path:
+    """Return a folder of that name under runs/, or with a number where there is one already."""
+    paths = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(path for path in map(Path("runs").joinpath, paths) if not path.exists())
 
 
-def new_folder(out: Path | None, name: str) -> Path:
-    """Return the folder that was asked for, or a new one of that name under runs/.
+def _cli(kind: Any, arguments: list[str], program: str, registry: Any, **settings: Any) -> Any:
+    """Return what tyro makes, and the arguments that it does not know.
 
     Raises:
-        FileExistsError: if the folder that was asked for exists.
+        ValueError: for arguments that it cannot read.
     """
-    if out is None:
-        return next(path for path in _numbered(name) if not path.exists())
-    if out.exists():
-        raise FileExistsError(f"the folder of a run must be new: {out} exists; pass another")
-    return out
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the dataclass says if a setting has another type
+            return tyro.cli(
+                kind,
+                args=arguments,
+                prog=program,
+                config=MARKERS,
+                registry=registry,
+                return_unknown_args=True,
+                **settings,
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+    lines = [line.strip("│╭╮╰╯ \n") for line in said.getvalue().splitlines()[1:]]
+    paragraph = itertools.takewhile(lambda line: line.strip("─") or not line, lines)
+    raise ValueError(f"{' '.join(filter(None, paragraph)).rstrip('.')}; see {program} --help")
 
 
-def _numbered(name: str) -> Iterator[Path]:
-    yield Path("runs") / name
-    for i in itertools.count(2):
-        yield Path("runs") / f"{name}-{i}"
+def _registry(
+    adapt: Callable[[type, StructConstructorSpec], StructConstructorSpec], *, lenient: bool = True
+) -> ConstructorRegistry:
+    """Return tyro's rules.
+
+    Args:
+        adapt: changes what tyro makes of a dataclass.
+        lenient: leave it to the dataclasses to refuse a value, so that all faults are found.
+    """
+    registry, adapting = ConstructorRegistry(), False
+
+    @registry.struct_rule
+    def dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal adapting
+        if adapting or not dataclasses.is_dataclass(info.type):
+            return None
+        adapting = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            adapting = False
+        assert isinstance(spec, StructConstructorSpec)
+        return adapt(info.type, spec)
+
+    def primitive_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        if typing.get_origin(info.type) is Literal:
+            kind, metavar = str, "{" + ",".join(typing.get_args(info.type)) + "}"
+        elif info.type in (int, float):
+            kind, metavar = info.type, info.type.__name__.upper()
+        else:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=metavar,
+            instance_from_str=lambda arguments: _as(kind, arguments[0]),
+            is_instance=lambda value: value is not None,
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    if lenient:
+        registry.primitive_rule(primitive_rule)
+    return registry
 
 
-def value_of(flag: str, arguments: list[str]) -> str | None:
-    """Return the value of a flag as ``--flag value`` or ``--flag=value``, the last one given."""
-    value = None
-    for position, argument in enumerate(arguments):
-        if argument == flag and position + 1 < len(arguments):
-            value = arguments[position + 1]
-        elif argument.startswith(flag + "="):
-            value = argument.partition("=")[2]
-    return value
+def _as(kind: Callable[[str], Any], text: str) -> Any:
+    """Return a number, or the text if it is none."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def _as_given(kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
+    """Make a dict of the flags that are given, with None for the others."""
+    fields = (
+        dataclasses.replace(field, type=field.type | None, default=None)  # type: ignore[arg-type]
+        for field in spec.fields
+        if field.name != "architecture"
+    )
+    return StructConstructorSpec(dict, tuple(fields))
+
+
+def _similar(name: str, known: set[str]) -> str:
+    """Return a hint at the name that was meant."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else "; remove it"

@@ -1,0 +1,7 @@
+"""``python -m functional_lm``."""
+
+import sys
+
+from .cli.main import main
+
+sys.exit(main())
