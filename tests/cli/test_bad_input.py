@@ -159,10 +159,8 @@ def test_a_folder_that_is_read_only(folder, capsys):
 
 
 def test_all_faults_are_reported_at_once(folder, capsys):
-    flags = ["--steps", "0", "--lr", "fast", "--n-heads", "5", "--corpus", "x", "--log-every", "0"]
-    assert (
-        main(["train", "--config", "unknown.toml", "--preset", "huge", *flags, "--lrate", "1"]) == 2
-    )
+    flags = "--steps 0 --lr fast --n-heads 5 --corpus x --log-every 0 --preset huge --lrate 1"
+    assert main(["train", "--config", "unknown.toml", *flags.split()]) == 2
     faults = capsys.readouterr().err.splitlines()
     about = ["steps", "lr", "n_heads", "corpus", "log_every", "n_heds", "preset", "--lrate"]
     assert len(faults) == len(about)

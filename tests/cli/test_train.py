@@ -41,7 +41,7 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
 def test_a_dry_run_says_what_it_costs_and_writes_nothing(train, tmp_path, capsys):
     assert train(tmp_path / "run", "--dry-run") == 0
     said = capsys.readouterr().out
-    for part in ("29 characters", "11,360 parameters", "of residuals of 4 windows", "for 20 steps"):
+    for part in ("29 characters", "of residuals of 4 windows", "for 20 steps"):
         assert part in said
     assert "MB of optimizer" in said
     assert not (tmp_path / "run").exists()
