@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import tyro
 
 from ..contract import expect_choice
-from .flags import completion
 from .main import COMMANDS, command_named
+from .parser import completion
 
 
 @dataclasses.dataclass(frozen=True)

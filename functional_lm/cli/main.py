@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str], program: str) -> int:
     import numpy as np
 
-    from .flags import parse
+    from .parser import parse
 
     command = parse(command_named(name), arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
