@@ -8,58 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
+from ..runs.new_run import expect_free
 from ..runs.records import final_loss
-from ..training import Experiment, TrainConfig
+from ..training import Experiment
 from .display import curve, write_rate_picture
-from .flags import Sizes, Source, expect_known, given_sizes, like, new_folder, preset_defaults
+from .flags import C, Setup, new_folder
 
-Training = like("Training", TrainConfig, without="lr")
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(Setup[C]):
     """Train with several learning rates and compare them in a table and a plot.
 
     Attributes:
-        training: how to train, each time.
-        sizes: the model.
-        source: what to train, and on what.
-        lr: the learning rates, with commas.
-        config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
+        lr: the learning rates, separated by commas.
+        min_lr: the learning rate at the end of each run. Not given: a tenth of lr.
         out: the folder to write, which must not exist. Not given: runs/sweep-<time>.
     """
 
-    training: Training = dataclasses.field(default_factory=Training)  # type: ignore[valid-type]
-    sizes: Sizes = dataclasses.field(default_factory=Sizes)
-    source: Source = dataclasses.field(default_factory=Source)
     lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
-    config: Path | None = None
+    min_lr: float | None = None
     out: Path | None = None
-
-    @classmethod
-    def defaults(cls, arguments: list[str]) -> "Sweep":
-        """Return the settings that --preset and --config set."""
-        training, sizes, source, others = preset_defaults(arguments)
-        fields = {k: v for k, v in dataclasses.asdict(training).items() if k != "lr"}
-        others = {k: v for k, v in others.items() if not k.endswith("_every")}
-        return cls(Training(**fields), sizes, source, **expect_known(others, cls))
 
     def run(self) -> int:
         """Train each, print the table, write it and the plots."""
         rates = self._rates()
-        out = new_folder(self.out, time.strftime("sweep-%Y%m%d-%H%M%S"))
-        model = self.source.load_model()
+        out = self.out or new_folder(time.strftime("sweep-%Y%m%d-%H%M%S"))
+        expect_free(out, overwrite=False)
         corpus = self.source.load_text()
-        experiments = [
-            Experiment.build(
-                corpus.text,
-                TrainConfig(**dataclasses.asdict(self.training), lr=rate),
-                model=model,
-                sizes=given_sizes(self.sizes),
-            )
-            for rate in rates
-        ]
+        experiments = [self.experiment(corpus, lr=rate, min_lr=self.min_lr) for rate in rates]
         experiments[0].rehearse()
         out.mkdir(parents=True)
         print(f"text   {corpus.source}")
