@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .buffers import empty
 from .contract import Array
 
 
@@ -48,7 +47,7 @@ def sigmoid(x: Array) -> Array:
 
     Derivative: σ' = σ·(1 − σ).
     """
-    sigma = np.negative(x, out=empty(x.shape, x.dtype))
+    sigma = np.negative(x, out=np.empty(x.shape, x.dtype))
     with np.errstate(over="ignore"):
         np.exp(sigma, out=sigma)
     sigma += 1.0

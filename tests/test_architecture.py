@@ -18,7 +18,6 @@ LEVELS = {
     "contract": 0,
     "pytree": 1,
     "prng": 1,
-    "buffers": 0,
     "speed": 2,
     "numerics": 2,
     "rotation": 2,
@@ -80,7 +79,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_downwards(path):
     part = part_of(path)
-    if part in ("__init__", "buffers"):
+    if part == "__init__":
         return
     for module, at_top in imports(path):
         names = module.split(".")
