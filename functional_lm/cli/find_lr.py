@@ -1,7 +1,6 @@
 """``functional-lm find-lr``."""
 
 import dataclasses
-import io
 import json
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
 from ..runs.new_run import expect_free
 from ..training.range_test import EXPLOSION, RangeTest, range_test
-from .display import curve
+from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
 
 RESULT_FILE, PLOT_FILE = "find-lr.json", "find-lr.png"
@@ -66,7 +65,6 @@ class FindLr(Setup[C]):
             experiment, lowest=self.lowest, highest=self.highest, steps=self.test_steps
         )
         write_atomic(out / RESULT_FILE, json.dumps(_as_json(test), indent=2) + "\n")
-        plotted = _plot(out / PLOT_FILE, test)
         top = test.smoothed[0] + EXPLOSION
         shown = [min(loss, top) for loss in test.smoothed]
         print(curve({"loss by learning rate": (test.rates, shown)}, x_as_log=True))
@@ -75,35 +73,18 @@ class FindLr(Setup[C]):
         print(f"suggestion  lr {test.suggestion:.2g}; written to {out}")
         if test.diverged is None:
             print("            a guess, as it did not diverge: pass a higher --highest")
-        if not plotted:
-            print("            for a picture too: pip install 'functional-lm[plot]'")
+        marks = {"half of it learned": test.halfway, "suggestion": test.suggestion}
+        if test.diverged is not None:
+            marks["diverged"] = test.diverged
+        write_rate_picture(
+            out / PLOT_FILE,
+            {"mean of five": (test.rates, test.smoothed)},
+            raw=(test.rates, test.losses),
+            marks=marks,
+            highest=test.smoothed[0] + 2 * EXPLOSION,
+        )
         return 0
 
 
 def _as_json(test: RangeTest) -> dict[str, Any]:
     return {"suggestion": float(f"{test.suggestion:.2g}"), **test._asdict()}
-
-
-def _plot(path: Path, test: RangeTest) -> bool:
-    """Write a picture if matplotlib is installed; tell whether it is."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(test.rates, test.losses, color="C0", alpha=0.3, label="loss of a batch")
-    axes.plot(test.rates, test.smoothed, color="C0", label="mean of five")
-    marks = [(test.halfway, "half of it learned", "C2"), (test.suggestion, "suggestion", "C3")]
-    if test.diverged is not None:
-        marks.append((test.diverged, "diverged", "C1"))
-    for rate, name, colour in marks:
-        axes.axvline(rate, color=colour, linestyle="--", label=f"{name}: {rate:.2g}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats per token)")
-    axes.set_ylim(min(test.losses) - 0.1, test.smoothed[0] + 2 * EXPLOSION)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150)
-    write_atomic(path, picture.getvalue())
-    return True

@@ -20,7 +20,6 @@ from .flags import C, Selection
 
 _MEMORY = {
     "allocator": "keeps freed memory",
-    "pool": "returns freed memory; a pool of arrays keeps it instead",
     "": "returns freed memory",
 }
 

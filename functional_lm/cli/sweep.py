@@ -1,17 +1,17 @@
 """``functional-lm sweep``."""
 
 import dataclasses
-import io
 import json
 import math
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from ..files import write_atomic
 from ..runs.new_run import expect_free
+from ..runs.records import final_loss
 from ..training import Experiment
-from .display import curve, smooth
+from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
 
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
@@ -60,10 +60,15 @@ class Sweep(Setup[C]):
         if len(learned) > 1:
             points = [row["lr"] for row in learned], [row["val_loss"] for row in learned]
             print("\n" + curve({"validation loss by learning rate": points}, x_as_log=True))
-        plotted = _plot(out / PLOT_FILE, learned)
         print(f"best  lr {best['lr']:g}, validation {best['val_loss']:.3f}; written to {out}")
-        if not plotted:
-            print("      for a picture too: pip install 'functional-lm[plot]'")
+        rates = [row["lr"] for row in learned]
+        write_rate_picture(
+            out / PLOT_FILE,
+            {
+                "validation": (rates, [row["val_loss"] for row in learned]),
+                "training, mean of the last 50 steps": (rates, [row["loss"] for row in learned]),
+            },
+        )
         return 0
 
     def _rates(self) -> list[float]:
@@ -89,7 +94,7 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
         val_loss = experiment.validation_loss(step.state.params)
         if not math.isfinite(val_loss):
             raise FloatingPointError
-        row |= {"loss": smooth(losses)[-1], "val_loss": val_loss}
+        row |= {"loss": final_loss(losses), "val_loss": val_loss}
         if val_loss >= math.log(experiment.config.vocab_size):
             row["fault"] = "no better than chance"
     except FloatingPointError:
@@ -99,25 +104,3 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
 
 def _figure(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.3f}"
-
-
-def _plot(path: Path, rows: list[dict[str, Any]]) -> bool:
-    """Write a picture if matplotlib is installed; tell whether it is."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    rates = [row["lr"] for row in rows]
-    series: tuple[tuple[Literal["val_loss", "loss"], str], ...]
-    series = (("val_loss", "validation"), ("loss", "training, mean of the last 50 steps"))
-    for name, label in series:
-        axes.plot(rates, [row[name] for row in rows], marker="o", label=label)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats per token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150)
-    write_atomic(path, picture.getvalue())
-    return True

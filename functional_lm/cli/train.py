@@ -9,12 +9,14 @@ from typing import Any
 
 from .. import pytree
 from ..contract import Tree, expect_fields, expect_int
+from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session
 from ..runs.new_run import expect_free
+from ..runs.records import FINAL, clock, final_loss
 from ..text import Corpus
 from ..training import Experiment
-from .display import TrainingDisplay, clock, curve, smooth
+from .display import TrainingDisplay, curve
 from .flags import C, Selection, Setup, new_folder
 
 EVENTS = "tensorboard"
@@ -187,10 +189,10 @@ def _megabytes(size: int) -> str:
 def _summarise(session: Session, first: int, seconds: float) -> None:
     """Print curves, a sample and figures."""
     records = [record for record in session.records if record["loss"] is not None]
-    losses = smooth([record["loss"] for record in records])
+    losses = [record["loss"] for record in records]
     evaluated = [record for record in records if record.get("val_loss") is not None]
     steps = [record["step"] for record in records]
-    series: dict[str, Any] = {"loss": (steps, losses)}
+    series: dict[str, Any] = {"loss": (steps, smooth(losses, FINAL))}
     if len(evaluated) > 1:
         series["validation"] = (
             [record["step"] for record in evaluated],
@@ -201,7 +203,9 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
         print(curve(series))
     if "sample" in session.records[-1]:
         print(f"\n{session.records[-1]['sample']}\n")
-    said = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {losses[-1]:.3f}"
+    said = (
+        f"{session.state.step - first:,} steps in {clock(seconds)}, loss {final_loss(losses):.3f}"
+    )
     if evaluated:
         said += f", validation {evaluated[-1]['val_loss']:.3f}"
     if session.best_step is not None:

@@ -25,9 +25,9 @@ from ..gradient import value_and_grad
 from ..models import transformer
 from ..models.transformer import Config
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
-from ..speed.blas import one_thread
 from ..speed.runtime import cores
 from ..speed.sharding import sharded
+from ..speed.threads import one_thread
 from ..text import (
     CharTokenizer,
     Tokenizer,
