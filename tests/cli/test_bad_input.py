@@ -17,7 +17,7 @@ BAD = {
     "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
     "negative rate": ([*TRAIN, "--lr", "-1"], "lr must be finite"),
     "rate nan": ([*TRAIN, "--lr", "nan"], "lr must be finite"),
-    "rate no number": ([*TRAIN, "--lr", "fast"], "--lr: could not convert string to float"),
+    "rate no number": ([*TRAIN, "--lr", "fast"], "lr must be a number: got 'fast'"),
     "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
     "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
     "dropout": ([*TRAIN, "--dropout", "1.5"], "dropout must lie in [0, 1]: got 1.5"),
@@ -50,7 +50,7 @@ BAD = {
                                "must map tokens to logits"),
     "model without parameters": ([*TRAIN, "--model", "odd.py:empty"], "parameters to train"),
     "model that leaves": ([*TRAIN, "--model", "leaves.py:model"], "SystemExit"),
-    "model no string": ([*TRAIN, "--config", "model.toml"], "model must be FILE.py:NAME"),
+    "model no string": ([*TRAIN, "--config", "model.toml"], "must give model as a string"),
     "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
     "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "at most 1e+11 parameters"),
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
@@ -156,3 +156,13 @@ def test_a_folder_that_is_read_only(folder, capsys):
     Path("taken").chmod(0o500)
     assert main([*TRAIN, "--out", "taken/run"]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_all_faults_are_reported_at_once(folder, capsys):
+    flags = "--steps 0 --lr fast --n-heads 5 --corpus x --log-every 0 --preset huge --lrate 1"
+    assert main(["train", "--config", "unknown.toml", *flags.split()]) == 2
+    faults = capsys.readouterr().err.splitlines()
+    about = ["steps", "lr", "n_heads", "corpus", "log_every", "n_heds", "preset", "--lrate"]
+    assert len(faults) == len(about)
+    assert all(any(name in fault for fault in faults) for name in about)
+    assert all(fault.startswith("functional-lm train: ") for fault in faults)

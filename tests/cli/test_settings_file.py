@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ BAD = {
     "deep.json": ('{"a":' * 100, "more than 64 arrays"),
     "no.toml": ('{"lr": 1}', "must be TOML: .* or let its name end in .json"),
     "deep.toml": ("a = " + "[" * 9999, "more than 64 tables"),
-    "file.toml": ("text-file = 5", "must give text-file as a string: got a int"),
+    "file.toml": ("text-file = 5", "must give text_file as a string: got a int"),
     "out.json": ('{"out": ["a"]}', "must give out as a string: got a list"),
     "model.json": ('{"model_file": "a.py"}', "must say the name of its model_file"),
     "name.json": ('{"model_file": {"name": 3}}', "must say the name of its model_file"),
@@ -46,7 +47,7 @@ def test_tables_are_merged_and_what_is_no_setting_left_out(tmp_path):
     path.write_text(json.dumps(content))
     assert read_settings(path) == {
         "n_heads": 2,
-        "text_file": "a",
+        "text_file": Path("a"),
         "model": f"{tmp_path / 'model.py'}:net",
         "n_layers": 3,
     }

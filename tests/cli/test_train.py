@@ -38,6 +38,15 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
     assert "--- step 20\n" in sample
 
 
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(train, tmp_path, capsys):
+    assert train(tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr().out
+    for part in ("29 characters", "of residuals of 4 windows", "for 20 steps"):
+        assert part in said
+    assert "MB of optimizer" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_number_of_shards_is_recorded(train, tmp_path):
     from functional_lm.speed.runtime import cores
 
@@ -210,7 +219,7 @@ def test_output_that_nobody_reads_stops_it_with_a_word(text, tmp_path):
         text=True,
         check=True,
     )
-    assert "stopped, since nobody reads what it says" in done.stderr
+    assert "output pipe closed; redirect to a file instead" in done.stderr
     assert (out / "last.safetensors").is_file()
 
 
