@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-# pytest-xdist runs a process for each core, so that a process needs one thread. XLA compiles far more
-# here than it computes: without its optimisations the suite takes a third of the time.
+# pytest-xdist runs one process per core, so each needs one thread. XLA compiles far more here than
+# it computes: without its optimisations a certificate takes a third of the time.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = " ".join(
     [
@@ -17,8 +17,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 
 @pytest.fixture(autouse=True)
