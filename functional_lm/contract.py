@@ -88,6 +88,12 @@ def pack(x: Any, *auxiliary: Any) -> Any:
     return Stream(x, sum(losses[1:], start=losses[0])) if losses else x
 
 
+def init_nothing(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: the ``init`` of a layer without parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 
 

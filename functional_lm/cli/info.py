@@ -4,40 +4,46 @@ import dataclasses
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Generic
 
 import numpy as np
 import tyro
 
-from .. import __version__, pytree
-from ..contract import expect_int
-from ..models import LanguageModel, build, find
+from .. import __version__, models
+from ..contract import expect_fields, expect_int
 from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
+from . import architectures
+from .flags import C, Selection
 
 _MEMORY = {
     "allocator": "keeps freed memory",
-    "pool": "returns freed memory; a pool of arrays keeps it instead",
     "": "returns freed memory",
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Info:
+class Info(Generic[C]):
     """Say what is installed, and what a model costs for each token.
 
     Attributes:
-        folder: of a run, to describe its model. Not given: the preset.
-        preset: the size of the model.
-        vocab_size: of the preset.
-        seq_len: tokens of context. Not given: that of the run, or 256.
+        model: the model.
+        sizes: the model's settings.
+        folder: the folder of a run, to describe its model instead.
+        vocab_size: the number of tokens that there are.
+        seq_len: tokens of context. Not given: the most that the model takes.
     """
 
+    model: Selection
+    sizes: C
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    preset: Literal["tiny", "small", "medium"] = "tiny"
     vocab_size: int = 65
     seq_len: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        expect_fields(self, (expect_int, "vocab_size seq_len", {}))
 
     def run(self) -> int:
         """Print both."""
@@ -51,41 +57,28 @@ class Info:
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:
-            name = f"{self.preset}, {self.vocab_size} tokens"
-            model = build("llama", vocab_size=self.vocab_size, **find("llama").PRESETS[self.preset])
+            name = f"{self.model.preset or self.model.model}, {self.vocab_size} tokens"
+            sizes = architectures.given(self.sizes)
+            model = models.build(self.model.model, vocab_size=self.vocab_size, **sizes)
         else:
-            run = open_run(self.folder)
-            name, model = str(self.folder), run.model
-            if "model_file" in run.settings:
-                origin = run.settings["model_file"]["from"]
-                print(f"model          {name}: {pytree.count(run.params):,} parameters")
-                print(f"from           {origin}")
-                return 0
+            name, model = str(self.folder), open_run(self.folder).model
         self._print_costs(name, model)
         return 0
 
-    def _print_costs(self, name: str, model: LanguageModel) -> None:
-        config = model.config
-        seq_len = config.max_seq_len
-        if self.seq_len is not None:
-            seq_len = expect_int("seq_len", self.seq_len)
-        if seq_len > config.max_seq_len:
-            fields = dataclasses.asdict(config) | {"max_seq_len": seq_len}
-            model = build(model.name, **fields)
+    def _print_costs(self, name: str, model: models.LanguageModel) -> None:
+        seq_len = model.config.max_seq_len if self.seq_len is None else self.seq_len
+        if seq_len > model.config.max_seq_len:
+            sizes = dataclasses.asdict(model.config) | {"max_seq_len": seq_len}
+            model = models.build(model.name, **sizes)
         cost = costs(model, seq_len)
-        sizes = f"{config.n_layers} blocks, width {config.d_model}, {_heads(config)}"
+        settings = ", ".join(f"{k} {v}" for k, v in architectures.given(model.config).items())
         training = f"{cost.training_flops / 1e6:,.2f} MFLOP"
         inference = f"{cost.inference_flops / 1e6:,.2f} MFLOP"
         print(f"model          {name}: {cost.parameters:,} parameters")
-        print(f"sizes          {sizes}")
+        print(f"settings       {settings}")
         print(f"context        {seq_len} tokens; for each token:")
         print(f"  training     {training}, {cost.training_bytes:,} bytes of residuals")
-        print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of keys and values")
-
-
-def _heads(config: Any) -> str:
-    groups = "" if config.n_kv_heads == config.n_heads else f" ({config.n_kv_heads} key/value)"
-    return f"{config.n_heads} heads{groups}"
+        print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of cache")
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..contract import Array, Tree, expect_logits, expect_tokens
 from ..models.language_model import LanguageModel
-from ..speed.blas import one_thread
+from ..speed.threads import one_thread
 from .window import window_start
 
 

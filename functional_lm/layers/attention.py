@@ -22,11 +22,11 @@ y (B, T, H, Kv).
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_params
+from ..contract import Array, Tree, expect_cotangent, expect_params, init_nothing
 from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import softmax_vjp
 
@@ -41,10 +41,7 @@ class Residuals(NamedTuple):
     n_heads: int
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Array, Residuals]:

@@ -41,11 +41,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_int, expect_params
+from ..contract import Array, Tree, expect_cotangent, expect_int, expect_params, init_nothing
 from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
-from ..speed.blas import one_thread
-from ..speed.threads import run
+from ..speed.threads import one_thread, run
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
@@ -67,10 +66,7 @@ class Residuals(NamedTuple):
 _LOWEST = -1e30  # below every score, and finite, so that it can be subtracted
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(

@@ -12,19 +12,18 @@ VJP. With σ' = σ·(1 − σ), silu' = σ + a·σ·(1 − σ) = silu + σ·(1 �
 Shapes: x (..., 2F), y (..., F). The matrices around it are the business of `models.mlp`.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_params,
     expect_shape,
+    init_nothing,
 )
 from ..numerics import sigmoid
 
@@ -36,10 +35,7 @@ class Residuals(NamedTuple):
     silu: Array  # (..., F) ∂y/∂u
 
 
-def init(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:

@@ -120,7 +120,7 @@ def of_config(
 class CustomConfig(llama.Config):
     """The settings of a custom model: those of a Llama."""
 
-    def resolved(self) -> "CustomConfig":
+    def resolved(self) -> llama.Config:
         """Return the config with the sizes that do not follow from what a layer was bound to."""
         found = super().resolved()
         return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)

@@ -26,7 +26,7 @@ from ..contract import Tree, expect_dtype
 from ..files import FileFormatError, read_json, read_tensors, write_atomic
 from ..models import LanguageModel
 from ..models.loading import find, imported_neighbours, of_config
-from ..text import CharTokenizer
+from ..text import Tokenizer, load_tokenizer
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     model: LanguageModel
     params: Tree
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     settings: dict[str, Any]  # all that config.json holds
 
 
@@ -90,7 +90,7 @@ def save_run(
     folder: str | Path,
     params: Tree,
     model: LanguageModel,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     *,
     settings: dict[str, Any] | None = None,
 ) -> None:
@@ -135,7 +135,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     """
     folder = Path(folder)
     settings = read_config(folder)
-    tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     model, dtype = _model(settings, folder)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise FileFormatError(

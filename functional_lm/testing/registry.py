@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import types
+from collections.abc import Set
 from typing import Any
 
 from ..compose import Bound, keywords_of_forward, pick
@@ -68,7 +69,7 @@ class _BoundTwin:
     settings: dict[str, Any]
 
     @property
-    def forward_keywords(self) -> set[str]:
+    def forward_keywords(self) -> Set[str]:
         """The keywords of ``forward`` that are still open."""
         return keywords_of_forward(self.layer) - set(self.settings)
 

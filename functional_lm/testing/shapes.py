@@ -32,6 +32,9 @@ LETTERS = {
     "embedding": "B T D V",
     "flash_attention": "B T S H G K",
     "language_model": "B T D H G F V L",
+    "gelu": "B T D",
+    "layer_norm": "B T D",
+    "learned_positions": "B T D",
     "linear": "B T D_in D_out",
     "linear_cross_entropy": "B T D V",
     "mlp": "B T D F",
@@ -111,6 +114,14 @@ def _embedding(draw: Draws, m: Any, B: int, T: int, D: int, V: int) -> _Inputs:
     return {"weight": draw.normal(V, D)}, draw.integers(B, T, below=V), {}
 
 
+def _layer_norm(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
+    return {"scale": draw.normal(D), "bias": draw.normal(D)}, draw.normal(B, T, D), {}
+
+
+def _learned_positions(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
+    return {"weight": draw.normal(T + 3, D)}, draw.normal(B, T, D), {"positions": np.arange(T)}
+
+
 def _linear(draw: Draws, m: Any, B: int, T: int, D_in: int, D_out: int) -> _Inputs:
     params = {"weight": draw.normal(D_in, D_out), "bias": draw.normal(D_out)}
     return params, draw.normal(B, T, D_in), {}
@@ -173,7 +184,7 @@ def _transformer(
 ) -> _Inputs:
     from ..models import llama
 
-    sizes = {"d_model": D, "n_heads": H, "n_kv_heads": G, "n_layers": L, "d_ff": F}
+    sizes: dict[str, Any] = {"d_model": D, "n_heads": H, "n_kv_heads": G, "n_layers": L, "d_ff": F}
     model = llama.architecture(llama.Config(V, **sizes, max_seq_len=T))
     params = draw.near(m.init(draw.key(), model=model, dtype=np.float64))
     return params, draw.integers(B, T, below=V), {"model": model}
@@ -191,6 +202,9 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "embedding": _embedding,
     "flash_attention": _attention,
     "language_model": _language_model,
+    "gelu": _entrywise,
+    "layer_norm": _layer_norm,
+    "learned_positions": _learned_positions,
     "linear": _linear,
     "linear_cross_entropy": _linear_cross_entropy,
     "mlp": _mlp,

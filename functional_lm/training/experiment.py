@@ -25,10 +25,18 @@ from ..gradient import value_and_grad
 from ..models import LanguageModel
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
-from ..speed.blas import one_thread
 from ..speed.runtime import cores
 from ..speed.sharding import sharded
-from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
+from ..speed.threads import one_thread
+from ..text import (
+    CharTokenizer,
+    Tokenizer,
+    batch_at,
+    epoch_batch_at,
+    split,
+    steps_per_epoch,
+    windows,
+)
 from ..text.batches import expect_window
 from .evaluation import evaluate
 from .loop import Inspect, TrainState, TrainStep, init_state, train
@@ -53,7 +61,7 @@ class Experiment:
     """
 
     model: LanguageModel
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     settings: TrainConfig
     tokens: Array
     held_out: Array
@@ -82,7 +90,7 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        tokenizer = CharTokenizer.train(text)
+        tokenizer: Tokenizer = CharTokenizer.train(text)
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given

@@ -19,8 +19,8 @@ import numpy as np
 from .. import pytree
 from ..contract import Array, Tree
 from ..models import LanguageModel
-from ..speed.blas import one_thread
 from ..speed.entrywise import global_norm
+from ..speed.threads import one_thread
 
 Statistics: TypeAlias = dict[str, dict[str, float | None]]
 """``{"grad_norm": {leaf: figure}, ...}``; see `leaf_statistics` and `activation_statistics`."""
