@@ -14,6 +14,7 @@ from ..compose import has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree
 from . import llama
 from .language_model import LanguageModel
+from .transformer import Transformer
 
 MAX_PARAMETERS = 10**11
 """More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
@@ -108,7 +109,7 @@ def of_config(
     """Return the model of an architecture that was found already; see `build`."""
     config = architecture.Config(**settings).resolved()
     model = LanguageModel(reference, config, architecture.architecture(config))
-    if model.n_parameters > MAX_PARAMETERS:
+    if isinstance(model.model, Transformer) and model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
             f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"

@@ -33,7 +33,7 @@ def model(dtype=np.float64, *, loud=1.0, **changes):
 def uncached(llama, params):
     def next_logits(tokens):
         start = window_start(len(tokens), llama.config.max_seq_len)
-        return llama.logits(params, tokens[start:])[0][-1]
+        return llama.logits(params, tokens[None, start:])[0][0, -1]
 
     return next_logits
 
@@ -43,17 +43,25 @@ def prompts(n, longest=45, seed=0):
     return [rng.integers(0, 13, length) for length in rng.integers(1, longest + 1, n)]
 
 
-def expect_logits_of(llama, params, texts, new, tolerance):
-    """Feed new tokens (steps, B) after prompts, and compare each logit with the uncached ones."""
-    decoder, oracle = Decoder(llama, params), uncached(llama, params)
+def expect_logits_of(llama, params, texts, new, tolerance=1e-13):
+    """Feed new tokens (steps, B) after prompts, and compare all logits with the uncached ones.
+
+    In float32 with those of float64: they may err four times as much as the uncached ones do.
+    """
+    exact = pytree.map(lambda leaf: leaf.astype(np.float64), params)
+    oracle, uncached_logits = uncached(llama, exact), uncached(llama, params)
+    decoder = Decoder(llama, params)
     logits = decoder.prefill(texts)
+    ours, theirs = [], []
     for tokens in new:
         expected = np.stack([oracle(text) for text in texts])
-        assert logits.dtype == expected.dtype
-        error = np.abs(logits - expected).max(axis=-1) / np.abs(expected).max(axis=-1)
-        assert error.max() <= tolerance
+        scale = np.abs(expected).max(axis=-1, keepdims=True)
+        ours.append((logits - expected) / scale)
+        theirs.append((np.stack([uncached_logits(text) for text in texts]) - expected) / scale)
+        assert logits.dtype == params["embedding"]["weight"].dtype
         logits = decoder.step(tokens)
         texts = [np.append(text, token) for text, token in zip(texts, tokens, strict=True)]
+    assert np.abs(ours).max() <= max(4 * np.abs(theirs).max(), tolerance)
 
 
 def test_in_float64_100_prompts_go_on_with_the_same_tokens():
@@ -90,8 +98,7 @@ def test_sampled_tokens_are_the_same():
 def test_logits_at_every_length(max_seq_len, dtype, batch_size):
     llama, params = model(dtype, max_seq_len=max_seq_len)
     new = RNG.integers(0, 13, (45, batch_size))
-    tolerance = 1e-5 if dtype == np.float32 else 1e-13
-    expect_logits_of(llama, params, prompts(batch_size, seed=max_seq_len), new, tolerance)
+    expect_logits_of(llama, params, prompts(batch_size, seed=max_seq_len), new)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -103,7 +110,7 @@ def test_every_kind_of_model(n_kv_heads, rope_pairing, tie_embeddings, batch_siz
     kind = {"n_kv_heads": n_kv_heads, "rope_pairing": rope_pairing}
     llama, params = model(**kind, tie_embeddings=tie_embeddings, norm_eps=0.01, rope_theta=100.0)
     new = RNG.integers(0, 13, (12, batch_size))
-    expect_logits_of(llama, params, prompts(batch_size, seed=3), new, 1e-13)
+    expect_logits_of(llama, params, prompts(batch_size, seed=3), new)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -111,14 +118,14 @@ def test_a_large_vocabulary_goes_without_a_table(batch_size, monkeypatch):
     monkeypatch.setattr(llama_decoder, "SMALL_VOCABULARY", 12)
     llama, params = model()
     new = RNG.integers(0, 13, (12, batch_size))
-    expect_logits_of(llama, params, prompts(batch_size, seed=6), new, 1e-13)
+    expect_logits_of(llama, params, prompts(batch_size, seed=6), new)
 
 
 def test_a_token_of_zeros_is_no_fault_until_it_is_used():
     llama, params = model(norm_eps=0.0)
     params["embedding"]["weight"][5] = 0.0
     texts = [np.array([1, 2, 3]), np.array([4])]
-    expect_logits_of(llama, params, texts, np.array([[1, 2], [3, 4]]), 1e-13)
+    expect_logits_of(llama, params, texts, np.array([[1, 2], [3, 4]]))
 
 
 def test_float32_tokens_differ_only_where_the_top_two_are_close():
@@ -143,15 +150,14 @@ def test_scores_beyond_the_range_of_exp(loud, dtype, batch_size):
         block["mixer"]["qkv"]["weight"][:, :24] *= math.copysign(1.0, loud)
         block["mixer"]["qkv"]["weight"][:, 48:] /= math.sqrt(abs(loud))
     new = RNG.integers(0, 13, (20, batch_size))
-    tolerance = 3e-3 if dtype == np.float32 else 1e-9  # the scores themselves are rounded
-    expect_logits_of(llama, params, prompts(batch_size, 10, seed=5), new, tolerance)
+    expect_logits_of(llama, params, prompts(batch_size, 10, seed=5), new, 1e-9)  # the scores are rounded
 
 
 def test_far_negative_gates_are_silent():
     llama, params = model(np.float32, d_ff=40)
     for block in params["blocks"]:
         block["mlp"]["up"]["weight"][:, :40] *= 200
-    expect_logits_of(llama, params, prompts(2), RNG.integers(0, 13, (5, 2)), 1e-5)
+    expect_logits_of(llama, params, prompts(2), RNG.integers(0, 13, (5, 2)))
 
 
 def test_parameters_are_not_written():
@@ -279,4 +285,4 @@ def test_a_custom_model_decodes_with_a_cache_if_all_that_mixes_has_a_step(mixes)
     params = custom.init((0,), dtype=np.float64)
     decoder = Decoder(custom, params)
     assert decoder.cached is not mixes
-    expect_logits_of(custom, params, prompts(3), RNG.integers(0, 13, (25, 3)), 1e-13)
+    expect_logits_of(custom, params, prompts(3), RNG.integers(0, 13, (25, 3)))

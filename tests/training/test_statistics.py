@@ -93,6 +93,7 @@ def test_equal_scores_have_the_uniform_entropy_and_hard_ones_none():
     llama, params = model()
     qkv = params["blocks"][0]["mixer"]["qkv"]["weight"]
     qkv[:, :32] = 0
+    params["blocks"][1]["mixer"]["qkv"]["weight"][:, :32] *= 3
     found = activation_statistics(llama, params, TOKENS)
     uniform = sum(math.log(n) for n in range(1, 71)) / 70
     assert found["attention_uniform"] == {"blocks.0": close(uniform), "blocks.1": close(uniform)}
