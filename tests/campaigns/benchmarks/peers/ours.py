@@ -67,7 +67,7 @@ def _training(given: Workload, shards: int, options: dict[str, Any] | None = Non
         x, y = given.batch(number)
         return x, {"targets": y}
 
-    optimizer = TrainConfig().optimizer(N_STEPS)
+    optimizer = TrainConfig().make_optimizer(TrainConfig().schedule(N_STEPS))
     return train(
         objective(given, **(options or {})),
         init_state(pytree.from_paths(given.take_params()), optimizer),

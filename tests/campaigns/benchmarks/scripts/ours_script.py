@@ -16,7 +16,7 @@ from functional_lm.training import TrainConfig, init_state, train  # noqa: E402
 
 setting = SETTINGS["tiny"]
 config = Config(**setting.model)
-optimizer = TrainConfig().optimizer(2000)
+optimizer = TrainConfig().make_optimizer(TrainConfig().schedule(2000))
 state = init_state(language_model.init((0,), config=config), optimizer)
 
 
