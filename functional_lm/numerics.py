@@ -7,8 +7,8 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from .buffers import empty
 from .contract import Array
 
 
@@ -47,7 +47,7 @@ def sigmoid(x: Array) -> Array:
 
     Derivative: σ' = σ·(1 − σ).
     """
-    sigma = np.negative(x, out=empty(x.shape, x.dtype))
+    sigma = np.negative(x, out=np.empty(x.shape, x.dtype))
     with np.errstate(over="ignore"):
         np.exp(sigma, out=sigma)
     sigma += 1.0
@@ -106,3 +106,17 @@ def segments(values: Array, ids: Array, n_segments: int) -> tuple[Any, Array]:
     ids = ids[order]
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     return ids[starts], np.add.reduceat(values[order], starts, axis=0)
+
+
+def smooth(values: ArrayLike, width: int) -> Array:
+    """Return the mean of each value and its neighbours: ``width`` of them, fewer at the ends.
+
+    Each window is summed anew, since a running sum would not recover from a value of 1e30.
+    """
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return values
+    reach, window = width // 2, np.ones(width // 2 * 2 + 1)
+    inside = slice(reach, reach + len(values))
+    counts = np.convolve(np.ones(len(values)), window)[inside]
+    return np.convolve(values, window)[inside] / counts

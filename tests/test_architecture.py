@@ -18,7 +18,6 @@ LEVELS = {
     "contract": 0,
     "pytree": 1,
     "prng": 1,
-    "buffers": 0,
     "speed": 2,
     "numerics": 2,
     "rotation": 2,
@@ -37,6 +36,7 @@ LEVELS = {
     "reports": 9,
     "testing": 6,
     "cli": 10,
+    "__main__": 11,
 }
 FOUNDATION = {"contract", "pytree", "prng"}
 # The only packages from outside that a part may import when it is imported itself.
@@ -44,11 +44,11 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "speed": {"numpy", "threadpoolctl"},
-    "reports": {"matplotlib", "tensorboardX"},
+    "reports": {"jinja2", "matplotlib", "tensorboardX"},
     "runs": {"safetensors"},
     "text": {"platformdirs"},
     "testing": {"jax", "pytest", "safetensors"},
-    "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},
+    "cli": {"rich", "safetensors", "tyro", "uniplot"},
 }
 
 
@@ -79,7 +79,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_downwards(path):
     part = part_of(path)
-    if part in ("__init__", "buffers"):
+    if part == "__init__":
         return
     for module, at_top in imports(path):
         names = module.split(".")
@@ -163,7 +163,7 @@ def test_models_hold_no_formula():
 
 def test_no_file_holds_more_than_one_concept_can_fill():
     for path in [*FILES, *TWINS.rglob("*.py")]:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
 def test_every_package_is_listed_for_the_wheel():

@@ -60,3 +60,15 @@ def test_softmax_and_its_derivative():
     jacobian = np.diag(probs[0]) - np.outer(probs[0], probs[0])
     g = RNG.standard_normal((3, 5))
     np.testing.assert_allclose(numerics.softmax_vjp(probs, g)[0], jacobian @ g[0], rtol=1e-13)
+
+
+def test_smooth_keeps_a_line_and_removes_noise_and_spikes():
+    steps = np.arange(400.0)
+    np.testing.assert_allclose(numerics.smooth(2 * steps, 11)[5:-5], 2 * steps[5:-5])
+    assert numerics.smooth(RNG.standard_normal(400), 11).std() < 0.5
+    spike = np.ones(400)
+    spike[100] = 1e30
+    np.testing.assert_allclose(numerics.smooth(spike, 11)[106:], 1.0)
+    assert numerics.smooth([3.0, 1.0, 2.0], 1).tolist() == [3.0, 1.0, 2.0]
+    assert numerics.smooth([3.0, 1.0, 2.0], 9).tolist() == [2.0, 2.0, 2.0]
+    assert numerics.smooth([], 5).size == 0

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import matmul
 from ..contract import (
     Array,
     Key,
@@ -76,7 +75,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     expect_floating(x=x, weight=weight)
     d_in, d_out = expect_shape("weight", weight, "D_in D_out")
     expect_shape("x", x, "... D_in", D_in=d_in)
-    y = matmul(rows(x), weight)  # (N, D_out)
+    y = rows(x) @ weight  # (N, D_out)
     if bias is not None:
         expect_floating(x=x, bias=bias)
         expect_shape("bias", bias, "D_out", D_out=d_out)
@@ -89,7 +88,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     x, weight, has_bias = residuals
     expect_cotangent(g, (*x.shape[:-1], weight.shape[1]), x.dtype)
     g = rows(g)  # (N, D_out)
-    d_params = {"weight": matmul(rows(x).T, g)}
+    d_params = {"weight": rows(x).T @ g}
     if has_bias:
         d_params["bias"] = sum_rows(g)
-    return d_params, matmul(g, weight.T).reshape(x.shape)
+    return d_params, (g @ weight.T).reshape(x.shape)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import multiply, subtract
 from ..contract import (
     Array,
     Key,
@@ -61,16 +60,16 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
     expect_shape("x", x, "... D", D=d_model)
     eps = expect_number("eps", eps, low=0.0)
     rstd = 1.0 / np.sqrt(row_dot(x, x) / d_model + eps)  # (..., 1)
-    x_hat = multiply(x, rstd)
-    return multiply(x_hat, scale), Residuals(x_hat, rstd, scale)
+    x_hat = x * rstd
+    return x_hat * scale, Residuals(x_hat, rstd, scale)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
     x_hat, rstd, scale = residuals
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
-    d_scale = sum_rows(rows(multiply(g, x_hat)))  # (D,)
-    h = multiply(g, scale)
-    d_x = subtract(h, multiply(x_hat, row_dot(h, x_hat) / len(scale)))
+    d_scale = sum_rows(rows(g * x_hat))  # (D,)
+    h = g * scale
+    d_x = h - x_hat * (row_dot(h, x_hat) / len(scale))
     d_x *= rstd
     return {"scale": d_scale}, d_x

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import empty
 from ..contract import (
     Array,
     Key,
@@ -76,7 +75,7 @@ def forward(
     _, _, head_size = expect_shape("x", x, "... T H K")
     theta = expect_rotary(positions, x.shape[:-2], head_size, theta, pairing)
     rotation = rotations(positions, head_size, theta, x.dtype)
-    y = turn(np.ascontiguousarray(x), rotation, pairing, empty(x.shape, x.dtype))
+    y = turn(np.ascontiguousarray(x), rotation, pairing, np.empty(x.shape, x.dtype))
     return y, Residuals(rotation, pairing, x.shape)
 
 
@@ -84,5 +83,5 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., T, H, K)."""
     rotation, pairing, shape = residuals
     expect_cotangent(g, shape, rotation.real.dtype)
-    d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, empty(shape, g.dtype))
+    d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
     return {}, d_x

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import multiply, subtract
 from ..contract import (
     Array,
     Key,
@@ -81,7 +80,7 @@ def forward(
     n_kept = max(len(kept), 1)
 
     logits = rows(x)  # (N, V)
-    probs = subtract(logits, logits.max(axis=-1, keepdims=True))
+    probs = logits - logits.max(axis=-1, keepdims=True)
     at_target = probs[kept, target[kept]]
     np.exp(probs, out=probs)
     total = probs.sum(axis=-1, keepdims=True)  # (N, 1)
@@ -98,4 +97,4 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the scalar cotangent g."""
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
-    return {}, multiply(d_logits, g)
+    return {}, d_logits * g

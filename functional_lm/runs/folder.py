@@ -27,7 +27,7 @@ from ..files import FileFormatError, read_json, read_tensors, write_atomic
 from ..models import transformer
 from ..models.loading import imported_neighbours, load_model
 from ..models.transformer import Config
-from ..text import CharTokenizer
+from ..text import Tokenizer, load_tokenizer
 from ..training.objective import Objective
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
     objective: Objective  # the model, its config and loss
     params: Tree
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     settings: dict[str, Any]  # all that config.json holds
 
 
@@ -92,7 +92,7 @@ def save_run(
     folder: str | Path,
     params: Tree,
     config: Config,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     *,
     settings: dict[str, Any] | None = None,
     model_file: str | None = None,
@@ -123,7 +123,7 @@ def save_run(
     save_weights(folder / BEST_FILE, params)
 
 
-def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, CharTokenizer]:
+def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, Tokenizer]:
     """Return ``(params, config, tokenizer)`` of a run; see `open_run`."""
     run = open_run(folder, weights)
     return run.params, run.objective.config, run.tokenizer
@@ -144,7 +144,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     """
     folder = Path(folder)
     settings = _checked(read_config(folder), folder / CONFIG_FILE)
-    tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     config: Config = settings.pop("config")
     if tokenizer.vocab_size != config.vocab_size:
         raise FileFormatError(

@@ -13,11 +13,10 @@ LENGTH = 300
 
 
 def sample(experiment: Experiment, params: Tree) -> str:
-    """Return a text that a model goes on with after a new line, or after its first character."""
-    characters = experiment.tokenizer.characters
+    """Return a text that a model writes from the tokenizer's default prompt."""
     text = experiment.sample(
         params,
-        "\n" if "\n" in characters else characters[0],
+        experiment.tokenizer.default_prompt,
         key=(experiment.settings.seed, 3),
         max_new_tokens=LENGTH,
         transform=temperature(0.8),

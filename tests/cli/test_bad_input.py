@@ -1,5 +1,6 @@
 """Bad invocations: a non-zero status, at most three lines on stderr, nothing left behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import pytest
 
 from functional_lm.cli.main import main
 
+from .conftest import MODEL, TEXT
+
 TRAIN = ["train", "--text-file", "text.txt", "--seq-len", "16"]
 
 BAD = {
@@ -17,7 +20,7 @@ BAD = {
     "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
     "negative rate": ([*TRAIN, "--lr", "-1"], "lr must be finite"),
     "rate nan": ([*TRAIN, "--lr", "nan"], "lr must be finite"),
-    "rate no number": ([*TRAIN, "--lr", "fast"], "--lr: could not convert string to float"),
+    "rate no number": ([*TRAIN, "--lr", "fast"], "lr must be a number: got 'fast'"),
     "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
     "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
     "dropout": ([*TRAIN, "--dropout", "1.5"], "dropout must lie in [0, 1]: got 1.5"),
@@ -50,7 +53,7 @@ BAD = {
                                "must map tokens to logits"),
     "model without parameters": ([*TRAIN, "--model", "odd.py:empty"], "parameters to train"),
     "model that leaves": ([*TRAIN, "--model", "leaves.py:model"], "SystemExit"),
-    "model no string": ([*TRAIN, "--config", "model.toml"], "model must be FILE.py:NAME"),
+    "model no string": ([*TRAIN, "--config", "model.toml"], "must give model as a string"),
     "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
     "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "at most 1e+11 parameters"),
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
@@ -99,40 +102,49 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(run_folder, model_file, monkeypatch):
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory):
     """A folder with good and bad files."""
-    folder = run_folder.parent
-    monkeypatch.chdir(folder)
-    Path("empty.txt").touch()
-    Path("short.txt").write_text("abc")
-    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    Path("foreign.txt").write_text("É" * 100)
-    Path("broken.py").write_text("def")
-    Path("unknown.toml").write_text("n_heds = 3")
-    Path("bad.json").write_text('{"lr": "fast"}')
-    Path("model.toml").write_text("model = 5")
-    Path("preset.toml").write_text('preset = "huge"')
-    Path("leaves.py").write_text("import sys; sys.exit(3)")
-    Path("odd.py").write_text(
-        "class empty:\n"
-        "    init = staticmethod(lambda key: {})\n"
-        "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
-    )
-    Path("taken").mkdir()
-    for name in ("damaged", "no-config", "other"):
-        shutil.copytree(run_folder, name)
-    weights = Path("damaged", "model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-10])
-    Path("no-config", "config.json").write_text("{")
-    Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
-    Path("other", "metrics.jsonl").write_text("")
-    Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
-    Path("notes.html").write_text("<p>mine</p>")
-    settings = json.loads(Path("other", "config.json").read_text())
-    settings["model"]["n_layers"] += 1
-    Path("other", "config.json").write_text(json.dumps(settings))
+    folder = tmp_path_factory.mktemp("bad")
+    with contextlib.chdir(folder):
+        Path("text.txt").write_text(TEXT)
+        Path("my_model.py").write_text(MODEL)
+        shutil.copytree(trained, "run")
+        Path("empty.txt").touch()
+        Path("short.txt").write_text("abc")
+        Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+        Path("foreign.txt").write_text("É" * 100)
+        Path("broken.py").write_text("def")
+        Path("unknown.toml").write_text("n_heds = 3")
+        Path("bad.json").write_text('{"lr": "fast"}')
+        Path("model.toml").write_text("model = 5")
+        Path("preset.toml").write_text('preset = "huge"')
+        Path("leaves.py").write_text("import sys; sys.exit(3)")
+        Path("odd.py").write_text(
+            "class empty:\n"
+            "    init = staticmethod(lambda key: {})\n"
+            "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
+        )
+        Path("taken").mkdir()
+        for name in ("damaged", "no-config", "other"):
+            shutil.copytree(trained, name)
+        weights = Path("damaged", "model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-10])
+        Path("no-config", "config.json").write_text("{")
+        Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+        Path("other", "metrics.jsonl").write_text("")
+        Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
+        Path("notes.html").write_text("<p>mine</p>")
+        settings = json.loads(Path("other", "config.json").read_text())
+        settings["model"]["n_layers"] += 1
+        Path("other", "config.json").write_text(json.dumps(settings))
     return folder
+
+
+@pytest.fixture
+def folder(files, monkeypatch):
+    monkeypatch.chdir(files)
+    return files
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -156,3 +168,13 @@ def test_a_folder_that_is_read_only(folder, capsys):
     Path("taken").chmod(0o500)
     assert main([*TRAIN, "--out", "taken/run"]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_all_faults_are_reported_at_once(folder, capsys):
+    flags = "--steps 0 --lr fast --n-heads 5 --corpus x --log-every 0 --preset huge --lrate 1"
+    assert main(["train", "--config", "unknown.toml", *flags.split()]) == 2
+    faults = capsys.readouterr().err.splitlines()
+    about = ["steps", "lr", "n_heads", "corpus", "log_every", "n_heds", "preset", "--lrate"]
+    assert len(faults) == len(about)
+    assert all(any(name in fault for fault in faults) for name in about)
+    assert all(fault.startswith("functional-lm train: ") for fault in faults)

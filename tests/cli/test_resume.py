@@ -107,7 +107,7 @@ def test_a_run_is_made_longer(train, tmp_path, capsys):
     assert train(tmp_path / "run") == 0
     capsys.readouterr()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert "after step 20, its last: to train longer pass --steps" in capsys.readouterr().out
+    assert "after step 20, its last; extend it with --steps" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "25"]) == 0
     said = capsys.readouterr()
     assert "warning: steps was 20 and is 25" in said.err

@@ -8,7 +8,7 @@ from safetensors.numpy import load, save
 
 from functional_lm.cli.flags import read_settings
 from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
-from functional_lm.text import CharTokenizer
+from functional_lm.text import CharTokenizer, load_tokenizer
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([True, False])}
 FILES = {
@@ -20,7 +20,7 @@ FILES = {
         read_settings,
     ),
     "text": ("a.txt", "é世😀\n".encode(), read_text),
-    "tokenizer": ("a.json", CharTokenizer.train("hello é").to_json().encode(), CharTokenizer.load),
+    "tokenizer": ("a.json", CharTokenizer.train("hello é").to_json().encode(), load_tokenizer),
     "tensors": ("a.safetensors", save(ARRAYS, {"c": "d"}), read_tensors),
 }
 
