@@ -30,7 +30,7 @@ class FindLr(Setup[C]):
         out: the folder to write, which must not exist. Not given: runs/find-lr-<time>.
     """
 
-    HIDDEN: ClassVar = ("lr", "min_lr")
+    IGNORED: ClassVar = ("lr", "min_lr")  # settings that make no difference here
 
     lowest: float = 1e-5
     highest: float = 10.0

@@ -87,13 +87,13 @@ class Setup(Generic[C]):
     """What train, sweep and find-lr share: a text, a model and how to train it.
 
     Attributes:
-        selection: the model.
+        model: the model.
         sizes: the model's settings.
         source: the text.
         training: how to train.
     """
 
-    selection: Selection
+    model: Selection
     sizes: C
     source: Source
     training: TrainConfig
@@ -103,7 +103,7 @@ class Setup(Generic[C]):
         return Experiment.build(
             corpus.text,
             dataclasses.replace(self.training, **training),
-            model=self.selection.architecture.model,
+            model=self.model.architecture.model,
             sizes=architectures.given(self.sizes),
         )
 

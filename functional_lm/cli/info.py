@@ -29,14 +29,14 @@ class Info(Generic[C]):
     """Say what is installed, and what a model costs for each token.
 
     Attributes:
-        selection: the model.
+        model: the model.
         sizes: the model's settings.
         folder: the folder of a run, to describe its model instead.
         vocab_size: the number of tokens that there are.
         seq_len: tokens of context. Not given: the most that the model takes.
     """
 
-    selection: Selection
+    model: Selection
     sizes: C
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     vocab_size: int = 65
@@ -58,7 +58,7 @@ class Info(Generic[C]):
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:
-            name = f"{self.selection.preset or self.selection.model}, {self.vocab_size} tokens"
+            name = f"{self.model.preset or self.model.model}, {self.vocab_size} tokens"
             config = Config(self.vocab_size, **architectures.given(self.sizes))
         else:
             run = open_run(self.folder)

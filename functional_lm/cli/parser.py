@@ -62,7 +62,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
         OSError: if the config file cannot be read.
     """
     flags, about = Flags(), str(inspect.getdoc(command)).partition("\n\nAttributes:")[0]
-    selection = typing.get_type_hints(command).get("selection")
+    selection = typing.get_type_hints(command).get("model")
     if selection is not None:
         given, _ = _cli(selection, arguments, program, _registry(_as_given), add_help=False)
         flags.select(given)
@@ -78,7 +78,7 @@ def completion(commands: dict[str, Any], shell: str) -> str:
     """Return the script with which a shell completes the commands and their flags."""
     default, script = architectures.find(architectures.DEFAULT).Config, io.StringIO()
     kinds = {
-        name: command[default] if "selection" in typing.get_type_hints(command) else command
+        name: command[default] if "model" in typing.get_type_hints(command) else command
         for name, command in commands.items()
     }
     with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
@@ -134,10 +134,12 @@ class Flags:
 
     def adapt(self, kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
         """Leave out fields that are no flags, set the defaults, and collect what is wrong."""
-        names = {field.name for field in spec.fields}
+        names = {field.name for field in spec.fields if not dataclasses.is_dataclass(field.type)}
         elsewhere = {"vocab_size": 1, "architecture": self.architecture}
         if hasattr(kind, "run"):  # a command, whose own flags hide those of its groups
-            self._hidden = {*names, *elsewhere, *getattr(kind, "HIDDEN", ())}
+            ignored = getattr(kind, "IGNORED", ())
+            self.settings = {k: v for k, v in self.settings.items() if k not in ignored}
+            self._hidden = {*names, *elsewhere, *ignored}
             hidden: set[str] = set()
         else:
             hidden = names & self._hidden
@@ -245,6 +247,8 @@ def _registry(
             kind, metavar = str, "{" + ",".join(typing.get_args(info.type)) + "}"
         elif info.type in (int, float):
             kind, metavar = info.type, info.type.__name__.upper()
+        elif typing.get_args(info.type)[1:] == (type(None),):
+            return _optional(typing.get_args(info.type)[0], info.markers)
         else:
             return None
         return PrimitiveConstructorSpec(
@@ -258,6 +262,20 @@ def _registry(
     if lenient:
         registry.primitive_rule(primitive_rule)
     return registry
+
+
+def _optional(kind: Any, markers: Any) -> PrimitiveConstructorSpec[Any]:
+    """Return what tyro does for ``kind | None``, without a word about None in the help."""
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, markers))
+    assert isinstance(spec, PrimitiveConstructorSpec)
+    return dataclasses.replace(
+        spec,
+        instance_from_str=lambda texts: (
+            None if texts == ["None"] else spec.instance_from_str(texts)
+        ),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _as(kind: Callable[[str], Any], text: str) -> Any:

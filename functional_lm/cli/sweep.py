@@ -5,7 +5,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..files import write_atomic
 from ..runs.new_run import expect_free
@@ -26,6 +26,8 @@ class Sweep(Setup[C]):
         min_lr: the learning rate at the end of each run. Not given: a tenth of lr.
         out: the folder to write, which must not exist. Not given: runs/sweep-<time>.
     """
+
+    IGNORED: ClassVar = ("lr",)  # the rate of the run that a config file is from
 
     lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
     min_lr: float | None = None

@@ -28,8 +28,7 @@ class RunSelection(Selection):
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        resume: the folder of a run to continue, instead; it keeps its settings, except that
-            --steps or --epochs can extend it.
+        resume: the folder of a run to continue instead; only its steps or epochs may change.
     """
 
     resume: Path | None = None
@@ -50,7 +49,7 @@ class Train(Setup[C]):
         tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
     """
 
-    selection: RunSelection
+    model: RunSelection
     intervals: Intervals
     out: Path | None = None
     overwrite: bool = False
@@ -61,8 +60,8 @@ class Train(Setup[C]):
     def __post_init__(self) -> None:
         """Check what has no other place."""
         expect_fields(self, (expect_int, "log_every", {}))
-        run = self.selection.resume
-        for name, value in (("config", self.selection.config), ("out", self.out)):
+        run = self.model.resume
+        for name, value in (("config", self.model.config), ("out", self.out)):
             if run is not None and value is not None:
                 raise ValueError(
                     f"a resumed run has its own folder and settings: got --{name} and "
@@ -71,7 +70,7 @@ class Train(Setup[C]):
 
     def run(self) -> int:
         """Train; return the exit status."""
-        out = self.selection.resume
+        out = self.model.resume
         if out is None:
             out = self.out or new_folder(time.strftime("%Y%m%d-%H%M%S"))
             expect_free(out, overwrite=self.overwrite)
@@ -85,7 +84,7 @@ class Train(Setup[C]):
         print(f"text        {corpus.source}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
-        print(f"model       {self.selection.model}: {pytree.count(params):,} parameters")
+        print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
         if self.dry_run:
             return _rehearse(experiment, params, self.intervals)
         print(f"run         {experiment.steps:,} steps of {size}, written to {out}", flush=True)
@@ -93,7 +92,7 @@ class Train(Setup[C]):
 
     def _session(self, out: Path, experiment: Experiment, corpus: Corpus) -> Session:
         """Return a new or resumed session."""
-        if self.selection.resume is None:
+        if self.model.resume is None:
             return Session.start(
                 out,
                 experiment,
@@ -102,7 +101,7 @@ class Train(Setup[C]):
                     "text": self.source.record(corpus),
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
                 },
-                model_file=self.selection.file,
+                model_file=self.model.file,
                 overwrite=self.overwrite,
             )
         session = Session.resume(out, experiment, intervals=self.intervals)

@@ -1,5 +1,6 @@
 """Bad invocations: a non-zero status, at most three lines on stderr, nothing left behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from functional_lm.cli.main import main
+
+from .conftest import MODEL, TEXT
 
 TRAIN = ["train", "--text-file", "text.txt", "--seq-len", "16"]
 
@@ -99,40 +102,49 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(run_folder, model_file, monkeypatch):
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory):
     """A folder with good and bad files."""
-    folder = run_folder.parent
-    monkeypatch.chdir(folder)
-    Path("empty.txt").touch()
-    Path("short.txt").write_text("abc")
-    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    Path("foreign.txt").write_text("É" * 100)
-    Path("broken.py").write_text("def")
-    Path("unknown.toml").write_text("n_heds = 3")
-    Path("bad.json").write_text('{"lr": "fast"}')
-    Path("model.toml").write_text("model = 5")
-    Path("preset.toml").write_text('preset = "huge"')
-    Path("leaves.py").write_text("import sys; sys.exit(3)")
-    Path("odd.py").write_text(
-        "class empty:\n"
-        "    init = staticmethod(lambda key: {})\n"
-        "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
-    )
-    Path("taken").mkdir()
-    for name in ("damaged", "no-config", "other"):
-        shutil.copytree(run_folder, name)
-    weights = Path("damaged", "model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-10])
-    Path("no-config", "config.json").write_text("{")
-    Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
-    Path("other", "metrics.jsonl").write_text("")
-    Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
-    Path("notes.html").write_text("<p>mine</p>")
-    settings = json.loads(Path("other", "config.json").read_text())
-    settings["model"]["n_layers"] += 1
-    Path("other", "config.json").write_text(json.dumps(settings))
+    folder = tmp_path_factory.mktemp("bad")
+    with contextlib.chdir(folder):
+        Path("text.txt").write_text(TEXT)
+        Path("my_model.py").write_text(MODEL)
+        shutil.copytree(trained, "run")
+        Path("empty.txt").touch()
+        Path("short.txt").write_text("abc")
+        Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+        Path("foreign.txt").write_text("É" * 100)
+        Path("broken.py").write_text("def")
+        Path("unknown.toml").write_text("n_heds = 3")
+        Path("bad.json").write_text('{"lr": "fast"}')
+        Path("model.toml").write_text("model = 5")
+        Path("preset.toml").write_text('preset = "huge"')
+        Path("leaves.py").write_text("import sys; sys.exit(3)")
+        Path("odd.py").write_text(
+            "class empty:\n"
+            "    init = staticmethod(lambda key: {})\n"
+            "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
+        )
+        Path("taken").mkdir()
+        for name in ("damaged", "no-config", "other"):
+            shutil.copytree(trained, name)
+        weights = Path("damaged", "model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-10])
+        Path("no-config", "config.json").write_text("{")
+        Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+        Path("other", "metrics.jsonl").write_text("")
+        Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
+        Path("notes.html").write_text("<p>mine</p>")
+        settings = json.loads(Path("other", "config.json").read_text())
+        settings["model"]["n_layers"] += 1
+        Path("other", "config.json").write_text(json.dumps(settings))
     return folder
+
+
+@pytest.fixture
+def folder(files, monkeypatch):
+    monkeypatch.chdir(files)
+    return files
 
 
 @pytest.mark.parametrize("name", BAD)
