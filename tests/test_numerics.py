@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,17 @@ def test_sigmoid_is_accurate_everywhere(dtype):
     np.testing.assert_allclose(
         sigma.astype(float), expected.astype(float), rtol=4 * np.finfo(dtype).eps
     )
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(np.float32, 13.0), (np.float64, 38.0)])
+def test_normal_cdf_is_accurate_everywhere(dtype, far):
+    x = np.linspace(-far, far, 10001).astype(dtype)
+    expected = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
+    cdf, eps = numerics.normal_cdf(x), np.finfo(dtype).eps
+    assert cdf.dtype == dtype
+    np.testing.assert_allclose(cdf, expected, rtol=0, atol=2 * eps)
+    near = abs(x) < 5
+    np.testing.assert_allclose(cdf[near], expected[near], rtol=50 * eps)  # exp of −12.5 rounded
 
 
 @pytest.mark.parametrize("n_segments", [3, 512, 513, 5000])

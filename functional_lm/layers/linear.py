@@ -41,25 +41,27 @@ class Residuals(NamedTuple):
 
 
 def init(
-    key: Key,
+    key: Key | None,
     *,
     d_in: int,
-    d_out: int,
+    d_out: int | tuple[int, ...],
     bias: bool = False,
     scale: float = 1.0,
     dtype: Any = np.float32,
 ) -> Tree:
     """Draw the weight from N(0, 2/(d_in + d_out)), times ``scale``; a bias starts at zero.
 
+    Several ``d_out`` are maps side by side in one matrix, each with its own variance.
+
     Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
     """
     dtype = expect_dtype(dtype)
     expect_int("d_in", d_in)
-    expect_int("d_out", d_out)
-    std = scale * (2 / (d_in + d_out)) ** 0.5
-    params = {"weight": normal(key, (d_in, d_out), scale=std, dtype=dtype)}
+    sizes = [expect_int("d_out", size) for size in np.atleast_1d(d_out)]
+    std = np.repeat([scale * (2 / (d_in + size)) ** 0.5 for size in sizes], sizes)  # (D_out,)
+    params = {"weight": normal(key, (d_in, sum(sizes)), scale=std, dtype=dtype)}
     if bias:
-        params["bias"] = np.zeros(d_out, dtype)
+        params["bias"] = np.zeros(sum(sizes), dtype)
     return params
 
 

@@ -17,19 +17,18 @@ Shapes: x and y (..., T, H, K); positions (T,), or (..., T) with the leading axe
 Angles are computed in float64 and rounded once: at position 10⁵ a float32 angle is off by 4e-3.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_params,
     expect_shape,
+    init_nothing,
 )
 from ..rotation import PAIRINGS as PAIRINGS
 from ..rotation import expect_rotary, rotations, turn
@@ -43,10 +42,7 @@ class Residuals(NamedTuple):
     shape: tuple[int, ...]  # of x
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(

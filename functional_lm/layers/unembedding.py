@@ -39,7 +39,7 @@ class Residuals(NamedTuple):
     weight: Array  # (V, D)
 
 
-def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw from N(0, 0.02²), so that the first logits are near zero and the loss near ln V."""
     dtype = expect_dtype(dtype)
     expect_int("vocab_size", vocab_size)

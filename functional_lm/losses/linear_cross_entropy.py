@@ -59,7 +59,7 @@ _LOGITS = 2**20  # as many of a small vocabulary make a chunk, whatever the numb
 _BLOCK = 2048  # rows of d_W that are added to at a time
 
 
-def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw ``weight`` (V, D) from N(0, 0.02²), so that the first loss is near ln V."""
     dtype = expect_dtype(dtype)
     expect_int("vocab_size", vocab_size)
