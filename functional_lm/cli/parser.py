@@ -157,7 +157,7 @@ class Flags:
         """Report the settings of the config file and the arguments that no flag takes."""
         known = self._shown - {"config", "resume"} | self._hidden
         for name in sorted(self.settings.keys() - known - OF_A_RUN):
-            fault = f"a config file holds flags by name: it has an unknown {name}"
+            fault = f"a config file holds flags by name: it has an unknown {name[:40]}"
             self.faults.append(fault + _similar(name, known))
         flags = {"--" + name.replace("_", "-") for name in self._shown}
         for flag in [argument.partition("=")[0] for argument in unknown if argument[:1] == "-"]:
