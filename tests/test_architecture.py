@@ -169,7 +169,6 @@ def test_models_hold_no_formula():
         assert not products, f"{path.name} multiplies matrices"
 
 
-
 def test_every_package_is_listed_for_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = set(settings["tool"]["setuptools"]["packages"])

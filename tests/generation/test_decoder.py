@@ -150,7 +150,9 @@ def test_scores_beyond_the_range_of_exp(loud, dtype, batch_size):
         block["mixer"]["qkv"]["weight"][:, :24] *= math.copysign(1.0, loud)
         block["mixer"]["qkv"]["weight"][:, 48:] /= math.sqrt(abs(loud))
     new = RNG.integers(0, 13, (20, batch_size))
-    expect_logits_of(llama, params, prompts(batch_size, 10, seed=5), new, 1e-9)  # the scores are rounded
+    expect_logits_of(
+        llama, params, prompts(batch_size, 10, seed=5), new, 1e-9
+    )  # the scores are rounded
 
 
 def test_far_negative_gates_are_silent():
