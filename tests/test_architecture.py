@@ -45,7 +45,8 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}}
 DEFERRED = {
     "speed": {"numpy", "threadpoolctl"},
     "reports": {"matplotlib", "tensorboardX"},
-    "runs": {"safetensors"},
+    "files": {"safetensors"},
+    "runs": {"filelock", "safetensors"},
     "text": {"platformdirs"},
     "testing": {"jax", "pytest", "safetensors"},
     "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},

@@ -11,11 +11,11 @@ from .. import pytree
 from ..contract import expect_int
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session
+from ..runs.folder import expect_free
 from ..runs.lock import run_lock
-from ..runs.new_run import expect_free
 from ..training import Experiment, TrainConfig
 from .display import TrainingDisplay, clock, curve, smooth
-from .flags import Sizes, Source, expect_known, given_sizes, new_folder, preset_defaults, value_of
+from .flags import Sizes, Source, expect_known, given_sizes, preset_defaults, value_of
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
@@ -77,11 +77,8 @@ class Train:
 
     def run(self) -> int:
         """Train; return the exit status."""
-        if self.resume is not None:
-            out = self.resume
-        else:
-            out = self.out or new_folder(None, time.strftime("%Y%m%d-%H%M%S"))
-            expect_free(out, overwrite=self.overwrite)
+        if self.out is not None:
+            expect_free(self.out, overwrite=self.overwrite)
         if self.tensorboard:
             expect_tensorboard()
         model = self.source.load_model()
@@ -98,9 +95,12 @@ class Train:
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} characters")
         print(f"model       {name}: {pytree.count(params):,} parameters")
-        print(f"run         {experiment.steps:,} steps of {size}, written to {out}", flush=True)
+        run = f"run         {experiment.steps:,} steps of {size}, written to"
         if self.resume is not None:
-            session = Session.resume(out, experiment, intervals=self.intervals)
+            session = Session.resume(
+                self.resume, experiment, params=params, intervals=self.intervals
+            )
+            print(f"{run} {session.folder}")
             finished = session.state.step >= experiment.steps
             more = ", its last: to train longer pass --steps" if finished else ""
             print(f"resumed     after step {session.state.step:,}{more}", flush=True)
@@ -108,8 +108,9 @@ class Train:
                 print(f"warning: {note}", file=sys.stderr)
         else:
             session = Session.start(
-                out,
+                self.out,
                 experiment,
+                params=params,
                 intervals=self.intervals,
                 settings={
                     "text": self.source.record(corpus),
@@ -118,6 +119,7 @@ class Train:
                 model_file=self.source.model,
                 overwrite=self.overwrite,
             )
+            print(f"{run} {session.folder}", flush=True)
         return self._train(session)
 
     def _train(self, session: Session) -> int:

@@ -74,7 +74,7 @@ BAD = {
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
     "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
     "damaged weights": (["generate", "damaged"], "model.safetensors is damaged"),
-    "damaged config": (["generate", "no-config"], "config.json is damaged: it is not JSON"),
+    "damaged config": (["generate", "no-config"], "config.json must hold JSON"),
     "weights of another": (["evaluate", "other"], "must hold the model of its config"),
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),

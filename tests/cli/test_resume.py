@@ -235,7 +235,7 @@ def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, t
 
 def test_kills(tmp_path):
     """The campaign of tests/campaigns/kills, with fewer kills."""
-    script = Path(__file__).parents[1] / "kill" / "run.py"
+    script = Path(__file__).parents[1] / "campaigns" / "kills" / "run.py"
     done = subprocess.run(
         [sys.executable, script, "--kills", "100", "--fork"], capture_output=True, text=True
     )
