@@ -16,6 +16,7 @@ The shape letters, everywhere in this package:
     S  key time       K  size of one head      D  model size (D_in, D_out where two meet)
 """
 
+import dataclasses
 import functools
 import math
 import operator
@@ -289,3 +290,34 @@ def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         named = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {named}: got {value!r}; pass one of them")
+
+
+def expect_fields(instance: Any, *checks: tuple[Any, ...]) -> None:
+    """Check the fields of a frozen dataclass, store what the checks return, report every fault.
+
+    None passes where it is a field's default.
+
+    Args:
+        instance: the dataclass, from its ``__post_init__``.
+        *checks: ``(check, names, limits)``, such as ``(expect_int, "steps seed", {"minimum": 0})``.
+
+    Raises:
+        TypeError, ValueError: the only fault, or a ValueError with a line for each of several.
+    """
+    optional = {f.name for f in dataclasses.fields(instance) if f.default is None}
+    faults: list[TypeError | ValueError] = []
+    for check, names, limits in checks:
+        for name in names.split():
+            value = getattr(instance, name)
+            if value is None and name in optional:
+                continue
+            try:
+                checked = check(name, value, **limits)
+            except (TypeError, ValueError) as error:
+                faults.append(error)
+            else:
+                object.__setattr__(instance, name, value if checked is None else checked)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ValueError("\n".join(map(str, faults)))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -82,3 +84,23 @@ def test_numbers():
     for value in (2, -1, np.nan):
         with pytest.raises(ValueError, match="x must lie in"):
             contract.expect_number("x", value, low=0.0, high=1.0)
+
+
+def test_all_faults_of_a_dataclass_are_reported_at_once():
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        steps: int = 1
+        rate: float | None = None
+
+        def __post_init__(self):
+            contract.expect_fields(
+                self, (contract.expect_int, "steps", {}), (contract.expect_number, "rate", {})
+            )
+
+    settings = Settings(np.int32(3), 1)
+    assert (type(settings.steps), type(settings.rate)) == (int, float)
+    assert Settings().rate is None
+    with pytest.raises(TypeError, match=r"^steps must be an integer: got None; pass an int$"):
+        Settings(None)
+    with pytest.raises(ValueError, match=r"^steps must be at least 1: .*\nrate must be a number:"):
+        Settings(0, "fast")

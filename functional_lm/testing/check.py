@@ -112,9 +112,14 @@ def check(
     dtypes: tuple[str, ...],
     factor: float,
     keywords: dict[str, Any],
+    reference_keywords: dict[str, Any] | None = None,
     reproduce: str,
 ) -> Report:
-    """Do the work of `check_vjp`, with the factor over XLA's float32 error as an argument."""
+    """Do the work of `check_vjp`.
+
+    Two arguments are new: the factor over XLA's float32 error, and the keywords of the reference,
+    where they are not those of the layer because they hold layers.
+    """
     dtypes = _expect_arguments(layer, (params, x), dtypes)
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
@@ -125,7 +130,7 @@ def check(
     elif isinstance(reference, JaxOracle):
         oracle = reference  # compiled before, for the same keywords
     else:
-        oracle = JaxOracle(reference, keywords)
+        oracle = JaxOracle(reference, reference_keywords or keywords)
     examination = None
     try:
         draw = drawing(given, oracle.output(given, "float64"), cotangent, seed)

@@ -12,7 +12,7 @@ from .check import DTYPES, check
 from .inputs import cast, normal_like
 from .limits import norm
 from .oracle import JaxOracle
-from .registry import modules
+from .registry import modules, twin
 from .shapes import case_at
 from .subject import Subject
 
@@ -68,7 +68,7 @@ def golden(
         ImportError: without jax.
         ValueError: for an unknown layer, letter or keyword.
     """
-    layer, twin = modules(name)
+    layer, reference = modules(name)
     case = case_at(name, layer, sizes or {}, settings or {}, seed)
     inputs = cast((case.params, case.x), np.float32)
     wide = cast(inputs, np.float64)
@@ -76,17 +76,18 @@ def golden(
         f"{name} ({case.label})",
         layer,
         *wide,
-        reference=twin,
+        reference=reference,
         cotangent=None,
         seed=seed,
         dtypes=DTYPES,
         factor=FACTOR,
         keywords=case.keywords,
+        reference_keywords=twin(case.keywords),
         reproduce=f"golden({name!r}, {sizes!r}, {settings!r}, seed={seed})",
     )
     report.raise_if_failed()
 
-    oracle = JaxOracle(twin, case.keywords)
+    oracle = JaxOracle(reference, twin(case.keywords))
     g = cast(normal_like((seed, 1), oracle.output(inputs, "float32")), np.float32)
     truth = oracle.results(wide, cast(g, np.float64), "float64", given="float32")
     subject = Subject(layer, case.keywords)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
+from .refreshed import refreshed
 
 
 class JaxOracle:
@@ -44,10 +45,10 @@ class JaxOracle:
                 f"reference must be a function or have a forward: got {type(reference).__name__}"
             )
         self._reference = reference
-        self._keywords = {"float64": keywords, "float32": keywords}
+        self.keywords = {"float64": keywords, "float32": keywords}
         rounded = pytree.map(_round, keywords)
         if not _equal(rounded, keywords):
-            self._keywords["float32"] = rounded
+            self.keywords["float32"] = rounded
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
         self._compiled: dict[tuple[int | str, str], Callable[..., Any]] = {}
 
@@ -65,9 +66,11 @@ class JaxOracle:
             keywords: others to use.
         """
         constants = pytree.map(
-            lambda leaf: _constant(leaf, dtype), keywords or self._keywords[given or dtype]
+            lambda leaf: _constant(leaf, dtype), keywords or self.keywords[given or dtype]
         )
-        return lambda params, x: self._reference(params, x, **constants)
+        with self.jax.enable_x64(dtype == "float64"):
+            reference, constants = refreshed((self._reference, constants))
+        return lambda params, x: reference(params, x, **constants)
 
     def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
         """Return zeros like the reference's output, without computing it."""
@@ -92,7 +95,7 @@ class JaxOracle:
             dtype: in which to compute.
             given: the dtype to which the inputs were rounded, if it is another.
         """
-        keywords = self._keywords[given or dtype]
+        keywords = self.keywords[given or dtype]
         # One function a dtype: a constant in the keywords is another in the other mode of JAX.
         key: tuple[int | str, str] = (id(keywords), dtype)
         if key not in self._compiled:
@@ -118,11 +121,11 @@ class JaxOracle:
         except (TypeError, ValueError):
             parameters = ()  # type: ignore[assignment]
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        return defaults | self._keywords["float64"]
+        return defaults | self.keywords["float64"]
 
     def with_keywords(self, keywords: dict[str, Any]) -> "JaxOracle":
         """Return the oracle of the same reference with some keywords changed."""
-        return JaxOracle(self._reference, self._keywords["float64"] | keywords)
+        return JaxOracle(self._reference, self.keywords["float64"] | keywords)
 
     def pushforward(self, inputs: Any, path: str, tangent: Any) -> Any:
         """Return the Jacobian of y with respect to one leaf, times a tangent of that leaf."""
@@ -182,10 +185,7 @@ def _equal(a: Tree, b: Tree) -> bool:
 
 
 def _constant(leaf: Array, dtype: str) -> Array:
-    """Return a copy in the given dtype if floating; of int64 as int32, JAX's without 64 bits.
-
-    A copy, since JAX remembers an array that it has seen, with the dtype of the mode it was in.
-    """
+    """Return a copy in the given dtype if floating; of int64 as int32, JAX's without 64 bits."""
     if leaf.dtype.kind == "f":
         return np.array(leaf, dtype)
     return np.array(leaf, np.int32 if leaf.dtype == np.int64 else None)

@@ -1,8 +1,11 @@
 """The library's own layers, losses and models by name, with their twins and their checks."""
 
+import dataclasses
 import importlib
+import types
 from typing import Any
 
+from ..compose import Bound, keywords_of_forward, pick
 from .cases import Case, cases_of
 from .check import DTYPES, check
 from .report import Report
@@ -24,12 +27,56 @@ def modules(name: str) -> tuple[Any, Any]:
         ValueError: for an unknown name, listing the known ones.
     """
     layer = layer_named(name)
-    try:
-        return layer, importlib.import_module(layer.__name__.replace(".", ".reference.", 1))
-    except ImportError as error:
-        raise ImportError(
-            f"the twins need jax and optax: pip install 'functional-lm[jax]' ({error})"
-        ) from None
+    return layer, twin(layer)
+
+
+def twin(value: Any) -> Any:
+    """Return the JAX twin of a layer, or of a value that holds layers.
+
+    A layer, loss or model of this library becomes its module in ``functional_lm.reference``; a
+    layer from `compose.bind` an object whose ``forward`` has those settings that the twin's
+    ``forward`` names; NamedTuples, tuples, lists and dicts are mapped member by member, and
+    anything else is returned as it is.
+
+    Raises:
+        ImportError: without jax, naming the extra to install.
+    """
+    if isinstance(value, types.ModuleType) and value.__name__.startswith(_WITH_TWINS):
+        try:
+            return importlib.import_module(value.__name__.replace(".", ".reference.", 1))
+        except ImportError as error:
+            raise ImportError(
+                f"the twins need jax and optax: pip install 'functional-lm[jax]' ({error})"
+            ) from None
+    if isinstance(value, Bound):
+        layer = twin(value.layer)
+        return _BoundTwin(layer, twin(pick(value.settings, keywords_of_forward(layer))))
+    if isinstance(value, dict):
+        return {name: twin(member) for name, member in value.items()}
+    if isinstance(value, (tuple, list)):
+        members = [twin(member) for member in value]
+        return type(value)(*members) if hasattr(value, "_fields") else type(value)(members)
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class _BoundTwin:
+    """A twin with settings fixed."""
+
+    layer: Any
+    settings: dict[str, Any]
+
+    @property
+    def forward_keywords(self) -> set[str]:
+        """The keywords of ``forward`` that are still open."""
+        return keywords_of_forward(self.layer) - set(self.settings)
+
+    def forward(self, params: Any, x: Any, **side: Any) -> Any:
+        """Run the twin with its fixed settings."""
+        return self.layer.forward(params, x, **self.settings, **side)
+
+
+_WITH_TWINS = ("functional_lm.layers.", "functional_lm.losses.", "functional_lm.models.")
 
 
 def layer_named(name: str) -> Any:
@@ -73,19 +120,20 @@ def check_layer(
         ImportError: without jax.
         ValueError: for an unknown name or label, listing the known ones.
     """
-    layer, twin = modules(name)
+    layer, reference = modules(name)
     return [
         check(
             f"{name} ({case.label})",
             layer,
             case.params,
             case.x,
-            reference=twin,
+            reference=reference,
             cotangent=None,
             seed=seed,
             dtypes=dtypes,
             factor=FACTOR,
             keywords=case.keywords,
+            reference_keywords=twin(case.keywords),
             reproduce=f"check_layer({name!r}, {case.label!r}, seed={seed})",
         )
         for case in _selected(name, case)

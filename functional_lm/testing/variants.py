@@ -37,8 +37,8 @@ def check_layouts(examination: Examination, dtype: str) -> None:
 def check_examples(examination: Examination) -> None:
     """Require that a batch equals its examples one by one, and that an empty batch works.
 
-    Only where the leading axis is a batch: every leaf of x and y has it, and the reference gives
-    an example the same value in whatever company it comes.
+    Only where the leading axis is a batch: every leaf of x and y but scalars has it, and the
+    reference gives an example and the scalars the same value in whatever company it comes.
     """
     oracle = examination.oracle
     (inputs, g), *_ = examination.draws
@@ -48,15 +48,11 @@ def check_examples(examination: Examination) -> None:
     whole = oracle.results(inputs, g, "float64")
     if not _separable(oracle, inputs, g, whole, size):
         return
-    for i in range(min(size, 3)):
-        masked = pytree.map(lambda leaf, i=i: _only(leaf, i), g)
-        exact = oracle.results(inputs, masked, "float64")
-        exact |= {name: _pick(exact[name], slice(i, i + 1)) for name in ("y", "x")}
-        at = f"one example (x[{i}:{i + 1}])"
-        _compare_part(examination, (inputs, g), slice(i, i + 1), exact, at, whole)
-    nothing = {name: _pick(whole[name], slice(0)) for name in ("y", "x")}
-    nothing["params"] = pytree.map(np.zeros_like, whole["params"])
-    _compare_part(examination, (inputs, g), slice(0), nothing, "an empty batch (x[:0])", whole)
+    parts = {f"one example (x[{i}:{i + 1}])": slice(i, i + 1) for i in range(min(size, 3))}
+    for at, part in (parts | {"an empty batch (x[:0])": slice(0)}).items():
+        exact = oracle.results(inputs, _only(g, part), "float64")
+        exact |= {name: _pick(exact[name], part) for name in ("y", "x")}
+        _compare_part(examination, (inputs, g), part, exact, at, whole)
 
 
 def check_one_token(examination: Examination) -> None:
@@ -67,17 +63,18 @@ def check_one_token(examination: Examination) -> None:
     """
     oracle, subject = examination.oracle, examination.subject
     (params, x), g = examination.draws[0]
-    leaves = [*pytree.leaves(x), *pytree.leaves(g)]
-    if not oracle.has_float32 or any(leaf.ndim < 3 for leaf in leaves):
+    leaves = _with_axes((x, g))
+    if not (oracle.has_float32 and leaves) or any(leaf.ndim < 3 for leaf in leaves):
         return
     lengths = {leaf.shape[1] for leaf in leaves}
     keywords = subject.keywords(np.float64)
-    short, keywords = (pytree.map(lambda leaf: _cut(leaf, lengths), t) for t in (x, keywords))
+    theirs = oracle.keywords["float64"]  # type: ignore[attr-defined]
+    short, keywords, theirs = pytree.map(lambda leaf: _cut(leaf, lengths), (x, keywords, theirs))
     was_cut = bool(pytree.leaves(keywords))
     try:
-        function = oracle.function(keywords=keywords)  # type: ignore[attr-defined]
+        function = oracle.function(keywords=theirs)  # type: ignore[attr-defined]
         y = oracle.output_of(function, (params, short), "float64")  # type: ignore[attr-defined]
-        if any(leaf.ndim < 2 or leaf.shape[1] != 1 or not leaf.size for leaf in pytree.leaves(y)):
+        if any(leaf.ndim < 2 or leaf.shape[1] != 1 or not leaf.size for leaf in _with_axes(y)):
             return  # that axis is not time
         short_g = pytree.map(lambda a, b: _fit(a, b.shape), g, y)
         exact = oracle.results_of("one token", function, (params, short), short_g)  # type: ignore[attr-defined]
@@ -170,10 +167,9 @@ def _batch_size(examination: Examination, inputs: Any, g: Any) -> int | None:
 
     A keyword array that might have that axis too leaves it open what one example is.
     """
-    leaves = [*pytree.leaves(inputs[1]), *pytree.leaves(g)]
-    if not leaves or any(leaf.ndim == 0 for leaf in leaves):
+    sizes = {leaf.shape[0] for leaf in _with_axes((inputs[1], g))}
+    if not (sizes and _with_axes(g)):
         return None
-    sizes = {leaf.shape[0] for leaf in leaves}
     sides = pytree.leaves(examination.subject.keywords(np.float64))
     size = next(iter(sizes))
     if len(sizes) > 1 or size < 2 or any(size in np.shape(leaf) for leaf in sides):
@@ -185,24 +181,35 @@ def _separable(oracle: Any, inputs: Any, g: Any, whole: Tree, size: int) -> bool
     """Tell whether the reference gives an example the same value beside copies of itself."""
     params, x = inputs
     last = size - 1
-    copies = pytree.map(lambda leaf: np.repeat(leaf[last:], size, axis=0), x)
+    copies = pytree.map(lambda leaf: np.repeat(leaf[last:], size, axis=0) if leaf.ndim else leaf, x)
     alone = oracle.results((params, copies), g, "float64")
     pairs = zip(pytree.leaves(whole["y"]), pytree.leaves(alone["y"]), strict=True)
     return all(
-        np.allclose(a[last], b[last], rtol=1e-11, atol=1e-13, equal_nan=True)
-        and np.allclose(b, b[last:], rtol=1e-11, atol=1e-13, equal_nan=True)
+        np.allclose(a[last:] if a.ndim else a, b, rtol=1e-11, atol=1e-13, equal_nan=True)
         for a, b in pairs
     )
 
 
+def _with_axes(tree: Any) -> list[Any]:
+    """Return the leaves that are no scalars."""
+    return [leaf for leaf in pytree.leaves(tree) if leaf.ndim]
+
+
 def _pick(tree: Any, part: slice) -> Any:
-    return pytree.map(lambda leaf: np.ascontiguousarray(leaf[part]), tree)
+    return pytree.map(lambda leaf: np.array(leaf[part], order="C") if leaf.ndim else leaf, tree)
 
 
-def _only(leaf: Any, i: int) -> Any:
-    masked = np.zeros_like(leaf)
-    masked[i] = leaf[i]
-    return masked
+def _only(tree: Any, part: slice) -> Any:
+    """Return zeros but for a part of the leading axis, and for scalars."""
+
+    def one(leaf: Any) -> Any:
+        if not leaf.ndim:
+            return leaf
+        masked = np.zeros_like(leaf)
+        masked[part] = leaf[part]
+        return masked
+
+    return pytree.map(one, tree)
 
 
 def _cut(leaf: Any, lengths: set[int]) -> Any:
@@ -215,4 +222,4 @@ def _cut(leaf: Any, lengths: set[int]) -> Any:
 
 
 def _fit(leaf: Any, shape: tuple[int, ...]) -> Any:
-    return np.ascontiguousarray(leaf[tuple(slice(n) for n in shape)])
+    return np.array(leaf[tuple(slice(n) for n in shape)], order="C")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ..contract import expect_int, expect_number
+from ..contract import expect_fields, expect_int, expect_number
 from ..optimizers import (
     GradientTransformation,
     Schedule,
@@ -53,30 +53,22 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every setting."""
+        expect_fields(
+            self,
+            (expect_int, "steps epochs batch_size seq_len shards", {}),
+            (expect_int, "warmup_steps seed", {"minimum": 0}),
+            (expect_number, "lr min_lr weight_decay", {"low": 0.0}),
+            (expect_number, "max_grad_norm", {"low": 1e-9}),
+        )
         if self.steps is not None and self.epochs is not None:
             raise ValueError(
                 "a run is measured in steps or in epochs: got "
                 f"steps={self.steps} and epochs={self.epochs}; leave one out"
             )
-        for name in ("steps", "epochs", "shards"):
-            if getattr(self, name) is not None:
-                self._set(name, expect_int(name, getattr(self, name)))
-        for name in ("batch_size", "seq_len"):
-            self._set(name, expect_int(name, getattr(self, name)))
-        for name in ("warmup_steps", "seed"):
-            self._set(name, expect_int(name, getattr(self, name), minimum=0))
-        for name in ("lr", "weight_decay"):
-            self._set(name, expect_number(name, getattr(self, name), low=0.0))
-        self._set("max_grad_norm", expect_number("max_grad_norm", self.max_grad_norm, low=1e-9))
-        if self.min_lr is not None:
-            self._set("min_lr", expect_number("min_lr", self.min_lr, low=0.0))
-            if self.min_lr > self.lr:
-                raise ValueError(
-                    f"min_lr must be at most lr: got {self.min_lr:g} and {self.lr:g}; lower it"
-                )
-
-    def _set(self, name: str, value: float) -> None:
-        object.__setattr__(self, name, value)
+        if self.min_lr is not None and self.min_lr > self.lr:
+            raise ValueError(
+                f"min_lr must be at most lr: got {self.min_lr:g} and {self.lr:g}; lower it"
+            )
 
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""
