@@ -66,6 +66,12 @@ class Differentiable(Protocol):
         """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
 
 
+def init_nothing(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``: the ``init`` of a layer without parameters."""
+    expect_dtype(dtype)
+    return {}
+
+
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 
 

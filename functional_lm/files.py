@@ -122,7 +122,7 @@ def parse_json(content: bytes | str, path: str | Path) -> Any:
         text = content if isinstance(content, str) else content.decode()
         return json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant)
 
-    return _parsed(parse, "JSON", path)
+    return _parsed(parse, "JSON", path, "restore it from a copy")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"a line has more than {MAX_DOTS} dots")
         return tomllib.loads(data.decode().removeprefix("\ufeff"))
 
-    return _parsed(parse, "TOML", path)
+    return _parsed(parse, "TOML", path, "let its name end in .json")
 
 
-def _parsed(parse: Callable[[], Any], form: str, path: str | Path) -> Any:
+def _parsed(parse: Callable[[], Any], form: str, path: str | Path, remedy: str) -> Any:
     """Return what a parser returns, or raise FileFormatError for whatever it raises."""
     try:
         value = parse()
@@ -161,8 +161,9 @@ def _parsed(parse: Callable[[], Any], form: str, path: str | Path) -> Any:
         fault = f"it nests deeper than {MAX_DEPTH} levels"
     except ValueError as error:  # of both parsers, and of an integer of thousands of digits
         fault = str(error)
-    reason = f"must hold {form}: {fault[:300]}; correct it, or restore it from a copy"
-    raise FileFormatError(path, reason) from None
+    raise FileFormatError(
+        path, f"must hold {form}: {fault[:300]}; correct it, or {remedy}"
+    ) from None
 
 
 def _no_constant(name: str) -> NoReturn:

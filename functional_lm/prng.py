@@ -55,12 +55,15 @@ def fold_in(key: Key | None, data: int) -> Key | None:
 
 
 def normal(
-    key: Key, shape: tuple[int, ...], *, scale: float = 1.0, dtype: Any = np.float32
+    key: Key | None, shape: tuple[int, ...], *, scale: float | Array = 1.0, dtype: Any = np.float32
 ) -> Array:
-    """Draw from N(0, scale²).
+    """Draw from N(0, scale²); a scale may be an array that broadcasts to the shape.
 
     float32 draws are the float64 draws rounded, so that one key means one model in both dtypes.
+    No key: zeros that take no memory, for the shapes of a model that is not to be made.
     """
+    if key is None:
+        return np.broadcast_to(np.zeros((), dtype), shape)
     draws = generator(key).standard_normal(shape)
     draws *= scale
     return draws.astype(dtype, copy=False)

@@ -5,6 +5,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+# pytest-xdist runs one process per core, so each needs one thread. XLA compiles far more here than
+# it computes: without its optimisations a certificate takes a third of the time.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        "--xla_cpu_multi_thread_eigen=false",
+    ]
+)
+
 import numpy as np
 import pytest
 

@@ -18,7 +18,6 @@ LEVELS = {
     "contract": 0,
     "pytree": 1,
     "prng": 1,
-    "buffers": 0,
     "speed": 2,
     "numerics": 2,
     "rotation": 2,
@@ -37,6 +36,7 @@ LEVELS = {
     "reports": 9,
     "testing": 6,
     "cli": 10,
+    "__main__": 11,
 }
 FOUNDATION = {"contract", "pytree", "prng"}
 # The only packages from outside that a part may import when it is imported itself.
@@ -44,12 +44,12 @@ OUTSIDE = {"cli": {"numpy", "rich", "tyro"}}
 # ... and those that it may import inside of a function.
 DEFERRED = {
     "speed": {"numpy", "threadpoolctl"},
-    "reports": {"matplotlib", "tensorboardX"},
+    "reports": {"jinja2", "matplotlib", "tensorboardX"},
     "files": {"safetensors"},
     "runs": {"filelock", "safetensors"},
     "text": {"platformdirs"},
     "testing": {"jax", "pytest", "safetensors"},
-    "cli": {"matplotlib", "rich", "safetensors", "tyro", "uniplot"},
+    "cli": {"rich", "safetensors", "tyro", "uniplot"},
 }
 
 
@@ -80,7 +80,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_run_downwards(path):
     part = part_of(path)
-    if part in ("__init__", "buffers"):
+    if part == "__init__":
         return
     for module, at_top in imports(path):
         names = module.split(".")
@@ -133,14 +133,20 @@ def test_every_layer_is_whole(package, name):
     assert "Shapes:" in docstring
     if package != "models":
         assert "VJP" in docstring
-    order = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    order = []
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            order.append(node.name)
+        elif ast.unparse(node) == "init = init_nothing":
+            order.append("init")
     assert order.index("Residuals") < order.index("init") < order.index("forward")
     assert order[order.index("forward") + 1] == "vjp"
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert functions["forward"].args.args[0].arg == "params"
     assert len(functions["forward"].args.args) == 2
     assert [a.arg for a in functions["vjp"].args.args] == ["residuals", "g"]
-    assert [a.arg for a in functions["init"].args.args] == ["key"]
+    if "init" in functions:
+        assert [a.arg for a in functions["init"].args.args] == ["key"]
 
 
 @pytest.mark.parametrize(("package", "name"), MODULES)
@@ -164,7 +170,7 @@ def test_models_hold_no_formula():
 
 def test_no_file_holds_more_than_one_concept_can_fill():
     for path in [*FILES, *TWINS.rglob("*.py")]:
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path
 
 
 def test_every_package_is_listed_for_the_wheel():

@@ -29,7 +29,7 @@ from functional_lm.files import (
     remove_stale,
     write_atomic,
 )
-from functional_lm.text import CharTokenizer
+from functional_lm.text import CharTokenizer, load_tokenizer
 
 READERS = {"json": read_json, "toml": read_toml, "text": read_text, "tensors": read_tensors}
 
@@ -168,7 +168,7 @@ FILES = {
     "json": ("a.json", b'{"a": [1.5e3, "\\u00e9", null], "b": {"c": -1}}', read_json),
     "toml": ("a.toml", b'lr = 1e-3\n[b]\nc = ["d", 0x1F]\n', read_settings),
     "text": ("a.txt", "é世😀\n".encode(), read_text),
-    "tokenizer": ("a.json", CharTokenizer.train("hello é").to_json().encode(), CharTokenizer.load),
+    "tokenizer": ("a.json", CharTokenizer.train("hello é").to_json().encode(), load_tokenizer),
     "tensors": (
         "a.safetensors",
         save({"a.weight": np.ones((2, 3), np.float32), "b": np.array([True, False])}, {"c": "d"}),

@@ -31,12 +31,19 @@ def test_float32_is_float64_rounded():
         ((0, 2**32), ValueError, r"key\[1\] must lie in"),
         ((0.5,), TypeError, "tuple of ints"),
         ((True,), TypeError, "tuple of ints"),
-        (None, TypeError, r"pass \(seed,\)"),
     ],
 )
 def test_bad_keys_are_named(key, error, says):
     with pytest.raises(error, match=says):
         prng.normal(key, (2,))
+
+
+def test_no_key_gives_zeros_that_take_no_memory():
+    zeros = prng.normal(None, (2**20, 2**20), dtype=np.float64)
+    assert zeros.shape == (2**20, 2**20)
+    assert zeros.dtype == np.float64
+    assert zeros.base.nbytes == 8
+    assert not zeros[:2, :2].any()
 
 
 def test_no_key_has_no_children():

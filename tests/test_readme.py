@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from functional_lm.cli.architectures import Config
 from functional_lm.cli.check import Check
 from functional_lm.cli.evaluate import Evaluate
-from functional_lm.cli.flags import Sizes
 from functional_lm.cli.generate import Generate
 from functional_lm.cli.golden import Golden
 from functional_lm.cli.plot import Plot
 from functional_lm.cli.report import Report
 from functional_lm.cli.sweep import Sweep
-from functional_lm.cli.train import Train
+from functional_lm.cli.train import RunSelection, Train
 from functional_lm.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -90,11 +90,12 @@ def test_its_commands_take_one_line_each():
 
 
 def test_its_flags_exist():
-    known = {"help", "version", "text_file", "preset", "model"}
+    known = {"help", "version", "text_file"}
     for dataclass in (
         TrainConfig,
         Train,
-        Sizes,
+        Config,
+        RunSelection,
         Generate,
         Evaluate,
         Sweep,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ..contract import expect_int
+from ..contract import expect_choice, expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import LeafReport, Report, cases, check_layer, names
 from ..testing.registry import modules
@@ -18,13 +18,13 @@ from ..testing.report import columns, figure
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Certify the layers, losses and models against their JAX twins.
+    """Certify layers, losses and models against their JAX twins.
 
     Attributes:
         layers: those to check, such as rms_norm. Not given: all.
         dtype: float64 or float32. Not given: both.
         seed: of the cotangents and of the redrawn inputs.
-        json: a file for all figures and findings.
+        json: a file to write all figures and findings to.
     """
 
     layers: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES]")] = ()
@@ -32,12 +32,16 @@ class Check:
     seed: int = 0
     json: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        dtypes = {"choices": ["float64", "float32"]}
+        expect_fields(self, (expect_int, "seed", {"minimum": 0}), (expect_choice, "dtype", dtypes))
+
     def run(self) -> int:
         """Print a table of the leaves of each layer, then every report that failed."""
-        expect_int("seed", self.seed, minimum=0)
         chosen = list(dict.fromkeys(self.layers)) or names()
         for name in chosen:
-            modules(name)  # a name that is unknown, or jax that is missing, is said before a table
+            modules(name)  # an unknown name or a missing jax is an error before the table
         counts = {name: len(cases(name)) for name in chosen}
         if self.json is not None and not self.json.parent.is_dir():
             raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")

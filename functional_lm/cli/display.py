@@ -1,19 +1,19 @@
-"""What a run shows: live on a terminal, plain lines elsewhere; and curves drawn with characters."""
+"""Progress of a run, live on a terminal and as plain lines elsewhere; curves and pictures."""
 
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..files import write_atomic
 from ..runs import Record
-
-WINDOW = 50
-"""Steps that a shown loss is the mean of."""
+from ..runs.records import clock, final_loss
+from .runs import PROGRAM
 
 
 class TrainingDisplay:
@@ -53,7 +53,7 @@ class TrainingDisplay:
     @property
     def loss(self) -> float:
         """The mean loss of the last steps."""
-        return float(np.mean(self._losses[-WINDOW:] or [np.nan]))
+        return final_loss(self._losses)
 
     def update(self, record: Record) -> None:
         """Show a step; on a terminal also a line for each evaluation."""
@@ -81,12 +81,6 @@ class TrainingDisplay:
             )
 
 
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, ``1:05``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
-
-
 def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings: Any) -> str:
     """Draw ``{name: (xs, ys)}`` with characters, as wide as the terminal but at most 80 columns."""
     from uniplot import plot_to_string
@@ -105,9 +99,13 @@ def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings
     return "\n".join(line.rstrip() for line in lines.splitlines())
 
 
-def smooth(values: Sequence[float]) -> list[float]:
-    """Return the mean of each value and up to 49 before it."""
-    total = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - WINDOW, 0)
-    return list((total[ends] - total[starts]) / (ends - starts))
+def write_rate_picture(path: Path, lines: Mapping[str, Any], **settings: Any) -> None:
+    """Write a `rate_picture` to a .png file, or say what that needs."""
+    from ..reports.plots import encode, rate_picture
+
+    try:
+        figure = rate_picture(lines, **settings)
+    except ImportError as error:
+        print(error)
+    else:
+        write_atomic(path, encode(figure, path.suffix, creator=PROGRAM))

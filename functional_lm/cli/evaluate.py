@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ..contract import expect_int
+from ..contract import expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..text import load_corpus, read_corpus, split
 from ..training import text_loss
-from .flags import sha256_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Evaluate:
         text_file: a text, measured whole. Not given: the text of the run.
         encoding: of the text file.
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
-        seq_len: tokens in a window. Not given: that of the training.
+        seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
     """
 
@@ -34,6 +33,11 @@ class Evaluate:
     part: Literal["validation", "training", "all"] = "validation"
     seq_len: int | None = None
     json: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        parts = {"choices": ["validation", "training", "all"]}
+        expect_fields(self, (expect_int, "seq_len", {}), (expect_choice, "part", parts))
 
     def run(self) -> int:
         """Print the figures."""
@@ -47,18 +51,18 @@ class Evaluate:
         seq_len = self.seq_len
         if seq_len is None:
             seq_len = _table(run.settings.get("training")).get("seq_len", longest)
-        seq_len = expect_int("seq_len", seq_len)
-        if seq_len > longest:
+        if expect_int("seq_len", seq_len) > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
         loss = text_loss(run.objective, run.params, tokens, seq_len)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss must be finite: got {loss}; look at the weights")
+            raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
+        tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
         figures = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
-            "bits_per_character": loss / math.log(2),
+            "bits_per_character": loss / math.log(2) * tokens_per_character,
         }
         if self.json:
             print(json.dumps(figures))
@@ -81,7 +85,7 @@ class Evaluate:
             corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
             corpus = load_corpus(corpus_name or "shakespeare")
-        if sha256_of(corpus.text) != record["sha256"]:
+        if corpus.sha256 != record["sha256"]:
             raise ValueError(
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"

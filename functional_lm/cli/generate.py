@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from ..contract import Key, expect_int
+from ..contract import Key, expect_fields, expect_int
 from ..generation import (
     Model,
     Transform,
@@ -26,24 +27,33 @@ from ..runs import Run, open_run
 BATCH = 32
 """Samples that are made at once: each has a cache of its own."""
 
+TRANSFORMS: dict[str, Callable[[Any], Transform]] = {
+    "repetition_penalty": repetition_penalty,
+    "temperature": temperature,
+    "top_k": top_k,
+    "top_p": top_p,
+    "min_p": min_p,
+}
+"""What the flags of these names do to the logits, in this order."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Generate:
     """Sample text from a trained model. The text goes to stdout, all else to stderr.
 
-    A text may become longer than the model's max_seq_len: whenever what the model sees has grown
-    to that length, it lets go of about the first half.
+    The text may become longer than the model's max_seq_len: whenever the context has grown to that
+    length, the model drops about the older half of it.
 
     Attributes:
         folder: the folder of a run.
-        prompt: the text to go on from. Not given: a new line.
-        max_new_tokens: how many characters to sample.
-        temperature: 0 always takes the most likely character; several are shown side by side.
-        top_k: sample from the k most likely characters only.
-        top_p: sample from the fewest characters whose probabilities reach p.
-        min_p: sample from characters at least p times as likely as the most likely one.
-        repetition_penalty: above 1: makes characters that came before less likely.
-        stop: end at any of these strings, which are left out.
+        prompt: the text to continue. Not given: a new line.
+        max_new_tokens: how many tokens to sample.
+        temperature: 0 always takes the most likely token; several are shown side by side.
+        top_k: sample only from the k most likely tokens.
+        top_p: sample from the fewest tokens whose probabilities reach p.
+        min_p: sample from the tokens at least p times as likely as the most likely one.
+        repetition_penalty: above 1: makes tokens that came before less likely.
+        stop: end before any of these strings.
         num_samples: how many samples for each temperature.
         seed: of the sampling.
     """
@@ -60,21 +70,23 @@ class Generate:
     num_samples: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        expect_fields(
+            self,
+            (expect_int, "num_samples", {}),
+            (expect_int, "max_new_tokens seed", {"minimum": 0}),
+            (_expect_transform, " ".join(TRANSFORMS), {}),
+            (_expect_stops, "stop", {}),
+        )
+
     def run(self) -> int:
         """Print the prompt and its continuation, or a table of several."""
-        expect_int("num_samples", self.num_samples)
-        expect_int("max_new_tokens", self.max_new_tokens, minimum=0)
-        expect_int("seed", self.seed, minimum=0)
-        if not self.temperature:
-            raise ValueError("temperature must be at least one number: got none; pass 0.8")
         transforms = [self._transform(value) for value in self.temperature]
-        if self.prompt == "":
-            raise ValueError("a prompt must have at least one character: got ''; pass some text")
         run = open_run(self.folder)
-        characters = run.tokenizer.characters
-        default = "\n" if "\n" in characters else characters[0]
-        prompt = default if self.prompt is None else self.prompt
-        run.tokenizer.encode(prompt)  # before anything is written
+        prompt = run.tokenizer.default_prompt if self.prompt is None else self.prompt
+        if not len(run.tokenizer.encode(prompt)):
+            raise ValueError("a prompt must have at least one token: got ''; pass some text")
         if len(transforms) == self.num_samples == 1:
             self._stream(run, prompt, transforms[0])
         else:
@@ -83,20 +95,15 @@ class Generate:
 
     def _transform(self, value: float) -> Transform | None:
         """Return how the logits change at a temperature; None: take the most likely character."""
-        penalty = self.repetition_penalty
-        transforms = [] if penalty is None else [repetition_penalty(penalty)]
-        transforms.append(temperature(value))
-        if self.top_k is not None:
-            transforms.append(top_k(self.top_k))
-        if self.top_p is not None:
-            transforms.append(top_p(self.top_p))
-        if self.min_p is not None:
-            transforms.append(min_p(self.min_p))
-        greedy = value == 0.0 and penalty is None  # the others leave the most likely one in
-        return None if greedy else chain(*transforms)
+        if value == 0.0 and self.repetition_penalty is None:  # the others keep the most likely one
+            return None
+        settings = {name: getattr(self, name) for name in TRANSFORMS} | {"temperature": value}
+        return chain(
+            *(TRANSFORMS[name](value) for name, value in settings.items() if value is not None)
+        )
 
     def _stream(self, run: Run, prompt: str, transform: Transform | None) -> None:
-        """Print the prompt, and each character when it is there."""
+        """Print the prompt, and each piece of text as soon as it is sampled."""
         tokens = generate(
             run.objective.decoder(run.params),
             run.tokenizer.encode(prompt),
@@ -105,7 +112,7 @@ class Generate:
             transform=transform,
         )
         sys.stdout.write(prompt)
-        for piece in until_stop((run.tokenizer.decode([token]) for token in tokens), self.stop):
+        for piece in until_stop(run.tokenizer.stream(tokens), self.stop):
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
@@ -136,7 +143,7 @@ class Generate:
         """Return a continuation for each key and transform, all sampled at once."""
         transforms = [transform for _, transform in wanted]
         keys = [None if transform is None else seed for seed, transform in wanted]
-        texts = [""] * len(wanted)
+        sampled: list[list[int]] = [[] for _ in wanted]
         for tokens in generate_batch(
             model,
             [run.tokenizer.encode(prompt)] * len(wanted),
@@ -144,8 +151,25 @@ class Generate:
             max_new_tokens=self.max_new_tokens,
             transforms=transforms,
         ):
-            pairs = zip(texts, run.tokenizer.decode(tokens), strict=True)
-            texts = [text + character for text, character in pairs]
-            if all(any(stop in text for stop in self.stop) for text in texts):
+            for text, token in zip(sampled, tokens, strict=True):
+                text.append(int(token))
+            if self.stop and all(map(self._stopped, map(run.tokenizer.decode, sampled))):
                 break
+        texts = map(run.tokenizer.decode, sampled)
         return ["".join(until_stop([text], self.stop)) for text in texts]
+
+    def _stopped(self, text: str) -> bool:
+        return any(stop in text for stop in self.stop)
+
+
+def _expect_transform(name: str, value: Any) -> None:
+    """Require a value, or for the temperature at least one, that its transform takes."""
+    values = value if isinstance(value, tuple) else (value,)
+    if not values:
+        raise ValueError(f"{name} must be at least one number: got none; pass 0.8")
+    for number in values:
+        TRANSFORMS[name](number)
+
+
+def _expect_stops(name: str, stops: tuple[str, ...]) -> None:
+    list(until_stop([], stops))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
 from ..testing.shapes import DEFAULTS, LETTERS
@@ -29,6 +30,10 @@ class Golden:
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        expect_fields(self, (expect_int, "seed", {"minimum": 0}))
 
     def run(self) -> int:
         """Write the file and say what is in it."""

@@ -4,40 +4,47 @@ import dataclasses
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Generic
 
 import numpy as np
 import tyro
 
 from .. import __version__, pytree
-from ..contract import expect_int
-from ..models.transformer import PRESETS, Config
+from ..contract import expect_fields, expect_int
+from ..models.transformer import Config
 from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
+from . import architectures
+from .flags import C, Selection
 
 _MEMORY = {
     "allocator": "keeps freed memory",
-    "pool": "returns freed memory; a pool of arrays keeps it instead",
     "": "returns freed memory",
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Info:
+class Info(Generic[C]):
     """Say what is installed, and what a model costs for each token.
 
     Attributes:
-        folder: of a run, to describe its model. Not given: the preset.
-        preset: the size of the model.
-        vocab_size: of the preset.
-        seq_len: tokens of context. Not given: that of the run, or 256.
+        model: the model.
+        sizes: the model's settings.
+        folder: the folder of a run, to describe its model instead.
+        vocab_size: the number of tokens that there are.
+        seq_len: tokens of context. Not given: the most that the model takes.
     """
 
+    model: Selection
+    sizes: C
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
-    preset: Literal["tiny", "small", "medium"] = "tiny"
     vocab_size: int = 65
     seq_len: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        expect_fields(self, (expect_int, "vocab_size seq_len", {}))
 
     def run(self) -> int:
         """Print both."""
@@ -51,8 +58,8 @@ class Info:
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:
-            name = f"{self.preset}, {self.vocab_size} tokens"
-            config = Config(self.vocab_size, **PRESETS[self.preset])  # type: ignore[arg-type]
+            name = f"{self.model.preset or self.model.model}, {self.vocab_size} tokens"
+            config = Config(self.vocab_size, **architectures.given(self.sizes))
         else:
             run = open_run(self.folder)
             name, config = str(self.folder), run.objective.config
@@ -65,9 +72,7 @@ class Info:
         return 0
 
     def _print_costs(self, name: str, config: Config) -> None:
-        seq_len = config.max_seq_len
-        if self.seq_len is not None:
-            seq_len = expect_int("seq_len", self.seq_len)
+        seq_len = config.max_seq_len if self.seq_len is None else self.seq_len
         if seq_len > config.max_seq_len:
             config = dataclasses.replace(config, max_seq_len=seq_len)
         cost = costs(config, seq_len)

@@ -1,8 +1,6 @@
 """The command ``functional-lm``."""
 
-import contextlib
 import importlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ COMMANDS = {
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
+    "completion": "Print a script that completes commands and flags in a shell.",
 }
 """Each is a class of its name, in the module of its name: find-lr is FindLr in find_lr."""
 
@@ -30,84 +29,55 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0: done. 1: it went wrong on the way. 2: bad input. 130: Ctrl-C. What the user can mend is said
-    in at most three lines on stderr, without a traceback.
+    0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
+    on stderr, a line for each fault, without a traceback.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        return 0 if arguments else _complain("functional-lm: a command is required, see above")
+        return 0 if arguments else _complain("functional-lm", "a command is required, see above")
     name, *rest = arguments
     if name == "--version":
         print(f"functional-lm {__version__}")
         return 0
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
-        return _complain(f"functional-lm: unknown command {name!r}: the commands are {known}")
-    runtime.tune()
+        return _complain("functional-lm", f"unknown command {name!r}: the commands are {known}")
+    program = f"functional-lm {name}"
+    runtime.tune()  # before NumPy is imported
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows a mark instead
             stream.reconfigure(errors="replace")
     try:
-        return _run(_parse(name, rest))
-    except BrokenPipeError:  # whoever read the output has had enough
+        return _run(name, rest, program)
+    except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if name not in ("train", "sweep", "find-lr"):
             return 0
-        _complain(f"functional-lm {name}: stopped, since nobody reads what it says; use a file")
-        return 1
+        return _complain(program, "output pipe closed; redirect to a file instead", status=1)
     except (ArithmeticError, MemoryError) as error:
-        _complain(f"functional-lm {name}: {_one_line(error) or type(error).__name__}")
-        return 1
+        return _complain(program, _one_line(error) or type(error).__name__, status=1)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        return _complain(f"functional-lm {name}: {_one_line(error)}")
+        return _complain(program, *getattr(error, "faults", [_one_line(error)]))
     except KeyboardInterrupt:
-        _complain(f"functional-lm {name}: interrupted")
-        return 130
+        return _complain(program, "interrupted", status=130)
 
 
-def _run(command: Any) -> int:
+def _run(name: str, arguments: list[str], program: str) -> int:
     import numpy as np
 
+    from .parser import parse
+
+    command = parse(command_named(name), arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return command.run()
 
 
-def _parse(name: str, arguments: list[str]) -> Any:
-    """Return the command with its settings; flags given explicitly override presets and files."""
-    import tyro
-
+def command_named(name: str) -> Any:
+    """Return the class of a command."""
     module = importlib.import_module(f".{name.replace('-', '_')}", __package__)
-    command = getattr(module, name.title().replace("-", ""))
-    defaults = command.defaults(arguments) if hasattr(command, "defaults") else None
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                command,
-                args=arguments,
-                default=defaults if defaults is not None else tyro.MISSING_NONPROP,
-                prog=f"functional-lm {name}",
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
-    except SystemExit as error:
-        if not error.code:
-            raise
-        raise ValueError(
-            f"{_without_frame(said.getvalue())}; see functional-lm {name} --help"
-        ) from None
-
-
-def _without_frame(message: str) -> str:
-    """Return the first paragraph of a framed message as one line."""
-    lines = [line.strip("│╭╮╰╯ \n") for line in message.splitlines()[1:]]
-    paragraph = []
-    for line in lines:
-        if line and not line.strip("─"):
-            break
-        paragraph.append(line)
-    return " ".join(filter(None, paragraph)).rstrip(".")
+    return getattr(module, name.title().replace("-", ""))
 
 
 def _one_line(error: BaseException) -> str:
@@ -116,9 +86,10 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _complain(message: str) -> int:
-    print(message, file=sys.stderr)
-    return 2
+def _complain(program: str, *faults: str, status: int = 2) -> int:
+    for fault in faults:
+        print(f"{program}: {fault}", file=sys.stderr)
+    return status
 
 
 def _help() -> str:

@@ -1,65 +1,45 @@
 """``functional-lm sweep``."""
 
 import dataclasses
-import io
 import json
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from ..files import write_atomic
-from ..training import Experiment, TrainConfig
-from .display import curve, smooth
-from .flags import Sizes, Source, expect_known, given_sizes, like, new_folder, preset_defaults
+from ..runs.folder import expect_free
+from ..runs.records import final_loss
+from ..training import Experiment
+from .display import curve, write_rate_picture
+from .flags import C, Setup, new_folder
 
-Training = like("Training", TrainConfig, without="lr")
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(Setup[C]):
     """Train with several learning rates and compare them in a table and a plot.
 
     Attributes:
-        training: how to train, each time.
-        sizes: the model.
-        source: what to train, and on what.
-        lr: the learning rates, with commas.
-        config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
+        lr: the learning rates, separated by commas.
+        min_lr: the learning rate at the end of each run. Not given: a tenth of lr.
         out: the folder to write, which must not exist. Not given: runs/sweep-<time>.
     """
 
-    training: Training = dataclasses.field(default_factory=Training)  # type: ignore[valid-type]
-    sizes: Sizes = dataclasses.field(default_factory=Sizes)
-    source: Source = dataclasses.field(default_factory=Source)
-    lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
-    config: Path | None = None
-    out: Path | None = None
+    IGNORED: ClassVar = ("lr",)  # the rate of the run that a config file is from
 
-    @classmethod
-    def defaults(cls, arguments: list[str]) -> "Sweep":
-        """Return the settings that --preset and --config set."""
-        training, sizes, source, others = preset_defaults(arguments)
-        fields = {k: v for k, v in dataclasses.asdict(training).items() if k != "lr"}
-        others = {k: v for k, v in others.items() if not k.endswith("_every")}
-        return cls(Training(**fields), sizes, source, **expect_known(others, cls))
+    lr: str = "1e-4,3e-4,1e-3,3e-3,1e-2"
+    min_lr: float | None = None
+    out: Path | None = None
 
     def run(self) -> int:
         """Train each, print the table, write it and the plots."""
         rates = self._rates()
-        out = new_folder(self.out, time.strftime("sweep-%Y%m%d-%H%M%S"))
-        model = self.source.load_model()
+        out = self.out or new_folder(time.strftime("sweep-%Y%m%d-%H%M%S"))
+        expect_free(out, overwrite=False)
         corpus = self.source.load_text()
-        experiments = [
-            Experiment.build(
-                corpus.text,
-                TrainConfig(**dataclasses.asdict(self.training), lr=rate),
-                model=model,
-                sizes=given_sizes(self.sizes),
-            )
-            for rate in rates
-        ]
+        experiments = [self.experiment(corpus, lr=rate, min_lr=self.min_lr) for rate in rates]
         experiments[0].rehearse()
         out.mkdir(parents=True)
         print(f"text   {corpus.source}")
@@ -80,10 +60,15 @@ class Sweep:
         if len(learned) > 1:
             points = [row["lr"] for row in learned], [row["val_loss"] for row in learned]
             print("\n" + curve({"validation loss by learning rate": points}, x_as_log=True))
-        plotted = _plot(out / PLOT_FILE, learned)
         print(f"best  lr {best['lr']:g}, validation {best['val_loss']:.3f}; written to {out}")
-        if not plotted:
-            print("      for a picture too: pip install 'functional-lm[plot]'")
+        rates = [row["lr"] for row in learned]
+        write_rate_picture(
+            out / PLOT_FILE,
+            {
+                "validation": (rates, [row["val_loss"] for row in learned]),
+                "training, mean of the last 50 steps": (rates, [row["loss"] for row in learned]),
+            },
+        )
         return 0
 
     def _rates(self) -> list[float]:
@@ -109,7 +94,7 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
         val_loss = experiment.validation_loss(step.state.params)
         if not math.isfinite(val_loss):
             raise FloatingPointError
-        row |= {"loss": smooth(losses)[-1], "val_loss": val_loss}
+        row |= {"loss": final_loss(losses), "val_loss": val_loss}
         if val_loss >= math.log(experiment.config.vocab_size):
             row["fault"] = "no better than chance"
     except FloatingPointError:
@@ -119,25 +104,3 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
 
 def _figure(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.3f}"
-
-
-def _plot(path: Path, rows: list[dict[str, Any]]) -> bool:
-    """Write a picture if matplotlib is installed; tell whether it is."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    rates = [row["lr"] for row in rows]
-    series: tuple[tuple[Literal["val_loss", "loss"], str], ...]
-    series = (("val_loss", "validation"), ("loss", "training, mean of the last 50 steps"))
-    for name, label in series:
-        axes.plot(rates, [row[name] for row in rows], marker="o", label=label)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats per token)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=150)
-    write_atomic(path, picture.getvalue())
-    return True

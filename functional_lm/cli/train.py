@@ -8,72 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from .. import pytree
-from ..contract import expect_int
+from ..contract import Tree, expect_fields, expect_int
+from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session
 from ..runs.folder import expect_free
-from ..runs.lock import run_lock
-from ..training import Experiment, TrainConfig
-from .display import TrainingDisplay, clock, curve, smooth
-from .flags import Sizes, Source, expect_known, given_sizes, preset_defaults, value_of
+from ..runs.records import FINAL, clock, final_loss
+from ..text import Corpus
+from ..training import Experiment
+from .display import TrainingDisplay, curve
+from .flags import C, Selection, Setup
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a language model on a text, and save it.
-
-    A run can be stopped at any time, by Ctrl-C too, and goes on with --resume.
+class RunSelection(Selection):
+    """The model, by name; it decides which other flags there are.
 
     Attributes:
-        training: how to train.
-        sizes: the model.
-        source: what to train, and on what.
-        intervals: how often to do what besides.
-        config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
-        out: the folder to write, which must not exist. Not given: runs/<time>.
-        resume: instead: the folder of a run to go on with. It keeps its settings, but may become
-            longer, with --steps or --epochs.
-        overwrite: replace the run that is in the folder of --out, with all that the folder holds.
-        log_every: steps between two lines where the output is no terminal.
-        tensorboard: also write event files for TensorBoard, to the folder tensorboard of the run.
+        resume: the folder of a run to continue instead; only its steps or epochs may change.
     """
 
-    training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    sizes: Sizes = dataclasses.field(default_factory=Sizes)
-    source: Source = dataclasses.field(default_factory=Source)
-    intervals: Intervals = dataclasses.field(default_factory=Intervals)
-    config: Path | None = None
-    out: Path | None = None
     resume: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Setup[C]):
+    """Train a language model on a text and save it.
+
+    Stop a run at any time, with Ctrl-C for example, and continue it with --resume.
+
+    Attributes:
+        intervals: how often to validate, checkpoint, record statistics and sample.
+        out: the folder to write, which must not exist. Not given: runs/<time>.
+        overwrite: replace the run in the folder of --out, with everything in that folder.
+        dry_run: print what would be trained, its memory and its time; write nothing.
+        log_every: steps between two lines of output, where that is not a terminal.
+        tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
+    """
+
+    model: RunSelection
+    intervals: Intervals
+    out: Path | None = None
     overwrite: bool = False
+    dry_run: bool = False
     log_every: int = 100
     tensorboard: bool = False
 
-    @classmethod
-    def defaults(cls, arguments: list[str]) -> "Train":
-        """Return the settings that --preset, --config and --resume set."""
-        training, sizes, source, others = preset_defaults(arguments)
-        names = {field.name for field in dataclasses.fields(Intervals)}
-        intervals = Intervals(**{name: others.pop(name) for name in names & others.keys()})
-        run = value_of("--resume", arguments)
-        if run is not None:
-            with run_lock(run):  # a second run on a folder ends before it does anything
-                pass
-        return cls(training, sizes, source, intervals, **expect_known(others, cls))
-
     def __post_init__(self) -> None:
         """Check what has no other place."""
-        expect_int("log_every", self.log_every)
-        if self.resume is not None:
-            for name in ("config", "out"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"a resumed run has its own folder and settings: got --{name} and "
-                        f"--resume {self.resume}; leave one out"
-                    )
+        expect_fields(self, (expect_int, "log_every", {}))
+        run = self.model.resume
+        for name, value in (("config", self.model.config), ("out", self.out)):
+            if run is not None and value is not None:
+                raise ValueError(
+                    f"a resumed run has its own folder and settings: got --{name} and "
+                    f"--resume {run}; leave one out"
+                )
 
     def run(self) -> int:
         """Train; return the exit status."""
@@ -81,33 +74,31 @@ class Train:
             expect_free(self.out, overwrite=self.overwrite)
         if self.tensorboard:
             expect_tensorboard()
-        model = self.source.load_model()
         corpus = self.source.load_text()
-        experiment = Experiment.build(
-            corpus.text, self.training, model=model, sizes=given_sizes(self.sizes)
-        )
+        experiment = self.experiment(corpus)
         params = experiment.rehearse()
-        config = experiment.config
-        name = self.source.model or f"{config.n_layers} blocks of width {config.d_model}"
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
         print(f"text        {corpus.source}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
-        print(f"vocabulary  {experiment.tokenizer.vocab_size} characters")
-        print(f"model       {name}: {pytree.count(params):,} parameters")
-        run = f"run         {experiment.steps:,} steps of {size}, written to"
-        if self.resume is not None:
-            session = Session.resume(
-                self.resume, experiment, params=params, intervals=self.intervals
-            )
-            print(f"{run} {session.folder}")
+        print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
+        print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
+        if self.dry_run:
+            return _rehearse(experiment, params, self.intervals)
+        session = self._session(experiment, params, corpus)
+        print(f"run         {experiment.steps:,} steps of {size}, written to {session.folder}")
+        if self.model.resume is not None:
             finished = session.state.step >= experiment.steps
-            more = ", its last: to train longer pass --steps" if finished else ""
+            more = ", its last; extend it with --steps" if finished else ""
             print(f"resumed     after step {session.state.step:,}{more}", flush=True)
-            for note in session.notes:
-                print(f"warning: {note}", file=sys.stderr)
-        else:
-            session = Session.start(
+        for note in session.notes:
+            print(f"warning: {note}", file=sys.stderr)
+        return self._train(session)
+
+    def _session(self, experiment: Experiment, params: Tree, corpus: Corpus) -> Session:
+        """Return a new or resumed session."""
+        if self.model.resume is None:
+            return Session.start(
                 self.out,
                 experiment,
                 params=params,
@@ -116,11 +107,12 @@ class Train:
                     "text": self.source.record(corpus),
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
                 },
-                model_file=self.source.model,
+                model_file=self.model.file,
                 overwrite=self.overwrite,
             )
-            print(f"{run} {session.folder}", flush=True)
-        return self._train(session)
+        return Session.resume(
+            self.model.resume, experiment, params=params, intervals=self.intervals
+        )
 
     def _train(self, session: Session) -> int:
         start, first = time.perf_counter(), session.state.step
@@ -138,8 +130,8 @@ class Train:
                 raise
             except OSError as error:
                 print(
-                    f"functional-lm train: cannot save: {error}; the checkpoints before are whole: "
-                    f"mend that, then functional-lm train --resume {session.folder}",
+                    f"functional-lm train: cannot save: {error}. Earlier checkpoints are intact; "
+                    f"fix this, then run functional-lm train --resume {session.folder}",
                     file=sys.stderr,
                 )
                 return 1
@@ -150,7 +142,7 @@ class Train:
             else:
                 print(
                     f"interrupted: step {session.state.step:,} is saved; "
-                    f"to go on: functional-lm train --resume {session.folder}"
+                    f"continue with functional-lm train --resume {session.folder}"
                 )
         return interruption.status
 
@@ -160,13 +152,49 @@ class Train:
         return TensorBoardWriter(session.folder / EVENTS, purge_step=session.state.step + 1)
 
 
+def _rehearse(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
+    """Print the memory and the time that a run takes, from two steps of it."""
+    tokens, side = experiment.batch_at(0)
+    first = {name: value[:1] if name == "targets" else value for name, value in side.items()}
+    _, residuals = experiment.objective.forward(params, tokens[:1], **first)
+    weights, window = (
+        pytree.buffer_bytes(params),
+        pytree.buffer_bytes(residuals, without=params),
+    )
+    state = pytree.buffer_bytes(experiment.optimizer.init(params))
+    parts = {
+        "parameters": weights,
+        "optimizer": state,
+        "gradient": weights,
+        f"residuals of {len(tokens)} windows": window * len(tokens),
+    }
+    steps = experiment.run()
+    next(steps)
+    start = time.perf_counter()
+    next(steps, None)
+    step = time.perf_counter() - start
+    validations = -(-experiment.steps // intervals.eval_every)
+    forward = step / 3 * len(experiment.held_out) / tokens.size  # a third of a step is forward
+    total = experiment.steps * step + validations * forward
+    print(f"memory      {_megabytes(sum(parts.values()))}")
+    for name, size in parts.items():
+        print(f"            {_megabytes(size):>10} of {name}")
+    print(f"time        {clock(total)} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
+    print("nothing written: this was a dry run")
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
 def _summarise(session: Session, first: int, seconds: float) -> None:
     """Print curves, a sample and figures."""
     records = [record for record in session.records if record["loss"] is not None]
-    losses = smooth([record["loss"] for record in records])
+    losses = [record["loss"] for record in records]
     evaluated = [record for record in records if record.get("val_loss") is not None]
     steps = [record["step"] for record in records]
-    series: dict[str, Any] = {"loss": (steps, losses)}
+    series: dict[str, Any] = {"loss": (steps, smooth(losses, FINAL))}
     if len(evaluated) > 1:
         series["validation"] = (
             [record["step"] for record in evaluated],
@@ -177,7 +205,9 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
         print(curve(series))
     if "sample" in session.records[-1]:
         print(f"\n{session.records[-1]['sample']}\n")
-    said = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {losses[-1]:.3f}"
+    said = (
+        f"{session.state.step - first:,} steps in {clock(seconds)}, loss {final_loss(losses):.3f}"
+    )
     if evaluated:
         said += f", validation {evaluated[-1]['val_loss']:.3f}"
     if session.best_step is not None:

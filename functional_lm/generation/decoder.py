@@ -8,7 +8,7 @@ import numpy as np
 from ..contract import Array, Tree, expect_tokens
 from ..models import transformer
 from ..models.transformer import Config
-from ..speed.blas import one_thread
+from ..speed.threads import one_thread
 from .folding import fold
 from .many_rows import ManyRows
 from .one_row import OneRow

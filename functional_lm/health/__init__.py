@@ -1,7 +1,7 @@
-"""What is wrong with a run, from the records that it leaves.
+"""What is wrong with a run, from its records.
 
-`diagnose` is a pure function of the history. Each trouble has a check of its own in a file by its
-kind, with thresholds whose reasons stand beside them; none is found in a healthy run::
+`diagnose` is a pure function of the records. Each of the twelve troubles has a check of its own,
+with its thresholds and their reasons beside it. A healthy run has no findings::
 
     for finding in diagnose(read_metrics("runs/a/metrics.jsonl"), vocab_size=65):
         print(finding.name, finding.evidence, finding.remedy)
@@ -13,15 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..runs.metrics import Record
-from .activations import dead_units, saturated_attention
+from .activations import bad_initialisation, dead_units, saturated_attention
 from .data import corrupted_data
-from .faults import skipped_updates
-from .finding import Finding, Severity
-from .generalisation import overfitting
 from .gradients import exploding_gradients, vanishing_gradients
-from .history import History
-from .initialisation import bad_initialisation
-from .loss import divergence, plateau
+from .history import Finding, History, Severity
+from .loss import divergence, overfitting, plateau, skipped_updates
 from .rate import no_warm_up, rate_too_high
 
 __all__ = ["CHECKS", "Check", "Finding", "Severity", "can_look", "diagnose"]
@@ -31,8 +27,8 @@ class Check(NamedTuple):
     """How one trouble is found."""
 
     look: Callable[[History], Finding | None]
-    needs: str  # the part of the records without which it sees nothing
-    explains: tuple[str, ...] = ()  # what it entails, and what is not named beside it
+    needs: str  # the part of the records that it reads
+    explains: tuple[str, ...] = ()  # its consequences, which are not reported beside it
 
 
 CHECKS = {
@@ -66,17 +62,17 @@ CHECKS = {
     "overfitting": Check(overfitting, "val_loss", ("plateau",)),
     "plateau": Check(plateau, "loss"),
 }
-"""All troubles that are known, causes before what they entail."""
+"""All troubles, causes before their consequences."""
 
 
 def diagnose(records: Sequence[Record], *, vocab_size: int | None = None) -> list[Finding]:
     """Return what is wrong with a run, causes first; [] for a healthy one.
 
-    A trouble that another one explains is not named beside it: where the rate is too high, that
-    attention collapses and the loss stands still is what such a rate does.
+    A trouble that another one explains is not reported beside it: a rate that is too high makes
+    attention collapse and the loss stall.
 
     Args:
-        records: as `read_metrics` returns them, of a run that has ended or goes on.
+        records: as `read_metrics` returns them; the run may still be going on.
         vocab_size: V; without it the first loss is not judged.
     """
     history = History.of(records, vocab_size)
@@ -88,6 +84,6 @@ def diagnose(records: Sequence[Record], *, vocab_size: int | None = None) -> lis
 
 
 def can_look(records: Sequence[Record]) -> dict[str, bool]:
-    """Tell of each trouble whether the records hold what its check needs."""
+    """Return for each trouble whether the records hold what its check needs."""
     held = {name for record in records for name, value in record.items() if value is not None}
     return {name: check.needs in held for name, check in CHECKS.items()}

@@ -1,95 +1,133 @@
-"""Layers that do nothing, and attention that cannot change its mind."""
+"""Activations of the wrong size, dead units and saturated attention."""
+
+import math
 
 import numpy as np
 
-from .finding import Finding
-from .history import History, relative_entropy
+from .history import Finding, History, attention, stream
+
+EXCESS = 0.5
+"""Nats above ln V. Logits of normal noise with standard deviation s have a mean loss of about
+ln V + s²/2, so this is s = 1: the model is sure of something before it has seen anything."""
+
+WIDEST = 10.0
+"""Standard deviation of the residual stream. Initialisations keep it near one whatever the depth
+(Glorot and Bengio 2010; He et al. 2015); it is 0.5 to 0.7 here."""
 
 DEAD_SHARE = 0.4
-"""Of a layer's units. SwiGLU has none in order; of ReLU's, "as much as 40%" can be dead if the rate
-is too high (CS231n notes), and some are silent in any small sample of tokens."""
+"""Of a layer's units. A healthy SwiGLU has none; of ReLU's, "as much as 40%" can be dead if the
+rate is too high (CS231n notes), and some are silent in any small sample of tokens."""
 
 HARD = 0.05
-"""Nats. A query that gives 99% of its weight to one key and 1% to another has 0.056; blocks of runs
-in order have 0.2 and more, in the mean over heads and queries."""
+"""Nats. A query that gives 99% of its weight to one key and 1% to another has 0.056; healthy blocks
+have 0.2 and more, in the mean over heads and queries."""
 
 SHARP_FROM_THE_START = 0.5
-"""Of the entropy of uniform attention, at the first step. The scale 1/√K is there to keep the
-scores of the initialisation near one (Vaswani et al. 2017, section 3.2.1): 0.75 to 0.95 here."""
+"""Of the entropy of uniform attention, at the first step. The scale 1/√K keeps the scores of the
+initialisation near one (Vaswani et al. 2017, section 3.2.1), which gives 0.75 to 0.95 here."""
+
+
+def bad_initialisation(history: History) -> Finding | None:
+    """The loss of the first batch or the spread of the first activations is far too large."""
+    if not len(history.steps) or history.steps[0] != 1:
+        return None
+    evidence = []
+    loss, vocab_size = history.loss[0], history.vocab_size
+    if vocab_size and not loss <= math.log(vocab_size) + EXCESS:
+        value = f"{loss:.3g}" if math.isfinite(loss) else "not finite"
+        evidence.append(
+            f"the first loss is {value}, but a model that knows nothing has "
+            f"ln {vocab_size} = {math.log(vocab_size):.3g}"
+        )
+    spreads = stream(history.initial or {})
+    if not all(spread <= WIDEST for spread in spreads.values()):
+        widest = max(spreads, key=lambda block: np.nan_to_num(spreads[block], nan=math.inf))
+        spread = spreads[widest]
+        finite = math.isfinite(spread)
+        value = f"with a standard deviation of {spread:.3g}" if finite else "not finite"
+        evidence.append(f"the activations after {widest} start {value}")
+    if not evidence:
+        return None
+    return Finding(
+        "bad initialisation",
+        "error",
+        (1, 1),
+        ", and ".join(evidence),
+        "draw the embedding from N(0, 0.02²) and each matrix with a variance of 2/(d_in + d_out), "
+        "as init does",
+    )
 
 
 def dead_units(history: History) -> Finding | None:
-    """Units that are zero for every token, or leaves without any gradient.
+    """Units are zero for every token, or leaves get no gradient at all.
 
-    The state must be there at the last statistics and at others: a matrix of zeros on a residual
-    branch, which some initialisations have, keeps the gradient from the others for one step only.
+    Only what shows in the last statistics and in earlier ones counts: some initialisations set a
+    matrix on a residual branch to zero, which withholds the gradient from the others for one step.
     """
     if len(history.statistics) < 2:
         return None
-    step, last = history.statistics[-1]
-    earlier = history.statistics[-2][1]
+    (previous_step, previous), (step, last) = history.statistics[-2:]
+    earlier = previous.get("zero_share", {})
     dead = {
         site: share
-        for site, share in last["zero_share"].items()
-        if share >= DEAD_SHARE and earlier["zero_share"].get(site, 0.0) >= DEAD_SHARE
+        for site, share in last.get("zero_share", {}).items()
+        if share >= DEAD_SHARE and earlier.get(site, 0.0) >= DEAD_SHARE
     }
-    unmoved = [
-        leaf
-        for leaf, norm in last["grad_norm"].items()
-        if norm == 0 and all(of["grad_norm"].get(leaf) == 0 for _, of in history.statistics)
-    ]
+    norms = [figures.get("grad_norm", {}) for _, figures in history.statistics]
+    unmoved = [leaf for leaf in norms[-1] if all(of.get(leaf) == 0 for of in norms)]
     if not dead and not unmoved:
         return None
-    said = [
+    evidence = [
         f"{share:.0%} of the units of {site} are zero for every token"
         for site, share in dead.items()
     ]
     if unmoved:
         more = f" and {len(unmoved) - 4} more" if len(unmoved) > 4 else ""
-        said.append(f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step")
-    whole = bool(unmoved) or max(dead.values()) > 0.9
-    first = history.statistics[0][0] if unmoved else history.statistics[-2][0]
+        evidence.append(f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step")
     return Finding(
         "dead units",
-        "error" if whole else "warning",
-        (first, step),
-        ", and ".join(said),
-        "draw the weights of the layer anew, at random and not zero; if they died on the way, "
-        "lower the learning rate",
+        "error" if unmoved or max(dead.values()) > 0.9 else "warning",
+        (history.statistics[0][0] if unmoved else previous_step, step),
+        ", and ".join(evidence),
+        "draw random, non-zero weights for the layer; if its units died during training, lower the "
+        "learning rate",
     )
 
 
 def saturated_attention(history: History) -> Finding | None:
-    """A block's queries see one key each, from the start or later on.
+    """The queries of a block see one key each, from the start or later.
 
-    Then the softmax has no slope, and queries and keys get no gradient (Zhai et al. 2023, on the
-    collapse of attention entropy).
+    The softmax is flat there, so queries and keys get no gradient (Zhai et al. 2023, on attention
+    entropy collapse).
     """
-    first = {} if history.initial is None else relative_entropy(history.initial)
-    said, shown = [], []
-    for block, relative in first.items():
-        if relative < SHARP_FROM_THE_START:
-            shown.append(1)
-            said.append(
-                f"the attention of {block} starts at {relative:.2g} of a uniform one's entropy"
-            )
-    if not said:
-        hard = [
-            (step, block, entropy)
-            for step, figures in history.statistics
-            for block, entropy in figures["attention_entropy"].items()
-            if entropy < HARD < figures["attention_uniform"].get(block, 0.0)
+    sharp = {
+        block: entropy / uniform
+        for block, (entropy, uniform) in attention(history.initial or {}).items()
+        if entropy < SHARP_FROM_THE_START * uniform
+    }
+    hard = [
+        (step, block, entropy)
+        for step, figures in history.statistics
+        for block, (entropy, uniform) in attention(figures).items()
+        if entropy < HARD < uniform
+    ]
+    if sharp:
+        shown = [1]
+        evidence = [
+            f"the attention of {block} starts with {share:.2g} of the entropy of uniform attention"
+            for block, share in sharp.items()
         ]
-        if not hard or hard[-1][0] != history.statistics[-1][0]:
-            return None
+    elif hard and hard[-1][0] == history.statistics[-1][0]:
         shown = [step for step, _, _ in hard]
         step, block, entropy = hard[-1]
-        said = [f"the attention of {block} has an entropy of {entropy:.2g} nats at step {step}"]
+        evidence = [f"the attention of {block} has an entropy of {entropy:.2g} nats at step {step}"]
+    else:
+        return None
     return Finding(
         "saturated attention",
         "warning",
-        (min(shown), int(np.max(shown))),
-        ", and ".join(said),
+        (shown[0], shown[-1]),
+        ", and ".join(evidence),
         "draw smaller query and key weights, check the scale 1/√K of the scores, or lower the "
         "learning rate",
     )

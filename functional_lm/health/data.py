@@ -3,11 +3,10 @@
 import numpy as np
 
 from ..contract import Array
-from .finding import Finding
-from .history import History
+from .history import Finding, History
 
 BEFORE = 10
-"""Steps whose median is what the loss was before."""
+"""Steps whose median is the level before the jump."""
 
 RECENT = 3
 
@@ -15,28 +14,27 @@ NOISE = 6.0
 """A jump is this many times the noise of a batch: once in 10⁹ steps, if that were normal."""
 
 LEAST = 0.3
-"""Nats that a jump has at least; batches of a text in order rarely differ by more."""
+"""Nats that a jump has at least; batches of healthy text rarely differ by more."""
 
 SHORTEST = 4
-"""Steps. A few bad batches are outliers, which clipping is for; and a text that is read in order
-has odd places."""
+"""Steps. A few bad batches are outliers, which clipping is for; and text that is read in order has
+odd passages."""
 
 LONGEST = 1 / 3
-"""Of the run. What takes longer is another text."""
+"""Of the run. Anything longer is another text."""
 
 
 def corrupted_data(history: History) -> Finding | None:
     """The loss jumps up from one step to the next, stays up for a while, and comes back.
 
-    A model changes little in one step, so that a jump comes from the batch; training that is
-    unstable climbs over several steps instead. So the `RECENT` steps before have to be as low as
-    those before them, the first one has to stand out from each of them, and to be at half of the
-    height that is reached. The noise of a batch is measured by the median absolute difference
-    between neighbours, on which neither a trend nor the stretch has influence.
+    A model changes little in one step, so a jump comes from the batch; unstable training climbs
+    over several steps instead. Hence the `RECENT` steps before must be as low as those before them,
+    and the first step must stand out from each of them and reach half of the final height. The
+    median absolute difference between neighbours measures the noise of a batch: neither a trend
+    nor the stretch affects it.
 
-    Half of the jump must be gone within `LONGEST`. The model has adapted to bad data meanwhile, so
-    that the loss may come back later than the data; the steps that are named are those at which it
-    is clearly above what it was.
+    Half of the jump must be gone within `LONGEST`. The model adapts to bad data, so the loss may
+    come back later than the data; the finding names the steps at which it is clearly higher.
     """
     finite = history.finite
     loss = finite.loss
@@ -54,32 +52,28 @@ def corrupted_data(history: History) -> Finding | None:
         half = _below(loss, start, (float(loss[start]) + before) / 2)
         if half is None or half - start > LONGEST * len(loss):
             continue
-        top = float(loss[start:half].max())
-        if top - before > 2 * (loss[start] - before):
+        if float(loss[start:half].max()) - before > 2 * (loss[start] - before):
             continue
         back = _below(loss, start, before + least)
         first, last = int(finite.steps[start]), int(finite.steps[-1 if back is None else back - 1])
-        said = f"at step {first} the loss jumped from {before:.3g} to {loss[start]:.3g}"
+        evidence = f"at step {first} the loss jumped from {before:.3g} to {loss[start]:.3g}"
         if back is None:
-            said += f", and it has come down to {loss[-1]:.3g} by now"
+            evidence += f", and has since come down to {loss[-1]:.3g}"
         else:
-            said += f", was above for {back - start} steps, and came back to {loss[back]:.3g}"
+            evidence += f"; {back - start} steps later it was back at {loss[back]:.3g}"
         return Finding(
             "corrupted data",
             "warning",
             (first, last),
-            said,
-            "look at the text of the batches from there on and take the bad part out; then go back "
-            "to weights from before it",
+            evidence,
+            "look at the text of these batches and remove the bad part; then go back to weights "
+            "from before it",
         )
     return None
 
 
 def _below(loss: Array, start: int, limit: float) -> int | None:
-    """Return the first step after a jump from which the loss stays below a limit, if there is one.
-
-    It stays there if the next loss is below too.
-    """
+    """Return the first step after a jump at which this loss and the next are below a limit."""
     for stop in range(start + SHORTEST, len(loss) - 1):
         if max(loss[stop : stop + 2]) < limit:
             return stop

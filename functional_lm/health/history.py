@@ -1,64 +1,59 @@
-"""The records of a run as arrays, for the checks."""
+"""What the checks read, the history of a run, and what they return, findings."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..contract import Array
 from ..runs.metrics import Record
+from ..runs.records import Figures, in_order, statistics_of, steps_of, values_of
 
-LAST_STEP, LARGEST = 2**53, 1e300
-"""Beyond these, a number in a file is no figure of a run."""
+Severity: TypeAlias = Literal["error", "warning"]
+"""An error spoils the run; a warning costs it something."""
 
-Figures: TypeAlias = dict[str, dict[str, float]]
-"""What `statistics_of` returned, with NaN for None, and ``{}`` for a kind that is not there."""
 
-KINDS = (
-    "grad_norm",
-    "update_ratio",
-    "activation_std",
-    "zero_share",
-    "attention_entropy",
-    "attention_uniform",
-)
+class Finding(NamedTuple):
+    """One trouble of a run."""
+
+    name: str
+    severity: Severity
+    steps: tuple[int, int]  # the first and the last at which it shows
+    evidence: str  # a sentence with the figures
+    remedy: str  # a sentence
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a plain dict."""
+        return {**self._asdict(), "steps": list(self.steps)}
 
 
 class History(NamedTuple):
-    """A run, one entry for each step; a figure that is not there, or not finite, is NaN."""
+    """A run, one entry per step; an absent or non-finite figure is NaN."""
 
-    steps: Array  # (N,) numbers of updates, rising
+    steps: Array  # (N,) numbers of updates, ascending
     loss: Array  # (N,)
     lr: Array  # (N,)
     grad_norm: Array  # (N,)
     validations: list[tuple[int, float]]  # step and finite loss
-    statistics: list[tuple[int, Figures]]  # step and figures
+    statistics: list[tuple[int, Figures]]
     faults: list[tuple[int, str]]  # step and why its update was skipped
     vocab_size: int | None
 
     @classmethod
     def of(cls, records: Sequence[Record], vocab_size: int | None) -> "History":
-        """Read records, which may hold anything; of several of one step the last counts."""
-        last = {
-            record["step"]: record for record in records if 0 < record.get("step", 0) < LAST_STEP
-        }
-        ordered = [last[step] for step in sorted(last)]
-        validations = [(record["step"], number(record.get("val_loss"))) for record in ordered]
+        """Read records."""
+        records = in_order(records)
+        steps, held_out = steps_of(records), values_of(records, "val_loss")
+        known = np.isfinite(held_out)
+        pairs = [(record["step"], statistics_of(record)) for record in records]
         return cls(
-            steps=np.array([record["step"] for record in ordered], int),
-            loss=_column(ordered, "loss"),
-            lr=_column(ordered, "lr"),
-            grad_norm=_column(ordered, "grad_norm"),
-            validations=[(step, loss) for step, loss in validations if math.isfinite(loss)],
-            statistics=[
-                (record["step"], _figures(record["statistics"]))
-                for record in ordered
-                if isinstance(record.get("statistics"), dict)
-            ],
-            faults=[
-                (record["step"], str(record["fault"])) for record in ordered if record.get("fault")
-            ],
+            steps=steps,
+            loss=values_of(records, "loss"),
+            lr=values_of(records, "lr"),
+            grad_norm=values_of(records, "grad_norm"),
+            validations=list(zip(steps[known].tolist(), held_out[known].tolist(), strict=True)),
+            statistics=[(step, figures) for step, figures in pairs if figures],
+            faults=[(r["step"], str(r["fault"])) for r in records if r.get("fault")],
             vocab_size=vocab_size,
         )
 
@@ -66,52 +61,29 @@ class History(NamedTuple):
     def finite(self) -> "History":
         """The same without the steps whose loss is not finite."""
         kept = np.isfinite(self.loss)
-        return self._replace(
-            steps=self.steps[kept],
-            loss=self.loss[kept],
-            lr=self.lr[kept],
-            grad_norm=self.grad_norm[kept],
-        )
+        columns = {name: getattr(self, name)[kept] for name in ("steps", "loss", "lr", "grad_norm")}
+        return self._replace(**columns)
 
     @property
     def initial(self) -> Figures | None:
-        """The statistics of the first update, if they are there: of the initialisation."""
+        """The statistics of the first update, if recorded: those of the initialisation."""
         return self.statistics[0][1] if self.statistics and self.statistics[0][0] == 1 else None
 
 
-def number(value: Any) -> float:
-    """Return a figure as a float, NaN for what is none; None stands for one that is not finite."""
-    if not isinstance(value, (int, float)) or abs(value) > LARGEST:
-        return math.nan
-    return float(value)
-
-
-def relative_entropy(figures: Figures) -> dict[str, float]:
-    """Return the attention entropy of each block, over that of uniform attention."""
-    uniform = figures["attention_uniform"]
+def attention(figures: Figures) -> dict[str, tuple[float, float]]:
+    """Return the entropy of each block's attention, and that of uniform attention."""
+    uniform = figures.get("attention_uniform", {})
     return {
-        block: entropy / uniform[block]
-        for block, entropy in figures["attention_entropy"].items()
+        block: (entropy, uniform[block])
+        for block, entropy in figures.get("attention_entropy", {}).items()
         if uniform.get(block, 0.0) > 0
     }
 
 
 def stream(figures: Figures) -> dict[str, float]:
-    """Return the spread of the residual stream after each block of a transformer."""
-    spreads = figures["activation_std"]
-    return {block: spreads[block] for block in figures["attention_entropy"] if block in spreads}
-
-
-def matrices(figures: dict[str, float]) -> dict[str, float]:
-    """Return the figures of the leaves that are matrices, by the names that this house gives.
-
-    Scales and biases are left out: they start at one or zero, whatever the size of the model.
-    """
-    return {
-        leaf: figure
-        for leaf, figure in figures.items()
-        if leaf.rpartition(".")[2] not in ("scale", "bias")
-    }
+    """Return the standard deviation of the residual stream after each block, ``blocks.0`` etc."""
+    spreads = figures.get("activation_std", {})
+    return {site: spread for site, spread in spreads.items() if _is_block(site)}
 
 
 def running_median(values: Array, width: int) -> Array:
@@ -119,15 +91,6 @@ def running_median(values: Array, width: int) -> Array:
     return np.array([np.median(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))])
 
 
-def _column(records: list[Record], name: str) -> Array:
-    return np.array([number(record.get(name)) for record in records], float)
-
-
-def _figures(statistics: dict[str, Any]) -> Figures:
-    kinds = {kind: statistics.get(kind) for kind in KINDS}
-    return {
-        kind: {name: number(figure) for name, figure in found.items()}
-        if isinstance(found, dict)
-        else {}
-        for kind, found in kinds.items()
-    }
+def _is_block(site: str) -> bool:
+    stack, _, number = site.partition(".")
+    return bool(stack) and number.isdecimal()

@@ -1,20 +1,19 @@
-"""What the loss alone says: it explodes, or it stands still."""
+"""What the losses show: divergence, a plateau, overfitting and skipped updates."""
 
 import math
 
 import numpy as np
 
-from .finding import Finding
-from .history import History, running_median
+from .history import Finding, History, running_median
 
 EXPLOSION = 0.5
-"""Nats: a perplexity 1.6 times what it was. The median of `WINDOW` losses of a run in order moves
-by a tenth of that, since its batches differ by some 0.1 nats."""
+"""Nats: a perplexity 1.6 times what it was. The median of `WINDOW` losses of a healthy run moves by
+a tenth of that, since its batches differ by some 0.1 nats."""
 
 WINDOW = 15
 
 SLOWEST = 0.01
-"""A loss stands still that a quarter of the run improves by less than this share of itself."""
+"""On a plateau, a quarter of the run improves the loss by less than this share."""
 
 FEWEST = 500
 """Steps. A transformer may spend the first few hundred at the loss of single characters, before its
@@ -23,12 +22,26 @@ attention finds anything."""
 LEARNED = 0.1
 """Below this share of the first loss there is nothing left to learn."""
 
+LOST = 0.05
+"""Share of the lowest validation loss: a generalisation loss of 5% is a usual choice for early
+stopping (Prechelt 1998, "Early stopping - but when?")."""
+
+GAP = math.log(2)
+"""Nats between the two losses: to the model, held-out text is twice as perplexing. A gap alone may
+come from another kind of text at the end, so it counts only if validation no longer improves."""
+
+TRAINING_WINDOW = 25
+
+SPOILED = 0.01
+"""Share of skipped updates that spoils a run: loss scaling in mixed precision skips about one in
+2000 by design, and a float32 run none."""
+
 
 def divergence(history: History) -> Finding | None:
-    """The loss ends far above its lowest, or is no number at the end.
+    """The loss ends far above its lowest, or is not finite at the end.
 
-    Medians of `WINDOW` losses are compared, so that a bad batch or a spike that is over does not
-    count. It says nothing of the cause; other findings do, where it shows.
+    Medians of `WINDOW` losses are compared, so that neither a bad batch nor a passing spike counts.
+    Other findings name the cause where it shows.
     """
     finite = history.finite
     if not len(finite.loss):
@@ -39,29 +52,28 @@ def divergence(history: History) -> Finding | None:
     risen = len(medians) >= 2 * WINDOW and end > medians[lowest] + EXPLOSION
     if not risen and len(after) < WINDOW:
         return None
-    said = f"the loss was {medians[lowest]:.3g} at step {finite.steps[lowest]}"
+    evidence = f"the loss was {medians[lowest]:.3g} at step {finite.steps[lowest]}"
     if risen:
-        said += f" and is {end:.3g} at step {finite.steps[-1]}"
+        evidence += f" and is {end:.3g} at step {finite.steps[-1]}"
     if len(after):
-        said += f" and no number from step {after[0]} on"
+        evidence += f" and not finite from step {after[0]} on"
     return Finding(
         "divergence",
         "error",
         (int(finite.steps[lowest]), int(history.steps[-1])),
-        said,
+        evidence,
         "go back to weights from before it and lower the learning rate; if that does not help, "
         "check the gradients and the data of those steps",
     )
 
 
 def plateau(history: History) -> Finding | None:
-    """The loss does not get better in the second half of a run, though the rate would allow it.
+    """The loss does not improve in the second half of a run, though the rate would allow it.
 
-    The third and the last quarter are compared by their means. It stands still if the gain is less
-    than `SLOWEST` of the loss even when two standard errors are added to it, so that noise in a
-    short run says nothing. A run that decays its rate to a tenth of the peak has a quarter of it
-    left on average here, and still gains 3% and more. A loss below `LEARNED` of the first is no
-    plateau but the bottom.
+    The means of the third and the last quarter are compared, and two standard errors are added to
+    the gain, so that noise in a short run says nothing. A run that decays its rate to a tenth of
+    the peak has a quarter of it left on average here, and still gains 3% and more. A loss below
+    `LEARNED` of the first has nothing left to learn.
     """
     finite = history.finite
     N = len(finite.loss)
@@ -79,8 +91,52 @@ def plateau(history: History) -> Finding | None:
         "plateau",
         "warning",
         (int(finite.steps[N // 2]), int(finite.steps[-1])),
-        f"the loss stands at {last.mean():.4g}: the last quarter of the run gained {gain:+.2g} on "
-        f"the one before, at a rate of {rates.mean():.1e}",
-        "stop here, or decay the rate if it is constant; if the loss is not as good as it should "
+        f"the loss stays at {last.mean():.4g}: the last quarter of the run gained {gain:+.2g} over "
+        f"the third, at a rate of {rates.mean():.1e}",
+        "stop here, or decay the rate if it is constant; if the loss is not as low as it should "
         "be, try another rate and a larger model, and check that every layer gets a gradient",
+    )
+
+
+def overfitting(history: History) -> Finding | None:
+    """The validation loss rises, or stays far above a training loss that falls."""
+    finite, known = history.finite, history.validations
+    if len(known) < 2 or not len(finite.loss):
+        return None
+    step, last = known[-1]
+    best_step, best = min(known[:-1], key=lambda pair: pair[1])
+    medians = running_median(finite.loss, TRAINING_WINDOW)
+    if finite.steps[0] > best_step:
+        return None
+    training = float(medians[finite.steps <= step][-1])
+    before = float(medians[finite.steps <= best_step][-1])
+    rises = last > (1 + LOST) * best
+    stays = last > 0.99 * best and last - training > GAP
+    if training >= before or not (rises or stays):
+        return None
+    return Finding(
+        "overfitting",
+        "warning",
+        (best_step, step),
+        f"the validation loss went from {best:.3g} at step {best_step} to {last:.3g} at step "
+        f"{step}, while the training loss went from {before:.3g} to {training:.3g}",
+        "train on more text, or stop at the best validation; dropout, more weight decay or a "
+        "smaller model help too",
+    )
+
+
+def skipped_updates(history: History) -> Finding | None:
+    """A loss or a gradient was not finite, so its update was skipped."""
+    if not history.faults:
+        return None
+    count, total = len(history.faults), len(history.steps)
+    (first, fault), (last, _) = history.faults[0], history.faults[-1]
+    return Finding(
+        "skipped updates",
+        "error" if count > SPOILED * total else "warning",
+        (first, last),
+        f"{count} of {total} updates {'was' if count == 1 else 'were'} skipped, the first at step "
+        f"{first}: {fault}",
+        "lower the learning rate or warm up for longer; if single batches are at fault, look at "
+        "their text",
     )

@@ -14,19 +14,17 @@ and ``d_x`` is ``g`` itself, not copies. At rate 1 both are zero.
 Shapes: x and y (...).
 """
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from ..contract import (
     Array,
     Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_number,
     expect_params,
+    init_nothing,
 )
 from ..prng import bernoulli, expect_key
 
@@ -40,10 +38,7 @@ class Residuals(NamedTuple):
     x: Array  # (...), for its shape and dtype
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(
@@ -62,9 +57,8 @@ def forward(
         expect_key(key)
     if key is None or rate == 0.0:
         return x, Residuals(None, x)
-    multiplier = bernoulli(key, x.shape, p=1.0 - rate).astype(x.dtype)
-    if rate < 1.0:
-        multiplier *= 1.0 / (1.0 - rate)
+    kept = bernoulli(key, x.shape, p=1.0 - rate)
+    multiplier = kept.astype(x.dtype) * (1.0 / (1.0 - rate) if rate < 1.0 else 0.0)
     return x * multiplier, Residuals(multiplier, x)
 
 

@@ -38,7 +38,7 @@ class Residuals(NamedTuple):
     weight: Array  # (V, D), for its shape and dtype
 
 
-def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw the rows from N(0, 0.02²), as GPT-2 does."""
     dtype = expect_dtype(dtype)
     expect_int("vocab_size", vocab_size)

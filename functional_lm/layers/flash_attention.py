@@ -39,12 +39,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import empty, matmul
 from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_int, expect_params
 from ..heads import QKV, causal_mask, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
-from ..speed.blas import one_thread
-from ..speed.threads import run
+from ..speed.threads import one_thread, run
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
@@ -106,7 +104,7 @@ def forward(
     tiling = (T, S, causal, query_offset, block_q, block_k)
 
     q, k, v = x.q * (1 / math.sqrt(K)), x.k, _with_column(x.v, 1.0)
-    y = empty((B, T, H, K), q.dtype)
+    y = np.empty((B, T, H, K), q.dtype)
     top, total = np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1])
 
     def attend(b: int, h: int) -> None:
@@ -115,7 +113,7 @@ def forward(
             q_rows, m = q[b, rows, h], top[b, rows, h]  # (rows, 1), of the tiles so far
             out = np.zeros((len(m), K + 1), q.dtype)  # the last column is the sum l
             for columns, hidden in tiles:
-                scores = matmul(q_rows, k[b, columns, group].T)  # (rows, columns)
+                scores = q_rows @ k[b, columns, group].T  # (rows, columns)
                 _hide(scores, hidden, mask, (b, h, rows, columns))
                 larger = np.maximum(m, scores.max(axis=-1, keepdims=True))
                 np.exp(np.subtract(scores, larger, out=scores), out=scores)
@@ -138,7 +136,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     (B, T, H, K), (_, S, G, _) = y.shape, k.shape
     expect_cotangent(g, (B, T, H, K), y.dtype)
     g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, K+1)
-    d_q = empty((B, T, H, K), y.dtype)
+    d_q = np.empty((B, T, H, K), y.dtype)
     d_k = np.zeros((B, S, G, K), y.dtype)
     d_v = np.zeros((B, S, G, K), y.dtype)
 
@@ -149,11 +147,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
             d_q_rows = np.zeros_like(q_rows)
             for columns, hidden in tiles:
                 k_columns, v_columns = k[b, columns, group], v[b, columns, group]
-                exps = matmul(q_rows, k_columns.T)  # (rows, columns), the scores
+                exps = q_rows @ k_columns.T  # (rows, columns), the scores
                 _hide(exps, hidden, mask, (b, h, rows, columns))
                 np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)
                 d_v[b, columns, group] += exps.T @ g_rows[:, :K]
-                d_scores = matmul(g_rows, v_columns.T)  # (rows, columns), (d_probs − D)/l
+                d_scores = g_rows @ v_columns.T  # (rows, columns), (d_probs − D)/l
                 d_scores *= exps
                 d_q_rows += d_scores @ k_columns
                 d_k[b, columns, group] += d_scores.T @ q_rows  # q is over √K
@@ -213,6 +211,6 @@ def _sees_nothing(
 
 def _with_column(x: Array, column: Any) -> Array:
     """Return x with one more column, of a number or of (B, T, H, 1)."""
-    out = empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+    out = np.empty((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
     out[..., :-1], out[..., -1:] = x, column
     return out

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import matmul
 from ..contract import (
     Array,
     Key,
@@ -42,25 +41,27 @@ class Residuals(NamedTuple):
 
 
 def init(
-    key: Key,
+    key: Key | None,
     *,
     d_in: int,
-    d_out: int,
+    d_out: int | tuple[int, ...],
     bias: bool = False,
     scale: float = 1.0,
     dtype: Any = np.float32,
 ) -> Tree:
     """Draw the weight from N(0, 2/(d_in + d_out)), times ``scale``; a bias starts at zero.
 
+    Several ``d_out`` are maps side by side in one matrix, each with its own variance.
+
     Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
     """
     dtype = expect_dtype(dtype)
     expect_int("d_in", d_in)
-    expect_int("d_out", d_out)
-    std = scale * (2 / (d_in + d_out)) ** 0.5
-    params = {"weight": normal(key, (d_in, d_out), scale=std, dtype=dtype)}
+    sizes = [expect_int("d_out", size) for size in np.atleast_1d(d_out)]
+    std = np.repeat([scale * (2 / (d_in + size)) ** 0.5 for size in sizes], sizes)  # (D_out,)
+    params = {"weight": normal(key, (d_in, sum(sizes)), scale=std, dtype=dtype)}
     if bias:
-        params["bias"] = np.zeros(d_out, dtype)
+        params["bias"] = np.zeros(sum(sizes), dtype)
     return params
 
 
@@ -76,7 +77,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     expect_floating(x=x, weight=weight)
     d_in, d_out = expect_shape("weight", weight, "D_in D_out")
     expect_shape("x", x, "... D_in", D_in=d_in)
-    y = matmul(rows(x), weight)  # (N, D_out)
+    y = rows(x) @ weight  # (N, D_out)
     if bias is not None:
         expect_floating(x=x, bias=bias)
         expect_shape("bias", bias, "D_out", D_out=d_out)
@@ -89,7 +90,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     x, weight, has_bias = residuals
     expect_cotangent(g, (*x.shape[:-1], weight.shape[1]), x.dtype)
     g = rows(g)  # (N, D_out)
-    d_params = {"weight": matmul(rows(x).T, g)}
+    d_params = {"weight": rows(x).T @ g}
     if has_bias:
         d_params["bias"] = sum_rows(g)
-    return d_params, matmul(g, weight.T).reshape(x.shape)
+    return d_params, (g @ weight.T).reshape(x.shape)

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import multiply, subtract
 from ..contract import (
     Array,
     Key,
@@ -42,7 +41,7 @@ class Residuals(NamedTuple):
     scale: Array  # (D,)
 
 
-def init(key: Key = (), *, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None = (), *, d_model: int, dtype: Any = np.float32) -> Tree:
     """Return a scale of ones; the key is not used."""
     return {"scale": np.ones(expect_int("d_model", d_model), expect_dtype(dtype))}
 
@@ -60,17 +59,19 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
     (d_model,) = expect_shape("scale", scale, "D")
     expect_shape("x", x, "... D", D=d_model)
     eps = expect_number("eps", eps, low=0.0)
-    rstd = 1.0 / np.sqrt(row_dot(x, x) / d_model + eps)  # (..., 1)
-    x_hat = multiply(x, rstd)
-    return multiply(x_hat, scale), Residuals(x_hat, rstd, scale)
+    mean_square = row_dot(x, x) / d_model  # (..., 1)
+    rstd = 1.0 / np.sqrt(mean_square + eps)
+    x_hat = x * rstd
+    y = x_hat * scale
+    return y, Residuals(x_hat, rstd, scale)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
     x_hat, rstd, scale = residuals
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
-    d_scale = sum_rows(rows(multiply(g, x_hat)))  # (D,)
-    h = multiply(g, scale)
-    d_x = subtract(h, multiply(x_hat, row_dot(h, x_hat) / len(scale)))
-    d_x *= rstd
+    h = g * scale
+    mean_product = row_dot(h, x_hat) / len(scale)  # (..., 1)
+    d_x = rstd * (h - x_hat * mean_product)
+    d_scale = sum_rows(rows(g * x_hat))  # (D,)
     return {"scale": d_scale}, d_x

@@ -17,20 +17,18 @@ Shapes: x and y (..., T, H, K); positions (T,), or (..., T) with the leading axe
 Angles are computed in float64 and rounded once: at position 10⁵ a float32 angle is off by 4e-3.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ..buffers import empty
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_params,
     expect_shape,
+    init_nothing,
 )
 from ..rotation import PAIRINGS as PAIRINGS
 from ..rotation import expect_rotary, rotations, turn
@@ -44,10 +42,7 @@ class Residuals(NamedTuple):
     shape: tuple[int, ...]  # of x
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(
@@ -76,7 +71,7 @@ def forward(
     _, _, head_size = expect_shape("x", x, "... T H K")
     theta = expect_rotary(positions, x.shape[:-2], head_size, theta, pairing)
     rotation = rotations(positions, head_size, theta, x.dtype)
-    y = turn(np.ascontiguousarray(x), rotation, pairing, empty(x.shape, x.dtype))
+    y = turn(np.ascontiguousarray(x), rotation, pairing, np.empty(x.shape, x.dtype))
     return y, Residuals(rotation, pairing, x.shape)
 
 
@@ -84,5 +79,5 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., T, H, K)."""
     rotation, pairing, shape = residuals
     expect_cotangent(g, shape, rotation.real.dtype)
-    d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, empty(shape, g.dtype))
+    d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
     return {}, d_x

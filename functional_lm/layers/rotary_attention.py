@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import contiguous, empty, matmul, multiply
 from ..contract import (
     Array,
     Key,
@@ -105,12 +104,12 @@ def forward(
     theta = expect_rotary(positions, (B, T), K, theta, pairing)
     packed = np.ascontiguousarray(x).reshape(B, T, H + 2 * G, K)
     rotation = _rotations(positions, H, G, K, theta, x.dtype)
-    turned = turn(packed[:, :, : H + G], rotation, pairing, empty((B, T, H + G, K), x.dtype))
+    turned = turn(packed[:, :, : H + G], rotation, pairing, np.empty((B, T, H + G, K), x.dtype))
     v = packed[:, :, H + G :]
-    y, reciprocal = empty((B, T, H, K), x.dtype), empty((B, T, H, 1), x.dtype)
+    y, reciprocal = np.empty((B, T, H, K), x.dtype), np.empty((B, T, H, 1), x.dtype)
 
     q, k, values = _grouped(turned[:, :, :H], G), _grouped(turned[:, :, H:], G), _grouped(v, G)
-    k_transposed = contiguous(k.swapaxes(-1, -2))
+    k_transposed = np.ascontiguousarray(k.swapaxes(-1, -2))
     y_rows, reciprocal_rows = _grouped(y, G), _grouped(reciprocal, G)  # (B, G, R, T, ...)
     weights = []
     for start in range(0, T, BLOCK):
@@ -130,18 +129,18 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     B, T, H, K = y.shape
     G = v.shape[2]
     expect_cotangent(g, (B, T, H * K), y.dtype)
-    g = multiply(g.reshape(B, T, H, K), reciprocal)  # g'
+    g = g.reshape(B, T, H, K) * reciprocal  # g'
     delta = _grouped(np.vecdot(g, y)[..., None], G)  # (B, G, R, T, 1)
-    d_x = empty((B, T, H + 2 * G, K), y.dtype)
+    d_x = np.empty((B, T, H + 2 * G, K), y.dtype)
 
     q, k, values = _grouped(turned[:, :, :H], G), _grouped(turned[:, :, H:], G), _grouped(v, G)
     d_q, d_k = _grouped(d_x[:, :, :H], G), _grouped(d_x[:, :, H : H + G], G)
     d_values, g = _grouped(d_x[:, :, H + G :], G), _grouped(g, G)
-    values_transposed = contiguous(values.swapaxes(-1, -2))
+    values_transposed = np.ascontiguousarray(values.swapaxes(-1, -2))
     last = len(weights) - 1
     for i in range(last, -1, -1):  # the last block sees all keys, so that it may write: d_k = ...
         rows, keys = slice(i * BLOCK, (i + 1) * BLOCK), slice((i + 1) * BLOCK)
-        d_scores = matmul(g[..., rows, :], values_transposed[..., keys])
+        d_scores = g[..., rows, :] @ values_transposed[..., keys]
         d_scores -= delta[..., rows, :]
         d_scores *= weights[i]
         np.matmul(d_scores, k[..., keys, :], out=d_q[..., rows, :])
@@ -169,7 +168,7 @@ def _head_sizes(x: Array, n_heads: int, n_kv_heads: int | None) -> tuple[int, in
 def _rotations(positions: Array, H: int, G: int, K: int, theta: float, dtype: Any) -> Array:
     """Return e^{iφ}/√K for the queries and e^{iφ} for the keys, (..., T, H + G, K/2)."""
     rotation = rotations(positions, K, theta, dtype)  # (..., T, 1, K/2)
-    out = empty((*positions.shape, H + G, K // 2), rotation.dtype)
+    out = np.empty((*positions.shape, H + G, K // 2), rotation.dtype)
     out[..., :H, :] = rotation * (1 / math.sqrt(K))
     out[..., H:, :] = rotation
     return out
@@ -201,7 +200,7 @@ def _row_sums(x: Array) -> Array:
 
 def _scores(q: Array, k: Array, start: int) -> Array:
     """Return the scores of a block of rows that begins at ``start``; −∞ above the diagonal."""
-    scores = matmul(q, k)
+    scores = q @ k
     n = scores.shape[-2]
     future = np.triu(np.full((n, n), -math.inf, scores.dtype), 1)
     scores[..., start:] += future
@@ -215,9 +214,9 @@ def _sum_of_group(a: Array, b: Array, out: Array, *, add: bool) -> None:
     """
     transposed = a.swapaxes(-1, -2)
     if out.shape[2] != a.shape[2]:
-        product = matmul(transposed, b).sum(axis=2, keepdims=True)
+        product = (transposed @ b).sum(axis=2, keepdims=True)
     elif add:
-        product = matmul(transposed, b)
+        product = transposed @ b
     else:
         np.matmul(transposed, b, out=out)
         return

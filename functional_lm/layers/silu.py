@@ -9,18 +9,15 @@ VJP. With σ' = σ·(1 − σ):
 Shapes: x and y (...).
 """
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_params,
+    init_nothing,
 )
 from ..numerics import sigmoid
 
@@ -32,10 +29,7 @@ class Residuals(NamedTuple):
     sigma: Array  # (...) σ(x)
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:

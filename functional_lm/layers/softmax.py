@@ -10,19 +10,16 @@ Shapes: x and y (..., D). Entries of −inf get probability zero; a row of nothi
 of the caller and gives NaN.
 """
 
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_params,
     expect_shape,
+    init_nothing,
 )
 from ..numerics import softmax, softmax_vjp
 
@@ -35,10 +32,7 @@ class Residuals(NamedTuple):
     probs: Array  # (..., D)
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import matmul, multiply
 from ..contract import (
     Array,
     Key,
@@ -76,15 +75,15 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     _, d_model, d_ff = expect_shape("gate_up", gate_up, "2 D F")
     expect_shape("down", down, "F D", F=d_ff, D=d_model)
     expect_shape("x", x, "... D", D=d_model)
-    slopes = matmul(rows(x), gate_up)  # (2, N, F): a and u, each written over when it is used up
+    slopes = rows(x) @ gate_up  # (2, N, F): a and u, each written over when it is used up
     a, u = slopes
     sigma = sigmoid(a)
     silu = np.multiply(a, sigma, out=a)
-    hidden = multiply(silu, u)
+    hidden = silu * u
     gate_slope = np.subtract(u, hidden, out=u)
     gate_slope *= sigma
     gate_slope += hidden
-    y = matmul(hidden, down).reshape(x.shape)
+    y = (hidden @ down).reshape(x.shape)
     return y, Residuals(x, slopes, hidden, gate_up, down)
 
 
@@ -93,11 +92,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     x, slopes, hidden, gate_up, down = residuals
     expect_cotangent(g, x.shape, x.dtype)
     g = rows(g)  # (N, D)
-    d_down = matmul(hidden.T, g)
-    d_hidden = matmul(g, down.T)  # (N, F)
-    d_gate_up = multiply(slopes[::-1], d_hidden)  # (2, N, F): d_a and d_u
-    d_weight = matmul(rows(x).T, d_gate_up)  # (2, D, F)
-    d_x = matmul(d_gate_up[0], gate_up[0].T) + matmul(d_gate_up[1], gate_up[1].T)
+    d_down = hidden.T @ g
+    d_hidden = g @ down.T  # (N, F)
+    d_gate_up = slopes[::-1] * d_hidden  # (2, N, F): d_a and d_u
+    d_weight = rows(x).T @ d_gate_up  # (2, D, F)
+    d_x = d_gate_up[0] @ gate_up[0].T + d_gate_up[1] @ gate_up[1].T
     return {"gate_up": d_weight, "down": d_down}, d_x.reshape(x.shape)
 
 

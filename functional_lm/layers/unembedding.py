@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import matmul
 from ..contract import (
     Array,
     Key,
@@ -40,7 +39,7 @@ class Residuals(NamedTuple):
     weight: Array  # (V, D)
 
 
-def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw from N(0, 0.02²), so that the first logits are near zero and the loss near ln V."""
     dtype = expect_dtype(dtype)
     expect_int("vocab_size", vocab_size)
@@ -60,7 +59,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     expect_floating(x=x, weight=weight)
     vocab_size, d_model = expect_shape("weight", weight, "V D")
     expect_shape("x", x, "... D", D=d_model)
-    y = matmul(rows(x), weight.T)  # (N, V)
+    y = rows(x) @ weight.T  # (N, V)
     return y.reshape(*x.shape[:-1], vocab_size), Residuals(x, weight)
 
 
@@ -69,4 +68,4 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     x, weight = residuals
     expect_cotangent(g, (*x.shape[:-1], len(weight)), x.dtype)
     g = rows(g)  # (N, V)
-    return {"weight": matmul(g.T, rows(x))}, matmul(g, weight).reshape(x.shape)
+    return {"weight": g.T @ rows(x)}, (g @ weight).reshape(x.shape)

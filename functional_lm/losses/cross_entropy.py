@@ -22,19 +22,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import multiply, subtract
 from ..contract import (
     Array,
-    Key,
     Scalar,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_int,
     expect_params,
     expect_shape,
     expect_tokens,
+    init_nothing,
 )
 from ..numerics import rows
 
@@ -45,10 +43,7 @@ class Residuals(NamedTuple):
     d_logits: Array  # (..., V) the gradient for g = 1
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: a loss has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(
@@ -76,21 +71,20 @@ def forward(
             f"targets must have the leading shape of the logits, {x.shape[:-1]}: "
             f"got {targets.shape}; pass one target for each row"
         )
-    target = targets.reshape(-1)  # (N,)
-    kept = np.flatnonzero(target != ignore_index)
-    n_kept = max(len(kept), 1)
+    kept = targets.reshape(-1) != ignore_index  # (N,)
+    n_kept = max(int(kept.sum()), 1)
+    at_target = np.arange(len(kept)), np.where(kept, targets.reshape(-1), 0)
 
     logits = rows(x)  # (N, V)
-    probs = subtract(logits, logits.max(axis=-1, keepdims=True))
-    at_target = probs[kept, target[kept]]
-    np.exp(probs, out=probs)
-    total = probs.sum(axis=-1, keepdims=True)  # (N, 1)
-    loss = (np.log(total[kept, 0]) - at_target).sum() / n_kept
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(logits)
+    total = exponentials.sum(axis=-1, keepdims=True)  # (N, 1)
+    losses = np.log(total[:, 0]) - logits[at_target]  # (N,)
+    loss = losses[kept].sum() / n_kept
 
-    d_logits = np.divide(probs, total * n_kept, out=probs)
-    d_logits[kept, target[kept]] -= 1.0 / n_kept
-    if len(kept) < len(target):
-        d_logits[target == ignore_index] = 0.0
+    d_logits = exponentials / (total * n_kept)
+    d_logits[at_target] -= 1.0 / n_kept
+    d_logits[~kept] = 0.0
     return loss, Residuals(d_logits.reshape(x.shape))
 
 
@@ -98,4 +92,4 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the scalar cotangent g."""
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
-    return {}, multiply(d_logits, g)
+    return {}, d_logits * g

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import empty, matmul, multiply
 from ..contract import (
     Array,
     Key,
@@ -60,7 +59,7 @@ _LOGITS = 2**20  # as many of a small vocabulary make a chunk, whatever the numb
 _BLOCK = 2048  # rows of d_W that are added to at a time
 
 
-def init(key: Key, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
+def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw ``weight`` (V, D) from N(0, 0.02²), so that the first loss is near ln V."""
     dtype = expect_dtype(dtype)
     expect_int("vocab_size", vocab_size)
@@ -126,8 +125,8 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
         _, gradient = _in_chunks(weight, x, target, chunk_size, True)
     d_weight, d_kept = gradient  # for g = 1
     d_x = np.zeros(shape, weight.dtype)
-    rows(d_x)[kept] = multiply(d_kept, g)
-    return {"weight": multiply(d_weight, g)}, d_x
+    rows(d_x)[kept] = d_kept * g
+    return {"weight": d_weight * g}, d_x
 
 
 def _in_chunks(
@@ -136,10 +135,10 @@ def _in_chunks(
     """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
     n_rows = max(len(x), 1)
     losses = np.empty(len(x), x.dtype)
-    scratch = empty((min(chunk_size, len(x)), len(weight)), x.dtype)
+    scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
     if with_gradient:
-        d_x = empty(x.shape, x.dtype)
-        d_weight = (empty if len(x) else np.zeros)(weight.shape, x.dtype)
+        d_x = np.empty(x.shape, x.dtype)
+        d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
     for first in range(0, len(x), chunk_size):
         part = slice(first, first + chunk_size)
         logits = np.matmul(x[part], weight.T, out=scratch[: len(x) - first])  # (C, V)
@@ -158,5 +157,5 @@ def _in_chunks(
                 continue
             for start in range(0, len(weight), _BLOCK):
                 some = slice(start, start + _BLOCK)
-                d_weight[some] += matmul(d_logits[:, some].T, x[part])
+                d_weight[some] += d_logits[:, some].T @ x[part]
     return losses.sum() / n_rows, (d_weight, d_x) if with_gradient else None

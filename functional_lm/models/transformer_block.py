@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..buffers import add
 from ..contract import Array, Key, Tree, expect_params
 from ..layers import dropout as dropout_layer
 from ..layers import rms_norm, swiglu
@@ -101,11 +100,11 @@ def forward(
         attention=attention,
     )
     a, dropout1 = dropout_layer.forward({}, a, rate=dropout, key=fold_in(key, 0))
-    x = add(x, a)
+    x = x + a
     h, norm2 = rms_norm.forward(params["norm2"], x, eps=norm_eps)
     m, mlp = swiglu.forward(params["mlp"], h)
     m, dropout2 = dropout_layer.forward({}, m, rate=dropout, key=fold_in(key, 1))
-    return add(x, m), Residuals(norm1, r_attention, dropout1, norm2, mlp, dropout2)
+    return x + m, Residuals(norm1, r_attention, dropout1, norm2, mlp, dropout2)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
@@ -113,10 +112,10 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     _, d_m = dropout_layer.vjp(residuals.dropout2, g)
     d_mlp, d_h = swiglu.vjp(residuals.mlp, d_m)
     d_norm2, d_branch = rms_norm.vjp(residuals.norm2, d_h)
-    g = add(g, d_branch)  # x feeds the skip path and the branch: cotangents add
+    g = g + d_branch  # x feeds the skip path and the branch: cotangents add
 
     _, d_a = dropout_layer.vjp(residuals.dropout1, g)
     d_attention, d_h = self_attention.vjp(residuals.attention, d_a)
     d_norm1, d_branch = rms_norm.vjp(residuals.norm1, d_h)
-    g = add(g, d_branch)
+    g = g + d_branch
     return {"norm1": d_norm1, "attention": d_attention, "norm2": d_norm2, "mlp": d_mlp}, g

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..buffers import multiply
 from ..contract import Array, Tree, expect_number
 from ..speed.entrywise import entrywise
 from .schedules import Schedule, as_schedule
@@ -99,7 +98,7 @@ def adamw(
             np.divide(mu, denominator, out=update)
             update *= step_size
             if decays:
-                update -= multiply(p, rate * weight_decay)
+                update -= p * (rate * weight_decay)
 
         updates, mu, nu = entrywise(
             one, params, grads, state.mu, state.nu, decayed(params), outputs=3

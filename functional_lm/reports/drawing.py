@@ -1,40 +1,113 @@
-"""Lines on the axes of a picture: colours, labels, scales, legends. Matplotlib does the drawing."""
+"""Axes, lines and files with one look, light or dark. They need matplotlib, from the extra plot."""
 
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .series import Series, Table, depth_of, kind_of, median, smooth, thin
+from ..numerics import smooth
+from ..runs.records import Series, Table, block_of, median
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
+    from matplotlib.figure import Figure
 
-INK, PAPER, QUIET = "#222223", "#fffffe", "#808182"
-"""The colours of text, of what is behind it, and of what stands back; a page puts in its own."""
+FORMATS = (".png", ".svg")
+
+QUIET = "#808182"
+"""Grey, for what stands back."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Those of Okabe and Ito (2008), which the colour-blind tell apart, without black and yellow."""
 
-RAMP = ("#0072b2", "#009e73", "#e69f00", "#d55e00")
-"""Through some of them, from cold to warm: the first block to the last, and the first run to the
-last where there are more than `COLOURS`."""
+DARK = {"#0072b2": "#3f9fdf", "#222222": "#e6e8eb", "#ffffff": "#1b1e22"}
+"""What replaces a colour on a dark ground."""
+
+RAMP = (0, 2, 4, 1)
+"""Of `COLOURS`, from cold to warm, for depth or for many runs."""
 
 DASHES = ("-", "--", ":", "-.")
-LONGEST_LEGEND = 10
+LONGEST_LEGEND, MOST_POINTS = 10, 2000
+
+LOOK: dict[str, Any] = {
+    "figure.facecolor": "#ffffff",
+    "axes.facecolor": "#ffffff",
+    "legend.facecolor": "#ffffff",
+    "text.color": "#222222",
+    "axes.edgecolor": "#222222",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#222222",
+    "ytick.color": "#222222",
+    "legend.edgecolor": "none",
+    "legend.fontsize": 9,
+    "axes.grid": True,
+    "grid.color": QUIET,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "lines.linewidth": 1.4,
+    "svg.hashsalt": "functional_lm",  # the same picture has the same bytes
+}
+"""Differs from the default style of matplotlib; axes.prop_cycle holds `COLOURS`."""
 
 
-def colours_of(count: int) -> list[str]:
-    """Return a colour for each of so many runs."""
-    return list(COLOURS[:count]) if count <= len(COLOURS) else ramp(count)
+@contextlib.contextmanager
+def styled(dark: bool = False) -> Iterator[None]:
+    """Draw in this look, whatever the user's own style, and restore that.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    try:
+        from matplotlib import style
+        from matplotlib.rcsetup import cycler
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'functional-lm[plot]'") from None
+    own = DARK if dark else {}
+    look = {name: own.get(value, value) for name, value in LOOK.items()}
+    look["axes.prop_cycle"] = cycler(color=[own.get(colour, colour) for colour in COLOURS])
+    with style.context(["default", look]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # in a folder's name
+        yield
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def encode(figure: "Figure", suffix: str, *, creator: str) -> bytes:
+    """Return a figure as a file of one of the `FORMATS`, which names the program that made it."""
+    file = io.BytesIO()
+    metadata = {"Software": creator} if suffix == ".png" else {"Creator": creator, "Date": None}
+    with styled():
+        figure.draw_without_rendering()  # a first layout, which may change the ticks
+        figure.savefig(file, format=suffix[1:], dpi=150, metadata=metadata)
+    return file.getvalue()
+
+
+def palette(count: int) -> list[str]:
+    """Return a colour for each of so many runs, within `styled`."""
+    from matplotlib import rcParams
+
+    colours: list[str] = rcParams["axes.prop_cycle"].by_key()["color"]
+    return colours[:count] if count <= len(colours) else ramp(count)
 
 
 def ramp(count: int) -> list[str]:
-    """Return so many colours between those of `RAMP`."""
+    """Return so many colours from cold to warm, within `styled`."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-    colours = LinearSegmentedColormap.from_list("depth", RAMP)
-    return [to_hex(colours(i / max(1, count - 1))) for i in range(count)]
+    colours = palette(len(COLOURS))
+    between = LinearSegmentedColormap.from_list("depth", [colours[i] for i in RAMP])
+    return [to_hex(between(i / max(1, count - 1))) for i in range(count)]
 
 
 def label(name: str) -> str:
@@ -46,7 +119,7 @@ def label(name: str) -> str:
     name = "".join(c if c.isprintable() else "�" for c in name)
     if len(name) > 40:
         name = f"{name[:19]}…{name[-20:]}"
-    if name.startswith("_"):  # of which matplotlib thinks that it is not to be shown
+    if name.startswith("_"):  # matplotlib hides such labels
         name = " " + name
     return name.replace("$", r"\$")
 
@@ -56,52 +129,50 @@ def draw_raw(axes: "Axes", raw: Series, colour: str) -> None:
     axes.plot(*thin(raw), color=colour, alpha=0.3, linewidth=0.7)
 
 
-def draw_line(axes: "Axes", drawn: Series, **look: Any) -> None:
+def draw_line(axes: "Axes", line: Series, **look: Any) -> None:
     """Draw a series; a dot if it is a single point, of which a line shows nothing."""
-    if len(drawn.steps) == 1:
+    if len(line.steps) == 1:
         look["marker"] = "o"
-    axes.plot(*thin(drawn), **look)
+    axes.plot(*thin(line), **look)
 
 
-def draw_layers(axes: "Axes", found: Table) -> None:
+def draw_layers(axes: "Axes", layers: Table) -> None:
     """Draw the mean of each column: coloured by block, dashed by kind, grey outside of the blocks.
 
     Of many blocks the legend names the first, the middle and the last.
     """
-    inside = [name for name in found.names if "*" in kind_of(name)]
-    outside = [name for name in found.names if "*" not in kind_of(name)]
-    kinds = list(dict.fromkeys(map(kind_of, inside)))
-    blocks = list(dict.fromkeys(map(depth_of, inside)))
+    inside = [name for name in layers.names if "*" in _kind(name)]
+    outside = [name for name in layers.names if "*" not in _kind(name)]
+    kinds = list(dict.fromkeys(map(_kind, inside)))
+    blocks = list(dict.fromkeys(map(block_of, inside)))
     colours = dict(zip(blocks, ramp(len(blocks)), strict=True))
     few = len(blocks) <= 6
     named = blocks if few else [blocks[0], blocks[len(blocks) // 2], blocks[-1]]
     for name in inside:
-        kind, block = kinds.index(kind_of(name)), depth_of(name)
+        block, kind = block_of(name), kinds.index(_kind(name))
         text = label(name) if kind == 0 and block in named else ""
-        look = {"color": colours[block], "linestyle": DASHES[kind % len(DASHES)]}
-        draw_line(axes, smooth(found.column(name)), label=text, linewidth=1.1, **look)
+        look: dict[str, Any] = {"color": colours[block], "linestyle": DASHES[kind % len(DASHES)]}
+        draw_line(axes, smoothed(layers.column(name)), label=text, linewidth=1.1, **look)
     for kind, name in enumerate(kinds[1:], start=1):
-        dashes = DASHES[kind % len(DASHES)]
-        axes.plot([], [], color=RAMP[0], linestyle=dashes, label=label(name))
+        look = {"color": palette(1)[0], "linestyle": DASHES[kind % len(DASHES)]}
+        axes.plot([], [], label=label(name), **look)
     for i, name in enumerate(outside):
-        dashes = DASHES[i % len(DASHES)]
-        draw_line(
-            axes, smooth(found.column(name)), label=label(name), color=QUIET, linestyle=dashes
-        )
+        look = {"color": QUIET, "linestyle": DASHES[i % len(DASHES)]}
+        draw_line(axes, smoothed(layers.column(name)), label=label(name), **look)
 
 
-def draw_band(axes: "Axes", found: Table, colour: str) -> None:
+def draw_band(axes: "Axes", layers: Table, colour: str) -> None:
     """Draw the median of the columns and the range that they span."""
-    rows = np.isfinite(found.values).any(axis=1)
-    steps, values = found.steps[rows], found.values[rows]
-    draw_line(axes, smooth(Series(steps, median(values))), color=colour)
+    rows = np.isfinite(layers.values).any(axis=1)
+    steps, values = layers.steps[rows], layers.values[rows]
+    draw_line(axes, smoothed(Series(steps, median(values))), color=colour)
     if steps.size:
         low, high = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def finish(axes: "Axes", title: str, *, log: bool = False, legend_below: bool = False) -> None:
-    """Give axes a title, scales and a legend; say so if they are empty."""
+    """Give axes over steps a title, scales and a legend; mark them if they are empty."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set(title=title, xlabel="step")
@@ -116,22 +187,41 @@ def finish(axes: "Axes", title: str, *, log: bool = False, legend_below: bool = 
     if axes.dataLim.ymin == axes.dataLim.ymax == 0:  # a share, say: not from -0.05 to 0.05
         axes.set_ylim(-0.02, 1.0)
     if log:
-        _by_logarithm(axes)
-    named = [line for line in axes.lines if _is_named(line)]
-    if named:
-        shown = named[:LONGEST_LEGEND]
-        texts = [str(line.get_label()) for line in shown]
-        if len(named) > len(shown):
-            texts[-1] = f"… and {len(named) - len(shown) + 1} more"
-        where: dict[str, Any] = {"loc": "best"}
-        if legend_below:
-            columns = max(1, min(4, 64 // (max(map(len, texts)) + 6)))
-            where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.21), "borderaxespad": 0.0}
-            where |= {"ncols": columns, "handlelength": 1.6, "columnspacing": 1.0, "fontsize": 8}
-        axes.legend(shown, texts, **where)
+        _log_scale(axes)
+    handles, texts = axes.get_legend_handles_labels()
+    if len(texts) > LONGEST_LEGEND:
+        more = len(texts) - LONGEST_LEGEND + 1
+        texts[LONGEST_LEGEND - 1 :] = [f"… and {more} more"]
+    where: dict[str, Any] = {"loc": "best"}
+    if legend_below and texts:
+        columns = max(1, min(4, 64 // (max(map(len, texts)) + 6)))
+        where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.21), "borderaxespad": 0.0}
+        where |= {"ncols": columns, "handlelength": 1.6, "columnspacing": 1.0, "fontsize": 8}
+    if texts:
+        axes.legend(handles[: len(texts)], texts, **where)
 
 
-def _by_logarithm(axes: "Axes") -> None:
+def smoothed(raw: Series) -> Series:
+    """Return the mean over a fortieth of the series around each step, without a lag."""
+    return Series(raw.steps, smooth(raw.values, 2 * min(len(raw.values) // 80, 500) + 1))
+
+
+def thin(raw: Series) -> Series:
+    """Return at most `MOST_POINTS`: the least and the greatest of each stretch, so spikes stay."""
+    if len(raw.values) <= MOST_POINTS:
+        return raw
+    stretches = np.array_split(np.arange(len(raw.values)), MOST_POINTS // 2)
+    pairs = [(of[raw.values[of].argmin()], of[raw.values[of].argmax()]) for of in stretches]
+    kept = np.unique(pairs)
+    return Series(raw.steps[kept], raw.values[kept])
+
+
+def _kind(name: str) -> str:
+    """Return a name without the number of its block: ``blocks.*.mlp``."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def _log_scale(axes: "Axes") -> None:
     """Show values by their logarithm if they span more than a factor of three."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -144,8 +234,3 @@ def _by_logarithm(axes: "Axes") -> None:
         axes.yaxis.set_minor_formatter(
             NullFormatter() if span > 100 else StrMethodFormatter("{x:g}")
         )
-
-
-def _is_named(line: "Line2D") -> bool:
-    text = str(line.get_label())
-    return bool(text) and not text.startswith("_")

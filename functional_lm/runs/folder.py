@@ -37,7 +37,7 @@ from ..files import FileFormatError, read_json, sync_folder, write_atomic
 from ..models import transformer
 from ..models.loading import imported_neighbours, load_model
 from ..models.transformer import Config
-from ..text import CharTokenizer
+from ..text import Tokenizer, load_tokenizer
 from ..training.objective import Objective
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
     objective: Objective  # the model, its config and loss
     params: Tree
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     settings: dict[str, Any]  # all that config.json holds
 
 
@@ -227,7 +227,7 @@ def save_run(
     folder: str | Path,
     params: Tree,
     config: Config,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
     *,
     settings: dict[str, Any] | None = None,
     model_file: str | None = None,
@@ -258,7 +258,7 @@ def save_run(
     save_checkpoint(folder / BEST_FILE, params)
 
 
-def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, CharTokenizer]:
+def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, Tokenizer]:
     """Return ``(params, config, tokenizer)`` of a run; see `open_run`."""
     run = open_run(folder, weights)
     return run.params, run.objective.config, run.tokenizer
@@ -279,7 +279,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     """
     folder = Path(folder)
     settings = read_config(folder)
-    tokenizer = CharTokenizer.load(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     objective, dtype = _model_of(settings, folder)
     if tokenizer.vocab_size != objective.config.vocab_size:
         raise FileFormatError(

@@ -333,11 +333,10 @@ class Session:
         return record
 
     def _sample(self, params: Tree) -> str:
-        """Return a text that the model writes after a new line, or after its first character."""
-        characters = self.experiment.tokenizer.characters
+        """Return a text that the model writes from the tokenizer's default prompt."""
         text = self.experiment.sample(
             params,
-            "\n" if "\n" in characters else characters[0],
+            self.experiment.tokenizer.default_prompt,
             key=(self.experiment.settings.seed, 3),
             max_new_tokens=SAMPLE_LENGTH,
             transform=temperature(0.8),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..buffers import empty
 from ..contract import Array, Tree
 from .threads import run
 
@@ -75,7 +74,7 @@ def _sum_of_squares(flat: Array) -> float:
 
 
 def _empty_like(leaf: Any) -> Array:
-    return empty(np.shape(leaf), leaf.dtype)
+    return np.empty(np.shape(leaf), leaf.dtype)
 
 
 def _flat(node: Any, like: Any) -> Any:

@@ -17,9 +17,8 @@ from .. import pytree
 from ..contract import Differentiable, Scalar, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
 from ..prng import fold_in
-from .blas import one_thread
 from .entrywise import entrywise
-from .threads import run
+from .threads import one_thread, run
 
 
 def examples(x: Any, side: dict[str, Any]) -> float:

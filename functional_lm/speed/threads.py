@@ -1,4 +1,4 @@
-"""Work side by side: NumPy releases the interpreter's lock while it computes, so threads pay."""
+"""Threads of our own, which pay since NumPy releases the interpreter's lock, and those of BLAS."""
 
 import contextvars
 import functools
@@ -52,6 +52,21 @@ def run(tasks: Sequence[Callable[[], _Result]], n_threads: int | None = None) ->
     if errors:
         raise errors[0]
     return results
+
+
+def one_thread() -> Any:
+    """Return a context in which matrix products use one thread, in the whole process.
+
+    Threads of our own each want one, and small matrices lose more by waiting than they gain.
+    """
+    return _blas().limit(limits=1)
+
+
+@functools.cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 @functools.cache

@@ -33,6 +33,9 @@ LETTERS = {
     "embedding": "B T D V",
     "flash_attention": "B T S H G K",
     "language_model": "B T D H G F V L",
+    "gelu": "B T D",
+    "layer_norm": "B T D",
+    "learned_positions": "B T D",
     "linear": "B T D_in D_out",
     "linear_cross_entropy": "B T D V",
     "rms_norm": "B T D",
@@ -105,6 +108,14 @@ def _embedding(draw: Draws, m: Any, B: int, T: int, D: int, V: int) -> _Inputs:
     return {"weight": draw.normal(V, D)}, draw.integers(B, T, below=V), {}
 
 
+def _layer_norm(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
+    return {"scale": draw.normal(D), "bias": draw.normal(D)}, draw.normal(B, T, D), {}
+
+
+def _learned_positions(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
+    return {"weight": draw.normal(T + 3, D)}, draw.normal(B, T, D), {"positions": np.arange(T)}
+
+
 def _linear(draw: Draws, m: Any, B: int, T: int, D_in: int, D_out: int) -> _Inputs:
     params = {"weight": draw.normal(D_in, D_out), "bias": draw.normal(D_out)}
     return params, draw.normal(B, T, D_in), {}
@@ -173,6 +184,9 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "embedding": _embedding,
     "flash_attention": _attention,
     "language_model": _language_model,
+    "gelu": _entrywise,
+    "layer_norm": _layer_norm,
+    "learned_positions": _learned_positions,
     "linear": _linear,
     "linear_cross_entropy": _linear_cross_entropy,
     "rms_norm": _rms_norm,

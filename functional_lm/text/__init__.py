@@ -1,20 +1,30 @@
 """Tokenizers, corpora and batches."""
 
 from .batches import batch_at, epoch_batch_at, split, steps_per_epoch, windows
-from .char_tokenizer import CharTokenizer
 from .corpora import CORPORA, Corpus, load_corpus, read_corpus
 from .download import DownloadError
+from .tokenizer import (
+    TOKENIZERS,
+    CharTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_from_json,
+)
 
 __all__ = [
     "CORPORA",
+    "TOKENIZERS",
     "CharTokenizer",
     "Corpus",
     "DownloadError",
+    "Tokenizer",
     "batch_at",
     "epoch_batch_at",
     "load_corpus",
+    "load_tokenizer",
     "read_corpus",
     "split",
     "steps_per_epoch",
+    "tokenizer_from_json",
     "windows",
 ]

@@ -1,6 +1,7 @@
 """Texts to train on, by name or from a file."""
 
 import ast
+import hashlib
 import os
 import sysconfig
 import warnings
@@ -29,6 +30,11 @@ class Corpus(NamedTuple):
 
     text: str
     source: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the text's UTF-8 bytes."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def load_corpus(

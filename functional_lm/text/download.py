@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
             with urllib.request.urlopen(url, timeout=SILENCE) as response:
                 received.append(response.read(size + 1))
         except Exception as error:  # a broken proxy raises almost anything
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             received.append(error)
 
     # In a thread, since a server can drip each byte of its head just before the socket times out.

@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 
 from ..contract import Differentiable, Tree
-from ..speed.blas import one_thread
-from ..speed.threads import run
+from ..speed.threads import one_thread, run
 
 
 def evaluate(

@@ -25,10 +25,18 @@ from ..gradient import value_and_grad
 from ..models import transformer
 from ..models.transformer import Config
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
-from ..speed.blas import one_thread
 from ..speed.runtime import cores
 from ..speed.sharding import sharded
-from ..text import CharTokenizer, batch_at, epoch_batch_at, split, steps_per_epoch, windows
+from ..speed.threads import one_thread
+from ..text import (
+    CharTokenizer,
+    Tokenizer,
+    batch_at,
+    epoch_batch_at,
+    split,
+    steps_per_epoch,
+    windows,
+)
 from ..text.batches import expect_window
 from .evaluation import evaluate
 from .loop import Inspect, TrainState, TrainStep, init_state, train
@@ -54,7 +62,7 @@ class Experiment:
     """
 
     objective: Objective
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     settings: TrainConfig
     tokens: Array
     held_out: Array
@@ -81,7 +89,7 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        tokenizer = CharTokenizer.train(text)
+        tokenizer: Tokenizer = CharTokenizer.train(text)
         sizes = {"max_seq_len": settings.seq_len} | (sizes or {})
         config = Config(vocab_size=tokenizer.vocab_size, **sizes)
         if settings.seq_len > config.max_seq_len:

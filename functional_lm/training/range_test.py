@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, expect_int, expect_number
+from ..contract import expect_int, expect_number
+from ..numerics import smooth
 from ..speed.sharding import sharded
 from .experiment import Experiment
 from .loop import init_state, train
@@ -96,7 +97,7 @@ def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> Rang
     Raises:
         FloatingPointError: if the loss did not fall.
     """
-    smoothed = _means(np.array(losses))
+    smoothed = smooth(losses, WINDOW)
     start, lowest = float(np.mean(losses[:WINDOW])), float(np.min(smoothed))
     if not start - lowest > LEAST:
         raise FloatingPointError(
@@ -130,9 +131,3 @@ def _measure(
     with contextlib.suppress(FloatingPointError):
         for step in updates:
             yield schedule(step.state.step - 1), step.loss
-
-
-def _means(losses: Array) -> Array:
-    """Return the mean of each loss and its neighbours, `WINDOW` in all but at the ends."""
-    reach = WINDOW // 2
-    return np.array([losses[max(0, i - reach) : i + reach + 1].mean() for i in range(len(losses))])

@@ -21,8 +21,8 @@ from .. import pytree
 from ..contract import Array, Tree
 from ..layers import rms_norm, rotary_attention
 from ..models import backbone, transformer
-from ..speed.blas import one_thread
 from ..speed.entrywise import global_norm
+from ..speed.threads import one_thread
 from .objective import Objective
 
 Statistics: TypeAlias = dict[str, dict[str, float | None]]

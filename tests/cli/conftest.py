@@ -1,5 +1,8 @@
 """A small text and a small run for the commands."""
 
+import json
+import shutil
+
 import pytest
 
 from functional_lm.cli.main import main
@@ -52,8 +55,26 @@ def train(text):
     return run
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run to copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "text.txt").write_text(TEXT)
+    settings = ["--text-file", str(folder / "text.txt"), "--out", str(folder / "run"), *SMALL]
+    assert main(["train", *settings, "--steps", "20"]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def run_folder(train, tmp_path, capsys):
-    assert train(tmp_path / "run") == 0
-    capsys.readouterr()
-    return tmp_path / "run"
+def run_folder(trained, text, tmp_path):
+    """A run of 20 steps on the small text, in the folder of the test."""
+    return copy_run(trained, tmp_path / "run", text)
+
+
+def copy_run(run, to, text):
+    """Copy a run, and say that it was trained on a text elsewhere."""
+    shutil.copytree(run, to)
+    config = json.loads((to / "config.json").read_text())
+    config["text"]["text_file"] = str(text)
+    (to / "config.json").write_text(json.dumps(config))
+    return to

@@ -1,5 +1,6 @@
 """Bad invocations: a non-zero status, at most three lines on stderr, nothing left behind."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,8 @@ import pytest
 
 from functional_lm.cli.main import main
 
+from .conftest import MODEL, TEXT
+
 TRAIN = ["train", "--text-file", "text.txt", "--seq-len", "16"]
 
 BAD = {
@@ -17,7 +20,7 @@ BAD = {
     "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
     "negative rate": ([*TRAIN, "--lr", "-1"], "lr must be finite"),
     "rate nan": ([*TRAIN, "--lr", "nan"], "lr must be finite"),
-    "rate no number": ([*TRAIN, "--lr", "fast"], "--lr: could not convert string to float"),
+    "rate no number": ([*TRAIN, "--lr", "fast"], "lr must be a number: got 'fast'"),
     "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
     "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
     "dropout": ([*TRAIN, "--dropout", "1.5"], "dropout must lie in [0, 1]: got 1.5"),
@@ -38,7 +41,7 @@ BAD = {
     "file as folder": ([*TRAIN, "--out", "empty.txt/run"], "empty.txt"),
     "unwritable folder": ([*TRAIN, "--out", "/proc/run"], "/proc/run"),
     "no config file": ([*TRAIN, "--config", "missing.toml"], "missing.toml: No such file"),
-    "config no TOML": ([*TRAIN, "--config", "text.txt"], "must be TOML"),
+    "config no TOML": ([*TRAIN, "--config", "text.txt"], "must hold TOML"),
     "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown n_heds"),
     "config bad value": ([*TRAIN, "--config", "bad.json"], "lr must"),
     # train: models
@@ -50,18 +53,18 @@ BAD = {
                                "must map tokens to logits"),
     "model without parameters": ([*TRAIN, "--model", "odd.py:empty"], "parameters to train"),
     "model that leaves": ([*TRAIN, "--model", "leaves.py:model"], "SystemExit"),
-    "model no string": ([*TRAIN, "--config", "model.toml"], "model must be FILE.py:NAME"),
+    "model no string": ([*TRAIN, "--config", "model.toml"], "must give model as a string"),
     "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
     "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "at most 1e+11 parameters"),
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
     "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
     "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
-    "run as folder": ([*TRAIN, "--out", "run"], "go on with --resume run, replace it with"),
+    "run as folder": ([*TRAIN, "--out", "run"], "resume it with --resume run, replace it with"),
     "overwrite what is no run": ([*TRAIN, "--out", "taken", "--overwrite"], "pass another"),
     "resume nothing": (["train", "--resume", "nowhere"], "must hold config.json: nowhere does not"),
     "resume and out": (["train", "--resume", "run", "--out", "new"], "leave one out"),
     "resume otherwise": (["train", "--resume", "run", "--lr", "1"], "lr was 0.003 and is 1.0"),
-    "resume damaged": (["train", "--resume", "no-config"], "config.json is damaged"),
+    "resume damaged": (["train", "--resume", "no-config"], "config.json must hold JSON"),
     "checkpoint_every": ([*TRAIN, "--checkpoint-every", "0"], "checkpoint_every must be at least"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "must hold config.json: nowhere does not"),
@@ -73,9 +76,9 @@ BAD = {
     "top_p": (["generate", "run", "--top-p", "0"], "top_p must be above 0"),
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
     "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
-    "damaged weights": (["generate", "damaged"], "model.safetensors is damaged"),
+    "damaged weights": (["generate", "damaged"], "model.safetensors is not a whole"),
     "damaged config": (["generate", "no-config"], "config.json must hold JSON"),
-    "weights of another": (["evaluate", "other"], "must hold the model of its config"),
+    "weights of another": (["evaluate", "other"], "must hold another tree: at blocks 0, 1"),
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
     # sweep and the rest
@@ -93,46 +96,55 @@ BAD = {
     "report no run": (["report", "taken"], "must hold metrics.jsonl: taken does not"),
     "report as pdf": (["report", "run", "--out", "run.pdf"], "must end in .html: got run.pdf"),
     "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
-    "report damaged config": (["report", "no-config"], "config.json is damaged"),
+    "report damaged config": (["report", "no-config"], "config.json must hold JSON"),
     "no command": ([], "a command is required"),
     "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
 }  # fmt: skip
 
 
-@pytest.fixture
-def folder(run_folder, model_file, monkeypatch):
+@pytest.fixture(scope="module")
+def files(trained, tmp_path_factory):
     """A folder with good and bad files."""
-    folder = run_folder.parent
-    monkeypatch.chdir(folder)
-    Path("empty.txt").touch()
-    Path("short.txt").write_text("abc")
-    Path("binary.txt").write_bytes(b"\xff\xfe\x00")
-    Path("foreign.txt").write_text("É" * 100)
-    Path("broken.py").write_text("def")
-    Path("unknown.toml").write_text("n_heds = 3")
-    Path("bad.json").write_text('{"lr": "fast"}')
-    Path("model.toml").write_text("model = 5")
-    Path("preset.toml").write_text('preset = "huge"')
-    Path("leaves.py").write_text("import sys; sys.exit(3)")
-    Path("odd.py").write_text(
-        "class empty:\n"
-        "    init = staticmethod(lambda key: {})\n"
-        "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
-    )
-    Path("taken").mkdir()
-    for name in ("damaged", "no-config", "other"):
-        shutil.copytree(run_folder, name)
-    weights = Path("damaged", "model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-10])
-    Path("no-config", "config.json").write_text("{")
-    Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
-    Path("other", "metrics.jsonl").write_text("")
-    Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
-    Path("notes.html").write_text("<p>mine</p>")
-    settings = json.loads(Path("other", "config.json").read_text())
-    settings["model"]["n_layers"] += 1
-    Path("other", "config.json").write_text(json.dumps(settings))
+    folder = tmp_path_factory.mktemp("bad")
+    with contextlib.chdir(folder):
+        Path("text.txt").write_text(TEXT)
+        Path("my_model.py").write_text(MODEL)
+        shutil.copytree(trained, "run")
+        Path("empty.txt").touch()
+        Path("short.txt").write_text("abc")
+        Path("binary.txt").write_bytes(b"\xff\xfe\x00")
+        Path("foreign.txt").write_text("É" * 100)
+        Path("broken.py").write_text("def")
+        Path("unknown.toml").write_text("n_heds = 3")
+        Path("bad.json").write_text('{"lr": "fast"}')
+        Path("model.toml").write_text("model = 5")
+        Path("preset.toml").write_text('preset = "huge"')
+        Path("leaves.py").write_text("import sys; sys.exit(3)")
+        Path("odd.py").write_text(
+            "class empty:\n"
+            "    init = staticmethod(lambda key: {})\n"
+            "    forward = vjp = staticmethod(lambda *arguments: (None, None))\n"
+        )
+        Path("taken").mkdir()
+        for name in ("damaged", "no-config", "other"):
+            shutil.copytree(trained, name)
+        weights = Path("damaged", "model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-10])
+        Path("no-config", "config.json").write_text("{")
+        Path("damaged", "metrics.jsonl").write_text('{"step"\n{"step": 2}\n')
+        Path("other", "metrics.jsonl").write_text("")
+        Path("holiday.png").write_bytes(b"\x89PNG of somebody else")
+        Path("notes.html").write_text("<p>mine</p>")
+        settings = json.loads(Path("other", "config.json").read_text())
+        settings["model"]["n_layers"] += 1
+        Path("other", "config.json").write_text(json.dumps(settings))
     return folder
+
+
+@pytest.fixture
+def folder(files, monkeypatch):
+    monkeypatch.chdir(files)
+    return files
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -156,3 +168,13 @@ def test_a_folder_that_is_read_only(folder, capsys):
     Path("taken").chmod(0o500)
     assert main([*TRAIN, "--out", "taken/run"]) == 2
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_all_faults_are_reported_at_once(folder, capsys):
+    flags = "--steps 0 --lr fast --n-heads 5 --corpus x --log-every 0 --preset huge --lrate 1"
+    assert main(["train", "--config", "unknown.toml", *flags.split()]) == 2
+    faults = capsys.readouterr().err.splitlines()
+    about = ["steps", "lr", "n_heads", "corpus", "log_every", "n_heds", "preset", "--lrate"]
+    assert len(faults) == len(about)
+    assert all(any(name in fault for fault in faults) for name in about)
+    assert all(fault.startswith("functional-lm train: ") for fault in faults)

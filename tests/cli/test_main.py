@@ -14,6 +14,21 @@ def test_the_installed_command():
     assert done.stdout == f"functional-lm {functional_lm.__version__}\n"
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "functional_lm", "nothing"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "unknown command 'nothing'" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_every_command_and_flag(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in (*COMMANDS, "n-heads", "weight-decay", "shakespeare"))
+
+
 def test_help_names_the_commands(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out

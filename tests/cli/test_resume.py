@@ -107,7 +107,7 @@ def test_a_run_is_made_longer(train, tmp_path, capsys):
     assert train(tmp_path / "run") == 0
     capsys.readouterr()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert "after step 20, its last: to train longer pass --steps" in capsys.readouterr().out
+    assert "after step 20, its last; extend it with --steps" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "25"]) == 0
     said = capsys.readouterr()
     assert "warning: steps was 20 and is 25" in said.err
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith(f"warning: {newest} is damaged")
+    assert said.err.startswith(f"warning: {newest} is not a whole safetensors file")
     assert "resumed     after step 18" in said.out
 
 

@@ -1,17 +1,20 @@
-"""Records made by hand, of runs that never were."""
+"""Made-up records of a healthy run, with changes."""
 
 import math
 
 import numpy as np
 import pytest
 
+from functional_lm.health.history import History
+
 VOCAB_SIZE = 65
+INSPECTED = (1, 100, 200, 300, 400)
 
 
 def healthy_statistics(scale=1.0):
     """Return what the default recipe has after some hundred steps."""
     blocks = ["blocks.0", "blocks.1"]
-    leaves = [f"{block}.attention.qkv" for block in blocks] + ["embedding.weight"]
+    leaves = [f"{block}.mixer.qkv.weight" for block in blocks] + ["embedding.weight"]
     return {
         "grad_norm": dict.fromkeys(leaves, 0.5) | {"norm.scale": 0.02},
         "update_ratio": dict.fromkeys(leaves, 0.01 * scale) | {"norm.scale": 0.0005},
@@ -25,7 +28,7 @@ def healthy_statistics(scale=1.0):
 
 @pytest.fixture
 def run():
-    """Return a function that makes the records of a run in order, with changes."""
+    """Return a function that makes the records of a healthy run."""
 
     def make(steps=400, *, seed=0, noise=0.05, lr=None, loss=None, every=100):
         rng = np.random.default_rng(seed)
@@ -46,5 +49,18 @@ def run():
                 record["val_loss"] = fallen + 0.1
             records.append(record)
         return records
+
+    return make
+
+
+@pytest.fixture
+def inspected(run):
+    """Return a function that makes the history of a run with one statistic changed."""
+
+    def make(statistic, name, value, at=INSPECTED, **settings):
+        records = run(**settings)
+        for step in at:
+            records[step - 1]["statistics"][statistic][name] = value
+        return History.of(records, VOCAB_SIZE)
 
     return make

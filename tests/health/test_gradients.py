@@ -3,52 +3,45 @@ import pytest
 from functional_lm.health.gradients import block_norms, exploding_gradients, vanishing_gradients
 from functional_lm.health.history import History
 
-
-def with_norms(records, first, last, at=None):
-    for record in records[99::100] if at is None else [records[at - 1]]:
-        norms = record["statistics"]["grad_norm"]
-        norms["blocks.0.attention.qkv"], norms["blocks.1.attention.qkv"] = first, last
-    return History.of(records, 65)
+FIRST = "blocks.0.mixer.qkv.weight"
 
 
-def test_by_layer(run):
-    vanishing = vanishing_gradients(with_norms(run(), 1e-4, 0.5))
-    assert "first block has a norm of 0.0001" in vanishing.evidence
-    assert vanishing.steps == (100, 400)
-    assert exploding_gradients(with_norms(run(), 1e-4, 0.5)) is None
-    exploding = exploding_gradients(with_norms(run(), 300.0, 0.5))
-    assert "first block has a norm of 3e+02" in exploding.evidence
-    assert vanishing_gradients(with_norms(run(), 300.0, 0.5)) is None
+@pytest.mark.parametrize(
+    ("norm", "at", "vanishes", "explodes"),
+    [
+        (1e-4, (100, 200, 300, 400), True, False),
+        (300.0, (100, 200, 300, 400), False, True),
+        (1e-4, (200,), False, False),  # only once
+        (0.05, (100, 200, 300, 400), False, False),
+        (5.0, (100, 200, 300, 400), False, False),
+        (0.0, (100, 200, 300, 400), False, False),  # that is `dead_units`
+        (None, (100, 200, 300, 400), False, False),
+    ],
+)
+def test_the_first_block_is_compared_with_the_last(inspected, norm, at, vanishes, explodes):
+    history = inspected("grad_norm", FIRST, norm, at)
+    for check, found in [(vanishing_gradients, vanishes), (exploding_gradients, explodes)]:
+        finding = check(history)
+        assert (finding is not None) == found
+        if finding:
+            assert f"first block has a norm of {norm:.2g}" in finding.evidence
+            assert finding.steps == (100, 400)
 
 
-def test_what_shows_once_does_not_count(run):
-    history = with_norms(run(), 1e-4, 0.5, at=200)
-    assert vanishing_gradients(history) is None
-
-
-@pytest.mark.parametrize("norms", [(0.05, 0.5), (5.0, 0.5), (0.0, 0.5), (None, 0.5)])
-def test_what_is_in_order_by_layer(run, norms):
-    """A gradient of exactly zero has another cause; see `dead_units`."""
-    history = with_norms(run(), *norms)
-    assert vanishing_gradients(history) is None
-    assert exploding_gradients(history) is None
-
-
-def test_as_a_whole(run):
+def test_the_whole_gradient(run):
     records = run()
     records[2]["grad_norm"] = 1e-7
-    assert "step 3 the norm of the whole gradient is 1e-07" in (
-        vanishing_gradients(History.of(records, 65)).evidence
-    )
+    evidence = vanishing_gradients(History.of(records, 65)).evidence
+    assert "step 3 the norm of the whole gradient is 1e-07" in evidence
     for record in records:
         record["grad_norm"] = 30.0
     records[7]["grad_norm"] = 900.0
     records[8]["grad_norm"] = None
-    said = exploding_gradients(History.of(records, 65)).evidence
-    assert "median of 30, and was 900 at most" in said
+    evidence = exploding_gradients(History.of(records, 65)).evidence
+    assert "median of 30 and a maximum of 900" in evidence
 
 
-def test_a_small_gradient_at_a_small_loss_is_in_order(run):
+def test_a_small_gradient_at_a_small_loss_is_healthy(run):
     records = run(loss=lambda step: 4.2 if step == 1 else 0.01, noise=0.0)
     records[200]["grad_norm"] = 1e-7
     assert vanishing_gradients(History.of(records, 65)) is None

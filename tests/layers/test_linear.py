@@ -14,6 +14,13 @@ def test_init_has_the_glorot_variance():
     assert not params["bias"].any()
 
 
+def test_maps_side_by_side_have_the_variance_of_each():
+    weight = linear.init((0,), d_in=300, d_out=(500, 100))["weight"]
+    assert weight.shape == (300, 600)
+    assert weight[:, :500].std() == pytest.approx((2 / 800) ** 0.5, rel=0.01)
+    assert weight[:, 500:].std() == pytest.approx((2 / 400) ** 0.5, rel=0.01)
+
+
 def test_init_scales_the_weight():
     plain = linear.init((0,), d_in=3, d_out=5, dtype=np.float64)["weight"]
     scaled = linear.init((0,), d_in=3, d_out=5, scale=0.25, dtype=np.float64)["weight"]

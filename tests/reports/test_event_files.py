@@ -1,6 +1,3 @@
-"""Event files are read back as TensorBoard does: framed records with checksums, in protobuf."""
-
-import struct
 import sys
 
 import pytest
@@ -8,31 +5,21 @@ import pytest
 from functional_lm.reports.event_files import TensorBoardWriter
 
 
-def crc32c(data):
-    """Return the Castagnoli checksum, bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
-def masked(data):
-    crc = crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def events_of(path):
-    """Return the events of a file; both checksums of each must be right."""
+    """Return the events of a file; each is a length, its checksum, the event and its checksum."""
+    from tensorboardX.crc32c import crc32c
     from tensorboardX.proto.event_pb2 import Event
+
+    def masked(data):
+        crc = crc32c(data)
+        return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
     data, events = path.read_bytes(), []
     while data:
-        length, check = struct.unpack("<QI", data[:12])
-        assert check == masked(data[:8])
-        body, (check,) = data[12 : 12 + length], struct.unpack("<I", data[12 + length :][:4])
-        assert check == masked(body)
+        length = int.from_bytes(data[:8], "little")
+        body, end = data[12 : 12 + length], data[12 + length : 16 + length]
+        assert int.from_bytes(data[8:12], "little") == masked(data[:8])
+        assert int.from_bytes(end, "little") == masked(body)
         events.append(Event.FromString(body))
         data = data[16 + length :]
     return events
@@ -49,30 +36,29 @@ def values_of(event):
     return scalars, texts
 
 
-def test_the_checksum_is_castagnolis():
-    assert crc32c(b"123456789") == 0xE3069283
-
-
 def test_a_record_becomes_an_event_with_all_its_figures(run_records, tmp_path):
     pytest.importorskip("tensorboardX")
     records = run_records(10, blocks=1)
     with TensorBoardWriter(tmp_path / "new" / "run") as writer:
         for record in records:
             writer.append(record)
-    (path,) = (tmp_path / "new" / "run").iterdir()
+        (path,) = (tmp_path / "new" / "run").iterdir()
+        # A record with a validation loss is on disk at once.
+        assert len(events_of(path)) == 11
     assert ".tfevents." in path.name
     version, *events = events_of(path)
     assert version.file_version == "brain.Event:2"
     assert [event.step for event in events] == list(range(1, 11))
     assert all(event.wall_time >= version.wall_time for event in events)
-    scalars, texts = values_of(events[0])
-    assert scalars == {
-        "loss/train": pytest.approx(records[0]["loss"]),
-        "lr": pytest.approx(records[0]["lr"]),
-        "grad_norm": pytest.approx(records[0]["grad_norm"]),
-        "tokens_per_second": 1001.0,
-    }
-    assert texts == {}
+    assert values_of(events[0]) == (
+        {
+            "loss/train": pytest.approx(records[0]["loss"]),
+            "lr": pytest.approx(records[0]["lr"]),
+            "grad_norm": pytest.approx(records[0]["grad_norm"]),
+            "tokens_per_second": 1001.0,
+        },
+        {},
+    )
     scalars, texts = values_of(events[-1])
     assert scalars["loss/validation"] == pytest.approx(records[-1]["val_loss"])
     assert scalars["update_ratio/blocks.0.mlp.up"] == pytest.approx(1e-3, rel=0.11)
@@ -80,19 +66,19 @@ def test_a_record_becomes_an_event_with_all_its_figures(run_records, tmp_path):
     assert texts == {"sample/text_summary": "    \n    sample of 10\n    "}
 
 
-def test_what_is_no_finite_number_is_left_out(tmp_path):
+def test_what_is_not_a_finite_number_is_left_out(tmp_path):
     pytest.importorskip("tensorboardX")
-    figures = {"a": None, "b": float("nan"), "c": 2}
+    norms = {"a": None, "b": float("nan"), "c": 2}
     with TensorBoardWriter(tmp_path) as writer:
         writer.append({"step": 3, "loss": None, "lr": 0.5, "grad_norm": float("inf")})
-        writer.append({"step": 4, "fault": "# not finite", "statistics": {"grad_norm": figures}})
+        writer.append({"step": 4, "fault": "# not finite", "statistics": {"grad_norm": norms}})
     (path,) = tmp_path.iterdir()
     _, third, fourth = map(values_of, events_of(path))
     assert third == ({"lr": 0.5}, {})
     assert fourth == ({"grad_norm/c": 2.0}, {"fault/text_summary": "    # not finite"})
 
 
-def test_a_resumed_run_goes_on_in_a_file_of_its_own(tmp_path):
+def test_a_resumed_run_writes_a_file_that_replaces_later_steps(tmp_path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import SessionLog
 
@@ -109,13 +95,19 @@ def test_a_resumed_run_goes_on_in_a_file_of_its_own(tmp_path):
     assert [event.step for event in events] == [3, 4]
 
 
-def test_an_evaluation_is_on_the_disk_at_once(tmp_path):
+def test_a_full_disk_is_an_error_of_the_caller(tmp_path, monkeypatch):
+    """A thread of the writer's own would die of it, and the training wait for that for ever."""
     pytest.importorskip("tensorboardX")
-    writer = TensorBoardWriter(tmp_path)
-    writer.append({"step": 1, "loss": 1.0, "val_loss": 1.0})
-    (path,) = tmp_path.iterdir()
-    assert len(events_of(path)) == 2
-    writer.close()
+    from tensorboardX.record_writer import RecordWriter
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    with TensorBoardWriter(tmp_path) as writer:
+        monkeypatch.setattr(RecordWriter, "write", full)
+        for step in (1, 2):
+            with pytest.raises(OSError, match="No space left"):
+                writer.append({"step": step, "loss": 1.0})
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures are looked at through their axes: what is drawn, where, and what it is called."""
+"""Pictures are tested through their axes: what is drawn, where, and under which name."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -7,9 +7,16 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from functional_lm.reports.drawing import COLOURS, colours_of, label
-from functional_lm.reports.panels import PANELS
-from functional_lm.reports.plots import encode, figures, not_recorded, picture
+from functional_lm.reports.drawing import COLOURS, MOST_POINTS, label, palette, styled, thin
+from functional_lm.reports.plots import (
+    PANELS,
+    encode,
+    figures,
+    not_recorded,
+    picture,
+    rate_picture,
+)
+from functional_lm.runs.records import Series
 
 TITLES = [panel.title for panel in PANELS]
 
@@ -30,7 +37,7 @@ def png(figure):
     return data
 
 
-def test_a_run_is_drawn_whole(run_records):
+def test_one_run(run_records):
     records = run_records()
     figure = picture({"run": records})
     png(figure)
@@ -44,13 +51,13 @@ def test_a_run_is_drawn_whole(run_records):
     assert validation.get_xdata().tolist() == [10, 20, 30, 40]
     assert legend_of(axes["loss"]) == ["training", "validation"]
     layers = axes["norm of the gradient by layer"]
-    expected = ["blocks.0", "blocks.1", "blocks.2", "embedding", "norm"]
-    assert legend_of(layers) == expected
+    assert legend_of(layers) == ["blocks.0", "blocks.1", "blocks.2", "embedding", "norm"]
+    lines = {line.get_label(): line.get_ydata() for line in layers.lines}
     # A block of two leaves with one norm each.
-    assert layers.lines[0].get_ydata() / layers.lines[-1].get_ydata() == pytest.approx(2**0.5)
+    assert lines["blocks.0"] / lines["norm"] == pytest.approx(2**0.5)
 
 
-def test_several_runs_are_told_apart_by_colour_and_name(run_records):
+def test_several_runs_differ_by_colour_and_name(run_records):
     runs = {"a": run_records(), "b": run_records(20, seed=1), "c": run_records(30, blocks=20)}
     figure = picture(runs)
     png(figure)
@@ -64,30 +71,25 @@ def test_several_runs_are_told_apart_by_colour_and_name(run_records):
     assert legend_of(layers) == ["median and range of the layers"]
 
 
-def test_sixty_layers_have_a_short_legend(run_records):
+def test_many_layers_have_a_short_legend(run_records):
     axes = axes_of(picture({"run": run_records(blocks=60)}))["norm of the gradient by layer"]
     assert legend_of(axes) == ["blocks.0", "blocks.30", "blocks.59", "embedding", "norm"]
     assert len({line.get_color() for line in axes.lines}) > 50
-
-
-def test_leaves_without_blocks_have_a_legend_that_ends():
-    figures = {f"_part{i}.weight": 1.0 + i for i in range(25)}
-    records = [{"step": i, "statistics": {"grad_norm": figures}} for i in (1, 2)]
-    figure = picture({"run": records})
+    leaves = {f"_part{i}.weight": 1.0 + i for i in range(25)}
+    figure = picture({"run": [{"step": 1, "statistics": {"grad_norm": leaves}}]})
     png(figure)
-    legend = legend_of(axes_of(figure)["norm of the gradient by layer"])
-    assert legend[0].strip() == "_part0"
-    assert legend[-1] == "… and 16 more"
+    first, *_, last = legend_of(axes_of(figure)["norm of the gradient by layer"])
+    assert (first.strip(), last) == ("_part0", "… and 16 more")
 
 
-def test_what_was_not_recorded_is_left_out_and_said(run_records):
+def test_what_was_not_recorded_is_left_out_and_named(run_records):
     records = [{"step": r["step"], "loss": r["loss"]} for r in run_records(12)]
     figure = picture({"run": records})
     assert list(axes_of(figure)) == ["loss"]
     assert set(not_recorded(records)) == {"validation loss", *TITLES[1:5]}
     assert all(missing in figure.get_supxlabel() for missing in not_recorded(records))
     assert not_recorded(run_records()) == []
-    # What one of two runs has recorded is shown.
+    # What one of two runs recorded is shown.
     both = axes_of(picture({"a": records, "b": run_records()}))
     assert list(both) == ["loss", *TITLES[1:5]]
 
@@ -111,32 +113,27 @@ def test_poor_runs_are_drawn_too(records):
         png(figure)
 
 
-def test_axes_without_data_say_so():
-    records = [{"step": 1, "loss": None, "fault": "not finite"}]
-    axes = axes_of(picture({"run": records}))["loss"]
-    assert [text.get_text() for text in axes.texts] == ["nothing recorded"]
-    assert "update skipped (1)" in legend_of(axes)
-
-
-def test_skipped_updates_are_marked_and_do_not_move_the_scale(run_records):
+def test_a_skipped_update_is_marked_and_does_not_move_the_scale(run_records):
     records = run_records()
     before = axes_of(picture({"run": records}))["loss"].get_ylim()
     records[20] |= {"loss": None, "grad_norm": None, "fault": "not finite"}
     axes = axes_of(picture({"run": records}))["loss"]
     assert axes.get_ylim() == pytest.approx(before, rel=0.05)
     assert axes.lines[-1].get_xdata() == [21]
+    assert "update skipped (1)" in legend_of(axes)
+    alone = axes_of(picture({"run": records[20:21]}))["loss"]
+    assert [text.get_text() for text in alone.texts] == ["nothing recorded"]
 
 
-def test_a_loss_that_diverges_leaves_the_rest_visible(run_records):
+def test_a_diverging_loss_leaves_the_rest_visible(run_records):
     records = run_records()
-    start = records[0]["loss"]
     records[-1]["loss"] = 1e9
     axes = axes_of(picture({"run": records}))["loss"]
     assert axes.get_title(loc="left").endswith("(rises to 1e+09)")
-    assert axes.get_ylim()[1] < 2 * start
+    assert axes.get_ylim()[1] < 2 * records[0]["loss"]
 
 
-def test_logarithms_are_taken_where_values_span_more_than_a_factor_of_three():
+def test_values_that_span_more_than_a_factor_of_three_have_a_log_scale():
     def scale(last):
         records = [{"step": s, "grad_norm": g} for s, g in [(1, 1.0), (2, 0.0), (3, last)]]
         return axes_of(picture({"run": records}))["norm of the gradient (before clipping)"]
@@ -156,12 +153,18 @@ def test_names_are_not_markup(run_records):
     png(picture({"$x": run_records(2)}))
 
 
-def test_any_number_of_runs_has_colours():
-    assert len(set(colours_of(6))) == 6
-    assert len(set(colours_of(40))) == 40
+def test_light_and_dark_differ_in_ground_and_blue(run_records):
+    light, dark = (
+        next(figure for _, figure in figures(run_records(3), dark=dark)) for dark in (False, True)
+    )
+    assert light.get_facecolor()[:3] == (1.0, 1.0, 1.0)
+    assert max(dark.get_facecolor()[:3]) < 0.2
+    assert light.axes[0].lines[0].get_color() != dark.axes[0].lines[0].get_color()
+    with styled():
+        assert [len(set(palette(count))) for count in (6, 40)] == [6, 40]
 
 
-def test_the_same_picture_has_the_same_bytes_and_leaves_the_users_style(run_records):
+def test_the_same_picture_has_the_same_bytes_and_keeps_the_users_style(run_records):
     import matplotlib as mpl
 
     with mpl.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "red"}):
@@ -170,10 +173,50 @@ def test_the_same_picture_has_the_same_bytes_and_leaves_the_users_style(run_reco
     assert encode(picture({"run": run_records()}), ".svg", creator="test") == first
 
 
-def test_long_runs_are_small_pictures():
+def test_long_runs_are_thinned_without_losing_spikes():
+    steps = np.arange(100_000.0)
+    values = np.sin(steps / 1000)
+    values[31_337] = 50.0
+    thinned = thin(Series(steps, values))
+    assert MOST_POINTS / 2 < len(thinned.steps) <= MOST_POINTS
+    assert thinned.values.max() == 50.0
+    assert (np.diff(thinned.steps) > 0).all()
+    few = Series(steps[:10], values[:10])
+    assert thin(few) is few
     noise = np.random.default_rng(0).uniform(1, 2, 50_000)
     records = [{"step": s, "loss": x, "grad_norm": x} for s, x in enumerate(noise.tolist())]
     assert len(encode(picture({"run": records}), ".svg", creator="test")) < 1_000_000
+
+
+def test_the_entropy_is_compared_with_that_of_uniform_attention(run_records):
+    records = run_records()
+    for record in records[4::5]:
+        entropies = {"blocks.0": 5 / record["step"], "blocks.1": 0.0, "blocks.2": 0.3}
+        record["statistics"] |= {
+            "attention_entropy": entropies,
+            "attention_uniform": {"blocks.0": 3.2},
+        }
+    drawn = {panel.title: figure for panel, figure in figures(records)}
+    figure = drawn["entropy of the attention, in nats"]
+    png(figure)
+    (axes,) = figure.axes
+    assert figure.get_tightbbox().x0 > 0  # no label is cut off
+    assert legend_of(axes) == ["blocks.0", "blocks.1", "blocks.2", "uniform attention"]
+    assert axes.lines[-1].get_ydata() == [3.2, 3.2]
+
+
+def test_losses_by_learning_rate():
+    rates, losses = [1e-3, 1e-2, 1e-1], [3.0, 2.0, 9.0]
+    (axes,) = rate_picture({"validation": (rates, losses), "training": (rates, losses)}).axes
+    assert legend_of(axes) == ["validation", "training"]
+    assert axes.get_xscale() == "log"
+    assert axes.lines[0].get_marker() == "o"
+    figure = rate_picture(
+        {"mean": (rates, losses)}, raw=(rates, losses), marks={"best": 1e-2}, highest=4.0
+    )
+    png(figure)
+    assert legend_of(figure.axes[0]) == ["each batch", "mean", "best: 0.01"]
+    assert figure.axes[0].get_ylim() == (1.9, 4.0)
 
 
 def test_without_matplotlib_it_says_what_to_install(run_records, monkeypatch):
@@ -182,13 +225,3 @@ def test_without_matplotlib_it_says_what_to_install(run_records, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'functional-lm\[plot\]'"):
         picture({"run": run_records()})
-
-
-def test_the_entropy_is_held_against_that_of_an_attention_to_all_alike(run_records):
-    records = run_records()
-    for record in records[4::5]:
-        record["statistics"]["attention_uniform"] = {"blocks.0": 3.2}
-    drawn = {panel.title: figure for panel, figure in figures(records)}
-    (axes,) = drawn["entropy of the attention, in nats"].axes
-    assert legend_of(axes) == ["blocks.0", "blocks.1", "blocks.2", "all keys alike"]
-    assert axes.lines[-1].get_ydata() == [3.2, 3.2]

@@ -1,11 +1,6 @@
 import subprocess
 import sys
-import types
 
-import numpy as np
-import pytest
-
-from functional_lm import buffers
 from functional_lm.speed import runtime
 
 
@@ -45,37 +40,8 @@ def test_the_report_knows_what_keeps_memory():
     assert done.stdout.split() == ["''", "True"]
 
 
-@pytest.fixture
-def tune_elsewhere(monkeypatch):
-    """Return a `tune` on a system without glibc, where something else may differ too."""
+def test_elsewhere_nothing_keeps_memory(monkeypatch):
     monkeypatch.setattr(runtime, "_tuned", False)
-    monkeypatch.setattr(runtime, "pooled", False)
-
-    def tune(name="platform", value="darwin"):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "platform", "darwin")
-            patch.setattr(sys, name, value, raising=False)
-            return runtime.tune()
-
-    return tune
-
-
-def test_without_mallopt_a_pool_keeps_memory(tune_elsewhere):
-    assert buffers.empty((1000, 1000), np.float32).base is None
-    assert tune_elsewhere() is True
-    assert runtime.report().memory == "pool"
-    assert buffers.empty((1000, 1000), np.float32).base is not None
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("_is_gil_enabled", lambda: False),
-        ("implementation", types.SimpleNamespace(name="pypy")),
-    ],
-    ids=["no global lock", "no reference counts"],
-)
-def test_a_pool_needs_exact_reference_counts(tune_elsewhere, name, value):
-    assert tune_elsewhere(name, value) is False
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert runtime.tune() is False
     assert runtime.report().memory == ""
-    assert buffers.empty((1000, 1000), np.float32).base is None

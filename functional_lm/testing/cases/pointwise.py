@@ -66,6 +66,40 @@ def _swiglu(draw: Draws, _: Any) -> Inputs:
     yield "large x", params, draw.normal(2, 3, 5, scale=10.0), {}
 
 
+def _gelu(draw: Draws, _: Any) -> Inputs:
+    for approximate in (True, False):
+        form = "tanh" if approximate else "exact"
+        for label, params, x, _side in _silu(draw, _):
+            yield f"{label}, {form}", params, x, {"approximate": approximate}
+
+
+def _layer_norm(draw: Draws, _: Any) -> Inputs:
+    def params(D: int) -> dict[str, Any]:
+        return {"scale": draw.normal(D), "bias": draw.normal(D)}
+
+    for label, leading in LEADING.items():
+        yield label, params(13), draw.normal(*leading, 13), {}
+    yield "no bias", {"scale": draw.normal(7)}, draw.normal(2, 3, 7), {}
+    yield "large eps", params(7), draw.normal(2, 3, 7), {"eps": 0.5}
+    yield "small x", params(7), draw.normal(2, 3, 7, scale=1e-4), {}
+    yield "large x", params(7), draw.normal(2, 3, 7, scale=1e4), {}
+    yield "far from zero", params(7), draw.normal(2, 3, 7) + 10.0, {}
+    yield "many rows", params(7), draw.normal(1031, 7), {}
+    yield "D=1", params(1), draw.normal(3, 1), {"eps": 0.1}
+
+
+def _learned_positions(draw: Draws, _: Any) -> Inputs:
+    params = {"weight": draw.normal(11, 7)}
+    for label, (B, T) in {"primes": (2, 3), "T=1": (2, 1), "B=0": (0, 3)}.items():
+        yield label, params, draw.normal(B, T, 7), {"positions": np.arange(T)}
+    yield "no batch", params, draw.normal(5, 7), {"positions": np.arange(5) + 6}
+    each = {"positions": draw.integers(2, 5, below=11)}
+    yield "for each text", params, draw.normal(2, 5, 7), each
+    yield "two leading axes", params, draw.normal(3, 2, 5, 7), {"positions": np.arange(5)}
+    many = {"positions": draw.integers(5, 331, below=997)}
+    yield "many positions", {"weight": draw.normal(1009, 3)}, draw.normal(5, 331, 3), many
+
+
 def _dropout(draw: Draws, _: Any) -> Inputs:
     for rate in (0.0, 0.3, 1.0):
         yield f"rate {rate}", {}, draw.normal(2, 13, 7), {"rate": rate, "key": (5, 3)}
@@ -80,6 +114,9 @@ def _dropout(draw: Draws, _: Any) -> Inputs:
 CASES = {
     "dropout": _dropout,
     "embedding": _embedding,
+    "gelu": _gelu,
+    "layer_norm": _layer_norm,
+    "learned_positions": _learned_positions,
     "linear": _linear,
     "rms_norm": _rms_norm,
     "silu": _silu,

@@ -18,7 +18,7 @@ from functional_lm.models import transformer
 from functional_lm.models.transformer import Config
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
-from functional_lm.text import CharTokenizer, read_corpus
+from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus, tokenizer_from_json
 
 
 class Reader(NamedTuple):
@@ -119,10 +119,10 @@ def use_tensors(path: Path) -> object:
 
 
 def use_tokenizer(path: Path) -> object:
-    tokenizer = CharTokenizer.load(path)
+    tokenizer = load_tokenizer(path)
     text = tokenizer.characters
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    return CharTokenizer.from_json(tokenizer.to_json())
+    return tokenizer_from_json(tokenizer.to_json())
 
 
 def use_settings(path: Path) -> object:

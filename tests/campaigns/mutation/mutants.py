@@ -3,9 +3,6 @@
 What computes is mutated, and what only checks is not: calls of ``expect_...``, ``try`` blocks, and
 ``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
 
-Sums and products of `functional_lm.buffers` are written as the operators that they stand for, so
-that every fault can be put into them.
-
 A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
 formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward``. Of the models only
 the ``vjp`` is mutated.
@@ -17,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import CodeType, ModuleType, SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from operators import OPERATORS, Names, is_check
 
@@ -113,33 +110,8 @@ def _file(module: ModuleType) -> str:
 
 
 def _functions(module: ModuleType) -> dict[str, ast.FunctionDef]:
-    tree = _WithOperators().visit(ast.parse(inspect.getsource(module)))
+    tree = ast.parse(inspect.getsource(module))
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-
-
-class _WithOperators(ast.NodeTransformer):
-    """Write ``matmul(a, b)`` of `buffers` as ``a @ b``, ``empty`` as ``np.empty``, and so on."""
-
-    _BINARY: ClassVar = {
-        "matmul": ast.MatMult(),
-        "multiply": ast.Mult(),
-        "add": ast.Add(),
-        "subtract": ast.Sub(),
-    }
-    _NUMPY: ClassVar = {"empty": "empty", "contiguous": "ascontiguousarray"}
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        match node:
-            case ast.Call(ast.Name(name), [a, b], []) if name in self._BINARY:
-                return ast.copy_location(ast.BinOp(a, self._BINARY[name], b), node)
-        return node
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if node.id not in self._NUMPY:
-            return node
-        numpy = ast.Name("np", ast.Load())
-        return ast.copy_location(ast.Attribute(numpy, self._NUMPY[node.id], node.ctx), node)
 
 
 def _compile(body: list[Any]) -> CodeType:

@@ -9,7 +9,7 @@ from recording import SCALES, records
 from scenarios import SCENARIOS
 
 from functional_lm.health import diagnose
-from functional_lm.speed.blas import one_thread
+from functional_lm.speed.threads import one_thread
 from functional_lm.text import load_corpus
 
 

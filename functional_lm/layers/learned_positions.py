@@ -1,0 +1,97 @@
+"""Learned positions, ``y = x + W[positions]``: a row is added for the place of each token
+(Gehring et al. 2017, section 3.1).
+
+Forward: yₙ = xₙ + W[pₙ] with weight W (M, D) and integer positions p below M.
+
+VJP. y is a sum, and row m of W is used wherever the position is m, so the cotangents add:
+
+    d_x = g      ∂L/∂W[m] = Σₙ gₙ·[pₙ = m]
+
+Positions of shape (T,) hold for every text: there g is summed over the texts first.
+
+Shapes: x and y (..., T, D); positions (T,), or (..., T) with the leading axes of x.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_floating,
+    expect_int,
+    expect_params,
+    expect_shape,
+    expect_tokens,
+)
+from ..numerics import rows, segment_sum
+from ..prng import normal
+
+SHARES_MEMORY = "d_x is g itself"
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    positions: Array  # (T,) or (..., T) integers
+    weight: Array  # (M, D), for its shape and dtype
+    shape: tuple[int, ...]  # of x
+
+
+def init(key: Key | None, *, max_seq_len: int, d_model: int, dtype: Any = np.float32) -> Tree:
+    """Draw the rows from N(0, 0.01²), as GPT-2 does."""
+    dtype = expect_dtype(dtype)
+    expect_int("max_seq_len", max_seq_len)
+    expect_int("d_model", d_model)
+    return {"weight": normal(key, (max_seq_len, d_model), scale=0.01, dtype=dtype)}
+
+
+def forward(params: Tree, x: Array, *, positions: Array) -> tuple[Array, Residuals]:
+    """Return ``x + weight[positions]``, shape (..., T, D).
+
+    Raises:
+        TypeError: for dtypes that are not float32 or float64, or differ; for positions that are
+            not integers.
+        ValueError: for shapes that do not fit; for a position outside ``[0, M)``.
+    """
+    expect_params(params, ["weight"])
+    weight = params["weight"]
+    expect_floating(x=x, weight=weight)
+    n_positions, d_model = expect_shape("weight", weight, "M D")
+    expect_shape("x", x, "... T D", D=d_model)
+    expect_positions(positions, n_positions, x.shape[:-1])
+    return x + weight[positions], Residuals(positions, weight, x.shape)
+
+
+def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
+    """Return ``({"weight"}, d_x)`` for the cotangent g (..., T, D)."""
+    positions, weight, shape = residuals
+    expect_cotangent(g, shape, weight.dtype)
+    d_rows = g if positions.shape == shape[:-1] else g.reshape(-1, *shape[-2:]).sum(axis=0)
+    d_weight = segment_sum(rows(d_rows), positions.reshape(-1), len(weight))  # (M, D)
+    return {"weight": d_weight}, g
+
+
+def expect_positions(positions: Any, n_positions: int, leading: tuple[int, ...]) -> None:
+    """Require integers in ``[0, n_positions)``, of shape (T,) or ``leading``, that is (..., T).
+
+    Raises:
+        TypeError: for anything but an array of integers.
+        ValueError: for another shape, or naming the first position out of range.
+    """
+    shape = getattr(positions, "shape", None)
+    if shape is not None and shape not in (leading[-1:], leading):
+        raise ValueError(
+            f"positions must have the shape {leading[-1:]} or {leading}: got {shape}; "
+            "pass np.arange(T)"
+        )
+    try:
+        expect_tokens("positions", positions, n_positions)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rpartition(';')[0]}; shorten the text, or raise max_seq_len"
+        ) from None

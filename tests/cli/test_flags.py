@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from functional_lm.cli.find_lr import FindLr
+from functional_lm.cli.flags import read_settings
+from functional_lm.cli.main import main
+from functional_lm.cli.parser import parse
+from functional_lm.cli.sweep import Sweep
+from functional_lm.cli.train import Train
+from functional_lm.files import FileFormatError
+
+BAD = {
+    "list.json": ("[1]", "must hold settings by name: got a list"),
+    "no.json": ("{", "it is not JSON"),
+    "twice.json": ('{"lr": 1, "lr": 2}', "the name 'lr' twice"),
+    "nan.json": ('{"lr": NaN}', "NaN is no JSON number"),
+    "deep.json": ('{"a":' * 100, "more than 64 arrays"),
+    "no.toml": ('{"lr": 1}', "must hold TOML: .* or let its name end in .json"),
+    "deep.toml": ("a = " + "[" * 9999, "more than 64 tables"),
+    "file.toml": ("text-file = 5", "must give text_file as a string: got a int"),
+    "out.json": ('{"out": ["a"]}', "must give out as a string: got a list"),
+    "model.json": ('{"model_file": "a.py"}', "must say the name of its model_file"),
+    "name.json": ('{"model_file": {"name": 3}}', "must say the name of its model_file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_fault_names_the_file(tmp_path, capsys, name):
+    content, says = BAD[name]
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(FileFormatError, match=says) as caught:
+        read_settings(path)
+    assert caught.value.path == path
+    assert main(["train", "--config", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"functional-lm train: {path} ")
+    assert len(said.splitlines()) == 1
+
+
+def test_tables_are_merged_and_what_is_no_setting_left_out(tmp_path):
+    path = tmp_path / "config.json"
+    content = {
+        "model": {"n_heads": 2, "vocab_size": 9},
+        "text": {"text_file": "a", "sha256": "0"},
+        "model_file": {"name": "net", "from": "/b.py"},
+        "n-layers": 3,
+    }
+    path.write_text(json.dumps(content))
+    assert read_settings(path) == {
+        "n_heads": 2,
+        "text_file": Path("a"),
+        "model": f"{tmp_path / 'model.py'}:net",
+        "n_layers": 3,
+    }
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Return a function that parses flags, with settings in a file, and returns all values."""
+
+    def values(flags, file="", command=Train):
+        path = tmp_path / "settings.toml"
+        path.write_text(file)
+        parsed = parse(command, ["--config", str(path), *flags.split()], program="functional-lm")
+        groups = [parsed.model, parsed.sizes, parsed.source, parsed.training]
+        return {k: v for group in [*groups, parsed] for k, v in vars(group).items()}
+
+    return values
+
+
+PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "expected"),
+    [
+        ("", "", {"d_model": 128, "lr": 0.003, "steps": None, "out": None}),
+        ("", "--preset small --n-heads=4", {"d_model": 256, "n_heads": 4}),
+        (PRESET, "--seed 3", {"d_model": 256, "n_layers": 1, "lr": 0.5, "seed": 3}),
+        (PRESET, "--preset medium --d-model 64", {"d_model": 64, "n_heads": 8, "n_layers": 4}),
+        ("steps = 20", "--epochs 1", {"epochs": 1, "steps": None}),
+        ("epochs = 2", "--steps 5", {"epochs": None, "steps": 5}),
+        ("corpus = 'stdlib'", "--text-file a", {"text_file": Path("a"), "corpus": None}),
+        ("text_file = 'a'\nencoding = 'latin-1'", "--corpus stdlib",
+         {"text_file": None, "encoding": "utf-8", "corpus": "stdlib"}),
+        ("text_file = 'a'\nencoding = 'latin-1'", "--text-file b",
+         {"text_file": Path("b"), "encoding": "utf-8"}),
+        ("n_kv_heads = 1\nd_ff = 7\nmax_seq_len = 30", "--seq-len 8",
+         {"n_kv_heads": 1, "d_ff": 7, "max_seq_len": 30, "seq_len": 8}),
+        ("max_seq_len = 30\nseq_len = 30", "--seq-len 40", {"max_seq_len": None, "seq_len": 40}),
+        ("n_kv_heads = 1\ntie_embeddings = false", "--n-kv-heads None --tie-embeddings",
+         {"n_kv_heads": None, "tie_embeddings": True}),
+        ("out = 'a'\nlog-every = 5", "", {"out": Path("a"), "log_every": 5}),
+    ],
+)  # fmt: skip
+def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expected):
+    values = settings(flags, file)
+    assert {name: values[name] for name in expected} == expected
+
+
+def test_a_sweep_has_rates_of_its_own_and_takes_the_settings_of_a_run(settings):
+    file = "lr = 1e-4\nmin_lr = 1e-2\neval_every = 7\nlog_every = 7\nseed = 5"
+    values = settings("", file, Sweep)
+    assert (values["seed"], values["lr"], values["min_lr"]) == (5, Sweep.lr, 1e-2)
+    assert settings("", file, FindLr)["seed"] == 5
