@@ -115,12 +115,13 @@ def parse_json(content: bytes | str, path: str | Path) -> Any:
         path: what an error names.
 
     Raises:
-        FileFormatError: if it is not JSON, holds NaN or an infinity, or nests too deep.
+        FileFormatError: if it is not JSON, has a name twice, NaN or an infinity, or nests too deep.
     """
 
     def parse() -> Any:
         text = content if isinstance(content, str) else content.decode()
-        return json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant)
+        text = text.removeprefix("\ufeff")
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_distinct)
 
     return _parsed(parse, "JSON", path, "restore it from a copy")
 
@@ -164,6 +165,15 @@ def _parsed(parse: Callable[[], Any], form: str, path: str | Path, remedy: str) 
     raise FileFormatError(
         path, f"must hold {form}: {fault[:300]}; correct it, or {remedy}"
     ) from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"an object has the name {shown(name)} twice")
+        content[name] = value
+    return content
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -48,6 +48,7 @@ BAD = [
     ("json", '{"a": 1}'.encode("utf-16"), "the byte 0xff at offset 0"),
     ("json", b'{"a": NaN}', "JSON has no NaN"),
     ("json", b"[-Infinity]", "JSON has no -Infinity"),
+    ("json", b'[{"b": 1, "a": 2, "\\u0061": 1}]', "the name 'a' twice"),
     ("json", b"9" * 5000, "Exceeds the limit"),
     ("json", b"[" * 201 + b"]" * 201, "deeper than 200 levels"),
     ("json", b"[" * 100_000, "deeper than 200 levels"),
