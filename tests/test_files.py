@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from functional_lm import files
-from functional_lm.cli.flags import read_settings
 from functional_lm.files import (
     FileFormatError,
     known_encoding,
@@ -167,7 +166,7 @@ def test_tensors_of_all_dtypes_come_back(tmp_path):
 
 FILES = {
     "json": ("a.json", b'{"a": [1.5e3, "\\u00e9", null], "b": {"c": -1}}', read_json),
-    "toml": ("a.toml", b'lr = 1e-3\n[b]\nc = ["d", 0x1F]\n', read_settings),
+    "toml": ("a.toml", b'lr = 1e-3\n[b]\nc = ["d", 0x1F]\n', read_toml),
     "text": ("a.txt", "é世😀\n".encode(), read_text),
     "tokenizer": ("a.json", CharTokenizer.train("hello é").to_json().encode(), load_tokenizer),
     "tensors": (
