@@ -85,7 +85,7 @@ BAD = {
     "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
     # plot, report
-    "plot nothing": (["plot"], "must show a run: got none"),
+    "plot nothing": (["plot"], "needs at least one run: got none"),
     "plot no run": (["plot", "nowhere"], "must hold metrics.jsonl: nowhere does not"),
     "plot a file": (["plot", "text.txt"], "must hold metrics.jsonl: text.txt does not"),
     "plot as gif": (["plot", "run", "--out", "run.gif"], "must end in .png or .svg: got run.gif"),
