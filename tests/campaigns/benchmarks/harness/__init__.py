@@ -1,1 +1,0 @@
-"""What the benchmarks share: workloads, child processes, rounds, statistics and reports."""

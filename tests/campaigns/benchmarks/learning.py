@@ -1,0 +1,224 @@
+"""What training with this library reaches, and what saving costs it."""
+
+import contextlib
+import itertools
+import math
+import statistics
+import sys
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+from harness import say, summary
+
+ROWS = (0, 100, 200, 500, 1000, 1500, 2000)
+
+
+def _tuned() -> None:
+    from functional_lm.speed import runtime
+
+    runtime.tune()  # before NumPy is loaded
+
+
+def _sizes(preset: str) -> dict[str, Any]:
+    from functional_lm.models import find
+
+    presets = find("llama").PRESETS
+    if preset not in presets:
+        raise SystemExit(f"unknown preset {preset!r}: choose from {', '.join(presets)}")
+    return dict(presets[preset])
+
+
+def loss_table(
+    preset: str = "tiny",
+    n_layers: int | None = None,
+    lr: float | None = None,
+    min_lr: float | None = None,
+    seeds: int = 3,
+    at_most: float | None = None,
+) -> None:
+    """Print the README's loss table: the default recipe on Tiny Shakespeare, mean of some seeds.
+
+    Row s is the state after s updates: the training loss is the mean over updates s − 49 to s, the
+    validation loss that of all windows of the last tenth of the text that do not overlap.
+
+    Args:
+        preset: the sizes of the model.
+        n_layers: instead of the preset's.
+        lr: the learning rate; not given: the recipe's.
+        min_lr: the last learning rate; not given: a tenth.
+        seeds: how many.
+        at_most: exit with 1 if the last validation loss is above.
+    """
+    _tuned()
+    from functional_lm.text import load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+
+    corpus = load_corpus("shakespeare")
+    if not corpus.source.startswith("Tiny Shakespeare"):
+        raise SystemExit(f"the table is of Tiny Shakespeare: got {corpus.source}")
+    sizes = _sizes(preset) | ({"n_layers": n_layers} if n_layers else {})
+    rate = {"lr": lr} if lr else {}
+    training: dict[int, list[float]] = {row: [] for row in ROWS}
+    validation: dict[int, list[float]] = {row: [] for row in ROWS}
+    for seed in range(seeds):
+        begin = time.perf_counter()
+        settings = TrainConfig(steps=ROWS[-1], min_lr=min_lr, seed=seed, **rate)
+        experiment = Experiment.build(corpus.text, settings, sizes=sizes)
+        state = experiment.init_state()
+        validation[0].append(experiment.validation_loss(state.params))
+        losses: list[float] = []
+        for step in experiment.run(state):
+            losses.append(step.loss)
+            if step.state.step in ROWS:
+                training[step.state.step].append(statistics.fmean(losses[-50:]))
+                validation[step.state.step].append(experiment.validation_loss(step.state.params))
+        last = validation[ROWS[-1]][-1]
+        say(f"seed {seed}: validation {last:.4f}, {time.perf_counter() - begin:.0f} s")
+    print("| step | training | validation |\n|---|---|---|")
+    for row in ROWS:
+        seen = f"{statistics.fmean(training[row]):.3f}" if row else "–"
+        print(f"| {row} | {seen} | {statistics.fmean(validation[row]):.3f} |")
+    final = statistics.fmean(validation[ROWS[-1]])
+    if at_most is not None and final > at_most:
+        raise SystemExit(f"validation {final:.4f} is above {at_most}")
+
+
+NEVER = 10**9
+KINDS = {
+    "neither": {"checkpoint_every": NEVER, "statistics_every": 0},
+    "checkpoints": {"statistics_every": 0},
+    "statistics": {"checkpoint_every": NEVER},
+    "both": {},
+}
+
+
+def saving(every: int = 100, rounds: int = 8, preset: str = "tiny") -> None:
+    """Measure what checkpoints and statistics cost a run of the default recipe.
+
+    Four runs take turns. What is due comes in the middle of a turn, so that what is written in the
+    background falls into it. Prints the time of a turn over that of the run without either.
+
+    Args:
+        every: steps of a turn, and between two checkpoints or statistics.
+        rounds: turns of each run.
+        preset: the sizes of the model.
+    """
+    _tuned()
+    from functional_lm.runs import Intervals, Session
+    from functional_lm.text import load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+
+    text, settings = load_corpus().text, TrainConfig(steps=every * (rounds + 2))
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    longest: dict[str, list[float]] = {kind: [] for kind in KINDS}
+
+    def turn(records: Any, steps: int) -> list[float]:
+        times = [time.perf_counter()]
+        times += [time.perf_counter() for _ in itertools.islice(records, steps)]
+        return times
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        runs = {}
+        for kind, changes in KINDS.items():
+            often = {"checkpoint_every": every, "statistics_every": every, "eval_every": NEVER}
+            experiment = Experiment.build(text, settings, sizes=_sizes(preset))
+            session = Session.start(
+                f"{folder}/{kind}", experiment, intervals=Intervals(**{**often, **changes})
+            )
+            runs[kind] = stack.enter_context(session).train()
+            turn(runs[kind], every // 2)
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            first = number % len(KINDS)
+            for kind in [*list(KINDS)[first:], *list(KINDS)[:first]]:
+                times = turn(runs[kind], every)
+                seconds[kind].append(times[-1] - times[0])
+                longest[kind].append(max(b - a for a, b in itertools.pairwise(times)))
+    print(f"{every} steps of {preset}: {statistics.median(seconds['neither']):.2f} s")
+    print(f"{'':12} {'over neither':>12} {'quartiles':>14} {'longest step, ms':>17}")
+    for kind in KINDS:
+        pairs = zip(seconds[kind], seconds["neither"], strict=True)
+        ratio = summary([one / other for one, other in pairs])
+        worst = statistics.median(longest[kind]) * 1000
+        spread = f"{ratio.low:.3f}–{ratio.high:.3f}"
+        print(f"{kind:12} {ratio.median:12.3f} {spread:>14} {worst:17.1f}")
+
+
+RATES = (1e-3, 2e-3, 3e-3, 5e-3, 8e-3, 1.2e-2, 2e-2)
+ALLOWED = 0.03
+
+
+class Recipe(NamedTuple):
+    """A training whose learning rate is to be found."""
+
+    sizes: dict[str, int]
+    batch_size: int
+    seq_len: int
+    steps: int
+    corpus: str = "shakespeare"
+
+
+WIDTH_64 = {"d_model": 64, "n_heads": 4, "n_layers": 2}
+TINY = {"d_model": 128, "n_heads": 4, "n_layers": 4}
+RECIPES = {
+    "width 32": Recipe({"d_model": 32, "n_heads": 2, "n_layers": 2}, 8, 16, 300),
+    "width 64": Recipe(WIDTH_64, 16, 32, 400),
+    "width 64, stdlib": Recipe(WIDTH_64, 16, 32, 300, "stdlib"),
+    "tiny": Recipe(TINY, 16, 64, 300),
+    "tiny, 600 steps": Recipe(TINY, 16, 64, 600),
+    "tiny, stdlib": Recipe(TINY, 16, 64, 300, "stdlib"),
+    "width 256": Recipe({"d_model": 256, "n_heads": 8, "n_layers": 4}, 16, 64, 300),
+}
+
+
+def find_lr(only: tuple[str, ...] = tuple(RECIPES), seeds: int = 1) -> None:
+    """Compare the suggestion of `functional-lm find-lr` with a sweep over learning rates.
+
+    For each recipe and seed: the suggestion, the validation loss of a training with it, and the
+    best of the sweep. Exits with 1 if a suggestion is more than 3% worse.
+
+    Args:
+        only: names of `RECIPES`.
+        seeds: how many of each.
+    """
+    _tuned()
+    import numpy as np
+
+    from functional_lm.text import load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+    from functional_lm.training.range_test import range_test
+
+    def build(recipe: Recipe, seed: int, **rate: float) -> Experiment:
+        sizes, batch_size, seq_len, steps, corpus = recipe
+        settings = TrainConfig(
+            steps=steps, seed=seed, batch_size=batch_size, seq_len=seq_len, **rate
+        )
+        return Experiment.build(load_corpus(corpus).text, settings, sizes=sizes)
+
+    def validation(experiment: Experiment) -> float:
+        try:
+            for step in experiment.run():
+                params = step.state.params
+        except FloatingPointError:  # diverged
+            return math.inf
+        loss = experiment.validation_loss(params)
+        return loss if math.isfinite(loss) else math.inf
+
+    print("| setting | seed | suggestion | validation | best of the sweep | validation | over |")
+    print("|---|---|---|---|---|---|---|")
+    worst = -math.inf
+    for name, seed in itertools.product(only, range(seeds)):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            suggestion = float(f"{range_test(build(RECIPES[name], seed)).suggestion:.2g}")
+            losses = {}
+            for rate in (suggestion, *RATES):
+                losses[rate] = validation(build(RECIPES[name], seed, lr=rate))
+                say(f"{name}, seed {seed}, lr {rate:.1e}: validation {losses[rate]:.4f}")
+        best = min(RATES, key=losses.__getitem__)
+        over = losses[suggestion] / losses[best] - 1
+        worst = max(worst, over)
+        figures = f"{suggestion:.1e} | {losses[suggestion]:.3f} | {best:.1e} | {losses[best]:.3f}"
+        print(f"| {name} | {seed} | {figures} | {over:+.1%} |", flush=True)
+    if worst > ALLOWED:
+        sys.exit(f"a suggestion is {worst:.1%} worse than the best of its sweep")

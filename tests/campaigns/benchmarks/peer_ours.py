@@ -1,0 +1,166 @@
+"""This library, as a user trains and decodes with it: tuned, and with a shard for each core.
+
+The only place that knows its interface. `_model` knows that of earlier versions too, so that a
+checkout from before the architectures (``--against``) can be measured beside this one.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workload import OPTIMIZER, Workload, draw, resident
+
+try:
+    from functional_lm.speed import runtime
+    from functional_lm.speed.sharding import sharded
+except ImportError:  # before the folder speed/
+    from functional_lm.sharding import sharded
+
+    from functional_lm import runtime
+
+Answer = Callable[..., dict[str, Any]]
+
+
+def step(
+    setting: dict[str, Any], tuned: bool = True, shards: int | None = None
+) -> tuple[dict[str, Any], Answer]:
+    """Return a trainer; with one shard, its gradient is that of the plain `value_and_grad`."""
+    if tuned:
+        runtime.tune()  # before NumPy is loaded
+    training = _training(draw(setting), shards or runtime.cores())
+
+    def steps(n: int) -> dict[str, Any]:
+        seconds, losses = [], []
+        for _ in range(n):
+            start = time.perf_counter()
+            losses.append(next(training).loss)
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": seconds, "losses": losses}
+
+    return about(), steps
+
+
+def memory(setting: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Answer]:
+    """Return a trainer that answers with its memory; options are fields of `Config`."""
+    runtime.tune()
+    import functional_lm.training  # noqa: F401  # an import belongs to the base
+
+    said, base = about(), resident()["now"]
+    training = _training(draw(setting), runtime.cores(), options)
+
+    def steps(n: int) -> dict[str, Any]:
+        losses = [next(training).loss for _ in range(n)]
+        return {"losses": losses, "base": base, "peak": resident()["peak"]}
+
+    return said, steps
+
+
+def generation(
+    setting: dict[str, Any], n_prompt: int, n_new: int, gain: float
+) -> tuple[dict[str, Any], Answer]:
+    """Return a greedy decoder of the first prompts."""
+    runtime.tune()
+    from functional_lm.generation import generate, generate_batch
+
+    given = draw(setting, gain)
+    decoder = _model(given)[2]()
+
+    def texts(batch: int) -> dict[str, Any]:
+        prompts = given.tokens[0, :batch, :n_prompt]
+        start = time.perf_counter()
+        if batch == 1:
+            tokens = [list(generate(decoder, prompts[0], max_new_tokens=n_new))]
+        else:
+            steps = generate_batch(decoder, prompts, max_new_tokens=n_new)
+            tokens = [list(text) for text in zip(*steps, strict=True)]
+        return {"seconds": [time.perf_counter() - start], "tokens": tokens}
+
+    return about(), texts
+
+
+def sgemm(size: int) -> tuple[dict[str, Any], Answer]:
+    """Return a multiplier of square float32 matrices by NumPy's BLAS on all cores."""
+    runtime.tune()
+    import numpy as np
+
+    a, b = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
+    out = a @ b
+
+    def steps(n: int) -> dict[str, Any]:
+        seconds = []
+        for _ in range(n):
+            start = time.perf_counter()
+            np.matmul(a, b, out=out)
+            seconds.append(time.perf_counter() - start)
+        return {"seconds": seconds}
+
+    return about(), steps
+
+
+def _training(given: Workload, shards: int, options: dict[str, Any] | None = None) -> Any:
+    from functional_lm.optimizers import adamw, chain, clip_by_global_norm
+    from functional_lm.training import init_state, train
+
+    def batch_at(number: int) -> tuple[Any, dict[str, Any]]:
+        x, y = given.batch(number)
+        return x, {"targets": y}
+
+    settings = dict(OPTIMIZER)
+    lr, clip = settings.pop("lr"), clip_by_global_norm(settings.pop("max_norm"))
+    optimizer = chain(clip, adamw(lr, **settings))
+    loss, params, _ = _model(given, **(options or {}))
+    return train(
+        loss,
+        init_state(params, optimizer),
+        optimizer=optimizer,
+        batch_at=batch_at,
+        steps=10**6,
+        value_and_grad=sharded(shards),
+    )
+
+
+def _model(given: Workload, **options: Any) -> tuple[Any, Any, Callable[[], Any]]:
+    """Return the loss as a layer, the parameters, and what makes a decoder of them."""
+    from functional_lm import models, pytree
+    from functional_lm.generation import Decoder
+
+    config = given.setting.model | options
+    flat = dict(given.params)
+    given.params.clear()  # so that the first ones do not stay in memory
+    if hasattr(models, "build"):
+        model = models.build("llama", **config)
+        names = {"qkv": "mixer.qkv.weight", "out": "mixer.out.weight"}
+        names |= {"gate_up": "mlp.up.weight", "down": "mlp.down.weight"}
+        params = pytree.from_paths(_renamed(flat, names))
+        return model, params, lambda: Decoder(model, params)
+
+    from functional_lm.models import transformer
+    from functional_lm.training.objective import Objective
+
+    for name, leaf in flat.items():
+        if name.endswith("gate_up"):  # two planes, not side by side
+            flat[name] = leaf.reshape(len(leaf), 2, -1).swapaxes(0, 1).copy()
+    names = {"qkv": "attention.qkv", "out": "attention.out"}
+    names |= {"gate_up": "mlp.gate_up", "down": "mlp.down"}
+    params = pytree.from_paths(_renamed(flat, names))
+    loss = Objective(transformer, transformer.Config(**config))
+    return loss, params, lambda: Decoder(params, loss.config)
+
+
+def _renamed(flat: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    names = names | {"embedding": "embedding.weight"}
+    names |= {norm: f"{norm}.scale" for norm in ("norm", "norm1", "norm2")}
+    parts = {path: path.rpartition(".") for path in flat}
+    return {stem + dot + names[last]: flat[path] for path, (stem, dot, last) in parts.items()}
+
+
+def about() -> dict[str, Any]:
+    """Return where the library is and which BLAS NumPy loaded."""
+    import numpy  # noqa: F401  # so that there is one to find
+    from threadpoolctl import threadpool_info
+
+    import functional_lm
+
+    kept = ("internal_api", "architecture", "version", "num_threads")
+    blas = [{key: pool.get(key) for key in kept} for pool in threadpool_info()]
+    return {"library": functional_lm.__file__, "blas": blas}

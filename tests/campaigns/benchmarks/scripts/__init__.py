@@ -1,1 +1,0 @@
-"""Whole programs up to their first training step, for `startup.py`."""

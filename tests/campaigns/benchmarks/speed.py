@@ -1,0 +1,143 @@
+"""The time of a training step and of greedy generation, against JAX, PyTorch and other checkouts.
+
+All peers compute first and must agree; then they take turns, see `harness`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import (
+    Peer,
+    Report,
+    Spec,
+    alternate,
+    expect_equal_losses,
+    expect_equal_tokens,
+    started,
+)
+from workload import SETTINGS
+
+VERIFIED_STEPS = 5
+TURN_SECONDS = 0.6
+SGEMM_SIZE = 2048
+N_PROMPT, N_NEW, BATCH, GAIN = 16, 256, 16, 2.0
+RESULTS = Path("runs/benchmarks")
+
+STEPS = {
+    "ours": Spec("peer_ours", "step"),
+    "ours-untuned": Spec("peer_ours", "step", {"tuned": False}),
+    "ours-plain": Spec("peer_ours", "step", {"tuned": False, "shards": 1}),
+    "jax-manual": Spec("peer_jax", "step", {"attention": "manual"}),
+    "jax-library": Spec("peer_jax", "step", {"attention": "library"}),
+    "torch-eager": Spec("peer_torch", "step", {"compiled": False}),
+    "torch-compile": Spec("peer_torch", "step", {"compiled": True}),
+}
+GENERATIONS = {
+    "ours": Spec("peer_ours", "generation"),
+    "jax": Spec("peer_jax", "generation"),
+    "torch": Spec("peer_torch", "generation"),
+    "torch-one-thread": Spec("peer_torch", "generation", {"threads": 1}),
+}
+
+
+def step(
+    configs: tuple[str, ...] = tuple(SETTINGS),
+    peers: tuple[str, ...] = ("ours", "ours-plain", "jax-manual", "jax-library", "torch-eager"),
+    against: Path | None = None,
+    rounds: int = 15,
+    out: Path = RESULTS,
+) -> None:
+    """Time a full training step: forward, backward, clipping, AdamW; float32, all cores.
+
+    "ours" calls `runtime.tune` and shards the batch, as the command line does; "ours-untuned"
+    shards only; "ours-plain" is `value_and_grad`. The peak of sgemm is measured in the same rounds.
+
+    Args:
+        configs: names of `workload.SETTINGS`.
+        peers: names of `STEPS`.
+        against: another checkout of this project, to measure beside this one instead of others.
+        rounds: turns of each peer.
+        out: where step.json is written.
+    """
+    report = Report("step")
+    sgemm = Spec("peer_ours", "sgemm", {"size": SGEMM_SIZE})
+    for setting in [SETTINGS[name] for name in configs]:
+        chosen = choose(STEPS, peers, against, setting=dataclasses.asdict(setting))
+        with started(chosen, report, n=VERIFIED_STEPS) as (running, answers), Peer("", sgemm) as p:
+            p.pause()
+            expect_equal_losses({name: answer["losses"] for name, answer in answers.items()})
+            seconds = min(next(iter(answers.values()))["seconds"])
+            request = {"n": 1 + max(3, min(20, round(TURN_SECONDS / seconds)))}
+            runners = {name: (peer, request) for name, peer in running.items()} | {
+                "sgemm": (p, request)
+            }
+            turns = alternate(runners, rounds=rounds, skip=1)
+        times = [turn for turn in turns if turn.name != "sgemm"]
+        report.add_turns(setting.name, times, "ms", 1e3, pairs(running))
+        work = dict.fromkeys(running, setting.flops * 1e-9) | {"sgemm": 2e-9 * SGEMM_SIZE**3}
+        report.add_turns(setting.name, turns, "GFLOP/s", work, [("ours", "sgemm")])
+    report.write(out)
+
+
+def generation(
+    configs: tuple[str, ...] = ("tiny", "deep"),
+    peers: tuple[str, ...] = ("ours", "jax", "torch", "torch-one-thread"),
+    against: Path | None = None,
+    rounds: int = 7,
+    out: Path = RESULTS,
+) -> None:
+    """Time greedy generation: 256 tokens after a prompt of 16, at batch 1 and 16.
+
+    Args:
+        configs: names of `workload.SETTINGS`.
+        peers: names of `GENERATIONS`.
+        against: another checkout of this project, to measure beside this one instead of others.
+        rounds: turns of each peer and batch.
+        out: where generation.json is written.
+    """
+    report = Report("generation")
+    for name in configs:
+        size = {"batch_size": BATCH, "seq_len": N_PROMPT + N_NEW}
+        setting = dataclasses.asdict(dataclasses.replace(SETTINGS[name], **size))
+        sizes = {"n_prompt": N_PROMPT, "n_new": N_NEW, "gain": GAIN}
+        chosen = choose(GENERATIONS, peers, against, setting=setting, **sizes)
+        with started(chosen, report, batch=BATCH) as (running, answers):
+            expect_equal_tokens({name: answer["tokens"] for name, answer in answers.items()})
+            for batch in (1, BATCH):
+                for peer in running.values():
+                    peer.resume()
+                    peer.ask(batch=batch)  # compiles
+                    peer.pause()
+                runners = {one: (peer, {"batch": batch}) for one, peer in running.items()}
+                turns = alternate(runners, rounds=rounds)
+                group = f"{name}, B={batch}"
+                report.add_turns(group, turns, "tokens/s", float(batch * N_NEW), pairs(running))
+    report.write(out)
+
+
+def choose(
+    known: dict[str, Spec], names: Sequence[str], against: Path | None, **keywords: object
+) -> dict[str, Spec]:
+    """Return the specs of some peers, or ours here and at another checkout.
+
+    Raises:
+        SystemExit: for an unknown name, or a checkout that is none.
+    """
+    if against is not None:
+        if not (against / "functional_lm").is_dir():
+            raise SystemExit(f"--against must be a checkout of this project: got {against}")
+        other = known["ours"]._replace(checkout=against.resolve())
+        specs = {"ours": known["ours"], "ours-against": other}
+    else:
+        if unknown := [name for name in names if name not in known]:
+            raise SystemExit(f"unknown peer {unknown[0]!r}: choose from {', '.join(known)}")
+        specs = {name: known[name] for name in names}
+    return {
+        name: spec._replace(keywords={**spec.keywords, **keywords}) for name, spec in specs.items()
+    }
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return ours with each of the others."""
+    return [("ours", name) for name in names if name != "ours"]
