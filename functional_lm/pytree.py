@@ -238,6 +238,47 @@ def structure(tree: Tree) -> Tree:
     return map(lambda leaf: LEAF, tree)
 
 
+def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
+    """Divide a tree into the leaves whose paths a predicate selects, and the rest.
+
+    Both have the tree's structure, with None in place of the leaves of the other; see `combine`.
+
+    >>> partition({"a": np.ones(1), "b": np.zeros(1)}, lambda path: path == "a")
+    ({'a': array([1.]), 'b': None}, {'a': None, 'b': array([0.])})
+    """
+    chosen = map_with_path(lambda path, leaf: bool(predicate(path)), tree)
+    selected = map(lambda leaf, is_chosen: leaf if is_chosen else None, tree, chosen)
+    return selected, map(lambda leaf, is_chosen: None if is_chosen else leaf, tree, chosen)
+
+
+def combine(selected: Tree, rest: Tree) -> Tree:
+    """Put together again what `partition` divided: each None is filled from the other tree."""
+    if selected is None or rest is None:
+        return rest if selected is None else selected
+    if isinstance(selected, dict):
+        return {name: combine(child, rest[name]) for name, child in selected.items()}
+    if isinstance(selected, (tuple, list)):
+        children = [combine(child, other) for child, other in zip(selected, rest, strict=True)]
+        kind = type(selected)
+        return kind(*children) if hasattr(kind, "_fields") else kind(children)
+    return selected
+
+
+def first_not_finite(tree: Tree) -> str:
+    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
+
+    >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
+    'b has 2 entries that are not finite, the first is inf'
+    """
+    for path, leaf in leaves_with_path(tree):
+        finite = np.isfinite(leaf)
+        if not finite.all():
+            bad = np.asarray(leaf)[~finite]
+            entries = "entry that is" if bad.size == 1 else "entries that are"
+            return f"{path} has {bad.size} {entries} not finite, the first is {bad[0]}"
+    return ""
+
+
 def zeros_like(tree: Tree) -> Tree:
     """Return zeros in the shapes and dtypes of the leaves."""
     return map(np.zeros_like, tree)

@@ -103,6 +103,19 @@ def test_paths_that_lead_through_a_leaf_are_refused(paths):
         pytree.from_paths(dict.fromkeys(paths, np.ones(1)))
 
 
+def test_partition_and_combine_are_inverse():
+    tree = {"blocks": (Pair(np.ones(2), np.ones(2)), [np.zeros(1), None, 3]), "w": np.float32(1)}
+    selected, rest = pytree.partition(tree, lambda path: path in ("blocks.0.right", "w"))
+    assert [path for path, _ in pytree.leaves_with_path(selected)] == ["blocks.0.right", "w"]
+    assert selected["blocks"] == (Pair(None, tree["blocks"][0].right), [None, None, 3])
+    assert rest["w"] is None
+    combined = pytree.combine(selected, rest)
+    assert pytree.structure(combined) == pytree.structure(tree)
+    pairs = zip(pytree.leaves(combined), pytree.leaves(tree), strict=True)
+    assert all(ours is theirs for ours, theirs in pairs)
+    assert pytree.combine(tree, None) is tree
+
+
 def test_count():
     assert pytree.count({"a": np.ones((2, 3)), "b": (np.ones(5), np.float32(1))}) == 12
 

@@ -130,13 +130,14 @@ def read_settings(path: Path) -> dict[str, Any]:
         if not isinstance(file, dict) or not isinstance(file.get("name"), str):
             raise FileFormatError(path, "must say the name of its model_file; restore it")
         settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
-    for name in ("text_file", "out", "model"):
-        value = settings.get(name)
-        if not isinstance(value, str | None):
-            got = type(value).__name__
-            raise FileFormatError(path, f"must give {name} as a string: got a {got}; write quotes")
-        if value is not None and name != "model":
-            settings[name] = Path(value)
+    for name, value in settings.items():
+        is_text = name in ("text_file", "out", "model")
+        if not isinstance(value, str | None if is_text else str | float | int | None):
+            kind, got = "a string" if is_text else "a number or a string", type(value).__name__
+            raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
+    for name in ("text_file", "out"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name])
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
     recorded = {"vocab_size", "dtype", "name", "from", "source", "sha256", "characters"}

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import io
 import itertools
+import re
 import typing
 import warnings
 from collections.abc import Callable
@@ -156,7 +157,7 @@ class Flags:
         """Report the settings of the config file and the arguments that no flag takes."""
         known = self._shown - {"config", "resume"} | self._hidden
         for name in sorted(self.settings.keys() - known - OF_A_RUN):
-            fault = f"a config file holds flags by name: it has an unknown {name}"
+            fault = f"a config file holds flags by name: it has an unknown {name[:40]}"
             self.faults.append(fault + _similar(name, known))
         flags = {"--" + name.replace("_", "-") for name in self._shown}
         for flag in [argument.partition("=")[0] for argument in unknown if argument[:1] == "-"]:
@@ -215,7 +216,9 @@ def _cli(kind: Any, arguments: list[str], program: str, registry: Any, **setting
             raise
     lines = [line.strip("│╭╮╰╯ \n") for line in said.getvalue().splitlines()[1:]]
     paragraph = itertools.takewhile(lambda line: line.strip("─") or not line, lines)
-    raise ValueError(f"{' '.join(filter(None, paragraph)).rstrip('.')}; see {program} --help")
+    fault = " ".join(filter(None, paragraph)).rstrip(".")
+    fault = re.sub(r"Missing from [^:]+: (\S+) .*", r"\1 is required: got none", fault)
+    raise ValueError(f"{fault}; see {program} --help")
 
 
 def _registry(

@@ -2,10 +2,13 @@
 
 import dataclasses
 import sys
+import textwrap
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from rich.filesize import decimal
 
 from .. import pytree
 from ..contract import Tree, expect_fields, expect_int
@@ -85,9 +88,10 @@ class Train(Setup[C]):
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
+        written = "" if self.dry_run else f", written to {out}"
+        print(f"run         {experiment.steps:,} steps of {size}{written}", flush=True)
         if self.dry_run:
-            return _rehearse(experiment, params, self.intervals)
-        print(f"run         {experiment.steps:,} steps of {size}, written to {out}", flush=True)
+            return _forecast(experiment, params, self.intervals)
         return self._train(self._session(out, experiment, corpus))
 
     def _session(self, out: Path, experiment: Experiment, corpus: Corpus) -> Session:
@@ -150,22 +154,29 @@ class Train(Setup[C]):
         return TensorBoardWriter(session.folder / EVENTS, purge_step=session.state.step + 1)
 
 
-def _rehearse(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
-    """Print the memory and the time that a run takes, from two steps of it."""
-    tokens, side = experiment.batch_at(0)
-    first = {name: value[:1] if name == "targets" else value for name, value in side.items()}
-    _, residuals = experiment.objective.forward(params, tokens[:1], **first)
-    weights, window = (
-        pytree.buffer_bytes(params),
-        pytree.buffer_bytes(residuals, without=params),
+def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
+    """Print the settings of a run, and from two steps of it the memory and the time it takes."""
+    settings = {**dataclasses.asdict(experiment.config), **dataclasses.asdict(experiment.settings)}
+    given = [f"{name} {value}" for name, value in settings.items() if value is not None]
+    indent = " " * 12
+    print(
+        textwrap.fill(
+            ", ".join(given), 79, initial_indent=f"{'settings':12}", subsequent_indent=indent
+        )
     )
-    state = pytree.buffer_bytes(experiment.optimizer.init(params))
+    tokens, side = experiment.batch_at(0)
+    first = {"targets": side["targets"][:1], "key": side["key"]}
+    _, residuals = experiment.objective.forward(params, tokens[:1], **first)
     parts = {
-        "parameters": weights,
-        "optimizer": state,
-        "gradient": weights,
-        f"residuals of {len(tokens)} windows": window * len(tokens),
+        "parameters": pytree.buffer_bytes(params),
+        "optimizer state": pytree.buffer_bytes(experiment.optimizer.init(params)),
+        "gradient": pytree.buffer_bytes(params),
+        f"residuals of {len(tokens)} windows": len(tokens)
+        * pytree.buffer_bytes(residuals, without=params),
     }
+    print(f"memory      {decimal(sum(parts.values()))}")
+    for name, size in parts.items():
+        print(f"{indent}{decimal(size):>9} of {name}")
     steps = experiment.run()
     next(steps)
     start = time.perf_counter()
@@ -173,17 +184,10 @@ def _rehearse(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     step = time.perf_counter() - start
     validations = -(-experiment.steps // intervals.eval_every)
     forward = step / 3 * len(experiment.held_out) / tokens.size  # a third of a step is forward
-    total = experiment.steps * step + validations * forward
-    print(f"memory      {_megabytes(sum(parts.values()))}")
-    for name, size in parts.items():
-        print(f"            {_megabytes(size):>10} of {name}")
-    print(f"time        {clock(total)} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
-    print("nothing written: this was a dry run")
+    total = clock(experiment.steps * step + validations * forward)
+    print(f"time        {total} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
+    print("dry run     nothing was written")
     return 0
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def _summarise(session: Session, first: int, seconds: float) -> None:

@@ -17,7 +17,6 @@ from .transformation import (
     apply_updates,
     chain,
     expect_gradient,
-    first_not_finite,
 )
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "clip_by_global_norm",
     "constant_schedule",
     "expect_gradient",
-    "first_not_finite",
     "linear_schedule",
     "sgd",
     "warmup_cosine_decay_schedule",

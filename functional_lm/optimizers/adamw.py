@@ -75,7 +75,9 @@ def adamw(
     def init(params: Tree) -> AdamState:
         return AdamState(np.int64(0), pytree.zeros_like(params), pytree.zeros_like(params))
 
-    def update(grads: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
+    def update(
+        grads: Tree, state: AdamState, params: Tree, norm: float | None = None
+    ) -> tuple[Tree, AdamState]:
         expect_gradient(grads, params)
         count = int(state.count) + 1
         rate = float(schedule(count - 1))

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from .. import pytree
 from ..contract import Tree, expect_number
 from ..speed.entrywise import entrywise, global_norm
-from .transformation import GradientTransformation, first_not_finite
+from .transformation import GradientTransformation
 
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
@@ -23,10 +24,12 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     def init(params: Tree) -> tuple[()]:
         return ()
 
-    def update(grads: Tree, state: tuple[()], params: Tree) -> tuple[Tree, tuple[()]]:
-        norm = global_norm(grads)
+    def update(
+        grads: Tree, state: tuple[()], params: Tree, norm: float | None = None
+    ) -> tuple[Tree, tuple[()]]:
+        norm = global_norm(grads) if norm is None else norm
         if not math.isfinite(norm):
-            found = first_not_finite(grads) or "it overflows float64"
+            found = pytree.first_not_finite(grads) or "it overflows float64"
             raise FloatingPointError(
                 f"the gradient must be finite: {found}; lower the learning rate, or look at the "
                 "batch"

@@ -5,7 +5,7 @@ With gradient g, learning rate η and momentum μ:
     t ← g + μ·t        update = −η·t           or, with Nesterov's momentum, −η·(g + μ·t)
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,9 @@ def sgd(
     def init(params: Tree) -> SgdState:
         return SgdState(np.int64(0), () if momentum is None else pytree.zeros_like(params))
 
-    def update(grads: Tree, state: SgdState, params: Tree) -> tuple[Tree, Any]:
+    def update(
+        grads: Tree, state: SgdState, params: Tree, norm: float | None = None
+    ) -> tuple[Tree, SgdState]:
         expect_gradient(grads, params)
         rate = float(schedule(int(state.count)))
         count = np.int64(state.count + 1)

@@ -13,12 +13,13 @@ from ..speed.entrywise import entrywise
 class GradientTransformation(NamedTuple):
     """A pure optimizer, as in optax.
 
-    ``init(params) -> state`` and ``update(grads, state, params) -> (updates, state)``. Updates are
-    added to the parameters; neither function writes to its arguments.
+    ``init(params) -> state`` and ``update(grads, state, params, norm=None) -> (updates, state)``,
+    where ``norm`` is that of ``grads`` if the caller knows it. Updates are added to the parameters;
+    neither function writes to its arguments.
     """
 
     init: Callable[[Tree], Any]
-    update: Callable[[Tree, Any, Tree], tuple[Tree, Any]]
+    update: Callable[..., tuple[Tree, Any]]
 
 
 def chain(*transformations: GradientTransformation) -> GradientTransformation:
@@ -27,10 +28,13 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
     def init(params: Tree) -> tuple[Any, ...]:
         return tuple(transformation.init(params) for transformation in transformations)
 
-    def update(grads: Tree, state: tuple[Any, ...], params: Tree) -> tuple[Tree, tuple[Any, ...]]:
+    def update(
+        grads: Tree, state: tuple[Any, ...], params: Tree, norm: float | None = None
+    ) -> tuple[Tree, tuple[Any, ...]]:
         new_state = []
         for transformation, old in zip(transformations, state, strict=True):
-            grads, new = transformation.update(grads, old, params)
+            grads, new = transformation.update(grads, old, params, norm)
+            norm = None  # it was that of the first one's input
             new_state.append(new)
         return grads, tuple(new_state)
 
@@ -41,9 +45,8 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     """Return ``params + updates``, leaf by leaf, in the dtypes of the params.
 
     Raises:
-        ValueError: naming the leaf whose shape differs.
+        ValueError: for updates of another structure or shape.
     """
-    expect_gradient(updates, params)
     return entrywise(lambda p, u, out: np.add(p, u, out=out), params, updates)
 
 
@@ -59,17 +62,3 @@ def expect_gradient(grads: Tree, params: Tree) -> None:
                 f"the gradient of {path} must have its shape, {leaf.shape}: "
                 f"got {np.shape(gradient)}; check the vjp"
             )
-
-
-def first_not_finite(tree: Tree) -> str:
-    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
-
-    >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
-    'b has 2 entries that are not finite, the first is inf'
-    """
-    for path, leaf in pytree.leaves_with_path(tree):
-        bad = np.asarray(leaf)[~np.isfinite(leaf)]
-        if bad.size:
-            entries = "entry that is" if bad.size == 1 else "entries that are"
-            return f"{path} has {bad.size} {entries} not finite, the first is {bad[0]}"
-    return ""

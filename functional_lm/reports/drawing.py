@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..contract import Array
 from ..numerics import smooth
 from ..runs.records import Series, Table, block_of, median
 
@@ -30,6 +29,7 @@ DARK = {"#0072b2": "#3f9fdf", "#222222": "#e6e8eb", "#ffffff": "#1b1e22"}
 RAMP = (0, 2, 4, 1)
 """Of `COLOURS`, from cold to warm, for depth or for many runs."""
 
+DASHES = ("-", "--", ":", "-.")
 LONGEST_LEGEND, MOST_POINTS = 10, 2000
 
 LOOK: dict[str, Any] = {
@@ -84,16 +84,11 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def encode(figure: "Figure", suffix: str, *, creator: str) -> bytes:
-    """Return a figure as a file: ``.png`` with 150 dots per inch, or ``.svg``.
-
-    Args:
-        figure: the picture.
-        suffix: one of `FORMATS`.
-        creator: the program that the file names.
-    """
+    """Return a figure as a file of one of the `FORMATS`, which names the program that made it."""
     file = io.BytesIO()
     metadata = {"Software": creator} if suffix == ".png" else {"Creator": creator, "Date": None}
     with styled():
+        figure.draw_without_rendering()  # a first layout, which may change the ticks
         figure.savefig(file, format=suffix[1:], dpi=150, metadata=metadata)
     return file.getvalue()
 
@@ -146,30 +141,24 @@ def draw_layers(axes: "Axes", layers: Table) -> None:
 
     Of many blocks the legend names the first, the middle and the last.
     """
-    kinds: dict[str, None] = {}  # "blocks.0.mlp" is a "blocks.*.mlp"
-    blocks: dict[str, None] = {}
-    for name in filter(_in_block, layers.names):
-        kinds[_kind(name)] = blocks[block_of(name)] = None
-    order = list(blocks)
-    few = len(order) <= 6
-    named = order if few else [order[0], order[len(order) // 2], order[-1]]
-    colours = dict(zip(order, ramp(len(order)), strict=True))
-    outside = 0
-    for name in layers.names:
-        mean = smoothed(layers.column(name))
-        if _in_block(name):
-            block, kind = block_of(name), list(kinds).index(_kind(name))
-            text = label(name) if kind == 0 and block in named else ""
-            look: dict[str, Any] = {"color": colours[block], "linestyle": _dashes(kind)}
-            draw_line(axes, mean, label=text, linewidth=1.1, **look)
-        else:
-            look = {"color": QUIET, "linestyle": _dashes(outside)}
-            draw_line(axes, mean, label=label(name), **look)
-            outside += 1
-    for position, name in enumerate(kinds):
-        if position:
-            look = {"color": palette(1)[0], "linestyle": _dashes(position)}
-            axes.plot([], [], label=label(name), **look)
+    inside = [name for name in layers.names if "*" in _kind(name)]
+    outside = [name for name in layers.names if "*" not in _kind(name)]
+    kinds = list(dict.fromkeys(map(_kind, inside)))
+    blocks = list(dict.fromkeys(map(block_of, inside)))
+    colours = dict(zip(blocks, ramp(len(blocks)), strict=True))
+    few = len(blocks) <= 6
+    named = blocks if few else [blocks[0], blocks[len(blocks) // 2], blocks[-1]]
+    for name in inside:
+        block, kind = block_of(name), kinds.index(_kind(name))
+        text = label(name) if kind == 0 and block in named else ""
+        look: dict[str, Any] = {"color": colours[block], "linestyle": DASHES[kind % len(DASHES)]}
+        draw_line(axes, smoothed(layers.column(name)), label=text, linewidth=1.1, **look)
+    for kind, name in enumerate(kinds[1:], start=1):
+        look = {"color": palette(1)[0], "linestyle": DASHES[kind % len(DASHES)]}
+        axes.plot([], [], label=label(name), **look)
+    for i, name in enumerate(outside):
+        look = {"color": QUIET, "linestyle": DASHES[i % len(DASHES)]}
+        draw_line(axes, smoothed(layers.column(name)), label=label(name), **look)
 
 
 def draw_band(axes: "Axes", layers: Table, colour: str) -> None:
@@ -222,21 +211,13 @@ def thin(raw: Series) -> Series:
     if len(raw.values) <= MOST_POINTS:
         return raw
     stretches = np.array_split(np.arange(len(raw.values)), MOST_POINTS // 2)
-    extremes: tuple[Any, ...] = (np.argmin, np.argmax)
-    kept = [stretch[extreme(raw.values[stretch])] for stretch in stretches for extreme in extremes]
-    chosen: Array = np.unique(kept)
-    return Series(raw.steps[chosen], raw.values[chosen])
-
-
-def _dashes(position: int) -> str:
-    return ("-", "--", ":", "-.")[position % 4]
-
-
-def _in_block(name: str) -> bool:
-    return "*" in _kind(name)
+    pairs = [(of[raw.values[of].argmin()], of[raw.values[of].argmax()]) for of in stretches]
+    kept = np.unique(pairs)
+    return Series(raw.steps[kept], raw.values[kept])
 
 
 def _kind(name: str) -> str:
+    """Return a name without the number of its block: ``blocks.*.mlp``."""
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
 
 

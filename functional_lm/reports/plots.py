@@ -5,7 +5,6 @@ A picture leaves out what a run did not record; `not_recorded` names it. In a no
     picture({"my run": read_metrics("runs/my-run/metrics.jsonl")})
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -34,17 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FORMATS",
-    "PANELS",
-    "Panel",
-    "Runs",
-    "encode",
-    "figures",
-    "not_recorded",
-    "picture",
-    "rate_picture",
-]
+__all__ = ["FORMATS", "PANELS", "encode", "figures", "not_recorded", "picture", "rate_picture"]
 
 Runs: TypeAlias = Mapping[str, Sequence[Record]]
 """The records of each run by its name."""
@@ -169,12 +158,10 @@ def _draw_loss(axes: "Axes", runs: Runs) -> None:
             )
         skipped = [record["step"] for record in records if record.get("fault")]
         if skipped:
-            edge = axes.get_xaxis_transform()  # the ticks stand on the lower edge
             text = f"update skipped ({len(skipped):,})" if alone else ""
             look: dict[str, Any] = {"color": rcParams["text.color"], "clip_on": False}
-            axes.plot(
-                skipped, [0.0] * len(skipped), "|", transform=edge, label=text, ms=11.0, **look
-            )
+            look["transform"] = axes.get_xaxis_transform()  # they stand on the lower edge
+            axes.plot(skipped, [0.0] * len(skipped), "|", label=text, markersize=11.0, **look)
     if not alone and any(series(records, "val_loss").steps.size for records in runs.values()):
         axes.plot([], [], "--o", color=QUIET, markersize=4, label="validation")
     largest = _keep_in_frame(axes, runs)
@@ -218,7 +205,7 @@ def _layered(
     *,
     log: bool = False,
     combine: Callable[[Array], Array] | None = None,
-    level: tuple[str, str] | None = None,
+    level: tuple[str, str] = ("", ""),
 ) -> Panel:
     """Return a panel for a statistic of each layer.
 
@@ -230,7 +217,7 @@ def _layered(
         title: of the panel.
         log: whether to show the logarithm of the values.
         combine: combines the figures of the leaves of a block. None: each has a line.
-        level: a statistic to compare with, and its name in the legend.
+        level: the name of a statistic to compare with, and its label.
     """
 
     def read(records: Sequence[Record]) -> Table:
@@ -244,11 +231,10 @@ def _layered(
             for colour, records in _coloured(runs):
                 draw_band(axes, read(records), colour)
             axes.plot([], [], color=QUIET, label="median and range of the layers")
-        if level is not None:
-            known = np.concatenate([table(own, level[0]).values.ravel() for own in runs.values()])
-            height = float(np.max(known[np.isfinite(known)], initial=-math.inf))
-            if math.isfinite(height):
-                axes.axhline(height, color=QUIET, linestyle=":", linewidth=1, label=level[1])
+        levels = np.concatenate([table(own, level[0]).values.ravel() for own in runs.values()])
+        if np.isfinite(levels).any():
+            look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1}
+            axes.axhline(np.nanmax(levels), label=level[1], **look)
         finish(axes, title, log=log, legend_below=True)
 
     return Panel(title, draw, lambda records: bool(np.isfinite(read(records).values).any()))

@@ -34,13 +34,19 @@ def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: i
         The new tree, or a tuple of them if there are several.
 
     Raises:
-        ValueError: if the trees differ in structure.
+        ValueError: if the trees differ in structure, or their arrays in shape.
     """
     results = [pytree.map(_empty_like, tree) for _ in range(outputs)]
     tasks: list[Callable[[], None]] = []
 
     def plan(*nodes: Any) -> None:
         flat = [_flat(node, like=nodes[0]) for node in nodes]
+        sizes = {np.shape(node) for node in nodes if isinstance(node, np.ndarray)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the arrays at one place must have one shape: got {sorted(sizes)}; "
+                "build all trees from the same params"
+            )
         for start in range(0, flat[0].size, CHUNK):
             piece = slice(start, start + CHUNK)
             parts = [one[piece] if isinstance(one, np.ndarray) else one for one in flat]

@@ -3,13 +3,7 @@
 from .batches import batch_at, epoch_batch_at, split, steps_per_epoch, windows
 from .corpora import CORPORA, Corpus, load_corpus, read_corpus
 from .download import DownloadError
-from .tokenizer import (
-    TOKENIZERS,
-    CharTokenizer,
-    Tokenizer,
-    load_tokenizer,
-    tokenizer_from_json,
-)
+from .tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, load_tokenizer
 
 __all__ = [
     "CORPORA",
@@ -25,6 +19,5 @@ __all__ = [
     "read_corpus",
     "split",
     "steps_per_epoch",
-    "tokenizer_from_json",
     "windows",
 ]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from ..contract import Array
-from ..files import FileFormatError, parse_json, read_json
+from ..files import FileFormatError, read_json
 
 
 class Tokenizer(Protocol):
@@ -158,19 +158,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         FileFormatError: naming the file, if it holds no tokenizer.
         OSError: if it cannot be read.
     """
-    return _from_data(read_json(path), path)
-
-
-def tokenizer_from_json(text: str, *, path: str | Path = "the JSON text") -> Tokenizer:
-    """Return the tokenizer whose `to_json` is given; ``path`` is what an error names.
-
-    Raises:
-        FileFormatError: if it is no tokenizer.
-    """
-    return _from_data(parse_json(text, path), path)
-
-
-def _from_data(data: Any, path: str | Path) -> Tokenizer:
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("type") not in list(TOKENIZERS):
         fault = f'its "type" must be {" or ".join(map(repr, TOKENIZERS))}'
     else:

@@ -123,8 +123,8 @@ class Experiment:
 
     @property
     def optimizer(self) -> GradientTransformation:
-        """AdamW with clipping and the schedule."""
-        return self.settings.optimizer(self.steps)
+        """Clipping and the optimizer, with the schedule."""
+        return self.settings.make_optimizer(self.schedule)
 
     def init_state(self) -> TrainState:
         """Return the state before the first update."""

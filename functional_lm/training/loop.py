@@ -13,14 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
-from ..optimizers import GradientTransformation, apply_updates, first_not_finite
+from ..optimizers import GradientTransformation, apply_updates
 from ..speed.entrywise import global_norm
 
 Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree], Any]
 """``(step, params, grads, updates)``: the number of an update, the parameters before it, the
-gradient before clipping, and what is added. They are not to be written to."""
+gradient before clipping, and what is added. They are not to be written to. The last two have None
+in place of leaves that are not trained."""
+
+Trainable: TypeAlias = Callable[[str], bool]
+"""Tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it is trained."""
 
 
 class TrainState(NamedTuple):
@@ -44,9 +49,22 @@ class TrainStep(NamedTuple):
     inspected: Any = None  # what `inspect` returned
 
 
-def init_state(params: Tree, optimizer: GradientTransformation) -> TrainState:
-    """Return the state before the first update."""
-    return TrainState(0, params, optimizer.init(params))
+def init_state(
+    params: Tree, optimizer: GradientTransformation, *, trainable: Trainable | None = None
+) -> TrainState:
+    """Return the state before the first update; give `train` the same ``trainable``.
+
+    Raises:
+        ValueError: if ``trainable`` selects no leaf.
+    """
+    trained, _ = _partition(params, trainable)
+    if not pytree.leaves(trained) and pytree.leaves(params):
+        paths = [path for path, _ in pytree.leaves_with_path(params)]
+        raise ValueError(
+            f"trainable must select at least one leaf: got none of {', '.join(paths)}; "
+            "compare it with these paths"
+        )
+    return TrainState(0, params, optimizer.init(trained))
 
 
 def train(
@@ -59,6 +77,7 @@ def train(
     value_and_grad: ValueAndGrad = value_and_grad,
     max_consecutive_errors: int = 0,
     inspect: Inspect | None = None,
+    trainable: Trainable | None = None,
 ) -> Iterator[TrainStep]:
     """Yield a `TrainStep` after each batch until ``steps`` have been taken.
 
@@ -75,6 +94,8 @@ def train(
         max_consecutive_errors: the batches in a row without a finite loss and gradient that are
             left out; ``TrainStep.fault`` says what was wrong. The next one ends the loop.
         inspect: called with each update while its gradient is still there.
+        trainable: which leaves are trained; all of them if not given. The others stay the same
+            arrays, and the optimizer sees neither them nor their gradient.
 
     Raises:
         FloatingPointError: for one such batch too many; it names the step, the batch, and the
@@ -85,7 +106,7 @@ def train(
         start = time.perf_counter()
         x, side = batch_at(state.step)
         # What a step makes on the way is a function's own, so that it is gone before the next one.
-        after = _update(layer, state, optimizer, value_and_grad, x, side, inspect)
+        after = _update(layer, state, optimizer, value_and_grad, x, side, inspect, trainable)
         if after.state.notfinite_count > max_consecutive_errors:
             raise FloatingPointError(after.fault)
         state = after.state
@@ -100,23 +121,31 @@ def _update(
     x: Any,
     side: dict[str, Any],
     inspect: Inspect | None,
+    trainable: Trainable | None,
 ) -> TrainStep:
     """Return what a batch leads to, without its time."""
     step, params, optimizer_state, in_a_row, total = state
     loss, grads = value_and_grad(layer, params, x, **side)
+    grads, _ = _partition(grads, trainable)
     grad_norm = global_norm(grads)
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
         after = TrainState(step + 1, params, optimizer_state, in_a_row + 1, total + 1)
         return TrainStep(after, float(loss), grad_norm, 0.0, fault)
-    updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+    trained, frozen = _partition(params, trainable)
+    updates, optimizer_state = optimizer.update(grads, optimizer_state, trained, grad_norm)
     found = None if inspect is None else inspect(step + 1, params, grads, updates)
-    after = TrainState(step + 1, apply_updates(params, updates), optimizer_state, 0, total)
+    params = pytree.combine(apply_updates(trained, updates), frozen)
+    after = TrainState(step + 1, params, optimizer_state, 0, total)
     return TrainStep(after, float(loss), grad_norm, 0.0, "", found)
 
 
+def _partition(tree: Tree, trainable: Trainable | None) -> tuple[Tree, Tree]:
+    return (tree, None) if trainable is None else pytree.partition(tree, trainable)
+
+
 def _what_is_not_finite(loss: float, grads: Tree) -> str:
-    found = first_not_finite(grads)
+    found = pytree.first_not_finite(grads)
     said = [] if math.isfinite(loss) else [f"the loss is {loss}"]
     if found or math.isfinite(loss):
         said.append(f"in the gradient {found or 'the norm overflows float64'}")

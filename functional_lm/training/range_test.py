@@ -119,7 +119,7 @@ def _measure(
     def schedule(step: int) -> float:
         return lowest * (highest / lowest) ** (step / (steps - 1))
 
-    optimizer = experiment.settings.optimizer(steps, schedule)
+    optimizer = experiment.settings.make_optimizer(schedule)
     updates = train(
         experiment.objective,
         init_state(experiment.init_state().params, optimizer),

@@ -1,18 +1,24 @@
 """The settings of a training run."""
 
 import dataclasses
+import math
+from typing import Literal, TypeAlias, get_args
 
-from ..contract import expect_fields, expect_int, expect_number
+from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
 from ..optimizers import (
     GradientTransformation,
     Schedule,
+    adam,
     adamw,
     chain,
     clip_by_global_norm,
+    sgd,
     warmup_cosine_decay_schedule,
 )
 
 DEFAULT_STEPS = 2000
+
+OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,13 @@ class TrainConfig:
         lr: the learning rate after the warm-up.
         min_lr: the learning rate at the end. Not given: a tenth of lr.
         warmup_steps: updates until the learning rate is reached; at most a tenth of all.
-        weight_decay: the decoupled decay of every matrix.
+        optimizer: its name.
+        b1: the decay of the first moment, of adamw and adam.
+        b2: the decay of the second moment, of adamw and adam.
+        eps: what adamw and adam add to the root of the second moment.
+        weight_decay: the decoupled decay of every matrix, by adamw.
+        momentum: of sgd. Not given: none.
+        nesterov: whether sgd looks ahead along the momentum.
         max_grad_norm: the norm to which a longer gradient is clipped.
         seed: of the parameters, the batches and dropout.
         shards: parts of a batch that are computed side by side, in a thread each; the weights
@@ -36,7 +48,8 @@ class TrainConfig:
 
     Raises:
         TypeError: for a setting of the wrong type.
-        ValueError: for a setting out of range, or both steps and epochs.
+        ValueError: for a setting out of range, settings that exclude each other, or a momentum
+            of another optimizer than sgd.
     """
 
     steps: int | None = None
@@ -46,7 +59,13 @@ class TrainConfig:
     lr: float = 3e-3
     min_lr: float | None = None
     warmup_steps: int = 100
+    optimizer: OptimizerName = "adamw"
+    b1: float = 0.9
+    b2: float = 0.99
+    eps: float = 1e-8
     weight_decay: float = 0.1
+    momentum: float | None = None
+    nesterov: bool = False
     max_grad_norm: float = 1.0
     seed: int = 0
     shards: int | None = None
@@ -57,7 +76,11 @@ class TrainConfig:
             self,
             (expect_int, "steps epochs batch_size seq_len shards", {}),
             (expect_int, "warmup_steps seed", {"minimum": 0}),
-            (expect_number, "lr min_lr weight_decay", {"low": 0.0}),
+            (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
+            (expect_number, "lr min_lr weight_decay eps", {"low": 0.0}),
+            (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
+            (expect_number, "momentum", {"low": 0.0, "high": 1.0}),
+            (expect_bool, "nesterov", {}),
             (expect_number, "max_grad_norm", {"low": 1e-9}),
         )
         if self.steps is not None and self.epochs is not None:
@@ -70,6 +93,14 @@ class TrainConfig:
                 f"min_lr must be at most lr: got {self.min_lr:g} and {self.lr:g}; lower it"
             )
 
+        if self.optimizer != "sgd" and (self.momentum is not None or self.nesterov):
+            raise ValueError(
+                f"momentum and nesterov are settings of sgd: got optimizer={self.optimizer!r}; "
+                "leave them out, or choose sgd"
+            )
+        if self.nesterov and self.momentum is None:
+            raise ValueError("nesterov needs a momentum: got None; set momentum=0.9")
+
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""
         return warmup_cosine_decay_schedule(
@@ -79,11 +110,12 @@ class TrainConfig:
             self.lr / 10 if self.min_lr is None else self.min_lr,
         )
 
-    def optimizer(self, steps: int, schedule: Schedule | None = None) -> GradientTransformation:
-        """Return AdamW with clipping, and the schedule of a run of that many updates or another."""
-        if schedule is None:
-            schedule = self.schedule(steps)
-        return chain(
-            clip_by_global_norm(self.max_grad_norm),
-            adamw(schedule, b2=0.99, weight_decay=self.weight_decay),
-        )
+    def make_optimizer(self, rate: Schedule) -> GradientTransformation:
+        """Return clipping and the optimizer of that name, with a schedule such as `schedule`'s."""
+        if self.optimizer == "sgd":
+            optimizer = sgd(rate, self.momentum, self.nesterov)
+        elif self.optimizer == "adam":
+            optimizer = adam(rate, self.b1, self.b2, self.eps)
+        else:
+            optimizer = adamw(rate, self.b1, self.b2, self.eps, self.weight_decay)
+        return chain(clip_by_global_norm(self.max_grad_norm), optimizer)

@@ -14,6 +14,9 @@ from .conftest import MODEL, TEXT
 
 TRAIN = ["train", "--text-file", "text.txt", "--seq-len", "16"]
 
+GOLDEN = ["golden", "silu", "--out", "g"]
+LATIN = ["train", "--text-file", "latin.txt", "--encoding"]
+
 BAD = {
     # train: values
     "steps 0": ([*TRAIN, "--steps", "0"], "steps must be at least 1"),
@@ -97,6 +100,23 @@ BAD = {
     "report as pdf": (["report", "run", "--out", "run.pdf"], "must end in .html: got run.pdf"),
     "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
     "report damaged config": (["report", "no-config"], "config.json is damaged"),
+    # check, golden, info
+    "check unknown": (["check", "sillu"], "unknown layer 'sillu'; the known ones are attention"),
+    "check nowhere": (["check", "silu", "--json", "no/c.json"], "the folder of --json must exist"),
+    "check seed": (["check", "silu", "--seed", "-1"], "seed must be at least 0"),
+    "check dtype": (["check", "silu", "--dtype", "float16"], "float16"),
+    "golden nowhere": (["golden", "silu", "--out", "no/g"], "the folder of --out must exist"),
+    "golden no size": ([*GOLDEN, "--shape", "B"], "give NAME=VALUE, such as B=2: got 'B'"),
+    "golden size": ([*GOLDEN, "--shape", "B=x"], "a size must be an integer: got B=x"),
+    "golden letter": ([*GOLDEN, "--shape", "H=2"], "silu has the sizes B, T, D: got H"),
+    "golden keyword": ([*GOLDEN, "--set", "eps=2"], "silu has no keywords: got eps"),
+    "golden unknown": (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
+    "info seq_len": (["info", "--seq-len", "0"], "seq_len must be at least 1"),
+    "info vocabulary": (["info", "--vocab-size", "-1"], "vocab_size must be at least 1"),
+    # encodings
+    "not UTF-8": (LATIN[:3], "has the byte 0xfc at offset 5; convert it, or pass its"),
+    "not ASCII": (["evaluate", "run", *LATIN[1:], "ascii"], "must be ASCII: it has the byte 0xfc"),
+    "no encoding": (["sweep", *LATIN[1:], "utf-9"], "one of text that Python knows: got 'utf-9'"),
     "no command": ([], "a command is required"),
     "unknown command": (["trian"], "unknown command 'trian': the commands are train"),
 }  # fmt: skip
@@ -111,6 +131,7 @@ def files(trained, tmp_path_factory):
         Path("my_model.py").write_text(MODEL)
         shutil.copytree(trained, "run")
         Path("empty.txt").touch()
+        Path("latin.txt").write_bytes("Ein Füllwort".encode("latin-1"))
         Path("short.txt").write_text("abc")
         Path("binary.txt").write_bytes(b"\xff\xfe\x00")
         Path("foreign.txt").write_text("É" * 100)

@@ -1,7 +1,5 @@
 import json
 
-import pytest
-
 from functional_lm.cli.main import main
 from functional_lm.layers import silu
 
@@ -39,30 +37,6 @@ def test_a_failure_is_printed_in_full_and_exits_with_one(monkeypatch, capsys, tm
     record = json.loads((tmp_path / "c.json").read_text())
     assert record["ok"] is False
     assert record["layers"]["silu"][0]["findings"][0]["cause"] == "sign"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["check", "sillu"], "unknown layer 'sillu'; the known ones are attention"),
-        (["check", "silu", "--json", "nowhere/c.json"], "the folder of --json must exist"),
-        (["check", "silu", "--seed", "-1"], "seed must be at least 0"),
-        (["check", "silu", "--dtype", "float16"], "float16"),
-        (["golden", "silu", "--out", "nowhere/g"], "the folder of --out must exist"),
-        (["golden", "silu", "--shape", "B", "--out", "g"], "give NAME=VALUE, such as B=2: got 'B'"),
-        (["golden", "silu", "--shape", "B=x", "--out", "g"], "a size must be an integer: got B=x"),
-        (["golden", "silu", "--shape", "H=2", "--out", "g"], "silu has the sizes B, T, D: got H"),
-        (["golden", "silu", "--set", "eps=2", "--out", "g"], "silu has no keywords: got eps"),
-        (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(arguments, says, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert len(said.splitlines()) <= 3
-    assert not list(tmp_path.iterdir())
 
 
 def test_without_jax_the_extra_is_named(monkeypatch, capsys):

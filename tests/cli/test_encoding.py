@@ -57,22 +57,6 @@ def test_a_run_on_the_config_of_another_reads_the_text_alike(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "encoding", "says"),
-    [
-        ("train", "utf-8", "must be UTF-8: it has the byte 0xfc at offset 5; convert it, or pass"),
-        ("evaluate", "ascii", "must be ASCII: it has the byte 0xfc at offset 5"),
-        ("sweep", "utf-9", "encoding must be one of text that Python knows: got 'utf-9'; try utf"),
-    ],
-)
-def test_another_encoding_is_refused_in_one_line(run, latin, capsys, command, encoding, says):
-    arguments = ["--text-file", str(latin), "--encoding", encoding]
-    assert main([command, *([str(run)] if command == "evaluate" else []), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert len(said.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     ("text", "says"),
     [
         (None, "does not say what it was trained on"),

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -21,19 +22,15 @@ def test_a_suggestion_a_curve_a_file_and_a_picture(text, tmp_path, capsys):
     assert (out / "find-lr.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_range_that_ends_early_is_named(text, tmp_path, capsys):
-    arguments = ["--text-file", str(text), "--out", str(tmp_path / "test"), *SETTINGS]
-    assert main(["find-lr", *arguments, "--highest", "1e-2", "--test-steps", "40"]) == 0
+def test_a_range_that_ends_early_and_no_matplotlib(run_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    settings = ["--config", str(run_folder / "config.json"), "--out", str(tmp_path / "test")]
+    assert main(["find-lr", *settings, "--highest", "1e-2", "--test-steps", "40"]) == 0
     said = capsys.readouterr().out
+    assert "test  40 steps" in said
     assert "not diverged" in said
     assert "pass a higher --highest" in said
-
-
-def test_the_config_of_a_run_serves(run_folder, tmp_path, capsys):
-    out = tmp_path / "test"
-    settings = ["--config", str(run_folder / "config.json"), "--test-steps", "30"]
-    assert main(["find-lr", *settings, "--out", str(out)]) == 0
-    assert "test  30 steps" in capsys.readouterr().out
+    assert "pip install 'functional-lm[plot]'" in said
 
 
 @pytest.mark.parametrize(
@@ -45,7 +42,7 @@ def test_the_config_of_a_run_serves(run_folder, tmp_path, capsys):
         (["--seq-len", "1000"], 2, "the last tenth of the text must have"),
     ],
 )
-def test_what_does_not_go(text, tmp_path, capsys, flags, status, says):
+def test_impossible_settings_are_named(text, tmp_path, capsys, flags, status, says):
     arguments = ["--text-file", str(text), "--out", str(tmp_path / "test"), *SETTINGS]
     assert main(["find-lr", *arguments, *flags]) == status
     assert says in capsys.readouterr().err

@@ -19,8 +19,8 @@ BAD = {
     "deep.json": ('{"a":' * 100, "more than 64 arrays"),
     "no.toml": ('{"lr": 1}', "must be TOML: .* or let its name end in .json"),
     "deep.toml": ("a = " + "[" * 9999, "more than 64 tables"),
-    "file.toml": ("text-file = 5", "must give text_file as a string: got a int"),
-    "out.json": ('{"out": ["a"]}', "must give out as a string: got a list"),
+    "file.toml": ("text-file = 5", "must give text_file as a string: got int"),
+    "out.json": ('{"out": ["a"]}', "must give out as a string: got list"),
     "model.json": ('{"model_file": "a.py"}', "must say the name of its model_file"),
     "name.json": ('{"model_file": {"name": 3}}', "must say the name of its model_file"),
 }

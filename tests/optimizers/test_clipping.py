@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from functional_lm.optimizers import clip_by_global_norm
+from functional_lm.optimizers import chain, clip_by_global_norm
 from functional_lm.speed.entrywise import global_norm
 
 
@@ -17,6 +17,15 @@ def test_a_long_gradient_gets_the_norm_asked_for():
     assert global_norm(clipped) == pytest.approx(2.0, rel=1e-14)
     np.testing.assert_allclose(clipped["a"] / clipped["a"][0], 1)
     assert clipped["b"][0][0, 0] / clipped["a"][0] == pytest.approx(-0.75)
+
+
+def test_a_norm_that_is_known_is_not_computed_again():
+    grads = {"a": np.array([3.0, 4.0])}
+    updates, _ = clip_by_global_norm(1.0).update(grads, (), grads, 50.0)
+    np.testing.assert_allclose(updates["a"], [0.06, 0.08])
+    chained = chain(clip_by_global_norm(1.0), clip_by_global_norm(0.5))  # known to the first alone
+    updates, _ = chained.update(grads, chained.init(grads), grads, 5.0)
+    np.testing.assert_allclose(updates["a"], [0.3, 0.4])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functional_lm.files import FileFormatError
-from functional_lm.text import CharTokenizer, load_tokenizer, tokenizer_from_json
+from functional_lm.text import CharTokenizer, load_tokenizer
 
 
 @given(st.text(min_size=1))
@@ -16,7 +16,6 @@ def test_decoding_undoes_encoding(text):
     assert tokenizer.decode(ids) == text
     assert ids.dtype == "int32"
     assert ids.max() < tokenizer.vocab_size == len(set(text))
-    assert tokenizer_from_json(tokenizer.to_json()) == tokenizer
 
 
 def test_an_unknown_character_is_named():
@@ -59,8 +58,6 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
     with pytest.raises(FileFormatError, match=r"restore it from a copy$") as caught:
         load_tokenizer(path)
     assert caught.value.path == path
-    with pytest.raises(FileFormatError, match=r"^a run's is (not a tokenizer|damaged)"):
-        tokenizer_from_json(content, path="a run's")
 
 
 def test_half_of_a_surrogate_pair_is_no_character():

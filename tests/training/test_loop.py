@@ -75,6 +75,51 @@ def test_a_gradient_that_is_not_finite_stops_the_loop():
         next(steps)
 
 
+def test_frozen_leaves_stay_and_the_optimizer_never_sees_them():
+    params = {"weight": np.ones((2, 3)), "bias": np.zeros(3)}
+    x, targets = np.ones((4, 2)), np.zeros((4, 3))
+
+    class Squares:
+        forward = staticmethod(_squares)
+        vjp = staticmethod(lambda residuals, g: linear.vjp(residuals[0], g * residuals[1]))
+
+    def only_bias(path):
+        return path == "bias"
+
+    seen = []
+    optimizer = chain(clip_by_global_norm(10.0), adamw(0.1))
+    state = init_state(params, optimizer, trainable=only_bias)
+    steps = train(
+        Squares,
+        state,
+        optimizer=optimizer,
+        batch_at=lambda step: (x, {"targets": targets}),
+        steps=3,
+        inspect=lambda *given: seen.append(given),
+        trainable=only_bias,
+    )
+    *_, last = steps
+    assert last.state.params["weight"] is params["weight"]
+    assert (last.state.params["bias"] != 0).all()
+    assert last.grad_norm > 0
+    assert all(grads["weight"] is None is updates["weight"] for _, _, grads, updates in seen)
+    moments = last.state.optimizer_state[1].mu
+    assert moments["weight"] is None
+    assert moments["bias"].shape == (3,)
+
+
+def _squares(params, x, *, targets):
+    y, residuals = linear.forward(params, x)
+    return ((y - targets) ** 2).sum(), (residuals, 2 * (y - targets))
+
+
+def test_selecting_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one leaf: got none of bias, weight"):
+        init_state(
+            {"weight": np.ones(1), "bias": np.ones(1)}, OPTIMIZER, trainable=lambda path: False
+        )
+
+
 def test_shakespeare_is_learned(shakespeare):
     tokenizer = CharTokenizer.train(shakespeare)
     tokens = tokenizer.encode(shakespeare)

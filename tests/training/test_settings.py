@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from functional_lm.optimizers import adam, adamw, constant_schedule, sgd
 from functional_lm.training import TrainConfig
 
 
@@ -23,11 +24,29 @@ def test_a_constant_rate_is_possible():
 def test_the_optimizer_clips_and_decays():
     params = {"w": np.ones((2, 2))}
     settings = TrainConfig(lr=0.1, min_lr=0.1, warmup_steps=0, max_grad_norm=1e-3)
-    optimizer = settings.optimizer(10)
+    optimizer = settings.make_optimizer(settings.schedule(10))
     grads = {"w": np.full((2, 2), 1e6)}
     updates, state = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["w"], -0.1 - 0.1 * 0.1, rtol=1e-4)
     assert np.linalg.norm(state[1].mu["w"]) == pytest.approx(0.1 * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"optimizer": "adam", "b1": 0.8, "eps": 1e-3}, adam(0.1, 0.8, 0.99, 1e-3)),
+        ({"optimizer": "adamw", "weight_decay": 0.5}, adamw(0.1, b2=0.99, weight_decay=0.5)),
+        ({"optimizer": "sgd", "momentum": 0.7, "nesterov": True}, sgd(0.1, 0.7, True)),
+    ],
+    ids=["adam", "adamw", "sgd"],
+)
+def test_an_optimizer_gets_its_settings(settings, expected):
+    params, grads = {"w": np.ones((2, 2))}, {"w": np.full((2, 2), 1e-3)}
+    made = TrainConfig(**settings).make_optimizer(constant_schedule(0.1))
+    updates, _ = made.update(grads, made.init(params), params)
+    np.testing.assert_array_equal(
+        updates["w"], expected.update(grads, expected.init(params), params)[0]["w"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,6 +60,10 @@ def test_the_optimizer_clips_and_decays():
         ({"lr": float("nan")}, ValueError, "lr must be finite"),
         ({"min_lr": -1.0}, ValueError, "min_lr must be finite"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"optimizer": "adagrad"}, ValueError, "optimizer must be 'adamw' or 'adam' or 'sgd'"),
+        ({"b1": 1.0}, ValueError, "b1 must lie in"),
+        ({"momentum": 0.9}, ValueError, "settings of sgd: got optimizer='adamw'"),
+        ({"optimizer": "sgd", "nesterov": True}, ValueError, "set momentum=0.9"),
     ],
 )
 def test_bad_settings_are_named(settings, error, says):

@@ -12,13 +12,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from functional_lm.cli.flags import read_settings
+from functional_lm.cli.parser import parse
 from functional_lm.cli.train import Train
 from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
 from functional_lm.models import transformer
 from functional_lm.models.transformer import Config
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
-from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus, tokenizer_from_json
+from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus
 
 
 class Reader(NamedTuple):
@@ -122,7 +123,8 @@ def use_tokenizer(path: Path) -> object:
     tokenizer = load_tokenizer(path)
     text = tokenizer.characters
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    return tokenizer_from_json(tokenizer.to_json())
+    path.write_text(tokenizer.to_json(), encoding="utf-8")
+    return load_tokenizer(path)
 
 
 def use_settings(path: Path) -> object:
@@ -133,7 +135,7 @@ def use_settings(path: Path) -> object:
 def use_flags(path: Path) -> object:
     """Take a config file as the command does, which says such errors in a line."""
     try:
-        return repr(Train.defaults(["--config", str(path)]))
+        return repr(parse(Train, ["--config", str(path)], program="train"))
     except (TypeError, ValueError) as error:
         raise FileFormatError(path, f"is refused by the command: {error}"[:300]) from error
 

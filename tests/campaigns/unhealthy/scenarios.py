@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from custom_models import Ascent, Overflowing, bigram_model, chain_of_maps, relu_transformer
 from recording import Scale, Setup, default
-from strangers import Ascent, Overflowing, bigram_model, chain_of_maps, relu_transformer
 
 from functional_lm import prng, pytree
 from functional_lm.optimizers import chain, clip_by_global_norm, sgd

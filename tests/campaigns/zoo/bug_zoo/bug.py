@@ -32,7 +32,6 @@ def plant(
     cause: str,
     leaves: tuple[str, ...] = (),
     says: tuple[str, ...] = (),
-    reference: Any = None,
     forward: Callable[..., Any] | None = None,
     **keywords: Any,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -47,7 +46,6 @@ def plant(
         cause: a key of ``CAUSES``.
         leaves: those that come out wrong.
         says: words that the diagnosis has to contain.
-        reference: in JAX; ``right.reference`` if not given.
         forward: another forward than that of the right layer.
         **keywords: the layer's own.
     """
@@ -59,8 +57,8 @@ def plant(
             vjp=vjp,
             SHARES_MEMORY=getattr(right, "SHARES_MEMORY", ""),
         )
-        oracle = reference or right.reference
-        zoo.append(Bug(name, layer, right, params, x, keywords, oracle, leaves, cause, says))
+        bug = Bug(name, layer, right, params, x, keywords, right.reference, leaves, cause, says)
+        zoo.append(bug)
         return vjp
 
     return decorate
@@ -74,3 +72,27 @@ def draw(seed: int, *shape: int, scale: float = 1.0) -> Any:
 def rows(x: Any) -> Any:
     """Return x as a matrix: all axes but the last are one."""
     return x.reshape(-1, x.shape[-1])
+
+
+def sigmoid(x: Any) -> Any:
+    """Return 1/(1 + e⁻ˣ), where e⁻ˣ may be infinite."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-x))
+
+
+def probabilities(x: Any) -> Any:
+    """Return the softmax of each row."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_vjp(probs: Any, g: Any) -> Any:
+    """Return the cotangent of the rows whose softmax is ``probs``."""
+    return probs * (g - (g * probs).sum(axis=-1, keepdims=True))
+
+
+class Pair(NamedTuple):
+    """Two arrays as the input of a layer."""
+
+    a: Any
+    b: Any
