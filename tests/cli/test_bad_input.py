@@ -88,11 +88,11 @@ BAD = {
     "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
     # plot, report
-    "plot nothing": (["plot"], "must show a run: got none"),
+    "plot nothing": (["plot"], "needs at least one run: got none"),
     "plot no run": (["plot", "nowhere"], "must hold metrics.jsonl: nowhere does not"),
     "plot a file": (["plot", "text.txt"], "must hold metrics.jsonl: text.txt does not"),
     "plot as gif": (["plot", "run", "--out", "run.gif"], "must end in .png or .svg: got run.gif"),
-    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "there is no no; make it"),
+    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "the folder of out must exist: there is no no"),
     "plot over a file": (["plot", "run", "--out", "holiday.png"], "holiday.png is neither"),
     "plot damaged": (["plot", "damaged"], "metrics.jsonl line 1"),
     "plot no step": (["plot", "other"], "must have made a step"),
