@@ -31,6 +31,7 @@ CAUSES = {
     "shared memory": "a result is a view of an input, of g or of a residual",
     "layout": "the result depends on how the inputs lie in memory",
     "edge shape": "the layer fails at a batch of one or none, or mixes the examples of a batch",
+    "not refused": "an input that the layer cannot work with raises no error that names it",
     # numbers
     "precision": "right algebra, wrong rounding: a narrower or wider dtype, or a cancellation",
     "not finite": "NaN or infinity",

@@ -134,6 +134,7 @@ def check_layer(
             seed=seed,
             dtypes=dtypes,
             factor=FACTOR,
+            refusals=True,
             keywords=case.keywords,
             reference_keywords=twin(case.keywords),
             reproduce=f"check_layer({name!r}, {case.label!r}, seed={seed})",

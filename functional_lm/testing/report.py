@@ -55,7 +55,7 @@ class LeafReport:
         return math.inf if self.float32_error else 1.0
 
 
-CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs")
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "refusals")
 """What a check looks at, in this order.
 
 contract: structure, shapes, dtypes and finite values of what forward and vjp return.
@@ -63,6 +63,7 @@ purity: nothing is written to, nothing hidden or shared; the same bits every tim
 linearity: of vjp in g.
 accuracy: the value and each gradient against the oracle.
 inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+refusals: inputs spoilt in one place raise an error that names the argument; where it is asked for.
 """
 
 
