@@ -34,7 +34,7 @@ OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a funct
     "runs": {"filelock", "safetensors"},
     "speed": {"mpi4py", "threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},
-    "text": {"platformdirs", "pooch", "tokenizers"},
+    "text": {"platformdirs", "tokenizers"},
     "interop": {"jax", "ml_dtypes", "safetensors"},
 }
 
