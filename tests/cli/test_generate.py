@@ -68,7 +68,9 @@ def test_several_stand_side_by_side(generate):
 def test_the_cache_changes_nothing(generate, run_folder):
     run = open_run(run_folder)
     tokens = generation.generate(
-        lambda tokens: run.model.logits(run.params, tokens[generation.window_start(len(tokens), 16) :])[0][-1],
+        lambda tokens: run.model.logits(
+            run.params, tokens[generation.window_start(len(tokens), 16) :]
+        )[0][-1],
         run.tokenizer.encode("fox"),
         key=(3,),
         max_new_tokens=50,
