@@ -128,7 +128,7 @@ def step(
     return x + m, cache
 
 
-def _expect_shape_of(x: Array, **branch: Array) -> None:
+def _expect_shape_of(x: Any, **branch: Array) -> None:
     ((name, y),) = branch.items()
     if y.shape != x.shape:
         raise ValueError(
