@@ -5,7 +5,6 @@ import importlib
 import types
 from typing import Any
 
-from ..compose import Bound, keywords_of_forward, pick
 from .cases import Case, cases_of
 from .check import DTYPES, check
 from .report import Report
@@ -41,6 +40,8 @@ def twin(value: Any) -> Any:
     Raises:
         ImportError: without jax, naming the extra to install.
     """
+    from ..compose import Bound, keywords_of_forward, pick
+
     if isinstance(value, types.ModuleType) and value.__name__.startswith(_WITH_TWINS):
         try:
             return importlib.import_module(value.__name__.replace(".", ".reference.", 1))
@@ -69,6 +70,8 @@ class _BoundTwin:
     @property
     def forward_keywords(self) -> set[str]:
         """The keywords of ``forward`` that are still open."""
+        from ..compose import keywords_of_forward
+
         return keywords_of_forward(self.layer) - set(self.settings)
 
     def forward(self, params: Any, x: Any, **side: Any) -> Any:
