@@ -108,7 +108,7 @@ def with_true_lengths(data: bytes) -> bytes:
 
 
 def use_json(path: Path) -> object:
-    return json.dumps(read_json(path), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(read_json(path), ensure_ascii=False).encode()
 
 
 def use_tensors(path: Path) -> object:
@@ -187,7 +187,7 @@ READERS = {
     "run-config": Reader("config.json", a_run("config.json"), use_run, JSON_WORDS),
     "run-tokenizer": Reader("tokenizer.json", a_run("tokenizer.json"), use_run, JSON_WORDS),
     "run-weights": Reader(
-        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_lengths
+        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_checksum
     ),
     "metrics": Reader(
         "metrics.jsonl",
