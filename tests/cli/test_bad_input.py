@@ -92,7 +92,7 @@ BAD = {
     "plot no run": (["plot", "nowhere"], "must hold metrics.jsonl: nowhere does not"),
     "plot a file": (["plot", "text.txt"], "must hold metrics.jsonl: text.txt does not"),
     "plot as gif": (["plot", "run", "--out", "run.gif"], "must end in .png or .svg: got run.gif"),
-    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "the folder of out must exist: there is no no"),
+    "plot nowhere": (["plot", "run", "--out", "no/run.png"], "folder of out must exist"),
     "plot over a file": (["plot", "run", "--out", "holiday.png"], "holiday.png is neither"),
     "plot damaged": (["plot", "damaged"], "metrics.jsonl line 1"),
     "plot no step": (["plot", "other"], "must have made a step"),
