@@ -75,9 +75,9 @@ CONFIG = json.dumps(
         "dtype": "float32",
         "training": {"lr": 0.003, "steps": 20, "seq_len": 8},
         "text": {"text_file": "/a.txt", "encoding": "utf-8", "corpus": None, "sha256": "0"},
-        "model_file": {"name": "model", "from": "/my.py"},
     }
 )
+CUSTOM = CONFIG.replace('"dtype"', '"model_file": {"name": "model", "from": "/my.py"}, "dtype"')
 
 
 def of_contents(*contents: bytes | str) -> Callable[[Path], list[bytes]]:
@@ -249,11 +249,11 @@ READERS = {
     ),
     "settings-json": Reader(
         "config.json",
-        of_contents(CONFIG),
+        of_contents(CUSTOM, CONFIG),
         use_settings,
         JSON_WORDS,
     ),
     "config-toml": Reader("a.toml", of_contents(*SETTINGS), use_flags, TOML_WORDS),
-    "config-json": Reader("config.json", of_contents(CONFIG), use_flags, JSON_WORDS),
+    "config-json": Reader("config.json", of_contents(CUSTOM, CONFIG), use_flags, JSON_WORDS),
 }
 """By name, as on the command line."""
