@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,10 @@ import tyro
 from ..health import CHECKS, Finding, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
+from .display import wrapped
 from .runs import read_records
 
-WIDTH, INDENT = 80, 9
+INDENT = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Diagnose:
             print(_paragraph(finding) + "\n")
         if not findings:
             print("nothing found\n")
-        print(_wrapped("looked", f"for {', '.join(looked)}" if looked else "for nothing"))
+        print(wrapped("looked", f"for {', '.join(looked)}" if looked else "for nothing", INDENT))
         reasons: dict[str, list[str]] = {}
         for name in missing:
             reasons.setdefault(CHECKS[name].needs, []).append(name)
         for needs, names in reasons.items():
-            print(_wrapped("not", f"for {', '.join(names)}: no record has {needs}"))
+            print(wrapped("not", f"for {', '.join(names)}: no record has {needs}", INDENT))
         return 0
 
 
@@ -72,23 +72,12 @@ def _paragraph(finding: Finding) -> str:
     steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
     return "\n".join(
         [
-            _wrapped(finding.severity, f"{finding.name}, {steps}"),
-            _wrapped("", _sentence(finding.evidence)),
-            _wrapped("", f"Remedy: {finding.remedy}."),
+            wrapped(finding.severity, f"{finding.name}, {steps}", INDENT),
+            wrapped("", _sentence(finding.evidence), INDENT),
+            wrapped("", f"Remedy: {finding.remedy}.", INDENT),
         ]
     )
 
 
 def _sentence(said: str) -> str:
     return f"{said[:1].upper()}{said[1:]}."
-
-
-def _wrapped(label: str, said: str) -> str:
-    return textwrap.fill(
-        said,
-        WIDTH,
-        initial_indent=f"{label:{INDENT}}",
-        subsequent_indent=" " * INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

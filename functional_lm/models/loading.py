@@ -16,6 +16,9 @@ from . import llama
 from .language_model import LanguageModel
 from .transformer import Transformer
 
+DEFAULT = "llama"
+"""The architecture where none is named."""
+
 MAX_PARAMETERS = 10**11
 """More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
 
@@ -107,8 +110,9 @@ def of_config(
     reference: str, architecture: Architecture, settings: dict[str, Any]
 ) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
-    config = architecture.Config(**settings).resolved()
-    model = LanguageModel(reference, config, architecture.architecture(config))
+    given = architecture.Config(**settings)
+    config = given.resolved()
+    model = LanguageModel(reference, config, architecture.architecture(config), given)
     if isinstance(model.model, Transformer) and model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
