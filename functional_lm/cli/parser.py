@@ -299,5 +299,5 @@ def _as_given(kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
 
 def _similar(name: str, known: set[str]) -> str:
     """Return a hint at the name that was meant."""
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else "; remove it"

@@ -112,8 +112,11 @@ def of_config(
     """Return the model of an architecture that was found already; see `build`."""
     given = architecture.Config(**settings)
     config = given.resolved()
-    model = LanguageModel(reference, config, architecture.architecture(config), given)
-    if isinstance(model.model, Transformer) and model.n_parameters > MAX_PARAMETERS:
+    layers = architecture.architecture(config)
+    if not isinstance(layers, Transformer):
+        layers = CustomModel(layers, config)
+    model = LanguageModel(reference, config, layers, given)
+    if isinstance(layers, Transformer) and model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
             f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"
@@ -139,9 +142,9 @@ class CustomArchitecture:
     Config = CustomConfig
     PRESETS = llama.PRESETS
 
-    def architecture(self, config: Any) -> "CustomModel":
-        """Return the layer with its settings."""
-        return CustomModel(self.layer, config.resolved())
+    def architecture(self, config: Any) -> Layer:
+        """Return the layer."""
+        return self.layer
 
 
 @dataclasses.dataclass(frozen=True)
