@@ -58,7 +58,7 @@ BAD = {
     "model that leaves": ([*TRAIN, "--model", "leaves.py:model"], "SystemExit"),
     "model no string": ([*TRAIN, "--config", "model.toml"], "must give model as a string"),
     "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
-    "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "at most 1e+11 parameters"),
+    "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "n_layers must be at most 10,000"),
     "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
     "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
     "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
