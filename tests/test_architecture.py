@@ -1,6 +1,7 @@
 """The shape of the house, held with `ast`: who imports whom, and what a layer file must have."""
 
 import ast
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,153 +12,128 @@ from functional_lm.testing import registry
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "functional_lm"
 TWINS = ROOT / "reference"
+FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Imports run strictly downwards; within a level only where a package imports its own files.
-LEVELS = {
-    "files": 0,
-    "contract": 0,
-    "pytree": 1,
-    "prng": 1,
-    "speed": 2,
-    "numerics": 2,
-    "rotation": 2,
-    "gradient": 1,
-    "heads": 2,
-    "compose": 2,
-    "layers": 3,
-    "losses": 3,
-    "optimizers": 3,
-    "text": 3,
-    "models": 4,
-    "generation": 5,
-    "training": 6,
-    "runs": 7,
-    "health": 8,
-    "reports": 9,
-    "testing": 6,
-    "cli": 10,
-    "__main__": 11,
-}
 FOUNDATION = {"contract", "pytree", "prng"}
-# The only packages from outside that a part may import when it is imported itself.
-OUTSIDE = {"cli": {"numpy", "rich", "tyro"}}
-# ... and those that it may import inside of a function.
-DEFERRED = {
-    "speed": {"numpy", "threadpoolctl"},
-    "reports": {"jinja2", "matplotlib", "tensorboardX"},
-    "runs": {"safetensors"},
-    "text": {"platformdirs"},
-    "testing": {"jax", "pytest", "safetensors"},
+SIBLINGS = {"layers", "losses", "optimizers", "text"}  # none imports another
+STACK = [  # imports run strictly downwards, to a later line or within one
+    {"__init__", "__main__"},
+    {"cli"},
+    {"testing"},
+    {"reports", "health", "runs", "interop"},
+    {"training", "generation"},
+    {"models"},
+    SIBLINGS,
+    {"files", "speed", "numerics", "gradient", "compose", "heads", "rotation"},
+    FOUNDATION,
+]
+OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a function
     "cli": {"rich", "safetensors", "tyro", "uniplot"},
+    "files": {"safetensors"},
+    "reports": {"jinja2", "matplotlib", "tensorboardX"},
+    "runs": {"filelock", "safetensors"},
+    "speed": {"mpi4py", "threadpoolctl"},
+    "testing": {"jax", "pytest", "safetensors"},
+    "text": {"platformdirs", "tokenizers"},
+    "interop": {"jax", "ml_dtypes", "safetensors"},
 }
 
 
-def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def level(part: str) -> int:
+    return next(i for i, parts in enumerate(STACK) if part in parts)
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Return (absolute module, whether at the top level) for each import of a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = {id(node) for node in tree.body}
+def imported(path: Path) -> list[str]:
+    """Return the absolute name of everything that a file imports, wherever it does."""
     package = path.relative_to(ROOT).parts[:-1]
     found = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in top) for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, [base, node.module]))
-            for alias in node.names:
-                found.append((f"{module}.{alias.name}", id(node) in top))
+            found += [f"{module}.{alias.name}" for alias in node.names]
     return found
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=label)
 def test_imports_run_downwards(path):
-    part = part_of(path)
-    if part == "__init__":
-        return
-    for module, at_top in imports(path):
-        names = module.split(".")
-        if names[0] != "functional_lm":
-            continue
-        target = names[1]
-        if target in ("__version__", part):
-            sibling = part in ("layers", "losses") and path.name != "__init__.py"
-            assert not sibling, f"{path.name} imports its sibling {module}"
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imported(path):
+        package, *names = module.split(".")
+        if package != "functional_lm":
+            known = sys.stdlib_module_names | {"numpy"} | OUTSIDE.get(part, set())
+            assert package in known, f"{part} imports {package}"
+        elif names[0] in (part, "__version__"):
+            alone = part in ("layers", "losses") and path.stem != "__init__"
+            assert not alone, f"{path.name} imports its sibling {module}"
         elif part == "testing":
-            registry_may = not at_top and (path.name in ("registry.py", "shapes.py", "models.py"))
-            assert target in FOUNDATION or registry_may, module
-        elif part in FOUNDATION:
-            assert target in FOUNDATION or LEVELS[target] < LEVELS[part], module
+            assert names[0] in FOUNDATION or {"cases", "registry.py", "shapes.py"} & {
+                *path.parts
+            }, module
         else:
-            assert LEVELS[target] < LEVELS[part], f"{part} imports {module}"
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_packages_from_outside(path):
-    import sys
-
-    part = part_of(path)
-    for module, at_top in imports(path):
-        name = module.partition(".")[0]
-        if name == "functional_lm" or name in sys.stdlib_module_names:
-            continue
-        allowed = OUTSIDE.get(part, {"numpy"})
-        assert name in (allowed if at_top else allowed | DEFERRED.get(part, set())), module
+            at, other = level(part), level(names[0])
+            beside = at == other and part not in SIBLINGS
+            assert other > at or beside, f"{part} imports {module}"
 
 
 def test_twins_never_import_functional_lm():
     for path in TWINS.rglob("*.py"):
-        for module, _ in imports(path):
-            assert not module.startswith("functional_lm"), f"{path} imports {module}"
+        assert not [m for m in imported(path) if m.startswith("functional_lm")], path
 
 
-MODULES = [
-    (package, path.stem)
+def functions(path: Path) -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def defined(node: ast.stmt) -> str:
+    """Return the name that a statement defines, as in ``init = init_nothing``, or ""."""
+    match node:
+        case ast.ClassDef(name) | ast.FunctionDef(name) | ast.Assign([ast.Name(name)]):
+            return name
+    return ""
+
+
+LAYERS = [
+    path
     for package in ("layers", "losses", "models")
     for path in sorted((PACKAGE / package).glob("*.py"))
-    if path.stem not in ("__init__", "gpt2", "llama", "llama_decoder", "loading")
+    if "forward" in functions(path) or (package != "models" and path.stem != "__init__")
 ]
 
 
-@pytest.mark.parametrize(("package", "name"), MODULES)
-def test_every_layer_is_whole(package, name):
-    tree = ast.parse((PACKAGE / package / f"{name}.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", LAYERS, ids=label)
+def test_every_layer_is_whole(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     docstring = ast.get_docstring(tree)
     assert "Shapes:" in docstring
-    if package != "models":
-        assert "VJP" in docstring
-    order = []
-    for node in tree.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            order.append(node.name)
-        elif ast.unparse(node) == "init = init_nothing":
-            order.append("init")
+    assert "VJP" in docstring or path.parent.name == "models"
+    order = list(map(defined, tree.body))
     assert order.index("Residuals") < order.index("init") < order.index("forward")
     assert order[order.index("forward") + 1] == "vjp"
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert functions["forward"].args.args[0].arg == "params"
-    assert len(functions["forward"].args.args) == 2
-    assert [a.arg for a in functions["vjp"].args.args] == ["residuals", "g"]
-    if "init" in functions:
-        assert [a.arg for a in functions["init"].args.args] == ["key"]
+    positional = {name: [a.arg for a in f.args.args] for name, f in functions(path).items()}
+    assert positional.get("init", ["key"]) == ["key"]
+    assert positional["vjp"] == ["residuals", "g"]
+    assert positional["forward"][0] == "params"
+    assert len(positional["forward"]) == 2
 
 
-@pytest.mark.parametrize(("package", "name"), MODULES)
-def test_every_layer_has_a_twin_a_test_and_a_check(package, name):
-    twin = ast.parse((TWINS / package / f"{name}.py").read_text(encoding="utf-8"))
-    assert ast.get_docstring(twin)
-    functions = [node.name for node in twin.body if isinstance(node, ast.FunctionDef)]
-    assert "forward" in functions
-    assert "vjp" not in functions
-    test = (ROOT / "tests" / package / f"test_{name}.py").read_text(encoding="utf-8")
-    assert f'test_certified = certify("{name}")' in test
-    assert name in registry.names()
+@pytest.mark.parametrize("path", LAYERS, ids=label)
+def test_every_layer_has_a_twin_a_test_and_a_check(path):
+    place = path.relative_to(PACKAGE)
+    twin = functions(TWINS / place)
+    assert "forward" in twin
+    assert "vjp" not in twin
+    assert ast.get_docstring(ast.parse((TWINS / place).read_text(encoding="utf-8")))
+    test = (ROOT / "tests" / place.parent / f"test_{path.name}").read_text(encoding="utf-8")
+    assert f'certify("{path.stem}")' in test
+    assert path.stem in registry.names()
 
 
 def test_models_hold_no_formula():
@@ -165,18 +141,17 @@ def test_models_hold_no_formula():
         if path.stem == "llama_decoder":  # the formulas again, folded for speed
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        products = [node for node in ast.walk(tree) if isinstance(node, ast.MatMult)]
-        assert not products, f"{path.name} multiplies matrices"
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.MatMult)], path
 
 
 def test_every_package_is_listed_for_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    listed = set(settings["tool"]["setuptools"]["packages"])
-    folders = {"functional_lm"}
-    for top, name in ((PACKAGE, "functional_lm"), (TWINS, "functional_lm.reference")):
-        for init in top.rglob("__init__.py"):
-            folders.add(".".join([name, *init.parent.relative_to(top).parts]))
-    assert listed == folders
+    folders = {
+        ".".join([name, *init.parent.relative_to(top).parts])
+        for top, name in ((PACKAGE, "functional_lm"), (TWINS, "functional_lm.reference"))
+        for init in top.rglob("__init__.py")
+    }
+    assert set(settings["tool"]["setuptools"]["packages"]) == folders
 
 
 def test_nothing_else_lies_at_the_top():

@@ -30,6 +30,7 @@ def test_the_wheel_holds_the_package_and_the_twins(wheel):
     for name in (
         "functional_lm/py.typed",
         "functional_lm/layers/linear.py",
+        "functional_lm/reports/page.html",
         "functional_lm/reference/layers/linear.py",
         "functional_lm/testing/registry.py",
     ):

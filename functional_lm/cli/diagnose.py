@@ -10,6 +10,7 @@ import tyro
 from ..health import CHECKS, Finding, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
+from ..runs.records import series
 from .display import wrapped
 from .runs import read_records
 
@@ -23,7 +24,7 @@ class Diagnose:
     The exit status is 0 whatever is found.
 
     Attributes:
-        folder: the folder of a run that has ended or goes on.
+        folder: the folder of a run, finished or not.
         json: print one JSON object with the keys steps, findings, looked_for, not_looked_for.
     """
 
@@ -39,13 +40,13 @@ class Diagnose:
         looked = [name for name in CHECKS if able[name]]
         missing = [name for name in CHECKS if not able[name]]
         if self.json:
-            said = {
+            report = {
                 "steps": records[-1]["step"],
                 "findings": [finding.as_json() for finding in findings],
                 "looked_for": looked,
                 "not_looked_for": missing,
             }
-            print(json.dumps(said, indent=2, allow_nan=False))
+            print(json.dumps(report, indent=2, allow_nan=False))
             return 0
         print(f"run      {self.folder}: {_summary(records)}\n")
         for finding in findings:
@@ -62,22 +63,16 @@ class Diagnose:
 
 
 def _summary(records: list[Record]) -> str:
-    losses = [record["loss"] for record in records if isinstance(record.get("loss"), float)]
-    said = f"{records[-1]['step']:,} steps"
-    return f"{said}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else said
+    losses = series(records, "loss").values
+    steps = f"{records[-1]['step']:,} steps"
+    return f"{steps}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if len(losses) else steps
 
 
 def _paragraph(finding: Finding) -> str:
-    first, last = finding.steps
-    steps = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-    return "\n".join(
-        [
-            wrapped(finding.severity, f"{finding.name}, {steps}", INDENT),
-            wrapped("", _sentence(finding.evidence), INDENT),
-            wrapped("", f"Remedy: {finding.remedy}.", INDENT),
-        ]
-    )
-
-
-def _sentence(said: str) -> str:
-    return f"{said[:1].upper()}{said[1:]}."
+    evidence = finding.evidence[:1].upper() + finding.evidence[1:]
+    lines = [
+        wrapped(finding.severity, f"{finding.name}, {finding.when}", INDENT),
+        wrapped("", f"{evidence}.", INDENT),
+        wrapped("", f"Remedy: {finding.remedy}.", INDENT),
+    ]
+    return "\n".join(lines)

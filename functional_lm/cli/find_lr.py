@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
-from ..runs.new_run import expect_free
+from ..runs.folder import expect_free
 from ..training.range_test import EXPLOSION, RangeTest, range_test
 from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder

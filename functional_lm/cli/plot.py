@@ -25,11 +25,11 @@ class Plot:
     out: Path | None = None
 
     def run(self) -> int:
-        """Write the picture; say where it is, and what the runs did not record."""
+        """Write the picture; print where it is, and what the runs did not record."""
         from ..reports.plots import FORMATS, encode, not_recorded, picture
 
         if not self.folders:
-            raise ValueError("a picture must show a run: got none; pass the folder of one")
+            raise ValueError("plot needs at least one run: got none; pass its folder")
         runs = named(self.folders)
         folder = self.folders[0] if len(runs) == 1 else Path()
         out = folder / PLOT_FILE if self.out is None else self.out

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from ..files import write_atomic
-from ..runs.folder import CONFIG_FILE, LAST_FILE, SAMPLE_FILE, read_config, vocab_size_of
+from ..runs.folder import CONFIG_FILE, LAST_FILE, read_config, vocab_size_of
 from .runs import PROGRAM, expect_own, read_records
 
 REPORT_FILE = "report.html"
@@ -19,7 +18,7 @@ REPORT_FILE = "report.html"
 class Report:
     """Write a page about a run: its final figures, curves, samples, settings, and a diagnosis.
 
-    The page is one HTML file that needs nothing else: no network, no script.
+    The page is one HTML file that needs no network and no script.
 
     Attributes:
         folder: the folder of the run.
@@ -30,7 +29,7 @@ class Report:
     out: Path | None = None
 
     def run(self) -> int:
-        """Write the page; say where it is."""
+        """Write the page; print where it is."""
         from ..health import diagnose
         from ..reports.page import page
 
@@ -45,7 +44,6 @@ class Report:
             records,
             settings=settings,
             findings=diagnose(records, vocab_size=vocab_size_of(settings)),
-            samples=_samples(self.folder / SAMPLE_FILE),
             parameters=_parameters(self.folder / LAST_FILE),
             creator=PROGRAM,
         )
@@ -54,19 +52,8 @@ class Report:
         return 0
 
 
-def _samples(path: Path) -> Any:
-    """Return the samples of sample.txt, for a run that has none in its records."""
-    from ..reports.page import Sample
-
-    if not path.is_file():
-        return []
-    _, *parts = re.split(r"^--- step (\d+)\n", path.read_text("utf-8", "replace"), flags=re.M)
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [Sample(int(step), text.strip("\n")) for step, text in pairs]
-
-
 def _parameters(path: Path) -> int | None:
-    """Return the number of parameters in a file of weights, of which only the header is read."""
+    """Return the number of parameters in a file of weights from its header."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""What the commands that look at runs share: reading their records, and where they may write."""
+"""What the commands about runs share: reading their records, and where they may write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from .. import __version__
 from ..runs import Record, read_metrics
 from ..runs.folder import METRICS_FILE
+from ..runs.records import in_order
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""
@@ -14,20 +15,20 @@ _MARK = b"functional-lm "
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Return the records of a run.
+    """Return the records of a run by step.
 
     Raises:
-        OSError: if the folder is that of no run, or cannot be read.
-        ValueError: if there is no record, or one that is damaged.
+        OSError: if the folder is not that of a run, or cannot be read.
+        ValueError: if there is no record, or a damaged one.
     """
     path = folder / METRICS_FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"a run folder must hold {METRICS_FILE}: {folder} does not; pass what --out named"
         )
-    records = read_metrics(path)
+    records = in_order(read_metrics(path))
     if not records:
-        raise ValueError(f"a run must have made a step: {path} is empty; wait, or pass another")
+        raise ValueError(f"a run must have made a step: {path} has none; wait, or pass another")
     return records
 
 
@@ -42,13 +43,15 @@ def named(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def expect_own(out: Path) -> None:
-    """Require a file that can be written without a loss: a new one, or one of this program.
+    """Require a file that is new, or that this program wrote.
 
     Raises:
-        OSError: naming the folder that is not there, or the file of somebody else.
+        OSError: naming the missing folder, or the file that another program wrote.
     """
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"out must lie in a folder: there is no {out.parent}; make it")
+        raise FileNotFoundError(
+            f"the folder of out must exist: there is no {out.parent}; create it"
+        )
     if out.exists() and (not out.is_file() or _MARK not in out.read_bytes()[:4096]):
         raise FileExistsError(
             f"out must be new, or written by this command: {out} is neither; pass another"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..files import write_atomic
-from ..runs.new_run import expect_free
+from ..runs.folder import expect_free
 from ..runs.records import final_loss
 from ..training import Experiment
 from .display import curve, write_rate_picture

@@ -14,12 +14,12 @@ from ..contract import Tree, expect_fields, expect_int
 from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session
-from ..runs.new_run import expect_free
+from ..runs.folder import expect_free
 from ..runs.records import FINAL, clock, final_loss
 from ..text import Corpus
 from ..training import Experiment
 from .display import TrainingDisplay, curve, wrapped
-from .flags import C, Selection, Setup, new_folder
+from .flags import C, Selection, Setup
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
@@ -72,10 +72,8 @@ class Train(Setup[C]):
 
     def run(self) -> int:
         """Train; return the exit status."""
-        out = self.model.resume
-        if out is None:
-            out = self.out or new_folder(time.strftime("%Y%m%d-%H%M%S"))
-            expect_free(out, overwrite=self.overwrite)
+        if self.out is not None:
+            expect_free(self.out, overwrite=self.overwrite)
         if self.tensorboard:
             expect_tensorboard()
         corpus = self.source.load_text()
@@ -87,18 +85,27 @@ class Train(Setup[C]):
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
-        written = "" if self.dry_run else f", written to {out}"
-        print(f"run         {experiment.steps:,} steps of {size}{written}", flush=True)
+        run = f"run         {experiment.steps:,} steps of {size}"
         if self.dry_run:
+            print(run, flush=True)
             return _forecast(experiment, params, self.intervals)
-        return self._train(self._session(out, experiment, corpus))
+        session = self._session(experiment, params, corpus)
+        print(f"{run}, written to {session.folder}", flush=True)
+        if self.model.resume is not None:
+            finished = session.state.step >= experiment.steps
+            more = ", its last; extend it with --steps" if finished else ""
+            print(f"resumed     after step {session.state.step:,}{more}", flush=True)
+        for note in session.notes:
+            print(f"warning: {note}", file=sys.stderr)
+        return self._train(session)
 
-    def _session(self, out: Path, experiment: Experiment, corpus: Corpus) -> Session:
+    def _session(self, experiment: Experiment, params: Tree, corpus: Corpus) -> Session:
         """Return a new or resumed session."""
         if self.model.resume is None:
             return Session.start(
-                out,
+                self.out,
                 experiment,
+                params=params,
                 intervals=self.intervals,
                 settings={
                     "text": self.source.record(corpus),
@@ -106,13 +113,9 @@ class Train(Setup[C]):
                 },
                 overwrite=self.overwrite,
             )
-        session = Session.resume(out, experiment, intervals=self.intervals)
-        finished = session.state.step >= experiment.steps
-        more = ", its last; extend it with --steps" if finished else ""
-        print(f"resumed     after step {session.state.step:,}{more}", flush=True)
-        for note in session.notes:
-            print(f"warning: {note}", file=sys.stderr)
-        return session
+        return Session.resume(
+            self.model.resume, experiment, params=params, intervals=self.intervals
+        )
 
     def _train(self, session: Session) -> int:
         start, first = time.perf_counter(), session.state.step

@@ -22,6 +22,12 @@ class Finding(NamedTuple):
     evidence: str  # a sentence with the figures
     remedy: str  # a sentence
 
+    @property
+    def when(self) -> str:
+        """Its steps in words."""
+        first, last = self.steps
+        return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+
     def as_json(self) -> dict[str, Any]:
         """Return a plain dict."""
         return {**self._asdict(), "steps": list(self.steps)}

@@ -57,7 +57,7 @@ def find(reference: str) -> Architecture:
     """
     if reference in architectures():
         return _import(reference)
-    file, _, name = reference.partition(":")
+    file, name = split_reference(reference)
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
@@ -79,6 +79,16 @@ def find(reference: str) -> Architecture:
             "architecture"
         )
     return CustomArchitecture(found)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return the file and the name in FILE.py:NAME; either may be missing.
+
+    >>> split_reference("mine.py:model"), split_reference("mine.py"), split_reference("llama")
+    (('mine.py', 'model'), ('mine.py', ''), ('llama', ''))
+    """
+    file, _, name = reference.rpartition(":")
+    return (file, name) if file.endswith(".py") else (reference, "")
 
 
 def resolve(model: Any) -> tuple[str, Architecture]:

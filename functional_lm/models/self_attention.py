@@ -28,7 +28,6 @@ from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rotary, rotary_attention
 from ..prng import fold_in
-from ..pytree import leaves
 
 KINDS = ("auto", "materialised", "tiled")
 """How attention is computed: "materialised" keeps the weights of all queries and keys for the
@@ -57,9 +56,10 @@ class Residuals(NamedTuple):
 class Cache(NamedTuple):
     """The keys and values of texts so far; `step` writes to them."""
 
-    keys: Array  # (B, S, G, K), turned by their positions
-    values: Array  # (B, S, G, Kv)
+    keys: Array | None  # (B, S, G, K), turned by their positions; from the first step on
+    values: Array | None  # (B, S, G, Kv)
     lengths: Array  # (B,) the positions that each text has filled
+    capacity: int  # S
 
 
 def init(
@@ -189,22 +189,9 @@ def _unpacked_vjp(residuals: Unpacked, g: Array) -> Array:
     return np.concatenate(parts, axis=2)
 
 
-def init_cache(
-    params: Tree,
-    batch: int,
-    length: int,
-    *,
-    d_model: int,
-    n_heads: int,
-    n_kv_heads: int | None = None,
-    head_size: int | None = None,
-    value_size: int | None = None,
-) -> Cache:
+def init_cache(params: Tree, batch: int, length: int) -> Cache:
     """Return an empty cache for that many texts of up to ``length`` tokens."""
-    _, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
-    dtype = leaves(params)[0].dtype
-    keys, values = (np.zeros((batch, length, G, size), dtype) for size in (K, Kv))
-    return Cache(keys, values, np.zeros(batch, np.int64))
+    return Cache(None, None, np.zeros(batch, np.int64), length)
 
 
 def step(
@@ -244,7 +231,9 @@ def step(
     packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
     heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
     q, k, v = _unpacked(packed, heads)
-    keys, values, filled = cache
+    keys, values, filled, S = cache
+    if keys is None or values is None:
+        keys, values = (np.zeros((B, S, *new.shape[2:]), new.dtype) for new in (k, v))
     positions = filled[:, None] + np.arange(T)  # (B, T)
     if rope_theta is not None:
         turning: dict[str, Any] = {
@@ -264,7 +253,7 @@ def step(
         {}, QKV(q, keys[:, :stop], values[:, :stop]), visibility=Visibility(mask=seen[:, None])
     )  # (B, T, H, Kv)
     y, _ = out.forward(params["out"], attended.reshape(B, T, heads[0] * heads[3]))
-    return y, Cache(keys, values, filled + (T if lengths is None else lengths))
+    return y, Cache(keys, values, filled + (T if lengths is None else lengths), S)
 
 
 def attention_weights(residuals: Residuals) -> Array:

@@ -1,1 +1,1 @@
-"""What people look at: the plots of runs, the page of one run, event files."""
+"""Plots of runs, the page of one run, and event files."""

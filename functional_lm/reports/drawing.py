@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg")
 
 QUIET = "#808182"
-"""Grey, for what stands back."""
+"""Grey, for the background."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Those of Okabe and Ito (2008), which the colour-blind tell apart, without black and yellow."""
 
 DARK = {"#0072b2": "#3f9fdf", "#222222": "#e6e8eb", "#ffffff": "#1b1e22"}
-"""What replaces a colour on a dark ground."""
+"""Replacements on a dark ground."""
 
 RAMP = (0, 2, 4, 1)
 """Of `COLOURS`, from cold to warm, for depth or for many runs."""
@@ -33,14 +33,9 @@ DASHES = ("-", "--", ":", "-.")
 LONGEST_LEGEND, MOST_POINTS = 10, 2000
 
 LOOK: dict[str, Any] = {
-    "figure.facecolor": "#ffffff",
-    "axes.facecolor": "#ffffff",
-    "legend.facecolor": "#ffffff",
-    "text.color": "#222222",
-    "axes.edgecolor": "#222222",
-    "axes.labelcolor": "#222222",
-    "xtick.color": "#222222",
-    "ytick.color": "#222222",
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "#ffffff"),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), "#222222"),
+    **dict.fromkeys(("xtick.color", "ytick.color"), "#222222"),
     "legend.edgecolor": "none",
     "legend.fontsize": 9,
     "axes.grid": True,
@@ -53,7 +48,7 @@ LOOK: dict[str, Any] = {
     "lines.linewidth": 1.4,
     "svg.hashsalt": "functional_lm",  # the same picture has the same bytes
 }
-"""Differs from the default style of matplotlib; axes.prop_cycle holds `COLOURS`."""
+"""The differences from matplotlib's default style."""
 
 
 @contextlib.contextmanager

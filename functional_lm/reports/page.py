@@ -13,19 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..health import Finding
 from ..runs.metrics import Record
 from ..runs.records import FINAL, clock, final_loss, in_order, series
 from .plots import encode, figures, not_recorded
 
 OPEN = 3
 """Of the samples, the last so many are open at first, and the first one."""
-
-
-class Sample(NamedTuple):
-    """A text that a model wrote."""
-
-    step: int
-    text: str
 
 
 class Figure(NamedTuple):
@@ -41,8 +35,7 @@ def page(
     records: Sequence[Record],
     *,
     settings: Mapping[str, Any] | None = None,
-    findings: Sequence[Any] | None = None,
-    samples: Sequence[Sample] = (),
+    findings: Sequence[Finding] | None = None,
     parameters: int | None = None,
     creator: str = "functional-lm",
 ) -> str:
@@ -53,7 +46,6 @@ def page(
         records: at least one.
         settings: the content of config.json.
         findings: those of `diagnose`; None leaves the diagnosis out.
-        samples: texts that the model wrote, used if the records hold none.
         parameters: their number.
         creator: the program that the page names.
 
@@ -82,17 +74,11 @@ def page(
         findings=findings,
         pictures=_pictures(records, creator),
         not_recorded=", ".join(not_recorded(records)),
-        samples=samples_of(records) or samples,
+        samples=[(r["step"], r["sample"]) for r in records if isinstance(r.get("sample"), str)],
         open_samples=OPEN,
         settings=[*groups.items(), *([("other", others)] if others else [])],
         setting_text=_setting_text,
     )
-
-
-def samples_of(records: Sequence[Record]) -> list[Sample]:
-    """Return the samples that are in the records."""
-    texts = ((record["step"], record.get("sample")) for record in records)
-    return [Sample(step, text) for step, text in texts if isinstance(text, str)]
 
 
 def final_figures(

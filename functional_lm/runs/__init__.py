@@ -1,12 +1,11 @@
 """A run in its folder: the session that trains it, its checkpoints, metrics and lock."""
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .folder import Run, load_weights, open_run, save_run, save_weights
+from .folder import Run, open_run, save_run
 from .interruption import Interruption
-from .intervals import Intervals
 from .lock import RunLockedError
 from .metrics import MetricsFile, Record, read_metrics, record_of
-from .session import Session
+from .session import Intervals, Session
 
 __all__ = [
     "Checkpoint",
@@ -18,11 +17,9 @@ __all__ = [
     "RunLockedError",
     "Session",
     "load_checkpoint",
-    "load_weights",
     "open_run",
     "read_metrics",
     "record_of",
     "save_checkpoint",
     "save_run",
-    "save_weights",
 ]

@@ -1,14 +1,17 @@
-"""A tree of arrays in one file that is whole, or is refused.
+"""Trees of arrays in files that are whole or refused, and the checkpoints of a run.
 
-The file is a safetensors file, which holds no code. That format has no checksums: of its own it
-takes a flipped bit for another number. So its metadata hold a description of the tree with the
-SHA-256 of every tensor, and before it the SHA-256 of the description itself. That is one string,
-since the writer of the format shuffles several: the same tree always makes the same bytes.
+A file is a safetensors file, which holds no code. That format has no checksums: a flipped bit reads
+as another number. So its metadata hold a description of the tree with the SHA-256 of every tensor,
+preceded by the SHA-256 of the description itself. That is one string, since the format's writer
+shuffles several: the same tree always gives the same bytes.
+
+A run keeps its last two checkpoints, and the one with the lowest validation loss.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +19,15 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
-from ..files import FileFormatError, parse_json, read_tensors, write_atomic
+from ..files import FileFormatError, parse_json, read_tensors, shown, write_atomic
+from ..training.loop import TrainState
 
 FORMAT = "functional_lm.checkpoint.1"
+CHECKPOINTS = "checkpoints"
+KEPT = 2
+COUNTS = ("step", "notfinite_count", "total_notfinite")
+
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class Checkpoint(NamedTuple):
@@ -42,6 +51,7 @@ def save_checkpoint(
     Raises:
         OSError: if it cannot be written; an older file is as it was.
         TypeError: for a tree or metadata with anything else in it.
+        ValueError: for one that nests too deep, or NaN in the metadata.
     """
     from safetensors.numpy import save
 
@@ -52,6 +62,7 @@ def save_checkpoint(
         "metadata": dict(metadata or {}),
     }
     text = json.dumps(content, allow_nan=False)
+    parse_json(text, path)  # what is written can be read: no tree nests too deep
     write_atomic(path, save(arrays, {FORMAT: f"{_sha256(text.encode())} {text}"}))
 
 
@@ -69,7 +80,8 @@ def load_checkpoint(path: str | Path, *, like: Tree = None) -> Checkpoint:
     """
     tensors = read_tensors(path)
     if FORMAT not in tensors.metadata:
-        raise FileFormatError(path, "is not a checkpoint; pass a file of save_checkpoint")
+        reason = "has no checksums; pass a file that this version of save_checkpoint wrote"
+        raise FileFormatError(path, reason)
     checksum, _, text = tensors.metadata[FORMAT].partition(" ")
     if checksum != _sha256(text.encode()):
         raise _damaged(path, "its description does not have its checksum")
@@ -82,7 +94,7 @@ def load_checkpoint(path: str | Path, *, like: Tree = None) -> Checkpoint:
     found = {name: _fingerprint(array) for name, array in tensors.arrays.items()}
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            raise _damaged(path, f"{name[:80]} does not have its checksum")
+            raise _damaged(path, f"{shown(name)} does not have its checksum")
     return Checkpoint(tree if like is None else in_form_of(like, tree, path), metadata)
 
 
@@ -130,7 +142,7 @@ def _described(node: Any, path: str) -> Any:
 
 def _named(node: Any) -> list[tuple[str, Any]]:
     if isinstance(node, dict):
-        return list(node.items())
+        return sorted(node.items())  # so that the same tree always gives the same bytes
     if isinstance(node, tuple) and hasattr(node, "_fields"):
         return list(zip(node._fields, node, strict=True))
     if isinstance(node, (tuple, list)):
@@ -193,3 +205,99 @@ def in_form_of(like: Any, node: Any, path: str | Path, at: str = "") -> Any:
     if isinstance(like, tuple) and hasattr(like, "_fields"):
         return type(like)(*children)
     return type(like)(children) if isinstance(like, (tuple, list)) else node
+
+
+# The checkpoints of a run.
+
+
+class Saved(NamedTuple):
+    """What `latest_state` returns."""
+
+    state: TrainState
+    metadata: dict[str, Any]
+
+
+def save_state(
+    run: str | Path, state: TrainState, *, metadata: dict[str, Any], best_step: int | None = None
+) -> Path:
+    """Write a checkpoint of a run, then remove those that are no longer kept.
+
+    Args:
+        run: the folder of the run.
+        state: of the training.
+        metadata: what else shall be in it, for JSON.
+        best_step: the step whose checkpoint is kept besides the last ones.
+
+    Raises:
+        OSError: if it cannot be written; those before are as they were.
+    """
+    folder = Path(run) / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{state.step:08}.safetensors"
+    counts = {name: getattr(state, name) for name in COUNTS}
+    tree = {"params": state.params, "optimizer_state": state.optimizer_state}
+    save_checkpoint(path, tree, metadata={**metadata, **counts})
+    keep_last(run, best_step)
+    return path
+
+
+def keep_last(run: str | Path, best_step: int | None) -> None:
+    """Remove the checkpoints of a run but for the last ones and that of the best step.
+
+    Raises:
+        OSError: if one cannot be removed.
+    """
+    present = _present(run)
+    for step in sorted(present)[:-KEPT]:
+        if step != best_step:
+            present[step].unlink()
+
+
+def latest_state(
+    run: str | Path,
+    like: TrainState,
+    warn: Callable[[str], None] = lambda message: None,
+    check: Callable[[dict[str, Any]], None] = lambda metadata: None,
+) -> Saved:
+    """Return the newest checkpoint of a run that can be read.
+
+    A damaged one gets another name, so that it is never mistaken for a good one again.
+
+    Args:
+        run: the folder of the run.
+        like: a state of that model and optimizer.
+        warn: called with a sentence for each that is damaged.
+        check: called with the metadata of the one that is whole, before its tree is looked at.
+
+    Raises:
+        FileFormatError: if there is none, or it is one of another model.
+    """
+    present = _present(run)
+    for step in sorted(present, reverse=True):
+        path = present[step]
+        try:
+            loaded, metadata = load_checkpoint(path)
+        except FileFormatError as error:
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            warn(f"{error}; it is kept as {aside.name}")
+            continue
+        counts = {name: metadata.get(name) for name in COUNTS}
+        best = metadata.get("best_step", False), metadata.get("best_loss", False)
+        if not all(type(count) is int and count >= 0 for count in counts.values()) or (
+            best != (None, None) and (type(best[0]), type(best[1])) != (int, float)
+        ):
+            raise FileFormatError(path, "is not of a run; pass the folder of one")
+        check(metadata)
+        tree = {"params": like.params, "optimizer_state": like.optimizer_state}
+        loaded = in_form_of(tree, loaded, path)
+        return Saved(TrainState(**counts, **loaded), metadata)  # type: ignore[arg-type]
+    raise FileFormatError(run, "has no checkpoint that can be read; start the run anew")
+
+
+def _present(run: str | Path) -> dict[int, Path]:
+    """Return the checkpoints by step."""
+    folder = Path(run) / CHECKPOINTS
+    names = folder.iterdir() if folder.is_dir() else []
+    found = ((_NAME.fullmatch(path.name), path) for path in names)
+    return {int(match[1]): path for match, path in found if match}

@@ -1,36 +1,50 @@
-"""The folder that a run leaves.
+"""The folder of a run: how it gets its name, what it holds, and how a run is read from it.
 
     model.safetensors   the weights with the lowest validation loss
     last.safetensors    the weights of the last step
     config.json         the model's config, the settings, the text, the model's file if it has one
     tokenizer.json      the tokenizer
-    model.py            a copy of the file that the model came from, if it was given by --model,
-                        beside copies of those that it imported from its own folder
+    model.py            a copy of the file that a custom model came from,
+                        beside copies of the files in its folder that it imported
     metrics.jsonl       one object for each step
     sample.txt          texts that the model wrote
-    checkpoints/        where the run can go on from, see `run_checkpoints`
-    .lock               who trains here at present, see `run_lock`
+    checkpoints/        where the run can resume from, see `checkpoint`
+    .lock               the process that trains here, see `lock`
 
 The folder appears as a whole, and so does each file; metrics.jsonl then grows line by line.
+
+A new run is built in ``.NAME.new`` beside its folder, while the lock ``.NAME.starting`` is held:
+whoever holds it owns the name. It is renamed into place once complete. What a killed start leaves,
+the next one removes.
 """
 
+import contextlib
+import ctypes
 import dataclasses
+import itertools
 import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import pytree
 from ..contract import Tree, expect_dtype
-from ..files import FileFormatError, read_json, read_tensors, write_atomic
+from ..files import FileFormatError, read_json, sync_folder, write_atomic
 from ..models import LanguageModel
-from ..models.loading import find, imported_neighbours, of_config
+from ..models.loading import find, imported_neighbours, of_config, split_reference
 from ..text import Tokenizer, load_tokenizer
+from .checkpoint import load_checkpoint, save_checkpoint
+from .lock import LOCK_FILE, RunLockedError, hold, run_lock
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 MODEL_SOURCE, METRICS_FILE, SAMPLE_FILE = "model.py", "metrics.jsonl", "sample.txt"
+
+_NEW, _OLD, _STARTING = ".new", ".old", ".starting"
 
 
 class Run(NamedTuple):
@@ -42,48 +56,169 @@ class Run(NamedTuple):
     settings: dict[str, Any]  # all that config.json holds
 
 
-def save_weights(path: str | Path, params: Tree) -> None:
-    """Write a tree to a safetensors file; a leaf has its path as its name."""
-    from safetensors.numpy import save
-
-    # The writer takes the raw bytes of an array: without a C-contiguous one it saves other values.
-    tensors = {name: np.asarray(leaf, order="C") for name, leaf in pytree.leaves_with_path(params)}
-    write_atomic(path, save(tensors))
+# The name.
 
 
-def load_weights(path: str | Path, like: Tree) -> Tree:
-    """Read a tree of the structure, shapes and dtypes of another.
+@contextlib.contextmanager
+def new_run(
+    folder: str | Path | None, held: contextlib.ExitStack, *, overwrite: bool = False
+) -> Iterator[tuple[Path, Path]]:
+    """Own a name, and give the folder to write a new run to; it is renamed into place at the end.
 
-    Raises:
-        OSError: if the file cannot be read.
-        FileFormatError: if it is damaged or holds another model.
-    """
-    tensors, _ = read_tensors(path)
-    expected = dict(pytree.leaves_with_path(like))
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        fault = "lacks" if name in expected else "has an unknown"
-        raise FileFormatError(path, f"must hold the model of its config: it {fault} {name}")
-    for name, leaf in expected.items():
-        if (tensors[name].shape, tensors[name].dtype) != (leaf.shape, leaf.dtype):
-            raise FileFormatError(
-                path,
-                f"must hold the model of its config: {name} must be {leaf.dtype} "
-                f"{leaf.shape}, got {tensors[name].dtype} {tensors[name].shape}",
-            )
-    return pytree.map_with_path(lambda name, leaf: tensors[name], like)
+    Args:
+        folder: the name. None: the first free one of runs/<time>, runs/<time>-2, ...
+        held: gets the run's lock, which is held from before the folder has its name.
+        overwrite: replace the run that is there, with all that its folder holds. It stays until
+            the new one is complete.
 
-
-def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
-    """Write other training settings to a run's config.json.
+    Yields:
+        The name, and the folder to write to.
 
     Raises:
-        OSError: if it cannot be read or written.
-        FileFormatError: if it is damaged.
+        FileExistsError: if there is something under that name, and not overwrite, or no run.
+        RunLockedError: if another process trains there, or starts to.
+        OSError: if it cannot be written; nothing is left behind.
     """
-    content = read_config(folder)
-    changed = {**content, "training": {**content.get("training", {}), **training}}
-    if changed != content:
-        write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
+    with contextlib.ExitStack() as owned:
+        name = _own_free_name(owned) if folder is None else Path(folder)
+        target = _resolved(name)
+        if folder is not None:
+            _remove_abandoned(target.parent)
+            owned.enter_context(_owned(target, timeout=1.0))
+        expect_free(name, overwrite=overwrite)
+        if replaces := target.exists():
+            owned.enter_context(run_lock(target))
+        new = _beside(target, _NEW)
+        try:
+            try:
+                new.mkdir()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(name)) from None
+            if os.name != "nt":
+                held.enter_context(run_lock(new))
+            yield name, new
+            if not (replaces and _exchange(new, target)):
+                if replaces:
+                    target.rename(_beside(target, _OLD))
+                new.rename(target)  # fails if somebody else made a folder there meanwhile
+            sync_folder(target.parent)
+            if os.name == "nt":  # cannot rename a folder with an open file
+                held.enter_context(run_lock(target))
+        except BaseException:
+            held.close()
+            raise
+
+
+def expect_free(folder: Path, *, overwrite: bool) -> None:
+    """Require that there is nothing under a name, or with overwrite a run that nobody trains.
+
+    Raises:
+        FileExistsError: if there is.
+        RunLockedError: if another process trains there.
+    """
+    if not os.path.lexists(folder):
+        return
+    if (folder / LOCK_FILE).is_file():
+        with run_lock(folder):
+            pass
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileExistsError(f"the folder of a run must be new: {folder} exists; pass another")
+    if not overwrite:
+        raise FileExistsError(
+            f"the folder of a run must be new: {folder} holds one; resume it with --resume "
+            f"{folder}, replace it with --overwrite, or pass another"
+        )
+
+
+def expect_run(folder: Path) -> Path:
+    """Return the path of a run's config.json.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        target = _resolved(folder)
+        if _beside(target, _OLD).exists():  # an --overwrite was killed between two renames
+            with _owned(target):
+                pass
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _owned(target: Path, *, timeout: float = 0.0) -> Iterator[None]:
+    """Own the name of a folder, and clean up what killed starts left under it, before and after."""
+    starting = _beside(target, _STARTING)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with hold(starting, target, timeout=timeout):
+        _clean(target)
+        try:
+            yield
+        finally:
+            _clean(target)
+            with contextlib.suppress(OSError):
+                starting.unlink()  # while it is held: nobody else can have taken it meanwhile
+
+
+def _clean(target: Path) -> None:
+    """Give a name whose owner was killed its run back, and remove unfinished and replaced ones."""
+    new, old = _beside(target, _NEW), _beside(target, _OLD)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_free_name(owned: contextlib.ExitStack) -> Path:
+    """Own the first name under runs/ of the present second that nobody has or owns."""
+    stem = time.strftime("%Y%m%d-%H%M%S")
+    _remove_abandoned(_resolved(Path("runs")))
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        name = Path("runs") / (stem + suffix)
+        target = _resolved(name)
+        if not os.path.lexists(target):
+            with contextlib.suppress(RunLockedError), contextlib.ExitStack() as taken:
+                taken.enter_context(_owned(target))
+                if not os.path.lexists(target):
+                    owned.enter_context(taken.pop_all())
+                    return name
+    raise AssertionError
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Clean up after the killed starts in a folder."""
+    for path in list(parent.iterdir()) if parent.is_dir() else []:
+        name = path.name.removeprefix(".").removesuffix(_STARTING)
+        if path.name == f".{name}{_STARTING}":
+            with contextlib.suppress(OSError), _owned(parent / name):
+                pass
+
+
+def _resolved(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}{what}")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system cannot."""
+    try:
+        library = ctypes.CDLL(None)
+        names = os.fsencode(one), os.fsencode(other)
+        if sys.platform == "darwin":
+            return library.renamex_np(*names, ctypes.c_uint(2)) == 0
+        return library.renameat2(-100, names[0], -100, names[1], ctypes.c_uint(2)) == 0
+    except (AttributeError, OSError, TypeError):  # TypeError: no name means no library on Windows
+        return False
+
+
+# The files.
 
 
 def save_run(
@@ -106,7 +241,7 @@ def save_run(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(pytree.leaves(params)[0].dtype)
-    file, _, name = model.name.partition(":")
+    file, name = split_reference(model.name)
     custom = Path(file).suffix == ".py"
     content: dict[str, Any] = {"architecture": None if custom else model.name}
     content["model"] = dataclasses.asdict(model.given or model.config)
@@ -118,13 +253,13 @@ def save_run(
             write_atomic(folder / neighbour.name, neighbour.read_bytes())
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
     write_atomic(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
-    save_weights(folder / BEST_FILE, params)
+    save_checkpoint(folder / BEST_FILE, params)
 
 
 def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     """Return a run with its model.
 
-    A model that came from a file is run from the copy in the folder.
+    A custom model is run from the copy of its file in the folder.
 
     Args:
         folder: of the run.
@@ -137,7 +272,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     folder = Path(folder)
     settings = read_config(folder)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    model, dtype = _model(settings, folder)
+    model, dtype = _model_of(settings, folder)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise FileFormatError(
             folder,
@@ -151,36 +286,23 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
             f"must hold the model of its config: that has {model.n_parameters:,} parameters, "
             f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
-    params = load_weights(path, model.init((0,), dtype=dtype))
+    params = load_checkpoint(path, like=model.init((0,), dtype=dtype)).tree
     return Run(model, params, tokenizer, settings)
 
 
-def _model(settings: dict[str, Any], folder: Path) -> tuple[LanguageModel, Any]:
-    """Return the model that a run's config.json describes, and its dtype."""
-    path = folder / CONFIG_FILE
+def _model_of(settings: dict[str, Any], folder: Path) -> tuple[LanguageModel, Any]:
+    """Return the model that config.json describes, and the dtype of its parameters."""
     try:
         reference = settings["architecture"]
         if "model_file" in settings:
-            reference = f"{folder / MODEL_SOURCE}:{settings['model_file']['name']}"
+            name = settings["model_file"]["name"]
+            reference = f"{folder / MODEL_SOURCE}" + (f":{name}" if name else "")
         dtype = expect_dtype(settings.get("dtype", "float32"))
         return of_config(reference, find(reference), settings["model"]), dtype
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)[:300]
-        raise FileFormatError(path, f"is not the config of a run: {reason}") from None
-
-
-def expect_run(folder: Path) -> Path:
-    """Return the path of a run's config.json.
-
-    Raises:
-        FileNotFoundError: if the folder has none.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"a run folder must hold {CONFIG_FILE}: {folder} does not; pass what --out named"
-        )
-    return path
+        fault = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:300]
+        reason = f"is not the config of a run: {fault}; restore it from a copy"
+        raise FileFormatError(folder / CONFIG_FILE, reason) from None
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -195,6 +317,22 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FileFormatError(path, "is not the config of a run: it must hold settings by name")
     return content
+
+
+def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
+    """Write other training settings to a run's config.json.
+
+    Raises:
+        OSError: if it cannot be read or written.
+        FileFormatError: if it is damaged.
+    """
+    content = read_config(folder)
+    before = content.get("training", {})
+    if not isinstance(before, dict):
+        path = Path(folder) / CONFIG_FILE
+        raise FileFormatError(path, "must hold its training settings by name; restore it")
+    if (changed := {**content, "training": {**before, **training}}) != content:
+        write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
 
 
 def vocab_size_of(config: dict[str, Any]) -> int | None:

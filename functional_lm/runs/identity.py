@@ -52,6 +52,10 @@ def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises:
         ValueError: naming what differs.
     """
+    if not isinstance(before, dict) or not all(
+        isinstance(before.get(name), type(now[name])) for name in now
+    ):
+        raise ValueError("a checkpoint must say which run it is of: it does not; restore it")
     if before["text_sha256"] != now["text_sha256"]:
         raise ValueError(
             "a resumed run needs the text that it began with: got one with the SHA-256 "

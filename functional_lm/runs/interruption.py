@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first lets a run end in order, the second ends it at once."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -48,10 +49,13 @@ class Interruption:
             self.signal = signal.Signals(number)
             self._say(f"{self.signal.name}: ends after this step; again to end at once")
             return
-        show_cursor = "\x1b[?25h" if sys.stdout.isatty() else ""
+        show_cursor = "\x1b[?25h" if sys.stdout is not None and sys.stdout.isatty() else ""
         self._say(f"{show_cursor}ended at once; the last checkpoint is whole")
         os._exit(128 + number)
 
     def _say(self, line: str) -> None:
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, f"\n{line}\n".encode())
+        # Not through sys.stderr: the signal may have come in the middle of a write to it. If it was
+        # closed when the process started, descriptor 2 belongs to another file.
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), f"\n{line}\n".encode())

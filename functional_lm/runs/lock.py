@@ -1,7 +1,7 @@
-"""One process at a time for the folder of a run.
+"""One process at a time for the folder of a run, and for the name of a new one.
 
-The lock is the operating system's, on an open file: it is gone with the process that holds it,
-however that ends, so there is nothing to clean up after a kill.
+The lock is the operating system's, on an open file: it ends with the process that holds it, however
+that ends, so nothing has to be cleaned up after a kill.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+from ..files import FileFormatError, read_json
 
 LOCK_FILE = ".lock"
 
@@ -20,52 +22,53 @@ class RunLockedError(OSError):
 
 @contextlib.contextmanager
 def run_lock(folder: str | Path) -> Iterator[None]:
-    """Hold a folder.
+    """Hold the folder of a run; raises as `hold` does."""
+    with hold(Path(folder) / LOCK_FILE, folder):
+        yield
+
+
+@contextlib.contextmanager
+def hold(path: Path, folder: str | Path, *, timeout: float = 0.2) -> Iterator[None]:
+    """Hold a lock file, which says which process holds it.
+
+    Args:
+        path: of the lock file; made if need be.
+        folder: what an error names.
+        timeout: seconds to wait for a process that only looks whether the folder is free.
 
     Raises:
-        RunLockedError: at once, naming the process that holds it.
-        OSError: if there can be no lock file in it.
+        RunLockedError: naming the process that holds it.
+        FileFormatError: if it is a link, which might lead to any other file.
+        OSError: if there can be no lock file.
     """
-    path = Path(folder) / LOCK_FILE
-    with path.open("a+") as file:
-        if not _try_lock(file.fileno()):
-            raise RunLockedError(
-                f"a run can have one process at a time: {folder} is held by {_holder(path)}; "
-                "wait for it or stop it"
-            )
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
+    import filelock
+
+    if path.is_symlink():
+        raise FileFormatError(path, "must be a regular file, but is a link; remove it")
+    lock = filelock.FileLock(path, timeout=timeout, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunLockedError(
+            f"a run can have one process at a time: {folder} is held by {_holder(path)}; "
+            "wait for it or stop it"
+        ) from None
+    try:
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        with contextlib.suppress(OSError):  # it only serves the message
+            descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                os.write(descriptor, holder.encode())
+            finally:
+                os.close(descriptor)
         yield
+    finally:
+        lock.release()
 
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = read_json(path)
+        return f"process {int(holder['pid'])} on {ascii(str(holder['host'])[:80])[1:-1]}"
+    except (OSError, FileFormatError, ValueError, KeyError, TypeError):
         return "another process"  # which has not yet written who it is
-
-
-def _try_lock(handle: int) -> bool:
-    """Lock an open file until it is closed; tell whether that worked."""
-    try:
-        import fcntl
-    except ImportError:
-        return _try_lock_on_windows(handle)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _try_lock_on_windows(handle: int) -> bool:
-    import msvcrt
-
-    try:
-        os.lseek(handle, 2**20, os.SEEK_SET)  # behind the content, which others may read
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError:
-        return False
-    return True

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..files import FileFormatError, parse_json, write_atomic
-from ..files.reading import read_bytes
+from ..files import FileFormatError, parse_json, read_bytes, write_atomic
 from ..training.loop import TrainStep
 
 Record: TypeAlias = dict[str, Any]
@@ -48,28 +47,46 @@ class MetricsFile:
     """Appends records to a file, a line each; NaN and infinity are written as null.
 
     Attributes:
-        kept: the records that the file began with.
+        records: those that the file began with, and those appended, also if that failed.
+        damaged: where the lines are that could not be read, or None.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 0) -> None:
-        """Make a file, empty but for the steps of an earlier one up to ``keep``.
+        """Make a file, empty but for the records of an earlier one up to step ``keep``.
 
-        The last line of the earlier one may be torn: its process may have been killed.
+        A torn last line, of a process that was killed, is dropped; any other line that is no record
+        is moved to a file of its own.
         """
         path = Path(path)
-        lines = _whole_lines(path, keep) if keep and path.exists() else []
-        self.kept = [record for _, record in lines]
+        lines, damaged = _lines(path, keep) if keep and path.exists() else ([], [])
+        self.records = [record for _, record in lines]
+        self.damaged: Path | None = None
+        if damaged:
+            self.damaged = path.with_name(f"{path.name}.damaged")
+            earlier = self.damaged.read_bytes() if self.damaged.is_file() else b""
+            write_atomic(self.damaged, earlier + b"".join(damaged))
         write_atomic(path, b"".join(line for line, _ in lines))
-        self._file = path.open("ab", buffering=0)
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._file = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
         self._waiting: list[bytes] = []
         self._flushed = time.monotonic()
 
     def append(self, record: Record, *, flush: bool) -> Record:
-        """Write a record, within a second or with flush at once; return it as a reader finds it."""
+        """Write a record, within a second or with flush at once; return it as a reader finds it.
+
+        Raises:
+            OSError: if it cannot be written; then it is not in the file.
+        """
         written = _finite(record)
-        self._waiting.append(json.dumps(written, allow_nan=False).encode() + b"\n")
-        if flush or time.monotonic() > self._flushed + 1:
-            self.flush()
+        self.records.append(written)
+        before = len(self._waiting)
+        try:
+            self._waiting.append(json.dumps(written, allow_nan=False).encode() + b"\n")
+            if flush or time.monotonic() > self._flushed + 1:
+                self.flush()
+        except BaseException:
+            del self._waiting[before:]
+            raise
         return written
 
     def flush(self) -> None:
@@ -78,42 +95,55 @@ class MetricsFile:
         Raises:
             OSError: if they do not fit; then the file is as it was, and they still wait.
         """
-        end = os.fstat(self._file.fileno()).st_size
-        data = memoryview(b"".join(self._waiting))
+        end = os.fstat(self._file).st_size
+        waiting = self._waiting
+        data = memoryview(b"".join(waiting))
         try:
             while data:
-                data = data[self._file.write(data) :]
-        except OSError:
-            os.ftruncate(self._file.fileno(), end)
+                data = data[os.write(self._file, data) :]
+            self._waiting = []
+        except BaseException:
+            self._waiting = waiting
+            os.ftruncate(self._file, end)
             raise
-        self._waiting.clear()
         self._flushed = time.monotonic()
 
     def sync(self) -> None:
         """Have what was flushed on the disk: it outlives the machine's power."""
-        os.fsync(self._file.fileno())
+        os.fsync(self._file)
 
     def close(self) -> None:
         """Write what waits, and close the file."""
+        if self._file == -1:
+            return
         try:
             self.flush()
         finally:
-            self._file.close()
+            descriptor, self._file = self._file, -1
+            os.close(descriptor)
 
 
-def _whole_lines(path: Path, last_step: int) -> list[tuple[bytes, Record]]:
-    """Return the lines of the steps 1, 2, ... up to one, with their records."""
-    kept: list[tuple[bytes, Record]] = []
-    data = read_bytes(path, max_bytes=MAX_BYTES)
-    for line in data.splitlines(keepends=True)[:last_step]:
+def _lines(path: Path, last_step: int) -> tuple[list[tuple[bytes, Record]], list[bytes]]:
+    """Return the lines up to a step with their records, and the lines that are none."""
+    kept: dict[int, tuple[bytes, Record]] = {}
+    damaged = []
+    for line in read_bytes(path, max_bytes=MAX_BYTES).splitlines(keepends=True):
         try:
-            record = parse_json(line, path)
+            record = _record_in(line, path)
         except FileFormatError:
-            break
-        if not isinstance(record, dict) or record.get("step") != len(kept) + 1:
-            break
-        kept.append((line.rstrip(b"\r\n") + b"\n", record))
-    return kept
+            if line.endswith(b"\n"):
+                damaged.append(line)
+        else:
+            if record["step"] <= last_step:
+                kept[record["step"]] = (line.rstrip(b"\r\n") + b"\n", record)
+    return [kept[step] for step in sorted(kept)], damaged
+
+
+def _record_in(line: bytes, where: str | Path) -> Record:
+    record = parse_json(line, where)
+    if not isinstance(record, dict) or type(record.get("step")) is not int or record["step"] < 1:
+        raise FileFormatError(where, "is no record of a step; remove it")
+    return record
 
 
 def _finite(value: Any) -> Any:
@@ -135,14 +165,9 @@ def read_metrics(path: str | Path) -> list[Record]:
     records: list[Record] = []
     lines = read_bytes(path, max_bytes=MAX_BYTES).splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
-        where = f"{path} line {number}"
         try:
-            record = parse_json(line, where)
+            records.append(_record_in(line, f"{path} line {number}"))
         except FileFormatError:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            raise
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise FileFormatError(where, "is no record of a step; remove it")
-        records.append(record)
+            if number < len(lines) or line.endswith(b"\n"):
+                raise
     return records

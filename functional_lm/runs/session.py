@@ -18,38 +18,77 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import pytree
-from ..contract import Tree
-from ..files import remove_stale, write_atomic
+from ..contract import Tree, expect_int
+from ..files import FileFormatError, remove_stale, write_atomic
+from ..generation import temperature
 from ..training.experiment import Experiment
 from ..training.loop import TrainState, TrainStep
 from ..training.statistics import statistics_of
 from .background import BackgroundWriter
-from .checkpoints import CHECKPOINTS, keep_last, latest_state, save_state
-from .folder import BEST_FILE, LAST_FILE, METRICS_FILE, change_settings, save_run, save_weights
+from .checkpoint import CHECKPOINTS, keep_last, latest_state, save_checkpoint, save_state
+from .folder import (
+    BEST_FILE,
+    LAST_FILE,
+    METRICS_FILE,
+    SAMPLE_FILE,
+    change_settings,
+    new_run,
+    save_run,
+)
 from .identity import MAY_CHANGE, expect_same_run, identity
-from .intervals import Intervals
 from .lock import run_lock
 from .metrics import MetricsFile, Record, record_of
-from .new_run import new_run
-from .samples import sample, write_samples
 
 MAX_CONSECUTIVE_ERRORS = 3
 """Batches in a row without a finite loss and gradient that a run leaves out before it ends."""
+
+
+SAMPLE_LENGTH = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How often to validate, checkpoint, record statistics and sample.
+
+    Attributes:
+        eval_every: steps between two validations.
+        checkpoint_every: steps between two checkpoints.
+        statistics_every: steps between two rows of statistics of gradients, updates and
+            activations in metrics.jsonl; the first is that of step 1. 0: none.
+        sample_every: steps between two samples in sample.txt. 0: only one at the end.
+    """
+
+    eval_every: int = 250
+    checkpoint_every: int = 100
+    statistics_every: int = 100
+    sample_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Check them."""
+        expect_int("eval_every", self.eval_every)
+        expect_int("checkpoint_every", self.checkpoint_every)
+        expect_int("statistics_every", self.statistics_every, minimum=0)
+        expect_int("sample_every", self.sample_every, minimum=0)
+
+
+class _Progress(NamedTuple):
+    """All that a step changes in a session, so that it changes at once or not at all."""
+
+    state: TrainState
+    best_step: int | None = None
+    best_loss: float = math.inf
 
 
 class Session:
     """A run under way, from `start` or `resume`; until it is closed, its folder is its own.
 
     Attributes:
-        state: after the last step.
-        records: of all steps so far.
-        best_step: the step with the lowest validation loss so far, or None.
-        best_loss: that loss, or infinity.
+        folder: of the run.
         notes: what a resumed run should tell its user.
     """
 
@@ -60,22 +99,39 @@ class Session:
         self.folder = folder
         self.experiment = experiment
         self.intervals = intervals
-        self.state = state
-        self.records: list[Record] = []
-        self.best_step: int | None = None
-        self.best_loss = math.inf
         self.notes: list[str] = []
+        self._progress = self._saved = _Progress(state)
         self._identity = identity(experiment)
-        self._saved_step = state.step
         self._writer = BackgroundWriter()
         self._resources = contextlib.ExitStack()
+
+    @property
+    def state(self) -> TrainState:
+        """The state after the last whole step."""
+        return self._progress.state
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of all steps so far."""
+        return self._metrics.records
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the lowest validation loss so far, or None."""
+        return self._progress.best_step
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss so far, or infinity."""
+        return self._progress.best_loss
 
     @classmethod
     def start(
         cls,
-        folder: str | Path,
+        folder: str | Path | None,
         experiment: Experiment,
         *,
+        params: Tree = None,
         intervals: Intervals | None = None,
         settings: dict[str, Any] | None = None,
         overwrite: bool = False,
@@ -83,20 +139,24 @@ class Session:
         """Make the folder of a run, which appears as a whole, with a checkpoint of step 0.
 
         Args:
-            folder: to make.
+            folder: to make. None: a new one, runs/<time>.
             experiment: what to train.
+            params: the first parameters, from `Experiment.rehearse`; drawn if not given.
             intervals: how often to do what.
             settings: what else config.json shall hold.
-            overwrite: put it in the place of a run that is there.
+            overwrite: replace the run that is there.
 
         Raises:
             FileExistsError: if there is something in the folder, and not overwrite.
-            RunLockedError: if another process trains there.
+            RunLockedError: if another process trains there, or starts to.
             OSError: if it cannot be written; nothing is left behind.
         """
-        folder, state = Path(folder), experiment.init_state()
-        session = cls(folder, experiment, intervals or Intervals(), state)
-        with new_run(folder, overwrite=overwrite) as new:
+        state = experiment.init_state(params)
+        session = cls(Path(folder or ""), experiment, intervals or Intervals(), state)
+        with (
+            session._closed_on_error(),
+            new_run(folder, session._resources, overwrite=overwrite) as (session.folder, new),
+        ):
             save_run(
                 new,
                 state.params,
@@ -107,19 +167,24 @@ class Session:
             save_state(new, state, metadata=session._metadata())
             write_atomic(new / METRICS_FILE, b"")
         with session._closed_on_error():
-            session._resources.enter_context(run_lock(folder))
             session._open_metrics()
         return session
 
     @classmethod
     def resume(
-        cls, folder: str | Path, experiment: Experiment, *, intervals: Intervals | None = None
+        cls,
+        folder: str | Path,
+        experiment: Experiment,
+        *,
+        params: Tree = None,
+        intervals: Intervals | None = None,
     ) -> "Session":
-        """Go on from the newest checkpoint that can be read.
+        """Resume from the newest checkpoint that can be read.
 
         Args:
             folder: of the run.
             experiment: built as it was for `start`; only its steps or epochs may differ.
+            params: any parameters of its model; drawn if not given.
             intervals: how often to do what.
 
         Raises:
@@ -128,9 +193,12 @@ class Session:
             ValueError: for another text or other settings.
         """
         folder = Path(folder)
-        session = cls(folder, experiment, intervals or Intervals(), experiment.init_state())
+        session = cls(folder, experiment, intervals or Intervals(), experiment.init_state(params))
         with session._closed_on_error():
             session._resources.enter_context(run_lock(folder))
+            for name in (CHECKPOINTS, METRICS_FILE):
+                if (folder / name).is_symlink():
+                    raise FileFormatError(folder / name, "must not be a link; move its target here")
             remove_stale(folder)
             remove_stale(folder / CHECKPOINTS)
             found = latest_state(
@@ -138,45 +206,51 @@ class Session:
                 session.state,
                 session.notes.append,
                 lambda metadata: session.notes.extend(
-                    expect_same_run(metadata["run"], session._identity)
+                    expect_same_run(metadata.get("run", {}), session._identity)
                 ),
             )
             settings = dataclasses.asdict(experiment.settings)
             change_settings(folder, {name: settings[name] for name in MAY_CHANGE})
-            session.state, session._saved_step = found.state, found.state.step
-            session.best_step = found.metadata["best_step"]
-            if session.best_step is not None:
-                session.best_loss = found.metadata["best_loss"]
-            keep_last(folder, session.best_step)  # a kill may have come between a save and this
+            best = found.metadata["best_step"], found.metadata["best_loss"]
+            progress = _Progress(found.state, *([] if best[0] is None else best))
+            session._progress = session._saved = progress
+            keep_last(folder, best[0])  # a kill may have come between a save and this
             session._open_metrics()
         return session
 
     def train(self) -> Iterator[Record]:
         """Train to the end, yielding the record of each step.
 
+        A step is a transaction: whatever interrupts it, the run is as it was before or after it.
+
         Raises:
             FloatingPointError: after `MAX_CONSECUTIVE_ERRORS` batches in a row without a finite
                 loss and gradient, at the next.
-            OSError: if something cannot be written; the checkpoints written before are whole.
+            OSError: if something cannot be written; earlier checkpoints are intact.
         """
+        if self.records and self.records[-1]["step"] > self.state.step:
+            self._metrics.close()  # with the record of a step that was interrupted
+            self._open_metrics()
+        if self._progress.best_step != self._saved.best_step:
+            self._save()
         for step in self._steps():
             self._writer.check()
-            self.state = step.state
-            record = self._record(step)
+            record, state, progress = self._record(step), step.state, self._progress
             record = self._metrics.append(record, flush="val_loss" in record)
-            self.records.append(record)
             if "sample" in record:
-                write_samples(self.folder, self.records)
+                self._write_samples()
             val_loss = record.get("val_loss")
-            if val_loss is not None and val_loss < self.best_loss:
-                self.best_step, self.best_loss = step.state.step, val_loss
-                self._save(best=True)
-            elif step.state.step % self.intervals.checkpoint_every == 0:
+            if val_loss is not None and val_loss < progress.best_loss:
+                self._progress = _Progress(state, state.step, val_loss)
                 self._save()
+            else:
+                self._progress = progress._replace(state=state)
+                if state.step % self.intervals.checkpoint_every == 0:
+                    self._save()
             yield record
 
     def close(self) -> None:
-        """Save where the run is and let the folder go.
+        """Save where the run is and release the folder.
 
         Raises:
             OSError: if something cannot be written, now or earlier.
@@ -184,11 +258,12 @@ class Session:
         with self._resources:
             self._writer.check()
             params = self.state.params
-            if self._saved_step != self.state.step:
+            if self._saved.state.step != self.state.step:
                 self._save()
-            self._writer.submit("last", lambda: save_weights(self.folder / LAST_FILE, params))
+            self._writer.submit("last", lambda: save_checkpoint(self.folder / LAST_FILE, params))
             if self.best_step is None and _finite(params):
-                self._writer.submit("best", lambda: save_weights(self.folder / BEST_FILE, params))
+                best = self.folder / BEST_FILE
+                self._writer.submit("best", lambda: save_checkpoint(best, params))
             self._writer.wait()
 
     def __enter__(self) -> "Session":
@@ -233,7 +308,11 @@ class Session:
         step = self.state.step
         self._metrics = MetricsFile(self.folder / METRICS_FILE, keep=step)
         self._resources.callback(self._metrics.close)
-        self.records = self._metrics.kept
+        if self._metrics.damaged:
+            self.notes.append(
+                f"{METRICS_FILE} has lines that cannot be read: they are kept in "
+                f"{self._metrics.damaged.name}"
+            )
         if len(self.records) < step:
             self.notes.append(f"{METRICS_FILE} has only {len(self.records)} of {step} steps")
 
@@ -247,8 +326,23 @@ class Session:
         if last or number % self.intervals.eval_every == 0:
             record["val_loss"] = experiment.validation_loss(step.state.params)
         if (last or (every and number % every == 0)) and _finite(step.state.params):
-            record["sample"] = sample(experiment, step.state.params)
+            record["sample"] = self._sample(step.state.params)
         return record
+
+    def _sample(self, params: Tree) -> str:
+        """Return a text that the model writes from the tokenizer's default prompt."""
+        text = self.experiment.sample(
+            params,
+            self.experiment.tokenizer.default_prompt,
+            key=(self.experiment.settings.seed, 3),
+            max_new_tokens=SAMPLE_LENGTH,
+            transform=temperature(0.8),
+        )
+        return text.strip()
+
+    def _write_samples(self) -> None:
+        texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
+        write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
     def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree) -> Any:
         every = self.intervals.statistics_every
@@ -257,19 +351,21 @@ class Session:
         tokens, _ = self.experiment.batch_at(number - 1)
         return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
-    def _save(self, *, best: bool = False) -> None:
-        """Have a checkpoint written; of the best step also its weights alone, before it."""
-        state, metadata, best_step = self.state, self._metadata(), self.best_step
+    def _save(self) -> None:
+        """Have a checkpoint written; before it, if the step is a new best, its weights alone."""
+        progress, metadata = self._progress, self._metadata()
+        state, best_step = progress.state, progress.best_step
+        is_best = best_step != self._saved.best_step
         self._metrics.flush()  # what the checkpoint stands on must not be lost with this process
 
         def write() -> None:
             self._metrics.sync()
-            if best:
-                save_weights(self.folder / BEST_FILE, state.params)
+            if is_best:
+                save_checkpoint(self.folder / BEST_FILE, state.params)
             save_state(self.folder, state, metadata=metadata, best_step=best_step)
 
-        self._writer.submit("best" if best else "checkpoint", write)
-        self._saved_step = state.step
+        self._writer.submit("best" if is_best else "checkpoint", write)
+        self._saved = progress
 
     def _metadata(self) -> dict[str, Any]:
         seed, epochs = self.experiment.settings.seed, self.experiment.settings.epochs

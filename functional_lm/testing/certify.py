@@ -16,6 +16,7 @@ def certify(
     reference: Any = None,
     cases: Sequence[Case] | None = None,
     dtypes: Sequence[str] = DTYPES,
+    refusals: bool = False,
 ) -> Callable[[Case, str, str], None]:
     """Return a pytest function that checks a layer; a case is run once for all of its ids.
 
@@ -34,6 +35,7 @@ def certify(
         reference: as in `check_vjp`; not for a name.
         cases: the inputs; not for a name.
         dtypes: those to check.
+        refusals: as in `check_vjp`; a layer of this library always has to pass them.
 
     Raises:
         ValueError: for no cases.
@@ -44,6 +46,7 @@ def certify(
         cases = registered_cases(layer)
     if not cases:
         raise ValueError("certify needs at least one case: got none; pass cases=[Case(...)]")
+    checks = [c for c in CHECKS if c != "refusals" or refusals or isinstance(layer, str)]
     reports: dict[str, Report] = {}
 
     def report_of(case: Case) -> Report:
@@ -57,11 +60,12 @@ def certify(
                     case.x,
                     reference=reference,
                     dtypes=tuple(dtypes),
+                    refusals=refusals,
                     **case.keywords,
                 )
         return reports[case.label]
 
-    @pytest.mark.parametrize("check", CHECKS)
+    @pytest.mark.parametrize("check", checks)
     @pytest.mark.parametrize("dtype", dtypes)
     @pytest.mark.parametrize("case", cases, ids=str)
     def test_certified(case: Case, dtype: str, check: str) -> None:

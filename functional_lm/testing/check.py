@@ -9,13 +9,13 @@ from .. import pytree
 from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
-from .examination import Examination, Oracle
 from .explain import explain
 from .inputs import cast, jitter, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle
+from .refusals import check_refusals
 from .report import Finding, Report
-from .subject import BrokenLayer, Subject
+from .subject import BrokenLayer, Examination, Oracle, Subject
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
 DTYPES = ("float64", "float32")
@@ -30,6 +30,7 @@ def check_vjp(
     cotangent: Any = None,
     seed: int = 0,
     dtypes: tuple[str, ...] = DTYPES,
+    refusals: bool = False,
     **keywords: Any,
 ) -> Report:
     """Certify a layer's value and gradients, or say what is wrong with them.
@@ -55,6 +56,8 @@ def check_vjp(
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
         dtypes: those to check, float64 and float32 or one of them.
+        refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
+            as this library's own layers raise.
         **keywords: the layer's and the reference's keyword-only inputs; floating arrays among them
             are cast like the inputs. One that is called like an argument of this function has to
             be bound first, with `compose.bind` and `functools.partial`.
@@ -82,6 +85,7 @@ def check_vjp(
             *(["cotangent=cotangent"] if cotangent is not None else []),
             f"seed={seed}",
             *([f"dtypes={dtypes!r}"] if tuple(dtypes) != DTYPES else []),
+            *(["refusals=True"] if refusals else []),
             *(f"{keyword}={keyword}" for keyword in keywords),
         ]
     )
@@ -95,6 +99,7 @@ def check_vjp(
         seed=seed,
         dtypes=dtypes,
         factor=8.0,
+        refusals=refusals,
         keywords=keywords,
         reproduce=f"{reproduce})",
     )
@@ -111,6 +116,7 @@ def check(
     seed: int,
     dtypes: tuple[str, ...],
     factor: float,
+    refusals: bool = False,
     keywords: dict[str, Any],
     reference_keywords: dict[str, Any] | None = None,
     reproduce: str,
@@ -138,6 +144,8 @@ def check(
         examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
         with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
             _examine(examination)
+            if refusals:
+                check_refusals(examination)
     except BrokenLayer as error:
         if error.finding not in report.findings:
             report.findings.append(error.finding)

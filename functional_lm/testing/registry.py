@@ -7,7 +7,6 @@ import types
 from collections.abc import Set
 from typing import Any
 
-from ..compose import Bound, keywords_of_forward, pick
 from .cases import Case, cases_of
 from .check import DTYPES, check
 from .report import Report
@@ -43,6 +42,8 @@ def twin(value: Any) -> Any:
     Raises:
         ImportError: without jax, naming the extra to install.
     """
+    from ..compose import Bound, keywords_of_forward, pick
+
     if isinstance(value, types.ModuleType) and value.__name__.startswith(_WITH_TWINS):
         try:
             return importlib.import_module(value.__name__.replace(".", ".reference.", 1))
@@ -71,6 +72,8 @@ class _BoundTwin:
     @property
     def forward_keywords(self) -> Set[str]:
         """The keywords of ``forward`` that are still open."""
+        from ..compose import keywords_of_forward
+
         return keywords_of_forward(self.layer) - set(self.settings)
 
     def forward(self, params: Any, x: Any, **side: Any) -> Any:
@@ -134,6 +137,7 @@ def check_layer(
             seed=seed,
             dtypes=dtypes,
             factor=FACTOR,
+            refusals=True,
             keywords=case.keywords,
             reference_keywords=twin(case.keywords),
             reproduce=f"check_layer({name!r}, {case.label!r}, seed={seed})",

@@ -1,14 +1,17 @@
 """A file from the network, checked before it is used or kept."""
 
 import hashlib
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from ..files import write_atomic
 
-TIMEOUT = 20.0
-"""Seconds that a server may be silent."""
+SILENCE = 20.0
+"""Seconds that a server may send nothing."""
+DEADLINE = 300.0
+"""Seconds that a download may take in all, however slowly its server drips."""
 
 
 class DownloadError(OSError):
@@ -27,11 +30,25 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
     Raises:
         DownloadError: if the server cannot be reached, or sends anything else.
     """
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            data = response.read(size + 1)
-    except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
-        raise DownloadError(f"cannot download {url}: {error}") from error
+    received: list[bytes | Exception] = []
+
+    def receive() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=SILENCE) as response:
+                received.append(response.read(size + 1))
+        except Exception as error:  # a broken proxy raises almost anything
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            received.append(error)
+
+    # In a thread, since a server can drip each byte of its head just before the socket times out.
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    data = received[0] if received else TimeoutError(f"it takes more than {DEADLINE:g} seconds")
+    if isinstance(data, Exception):
+        reason = " ".join(f"{type(data).__name__}: {data}".split())[:300]
+        raise DownloadError(f"cannot download {url}: {reason}") from data
     fault = content_fault(data, size=size, sha256=sha256)
     if fault:
         raise DownloadError(f"cannot use what {url} sent: {fault}")

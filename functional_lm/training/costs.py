@@ -1,6 +1,6 @@
 """What a model costs: parameters, arithmetic and memory for each token."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,9 @@ def costs(model: LanguageModel, seq_len: int | None = None) -> Costs:
     T = model.config.max_seq_len if seq_len is None else seq_len
     params = model.init((0,))
     _, residuals = model.logits(params, np.zeros((1, T), np.int32), key=(0,))
-    cache = model.init_cache(params, 1, T) if model.can_step else ()
+    cache: Any = ()
+    if model.can_step:
+        _, cache = model.step(params, np.zeros((1, 1), np.int32), model.init_cache(params, 1, T))
     flops = model.flops(params, T)
     return Costs(
         parameters=model.n_parameters,

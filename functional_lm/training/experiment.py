@@ -130,9 +130,11 @@ class Experiment:
         """Clipping and the optimizer, with the schedule."""
         return self.settings.make_optimizer(self.schedule)
 
-    def init_state(self) -> TrainState:
-        """Return the state before the first update."""
-        return init_state(self.model.init((self.settings.seed, 0)), self.optimizer)
+    def init_state(self, params: Tree = None) -> TrainState:
+        """Return the state before the first update, of parameters from `rehearse` or drawn here."""
+        if params is None:
+            params = self.model.init((self.settings.seed, 0))
+        return init_state(params, self.optimizer)
 
     def rehearse(self) -> Tree:
         """Run the model forward and back on one window, and return the first parameters.

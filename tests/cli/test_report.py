@@ -40,14 +40,3 @@ def test_a_folder_with_nothing_but_records_has_a_page(tmp_path):
     assert "bad initialisation" not in text
     (tmp_path / "config.json").write_text('{"model": {"vocab_size": 2}}')
     assert "bad initialisation <small>step 1</small>" in written(tmp_path)
-
-
-def test_samples_come_from_the_records_or_else_from_the_file(tmp_path):
-    (tmp_path / "sample.txt").write_text("--- step 7\nfrom\nthe file\n\n--- step 1,0\n")
-    expected = {
-        '{"step": 1}': 'Step 7</summary><pre dir="auto">from\nthe file',
-        '{"step": 1, "sample": "its own"}': 'Step 1</summary><pre dir="auto">its own',
-    }
-    for record, shown in expected.items():
-        (tmp_path / "metrics.jsonl").write_text(record + "\n")
-        assert shown in written(tmp_path)

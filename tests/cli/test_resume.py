@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith(f"warning: {newest} is damaged")
+    assert said.err.startswith(f"warning: {newest} is not a whole safetensors file")
     assert "resumed     after step 18" in said.out
 
 
@@ -235,7 +235,7 @@ def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, t
 
 def test_kills(tmp_path):
     """The campaign of tests/campaigns/kills, with fewer kills."""
-    script = Path(__file__).parents[1] / "kill" / "run.py"
+    script = Path(__file__).parents[1] / "campaigns" / "kills" / "run.py"
     done = subprocess.run(
         [sys.executable, script, "--kills", "100", "--fork"], capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.cli.main import main
-from functional_lm.runs import load_weights, open_run, read_metrics
+from functional_lm.runs import load_checkpoint, open_run, read_metrics
 from functional_lm.speed.runtime import cores
 from functional_lm.text import Corpus, corpora
 
@@ -75,7 +75,7 @@ def test_the_best_and_the_last_weights_are_kept(train, text, tmp_path):
     best = int(np.argmin(losses))
     assert best < 19
     run = open_run(out)
-    last = load_weights(out / "last.safetensors", run.params)
+    last = load_checkpoint(out / "last.safetensors", like=run.params).tree
     assert (last["embedding"]["weight"] != run.params["embedding"]["weight"]).any()
     assert main(["evaluate", str(out)]) == 0
 
@@ -165,5 +165,5 @@ def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp
     assert said.out.count("left out: step") == 3
     assert said.err.count("\n") == 1
     best = open_run(out).params
-    for params in (best, load_weights(out / "last.safetensors", best)):
+    for params in (best, load_checkpoint(out / "last.safetensors").tree):
         assert all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))

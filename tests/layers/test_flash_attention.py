@@ -155,7 +155,6 @@ def test_memory_grows_with_the_text_and_not_with_its_square(monkeypatch):
     ("x", "settings", "error", "says"),
     [
         (draw(H=6, G=4), {}, ValueError, r"multiple of key/value heads.* got H=6, G=4"),
-        (draw()._replace(v=np.ones((2, 7, 2, 5), np.float32)), {}, TypeError, "share one dtype"),
         (draw(), seen(mask=np.ones((7, 7))), TypeError, "booleans: got float64"),
         (draw(), seen(mask=np.ones((3, 7), bool)), ValueError, r"got \(3, 7\)"),
         (draw(), seen(offset=2), ValueError, "pass causal=True"),
@@ -167,9 +166,3 @@ def test_memory_grows_with_the_text_and_not_with_its_square(monkeypatch):
 def test_bad_input_is_named(x, settings, error, says):
     with pytest.raises(error, match=says):
         flash_attention.forward({}, x, **settings)
-
-
-def test_a_cotangent_of_another_shape_is_refused():
-    _, residuals = flash_attention.forward({}, draw())
-    with pytest.raises(ValueError, match="shape of y"):
-        flash_attention.vjp(residuals, np.ones((2, 7, 6, 1)))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from functional_lm import prng
 from functional_lm.layers import linear
 from functional_lm.testing import certify
 
@@ -27,29 +26,6 @@ def test_init_scales_the_weight():
     np.testing.assert_allclose(scaled, plain / 4, rtol=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("params", "x", "error", "says"),
-    [
-        ({"weight": np.ones((3, 5))}, np.ones((2, 4)), ValueError, "axis -1 is 4, make it 3"),
-        ({"weight": np.ones(3)}, np.ones((2, 3)), ValueError, "D_in, D_out"),
-        ({"weight": np.ones((3, 5), np.float32)}, np.ones((2, 3)), TypeError, "share one dtype"),
-        ({"weight": np.ones((3, 5))}, np.ones((2, 3), np.float16), TypeError, "float16"),
-        ({"weight": np.ones((3, 5))}, np.ones((2, 3), int), TypeError, "int64"),
-        ({"weight": np.ones((3, 5))}, [[1.0, 2.0, 3.0]], TypeError, "list"),
-        ({"wieght": np.ones((3, 5))}, np.ones((2, 3)), ValueError, "wieght"),
-        (
-            {"weight": np.ones((3, 5)), "bias": np.ones(1)},
-            np.ones((2, 3)),
-            ValueError,
-            "make it 5",
-        ),
-    ],
-)
-def test_bad_input_is_named(params, x, error, says):
-    with pytest.raises(error, match=says):
-        linear.forward(params, x)
-
-
 def test_no_inputs_give_the_bias():
     params = {"weight": np.ones((0, 2)), "bias": np.array([1.0, 2.0])}
     y, residuals = linear.forward(params, np.ones((3, 0)))
@@ -57,17 +33,3 @@ def test_no_inputs_give_the_bias():
     d_params, d_x = linear.vjp(residuals, np.ones((3, 2)))
     assert d_params["weight"].shape == (0, 2)
     assert d_x.shape == (3, 0)
-
-
-@pytest.mark.parametrize("g", [np.ones((1, 5)), np.ones((2, 1)), np.ones(5)])
-def test_a_cotangent_that_would_broadcast_is_refused(g):
-    _, residuals = linear.forward({"weight": np.ones((3, 5))}, np.ones((2, 3)))
-    with pytest.raises(ValueError, match="shape of y"):
-        linear.vjp(residuals, g)
-
-
-def test_a_float64_cotangent_of_a_float32_output_is_refused():
-    weight = prng.normal((0,), (3, 5))
-    _, residuals = linear.forward({"weight": weight}, np.ones((2, 3), np.float32))
-    with pytest.raises(TypeError, match="dtype of y, float32: got float64"):
-        linear.vjp(residuals, np.ones((2, 5)))

@@ -20,8 +20,3 @@ def test_a_number_alone():
     y, residuals = silu.forward({}, np.array(1.0))
     assert y == pytest.approx(1 / (1 + np.exp(-1)))
     assert silu.vjp(residuals, np.array(1.0))[1] == pytest.approx(0.9276705)
-
-
-def test_parameters_are_refused():
-    with pytest.raises(ValueError, match="weight"):
-        silu.forward({"weight": np.ones(3)}, np.ones(3))

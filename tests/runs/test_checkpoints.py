@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from functional_lm.files import FileFormatError
-from functional_lm.runs.checkpoints import latest_state, save_state
+from functional_lm.runs.checkpoint import latest_state, save_state
 from functional_lm.training import TrainState
+
+META = {"best_step": None, "best_loss": None}
 
 
 def state(step):
@@ -13,7 +15,7 @@ def state(step):
 
 def save(folder, *steps, best=None):
     for step in steps:
-        save_state(folder, state(step), metadata={"of": step}, best_step=best)
+        save_state(folder, state(step), metadata=META | {"of": step}, best_step=best)
 
 
 def present(folder):

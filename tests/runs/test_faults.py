@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from functional_lm.runs.checkpoints import latest_state, save_state
+from functional_lm.runs.checkpoint import latest_state, save_state
 from functional_lm.training import TrainState
 
 CHILD = """
 import errno, os, sys
 import numpy as np
 from functional_lm.training import TrainState
-from functional_lm.runs.checkpoints import save_state
+from functional_lm.runs.checkpoint import save_state
 
 folder, call, number, fault = sys.argv[1:]
 function, made = getattr(os, call), 0
@@ -33,7 +33,7 @@ def faulty(*arguments, **keywords):
 setattr(os, call, faulty)
 state = TrainState(2, {"w": np.full(3, 2, np.float32)}, (np.int64(2),), 1, 2)
 try:
-    save_state(folder, state, metadata={})
+    save_state(folder, state, metadata={"best_step": None, "best_loss": None})
 except OSError as error:
     print(f"refused: {error}")
 else:
@@ -63,7 +63,7 @@ def test_a_fault_at_any_call_leaves_a_state_that_is_whole(tmp_path, call, fault)
         folder = tmp_path / str(number)
         folder.mkdir()
         for step in (0, 1):
-            save_state(folder, state(step), metadata={})
+            save_state(folder, state(step), metadata={"best_step": None, "best_loss": None})
         done = run_child(folder, call, number, fault)
         if done.returncode == 3:  # there is no such call any more
             assert done.stdout == "saved\n"

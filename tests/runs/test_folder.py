@@ -7,7 +7,7 @@ import pytest
 from functional_lm import pytree
 from functional_lm.files import FileFormatError
 from functional_lm.models import build
-from functional_lm.runs import load_weights, open_run, save_run, save_weights
+from functional_lm.runs import load_checkpoint, open_run, save_checkpoint, save_run
 from functional_lm.text import CharTokenizer
 
 TOKENIZER = CharTokenizer.train("hello world")
@@ -41,8 +41,8 @@ def test_arrays_that_are_not_contiguous_keep_their_values(tmp_path):
 
 def test_numbers_and_float64_come_back(tmp_path):
     tree = {"t": np.ones(()), "w": (np.arange(6.0).reshape(2, 3),)}
-    save_weights(tmp_path / "w.safetensors", tree)
-    chex.assert_trees_all_equal(load_weights(tmp_path / "w.safetensors", tree), tree)
+    save_checkpoint(tmp_path / "w.safetensors", tree)
+    chex.assert_trees_all_equal(load_checkpoint(tmp_path / "w.safetensors", like=tree).tree, tree)
     exact = MODEL.init((0,), dtype=np.float64)
     save_run(tmp_path / "run", exact, MODEL, TOKENIZER)
     chex.assert_trees_all_equal(open_run(tmp_path / "run").params, exact)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -41,28 +42,50 @@ def test_a_file_grows_line_by_line(tmp_path):
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
-@pytest.mark.parametrize("tail", ["", '{"step": 3, "lo', '{"step": 3}\n{"step": 4}\n', "\0\n"])
-def test_a_file_goes_on_after_a_step(tmp_path, tail):
+@pytest.mark.parametrize(
+    ("lines", "kept", "damaged"),
+    [
+        ([], [1, 2], ""),
+        (['{"step": 3, "lo'], [1, 2], ""),
+        (['{"step": 3}\n', '{"step": 4}\n'], [1, 2, 3], ""),
+        (['{"step": 2, "again": 1}\n', '{"step": 3}'], [1, 2, 3], ""),
+        (["\0\n", '{"step": 3}\n', "[]\n"], [1, 2, 3], "\0\n[]\n"),
+        (['{"step": "3"}\n', '{"step": 0}\n'], [1, 2], '{"step": "3"}\n{"step": 0}\n'),
+    ],
+)
+def test_a_file_goes_on_after_a_step(tmp_path, lines, kept, damaged):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n' + tail)
-    metrics = MetricsFile(path, keep=2)
-    assert metrics.kept == [{"step": 1}, {"step": 2}]
-    metrics.append({"step": 3}, flush=True)
+    path.write_text('{"step": 1}\n{"step": 2}\n' + "".join(lines))
+    metrics = MetricsFile(path, keep=3)
+    assert [record["step"] for record in metrics.records] == kept
+    metrics.append({"step": 4}, flush=True)
     metrics.sync()
     metrics.close()
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    assert [record["step"] for record in read_metrics(path)] == [*kept, 4]
+    assert (metrics.damaged is None) == (damaged == "")
+    if damaged:
+        assert metrics.damaged.read_text() == damaged
 
 
-@pytest.mark.parametrize(
-    "lines", ['{"step": 1}\n{"step": 3}\n', '{"step": 1}\n[]\n', '{"step": 1}']
-)
-def test_only_steps_without_a_gap_are_kept(tmp_path, lines):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(lines)
-    metrics = MetricsFile(path, keep=3)
+def test_a_record_that_cannot_be_written_leaves_no_part(tmp_path, monkeypatch):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append({"step": 1}, flush=False)
+    write = os.write
+
+    def full(descriptor, data):
+        monkeypatch.setattr(os, "write", fail)
+        return write(descriptor, data[:5])
+
+    def fail(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        metrics.append({"step": 2}, flush=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    monkeypatch.undo()
     metrics.close()
-    assert metrics.kept == [{"step": 1}]
-    assert path.read_text() == '{"step": 1}\n'
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1}]
 
 
 def test_a_torn_last_line_is_left_out_and_any_other_is_named(tmp_path):
@@ -70,7 +93,7 @@ def test_a_torn_last_line_is_left_out_and_any_other_is_named(tmp_path):
     path.write_text('{"step": 1}\n{"step": ')
     assert read_metrics(path) == [{"step": 1}]
     path.write_text('{"step": 1}\n{"step": \n')
-    with pytest.raises(FileFormatError, match=r"metrics\.jsonl line 2 is damaged: it is not JSON"):
+    with pytest.raises(FileFormatError, match=r"metrics\.jsonl line 2 must hold JSON"):
         read_metrics(path)
     path.write_text('{"step": 1}\n5\n')
     with pytest.raises(FileFormatError, match=r"metrics\.jsonl line 2 is no record"):

@@ -1,8 +1,10 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from functional_lm.files import FileFormatError
 from functional_lm.layers import embedding, unembedding
 from functional_lm.runs import (
     Intervals,
+    MetricsFile,
     RunLockedError,
     Session,
-    load_weights,
+    load_checkpoint,
     open_run,
     read_metrics,
 )
+from functional_lm.runs import folder as module_of_folder
+from functional_lm.runs import session as module_of_session
 from functional_lm.runs.background import BackgroundWriter
 from functional_lm.training import Experiment, TrainConfig
 
@@ -206,8 +211,6 @@ def test_a_run_is_overwritten_only_on_demand_and_nothing_else_ever(tmp_path):
 
 
 def test_a_failed_start_leaves_nothing_and_the_old_run(tmp_path, monkeypatch):
-    from functional_lm.runs import session
-
     folder = tmp_path / "run"
     train(start(folder), until=2)
     before = content(folder)
@@ -215,31 +218,164 @@ def test_a_failed_start_leaves_nothing_and_the_old_run(tmp_path, monkeypatch):
     def fail(*arguments, **keywords):
         raise OSError("no space")
 
-    monkeypatch.setattr(session, "save_state", fail)
+    monkeypatch.setattr(module_of_session, "save_state", fail)
     with pytest.raises(OSError, match="no space"):
         Session.start(folder, build(), overwrite=True)
     assert content(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_what_killed_starts_left_is_removed(tmp_path):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
-    (tmp_path / f".run.new-{gone}").mkdir()
-    (tmp_path / f".run.new-{os.getppid()}").mkdir()  # of a process that lives
-    train(start(tmp_path / "run"), until=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".run.new-{os.getppid()}", "run"]
-
-
-def test_a_run_killed_between_two_renames_gets_its_name_back(tmp_path):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
-    train(start(tmp_path / "run"), until=1)
-    (tmp_path / "run").rename(tmp_path / f".run.old-{gone}")
+@pytest.mark.parametrize("left", ["new", "old", "new and old", "exchanged"])
+def test_what_a_killed_start_left_is_cleaned_up(tmp_path, monkeypatch, left):
+    """Whatever it left, its process id means nothing: only its lock would."""
+    folder = tmp_path / "a [run]"
+    train(start(folder), until=1)
+    before = content(folder)
+    if "new" in left:
+        shutil.copytree(folder, tmp_path / ".a [run].new")
+        (tmp_path / ".a [run].new" / "config.json").unlink()
+    if "old" in left:
+        folder.rename(tmp_path / ".a [run].old")
+    if left == "exchanged":  # killed before the old run was removed
+        shutil.copytree(folder, tmp_path / ".a [run].new")
+    (tmp_path / ".a [run].starting").write_text('{"pid": 1, "host": ""}')
+    (tmp_path / ".other.starting").touch()
     with pytest.raises(FileExistsError, match="holds one"):
-        start(tmp_path / "run")
+        start(folder)
+    assert content(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a [run]"]
+
+
+def test_every_command_finds_a_run_whose_overwrite_was_killed(tmp_path):
+    train(start(tmp_path / "run"), until=1)
+    (tmp_path / "run").rename(tmp_path / ".run.old")
+    assert open_run(tmp_path / "run").settings["training"]["steps"] == 12
     with resume(tmp_path / "run") as session:
         assert session.state.step == 1
+
+
+def test_an_overwrite_without_an_exchange_of_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(module_of_folder, "_exchange", lambda one, other: False)
+    train(start(tmp_path / "run"), until=2)
+    train(Session.start(tmp_path / "run", build(), overwrite=True), until=1)
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_name_that_leads_elsewhere(tmp_path):
+    train(start(tmp_path / "run"), until=2)
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    train(
+        Session.start(tmp_path / "run" / ".." / "link", build(), overwrite=True),
+        until=1,
+    )
+    assert (tmp_path / "link").is_symlink()
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "run"]
+
+
+def test_a_folder_that_somebody_else_makes_meanwhile_is_not_touched(tmp_path, monkeypatch):
+    def meanwhile(run, state, **keywords):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.txt").touch()
+
+    monkeypatch.setattr(module_of_session, "save_state", meanwhile)
+    with pytest.raises(OSError, match=r"not empty|exists"):
+        start(tmp_path / "run")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        "run",
+        "run/thesis.txt",
+    ]
+
+
+@pytest.mark.parametrize("file", [".lock", "metrics.jsonl", "checkpoints"])
+def test_no_link_is_followed(tmp_path, file):
+    train(start(tmp_path / "run"), until=1)
+    (tmp_path / "mine").mkdir()
+    target = tmp_path / "mine" / "thesis.txt"
+    target.write_text("mine")
+    path = tmp_path / "run" / file
+    path.rename(tmp_path / "aside")
+    path.symlink_to(target.parent if file == "checkpoints" else target)
+    with pytest.raises(FileFormatError, match="link"):
+        resume(tmp_path / "run")
+    assert target.read_text() == "mine"
+
+
+RACE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import test_session as t
+print(t.Session.start(sys.argv[3] or None, t.build(seed=int(sys.argv[2]))).folder, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("name", ["", "run"])
+def test_starts_at_the_same_moment(tmp_path, name):
+    """Each has a run of its own, or with one name the first has it and the others say so."""
+    program = [sys.executable, "-c", RACE, str(Path(__file__).parent)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    started = [
+        subprocess.Popen([*program, str(seed), name], cwd=tmp_path, text=True, **pipes)
+        for seed in range(6)
+    ]
+    folders = [process.stdout.readline().strip() for process in started]
+    told = [process.communicate()[1] for process in started]
+    got = [(seed, folder) for seed, folder in enumerate(folders) if folder]
+    assert len({folder for _, folder in got}) == len(got) == (1 if name else 6), told
+    for seed, folder in got:
+        assert open_run(tmp_path / folder).settings["training"]["seed"] == seed
+        (checkpoint,) = (tmp_path / folder / "checkpoints").iterdir()
+        assert load_checkpoint(checkpoint).metadata["run"]["settings"]["seed"] == seed
+    for folder, complaint in zip(folders, told, strict=True):
+        assert folder or "is held by process" in complaint or "holds one" in complaint
+    parent = tmp_path if name else tmp_path / "runs"
+    assert len(list(parent.iterdir())) == len(got)
+
+
+# A step is a transaction.
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", ["validation", "sample", "append", "flush", "samples", "save"])
+def test_a_step_that_is_interrupted_anywhere_is_made_again(
+    straight, tmp_path, monkeypatch, fault, when, call
+):
+    owner, name = {
+        "validation": (Experiment, "validation_loss"),
+        "sample": (Experiment, "sample"),
+        "append": (MetricsFile, "append"),
+        "flush": (MetricsFile, "flush"),
+        "samples": (Session, "_write_samples"),
+        "save": (Session, "_save"),
+    }[call]
+    session = start(tmp_path / "run")
+    function, calls = getattr(owner, name), 0
+
+    def faulty(*arguments, **keywords):
+        nonlocal calls
+        calls += 1
+        value = function(*arguments, **keywords) if calls != 2 or when == "after" else None
+        if calls == 2:
+            raise fault
+        return value
+
+    monkeypatch.setattr(owner, name, faulty)
+    with session:
+        with pytest.raises(type(fault)):
+            list(session.train())
+        if isinstance(fault, KeyboardInterrupt):  # as in a notebook, in the same session
+            list(session.train())
+    monkeypatch.undo()
+    monkeypatch.setattr(BackgroundWriter, "submit", lambda self, kind, write: write())
+    train(resume(tmp_path / "run"))
+    found, expected = content(tmp_path / "run"), content(straight)
+    for steps in (found, expected):  # which of the older ones are kept depends on the interruption
+        steps.pop("checkpoints/step-00000010.safetensors", None)
+    assert {name: found.get(name) for name in expected} == expected
+    assert calls > 2 or isinstance(fault, OSError)
 
 
 # A model whose gradient is not finite at chosen steps.
@@ -308,7 +444,7 @@ def test_the_fourth_in_a_row_ends_the_run_with_a_good_checkpoint(tmp_path):
         np.errstate(invalid="ignore"),
     ):
         list(session.train())
-    params = load_weights(tmp_path / "run" / "last.safetensors", session.state.params)
+    params = load_checkpoint(tmp_path / "run" / "last.safetensors", like=session.state.params).tree
     assert all(np.isfinite(params[name]["weight"]).all() for name in params)
     assert session.state.step == 5
 
@@ -316,16 +452,14 @@ def test_the_fourth_in_a_row_ends_the_run_with_a_good_checkpoint(tmp_path):
 def test_an_error_of_the_disk_ends_the_run_and_the_checkpoints_stay(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     session = start(folder)
-    from functional_lm.runs import session as module
-
-    good = module.save_state
+    good = module_of_session.save_state
 
     def fail(run, state, **keywords):
         if state.step > 3:
             raise OSError(28, "No space left on device")
         return good(run, state, **keywords)
 
-    monkeypatch.setattr(module, "save_state", fail)
+    monkeypatch.setattr(module_of_session, "save_state", fail)
     with pytest.raises(OSError, match="No space left"), session:
         list(session.train())
     monkeypatch.undo()

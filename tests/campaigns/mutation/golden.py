@@ -81,7 +81,7 @@ def normal_like(rng: np.random.Generator, tree: Any) -> Any:
 
 def _freeze_case(case: Any, twin: Any, index: int) -> Golden:
     rng = np.random.default_rng([zlib.crc32(case.layer.encode()), index])
-    oracle = JaxOracle(twin, case.keywords)
+    oracle = JaxOracle(twin, registry.twin(case.keywords))
     given = cast((case.params, case.x), np.float64)
     y = oracle.output(given, "float64")
     g = normal_like(rng, y)

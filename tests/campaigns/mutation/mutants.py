@@ -29,21 +29,22 @@ class Mutant(NamedTuple):
     line: int
     kind: str  # "vjp" or "forward"
     operator: str
-    before: str  # the first line of the statement
+    before: str  # the node that changes, such as "a * b"
     after: str
+    statement: str  # around it
     code: CodeType
     repeat: int = 0  # how many mutants of the function have the same texts and stand above
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the mutant is known by, whatever its line number."""
+        """What the mutant is known by: neither its line nor the statement around the node."""
         mark = f"#{self.repeat + 1}" if self.repeat else ""
         return (self.file, self.function, self.operator + mark, self.before, self.after)
 
     def __str__(self) -> str:
         """Return the mutant as a diff in one line."""
         place = f"{self.file}:{self.line} {self.function}, {self.operator}"
-        return f"{place}: {self.before}  →  {self.after}"
+        return f"{place}: {self.before}  →  {self.after}   in   {self.statement}"
 
 
 class Code:
@@ -141,13 +142,12 @@ def _mutants(file: str, function: ast.FunctionDef, kind: str) -> list[Mutant]:
     original = ast.unparse(function)
     found: dict[str, Mutant] = {}
     for statement, place, node in _sites(function):
-        before = _first_line(statement)
+        before, around = _first_line(node), _first_line(statement)
         for operator in OPERATORS:
             for replacement in operator(node, names):
                 place(ast.copy_location(replacement, node))
                 source = ast.unparse(function)
                 if source != original and source not in found:
-                    changed = replacement if node is statement else statement
                     found[source] = Mutant(
                         file,
                         function.name,
@@ -155,7 +155,8 @@ def _mutants(file: str, function: ast.FunctionDef, kind: str) -> list[Mutant]:
                         kind,
                         operator.__name__,
                         before,
-                        _first_line(changed),
+                        _first_line(replacement),
+                        around,
                         _compile([function]),
                     )
                 place(node)
@@ -204,8 +205,11 @@ def _expressions(statement: ast.stmt, parent: ast.AST, field: str) -> Iterator[_
             continue
         if isinstance(node, ast.expr):
             yield statement, place, node
-        if isinstance(node, ast.Attribute) and node.attr == "dtype":
-            continue  # all arrays of a layer have the same
+        match node:
+            case ast.Attribute(_, "dtype"):  # all arrays of a layer have the same
+                continue
+            case ast.UnaryOp(ast.USub(), ast.Constant(int())):  # a literal, such as -1
+                continue
         for name in node._fields:
             if name != "func" or isinstance(node.func, ast.Attribute):
                 yield from _expressions(statement, node, name)

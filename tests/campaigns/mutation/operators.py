@@ -1,5 +1,9 @@
 """The faults that people make in backwards, each as a change of one node of the syntax tree.
 
+What provably changes no value is not made: a copy in another layout (`np.ascontiguousarray`), a
+place for a result that is used at once (``out=`` inside of an expression), the sign of a literal
+axis or size, and another name for the same axis (-1 and 1 of two).
+
 An operator is a function ``(node, names) -> replacements``: it looks at one expression or one
 statement and yields the nodes that may stand in its place. ``names`` knows the variables of the
 function; see `Names`. The replacements share nodes with the original and are compiled at once.
@@ -14,7 +18,8 @@ OPERATORS: list[Operator] = []
 
 _CASTS = {"astype", "view", "copy", "conj"}
 _TRANSPOSES = {"swapaxes", "transpose"}
-_COPIES = {"ascontiguousarray", "asarray", "array"}
+_COPIES = {"asarray", "array"}
+_LAYOUTS = {"ascontiguousarray", "asfortranarray"}
 _PAIRWISE = {"add", "subtract", "multiply", "divide"}
 _OTHER_SIGN = {
     ast.Add: [ast.Sub],
@@ -130,7 +135,7 @@ def add_transpose(node, names):
 
 @operator
 def drop_cast(node, names):
-    """``a.astype(t)``, ``a.conj()``, ``a.real``, ``np.ascontiguousarray(a)`` to ``a``; no dtype."""
+    """``a.astype(t)``, ``a.conj()``, ``a.real``, ``np.array(a)`` to ``a``; no dtype."""
     match node:
         case ast.Call(ast.Attribute(ast.Name("np"), name), [value, *_]) if name in _COPIES:
             yield value
@@ -158,8 +163,9 @@ def drop_call(node, names):
     match node:
         case ast.Call(ast.Name(name), [first, *_]) if not name[0].isupper():
             yield _plain(first)
-        case ast.Call(ast.Attribute(ast.Name("np" | "math")), [first, *_]):
-            yield first
+        case ast.Call(ast.Attribute(ast.Name("np" | "math"), name), [first, *_]):
+            if name not in _LAYOUTS:
+                yield first
         case ast.Call(ast.Attribute(ast.Attribute(ast.Name("np"))), [first, *_]):
             yield first
         case ast.Call(ast.Attribute(ast.Name(name), "vjp")) if name not in names.born:
@@ -212,21 +218,27 @@ def change_reduction(node, names):
 
 @operator
 def change_axis(node, names):
-    """Another ``axis=``: -1, -2, 0 or 1."""
+    """Another ``axis=``: a neighbour; of the last one also the first, and of the first the last."""
     if isinstance(node, ast.Call):
         for keyword in node.keywords:
             if keyword.arg == "axis":
                 axis = ast.literal_eval(keyword.value)
-                for other in {-1, -2, 0, 1} - {axis}:
+                for other in {-1: (-2, 0), 0: (1, -1)}.get(axis, (axis - 1, axis + 1)):
                     yield _with_keyword(node, keyword, _number(other))
 
 
 @operator
 def drop_keyword(node, names):
-    """No ``keepdims=``, ``axis=``, ``out=``, ``where=``, ``initial=``: one keyword left out."""
-    if isinstance(node, ast.Call):
-        for keyword in node.keywords:
-            yield _with_keyword(node, keyword, None)
+    """No ``keepdims=``, ``axis=``, ``where=``, ``initial=``; no ``out=`` of a statement."""
+    match node:
+        case ast.Expr(ast.Call() as call):
+            for keyword in call.keywords:
+                if keyword.arg == "out":
+                    yield ast.Expr(_with_keyword(call, keyword, None))
+        case ast.Call():
+            for keyword in node.keywords:
+                if keyword.arg != "out":
+                    yield _with_keyword(node, keyword, None)
 
 
 @operator
@@ -234,7 +246,8 @@ def negate(node, names):
     """``a`` to ``-a`` for each product, sum and value; ``-a`` and ``~a`` to ``a``."""
     match node:
         case ast.UnaryOp(ast.USub() | ast.Invert() | ast.Not(), operand):
-            yield operand
+            if not isinstance(operand, ast.Constant) or isinstance(operand.value, float):
+                yield operand
         case ast.BinOp():
             yield _negative(node)
         case ast.Assign([ast.Name()] as targets, ast.Call() | ast.Subscript()) if _is_number(node):
@@ -259,6 +272,8 @@ def change_constant(node, names):
     match node:
         case ast.Constant(bool() | str() | None):
             return
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() as value)):
+            yield _number(1 - value)
         case ast.Constant(int() | float() | complex() as value):
             yield ast.Constant(value * 2 if isinstance(value, complex) else value + 1)
 

@@ -1,4 +1,4 @@
-"""Trains a run, diagnoses it, and holds what is found against what was done to it."""
+"""Trains a run, diagnoses it, and compares the findings with the trouble that it was given."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from functional_lm.text import load_corpus
 
 
 class Judged(NamedTuple):
-    """A run and what was found in it."""
+    """A run and its findings."""
 
     name: str
     scale: str
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """Whether exactly what was expected was found."""
+        """Whether exactly the expected was found."""
         return [one["name"] for one in self.found] == [self.expected] * (self.expected is not None)
 
 
@@ -44,7 +44,7 @@ def judge(task: tuple[str, str, str, int]) -> Judged:
 
 
 def table(runs: list[Judged]) -> str:
-    """Return what was found how often, a line for each kind of run."""
+    """Return a line for each kind of run, with its findings and how often they were made."""
     lines = [f"{'what was done':27}{'runs':>5}  {'what must be found':24}what was found"]
     for name in dict.fromkeys(run.name for run in runs):
         mine = [run for run in runs if run.name == name]

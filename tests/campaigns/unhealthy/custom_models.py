@@ -1,4 +1,4 @@
-"""Models of somebody's own."""
+"""Custom models, and losses with a fault."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from functional_lm.models import self_attention
 
 
 class Tanh:
-    """A layer without a skip path is what makes gradients vanish or explode."""
+    """tanh(x)."""
 
     @staticmethod
     def init(key: Any = ()) -> Any:
@@ -84,7 +84,7 @@ class Ascent:
 
 
 class Overflowing:
-    """An objective whose loss is no number at some steps; the key of dropout tells the step."""
+    """An objective whose loss is NaN at some steps, known by the key of dropout."""
 
     def __init__(self, objective: Any, steps: frozenset[int]) -> None:
         self._objective, self._steps = objective, steps

@@ -1,4 +1,4 @@
-"""A run about to start, and the records that it leaves."""
+"""Sets up a run, trains it and yields its records."""
 
 import contextlib
 import dataclasses
@@ -42,13 +42,13 @@ INSPECT_EVERY = EVALUATE_EVERY = 100
 
 @dataclasses.dataclass
 class Setup:
-    """A run about to start."""
+    """A run before its first step."""
 
     experiment: Experiment
     params: Any
     batch_at: Callable[[int], tuple[Any, dict[str, Any]]]
-    optimizer: GradientTransformation | None = None  # that of the experiment if not given
-    layer: Any = None  # the experiment's objective if not given
+    optimizer: GradientTransformation | None = None  # None: that of the experiment
+    layer: Any = None  # None: that of the experiment
 
 
 def records(setup: Setup) -> Iterator[Record]:
@@ -91,7 +91,7 @@ def default(
     sizes: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Setup:
-    """Return a run of the default recipe, but for some settings."""
+    """Return a run of the default recipe with some settings changed."""
     known = {
         "steps": scale.steps,
         "batch_size": scale.batch_size,

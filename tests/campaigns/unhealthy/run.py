@@ -3,10 +3,10 @@
     python tests/campaigns/unhealthy/run.py [--scales narrow] [--texts shakespeare stdlib]
         [--seeds 10 11 12] [--only NAME ...] [--jobs 1] [--out FILE]
 
-Each kind of run in `scenarios` is trained with each seed, and what is found in its records is held
-against what was done to it: that finding and no other one, or none at all. Prints a table of what
-was found how often, and exits with 1 if a run is judged otherwise than it should be. ``--scales
-tiny`` is the default recipe of the command line. ``--out`` keeps what was found, line by line.
+Trains each kind of run in `scenarios` with each seed, diagnoses it, and compares the findings with
+the trouble that the run was given: that one and no other, or none at all. Prints a table of the
+findings, and exits with 1 if a run was misjudged. ``--scales tiny`` is the default recipe of the
+command line. ``--out`` keeps the findings, one line per run.
 """
 
 import argparse

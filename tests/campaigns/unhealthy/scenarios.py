@@ -1,10 +1,11 @@
 """Runs that are healthy, and runs that are made unhealthy on purpose, each in one way.
 
-A scenario says what `diagnose` must find in its records, and nothing else may be found. Where it
-has no expectation, nothing at all may be. Everything follows from a seed.
+A scenario names the one trouble that `diagnose` must find in its records, or None. Everything
+follows from a seed.
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from functional_lm.optimizers import chain, clip_by_global_norm, sgd
 class Scenario(NamedTuple):
     """A kind of run."""
 
-    finding: str | None  # the name of what must be found
+    finding: str | None  # its name
     make: Callable[[str, Scale, int], Setup]  # from a text, a scale and a seed
 
 
@@ -42,11 +43,11 @@ def large_initialisation(
 
 
 def saturated_attention(text: str, scale: Scale, seed: int, *, factor: float = 20.0) -> Setup:
-    """Multiply queries and keys of a block, so that the scores are multiplied by the square."""
+    """Multiply queries and keys of a block, and so the scores by the square."""
     setup = default(text, scale, seed)
 
     def sharper(path: str, leaf: Any) -> Any:
-        if path != "blocks.1.attention.qkv":
+        if not path.startswith("blocks.1.") or "qkv" not in path:
             return leaf
         query, key, value = np.split(leaf, 3, axis=1)
         return np.concatenate([factor * query, factor * key, value], axis=1)
@@ -55,10 +56,10 @@ def saturated_attention(text: str, scale: Scale, seed: int, *, factor: float = 2
     return setup
 
 
-def dead_layer(text: str, scale: Scale, seed: int, *, leaves: tuple[str, ...]) -> Setup:
-    """Set a layer to zero in a way that no gradient gets it out of."""
+def dead_layer(text: str, scale: Scale, seed: int, *, leaves: str) -> Setup:
+    """Set leaves, a regular expression, to zero so that no gradient reaches them."""
     setup = default(text, scale, seed)
-    setup.params = _scaled(setup.params, 0.0, lambda path: path in leaves)
+    setup.params = _scaled(setup.params, 0.0, lambda path: re.match(leaves, path) is not None)
     return setup
 
 
@@ -109,7 +110,7 @@ def corrupted_text(text: str, scale: Scale, seed: int) -> Setup:
 
 
 def memorised(text: str, scale: Scale, seed: int) -> Setup:
-    """Train on so little text that it is learned by heart; what is held out is from elsewhere."""
+    """Train on so little text that it is memorised, and validate on another part."""
     length = 40 * scale.seq_len
     start = 5000 * (seed + 1) % (len(text) // 2 - length)
     elsewhere = start + len(text) // 2
@@ -126,13 +127,13 @@ def deep_chain(text: str, scale: Scale, seed: int, *, factor: float, depth: int 
 
 
 def own_model(text: str, scale: Scale, seed: int) -> Setup:
-    """Train a model of somebody's own that is in order."""
+    """Train a healthy custom model."""
     model = relu_transformer(scale.sizes["d_model"])
     return default(text, scale, seed, model=model, sizes={"n_heads": 4})
 
 
 def bigrams(text: str, scale: Scale, seed: int) -> Setup:
-    """Train a model that sees one character, which soon has learned all it can."""
+    """Train a model that sees one character, and soon has learned all it can."""
     constant = {"lr": 1e-2, "min_lr": 1e-2, "batch_size": 64, "seq_len": 32, "steps": 600}
     return default(text, scale, seed, model=bigram_model(), **constant)
 
@@ -145,7 +146,7 @@ def ascent(text: str, scale: Scale, seed: int) -> Setup:
 
 
 def overflow(text: str, scale: Scale, seed: int) -> Setup:
-    """Have a loss that is no number at some steps."""
+    """Make the loss NaN at some steps."""
     setup = default(text, scale, seed)
     steps = prng.integers((seed, 9), (8,), low=10, high=scale.steps)
     setup.layer = Overflowing(setup.experiment.model, frozenset(steps.tolist()))
@@ -153,7 +154,7 @@ def overflow(text: str, scale: Scale, seed: int) -> Setup:
 
 
 def no_warm_up(text: str, scale: Scale, seed: int) -> Setup:
-    """Begin at a rate at which a warm-up is needed."""
+    """Start at a rate that needs a warm-up."""
     return default(text, scale, seed, lr=scale.warm_up_needed, warmup_steps=0)
 
 
@@ -192,12 +193,12 @@ UNHEALTHY = {
     "no warm-up, high rate": Scenario("no warm-up", no_warm_up),
     "initialisation x 10": Scenario("bad initialisation", large_initialisation),
     "dead layer": Scenario(
-        "dead units", functools.partial(dead_layer, leaves=("blocks.1.mlp.up.weight",))
+        "dead units", functools.partial(dead_layer, leaves=r"blocks\.1\.mlp\.(gate_)?up")
     ),
     "memorised": Scenario("overfitting", memorised),
     "noise for a stretch": Scenario("corrupted data", noise_for_a_stretch),
 }
-"""The six that were asked for, each in its plainest form."""
+"""Six troubles, each in its plainest form."""
 
 MORE_UNHEALTHY = {
     "rate x 30": Scenario("learning rate too high", with_settings(lr=0.1)),
@@ -209,11 +210,10 @@ MORE_UNHEALTHY = {
         "bad initialisation", functools.partial(large_initialisation, part="emb", factor=30.0)
     ),
     "dead attention": Scenario(
-        "dead units",
-        functools.partial(dead_layer, leaves=("blocks.1.attention.qkv", "blocks.1.attention.out")),
+        "dead units", functools.partial(dead_layer, leaves=r"blocks\.1\.(attention|mixer)\.")
     ),
     "dead norm": Scenario(
-        "dead units", functools.partial(dead_layer, leaves=("blocks.0.norm2.scale",))
+        "dead units", functools.partial(dead_layer, leaves=r"blocks\.0\.norm2\.")
     ),
     "corrupted text": Scenario("corrupted data", corrupted_text),
     "noise in half of the rows": Scenario(
