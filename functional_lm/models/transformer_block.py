@@ -74,12 +74,14 @@ def forward(
     x, auxiliary = unpack(x)
     h, norm1 = block.norm1.forward(params["norm1"], x)
     a, mixer = block.mixer.forward(params["mixer"], h, positions=positions)
+    _expect_shape_of(x, mixer=a)
     a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
     x = x + a
 
     h, norm2 = block.norm2.forward(params["norm2"], x)
     output, mlp = block.mlp.forward(params["mlp"], h)
     m, router_loss = unpack(output)
+    _expect_shape_of(x, mlp=m)
     m, dropout2 = block.dropout.forward({}, m, key=fold_in(key, 1))
     x = x + m
     with_auxiliary = auxiliary is not None, router_loss is not None
@@ -124,3 +126,11 @@ def step(
     output, _ = block.mlp.forward(params["mlp"], h)
     m, _ = unpack(output)
     return x + m, cache
+
+
+def _expect_shape_of(x: Any, **branch: Array) -> None:
+    ((name, y),) = branch.items()
+    if y.shape != x.shape:
+        raise ValueError(
+            f"{name} must keep the shape of x, {x.shape}: got {y.shape}; make its output D wide"
+        )

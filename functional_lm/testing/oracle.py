@@ -291,10 +291,11 @@ class _Refresher:
 
 def _is_installed(value: Any) -> bool:
     """Tell whether a function or class comes from an installed library or Python itself."""
-    if value is types.SimpleNamespace or value.__module__.startswith("functional_lm."):
+    module = value.__module__ or ""  # None for a function that exec made
+    if value is types.SimpleNamespace or module.startswith("functional_lm."):
         return False
-    path = getattr(sys.modules.get(value.__module__), "__file__", None) or ""
-    return value.__module__.split(".")[0] in sys.stdlib_module_names or "-packages" in path
+    path = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.split(".")[0] in sys.stdlib_module_names or "-packages" in path
 
 
 def _globals(code: types.CodeType) -> set[str]:
