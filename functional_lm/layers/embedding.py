@@ -65,7 +65,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``({"weight"}, None)`` for the cotangent g (..., D)."""
     tokens, weight = residuals
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
-    d_weight = segment_sum(rows(g), tokens.reshape(-1), len(weight))  # (V, D)
+    d_weight = segment_sum(rows(g), tokens.ravel(), len(weight))  # (V, D)
     return {"weight": d_weight}, None  # tokens are labels
 
 

@@ -7,8 +7,6 @@ VJP. y is a sum, and row m of W is used wherever the position is m, so the cotan
 
     d_x = g      ∂L/∂W[m] = Σₙ gₙ·[pₙ = m]
 
-Positions of shape (T,) hold for every text: there g is summed over the texts first.
-
 Shapes: x and y (..., T, D); positions (T,), or (..., T) with the leading axes of x.
 """
 
@@ -71,8 +69,8 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the cotangent g (..., T, D)."""
     positions, weight, shape = residuals
     expect_cotangent(g, shape, weight.dtype)
-    d_rows = g if positions.shape == shape[:-1] else g.reshape(-1, *shape[-2:]).sum(axis=0)
-    d_weight = segment_sum(rows(d_rows), positions.reshape(-1), len(weight))  # (M, D)
+    each = np.broadcast_to(positions, shape[:-1]).ravel()  # (N,)
+    d_weight = segment_sum(rows(g), each, len(weight))  # (M, D)
     return {"weight": d_weight}, g
 
 

@@ -71,9 +71,10 @@ def forward(
             f"targets must have the leading shape of the logits, {x.shape[:-1]}: "
             f"got {targets.shape}; pass one target for each row"
         )
-    kept = targets.reshape(-1) != ignore_index  # (N,)
+    target = targets.ravel()  # (N,)
+    kept = target != ignore_index
     n_kept = max(int(kept.sum()), 1)
-    at_target = np.arange(len(kept)), np.where(kept, targets.reshape(-1), 0)
+    at_target = np.arange(len(kept)), np.where(kept, target, 0)
 
     logits = rows(x)  # (N, V)
     logits = logits - logits.max(axis=-1, keepdims=True)

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from .. import pytree
 from ..contract import Tree, expect_dtype
-from ..files import FileFormatError, read_json, sync_folder, write_atomic
+from ..files import FileFormatError, parse_json, read_json, sync_folder, write_atomic
 from ..models import LanguageModel
 from ..models.loading import find, imported_neighbours, of_config, split_reference
 from ..text import Tokenizer, load_tokenizer
@@ -252,7 +252,15 @@ def save_run(
         for neighbour in imported_neighbours(Path(file)):
             write_atomic(folder / neighbour.name, neighbour.read_bytes())
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
-    write_atomic(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        parse_json(text, CONFIG_FILE)
+    except FileFormatError as error:
+        raise ValueError(
+            f"the settings of a run must be readable again: {error.reason.partition(';')[0]}; "
+            "rename the file that has no Unicode name"
+        ) from None
+    write_atomic(folder / CONFIG_FILE, text)
     save_checkpoint(folder / BEST_FILE, params)
 
 

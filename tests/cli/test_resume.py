@@ -115,14 +115,6 @@ def test_a_run_is_made_longer(train, tmp_path, capsys):
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 25
 
 
-def test_a_run_is_replaced_on_demand(train, tmp_path):
-    assert train(tmp_path / "run") == 0
-    (tmp_path / "run" / "plot.png").touch()
-    assert train(tmp_path / "run", "--overwrite", steps=3) == 0
-    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 3
-    assert not (tmp_path / "run" / "plot.png").exists()
-
-
 def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
     assert train(tmp_path / "run", "--checkpoint-every", "6") == 0
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
@@ -248,14 +240,6 @@ def test_a_model_of_ones_own_is_resumed_from_its_copy(train, model_file, tmp_pat
     model_file.unlink()
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps=22"]) == 0
     assert "resumed     after step 20" in capsys.readouterr().out
-
-
-def test_a_text_that_has_changed_is_refused(train, text, tmp_path, capsys):
-    assert train(tmp_path / "run") == 0
-    text.write_text(text.read_text() + "dog")
-    capsys.readouterr()
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
-    assert "needs the text that it began with" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("tensorboardX"), reason="needs tensorboardX")

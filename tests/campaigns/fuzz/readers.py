@@ -74,9 +74,9 @@ CONFIG = json.dumps(
         "dtype": "float32",
         "training": {"lr": 0.003, "steps": 20, "seq_len": 8},
         "text": {"text_file": "/a.txt", "encoding": "utf-8", "corpus": None, "sha256": "0"},
-        "model_file": {"name": "model", "from": "/my.py"},
     }
 )
+CUSTOM = CONFIG.replace('"dtype"', '"model_file": {"name": "model", "from": "/my.py"}, "dtype"')
 
 
 def of_contents(*contents: bytes | str) -> Callable[[Path], list[bytes]]:
@@ -107,7 +107,7 @@ def with_true_lengths(data: bytes) -> bytes:
 
 
 def use_json(path: Path) -> object:
-    return json.dumps(read_json(path), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(read_json(path), ensure_ascii=False).encode()
 
 
 def use_tensors(path: Path) -> object:
@@ -185,7 +185,7 @@ READERS = {
     "run-config": Reader("config.json", a_run("config.json"), use_run, JSON_WORDS),
     "run-tokenizer": Reader("tokenizer.json", a_run("tokenizer.json"), use_run, JSON_WORDS),
     "run-weights": Reader(
-        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_lengths
+        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_checksum
     ),
     "metrics": Reader(
         "metrics.jsonl",
@@ -247,11 +247,11 @@ READERS = {
     ),
     "settings-json": Reader(
         "config.json",
-        of_contents(CONFIG),
+        of_contents(CUSTOM, CONFIG),
         use_settings,
         JSON_WORDS,
     ),
     "config-toml": Reader("a.toml", of_contents(*SETTINGS), use_flags, TOML_WORDS),
-    "config-json": Reader("config.json", of_contents(CONFIG), use_flags, JSON_WORDS),
+    "config-json": Reader("config.json", of_contents(CUSTOM, CONFIG), use_flags, JSON_WORDS),
 }
 """By name, as on the command line."""
