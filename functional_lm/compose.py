@@ -17,8 +17,9 @@ gets ``key + (i,)``.
 """
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
@@ -72,22 +73,25 @@ def remat(layer: Layer) -> "Remat":
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A layer with settings fixed; from `bind`."""
+    """A layer with settings fixed; from `bind`.
+
+    Whatever else the layer offers, such as ``step``, takes the settings that it names too.
+    """
 
     layer: Layer
     settings: dict[str, Any]
 
     @property
-    def init_keywords(self) -> set[str]:
+    def init_keywords(self) -> Set[str]:
         """The settings of ``init`` that are still open."""
         return keywords_of_init(self.layer) - set(self.settings)
 
     @property
-    def forward_keywords(self) -> set[str]:
+    def forward_keywords(self) -> Set[str]:
         """The side inputs of ``forward`` that are still open."""
         return keywords_of_forward(self.layer) - set(self.settings)
 
-    def init(self, key: Key, **sizes: Any) -> Tree:
+    def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
         _refuse_unknown(sizes, self.init_keywords, self.layer)
         return _call_init(self.layer, key, self.settings | sizes)
@@ -102,6 +106,14 @@ class Bound:
         """Run the layer's vjp."""
         return self.layer.vjp(residuals, g)
 
+    def __getattr__(self, name: str) -> Any:
+        """Return another function of the layer, with the settings that it names."""
+        if name.startswith("_") or name in ("layer", "settings"):
+            raise AttributeError(name)
+        function = getattr(self.layer, name)
+        fixed = pick(self.settings, _keywords(function)) if callable(function) else {}
+        return functools.partial(function, **fixed) if fixed else function
+
 
 @dataclasses.dataclass(frozen=True)
 class Serial:
@@ -111,16 +123,16 @@ class Serial:
     names: tuple[str, ...] | None
 
     @property
-    def init_keywords(self) -> set[str]:
+    def init_keywords(self) -> Set[str]:
         """The settings that any layer's ``init`` names."""
         return set().union(*map(keywords_of_init, self.layers))
 
     @property
-    def forward_keywords(self) -> set[str]:
+    def forward_keywords(self) -> Set[str]:
         """The side inputs that any layer's ``forward`` names."""
         return set().union(*map(keywords_of_forward, self.layers))
 
-    def init(self, key: Key, **sizes: Any) -> Tree:
+    def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the parameters of each layer."""
         _refuse_unknown(sizes, self.init_keywords, self)
         return self._pack(
@@ -150,6 +162,27 @@ class Serial:
             d_params.append(d_layer)
         return self._pack(d_params[::-1]), g
 
+    def init_cache(self, params: Tree, batch: int, length: int) -> list[Any]:
+        """Return the caches of the layers that have a ``step``, and None for the others."""
+        layers: tuple[Any, ...] = self.layers
+        return [
+            layer.init_cache(own, batch, length) if has_step(layer) else None
+            for layer, own in zip(layers, self._unpack(params), strict=True)
+        ]
+
+    def step(
+        self, params: Tree, x: Any, cache: list[Any], *, lengths: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Run the layers on the next positions; those without a ``step`` must not mix positions."""
+        after, layers = list(cache), self.layers
+        layer: Any
+        for i, (layer, own) in enumerate(zip(layers, self._unpack(params), strict=True)):
+            if has_step(layer):
+                x, after[i] = layer.step(own, x, cache[i], lengths=lengths)
+            else:
+                x, _ = layer.forward(own, x)
+        return x, after
+
     def _pack(self, items: list[Any]) -> Any:
         return tuple(items) if self.names is None else dict(zip(self.names, items, strict=True))
 
@@ -173,19 +206,23 @@ class _Wrapper:
     layer: Layer
 
     @property
-    def init_keywords(self) -> set[str]:
+    def init_keywords(self) -> Set[str]:
         """The settings of the layer's ``init``."""
         return keywords_of_init(self.layer)
 
     @property
-    def forward_keywords(self) -> set[str]:
+    def forward_keywords(self) -> Set[str]:
         """The side inputs of the layer's ``forward``."""
         return keywords_of_forward(self.layer)
 
-    def init(self, key: Key, **sizes: Any) -> Tree:
+    def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
         _refuse_unknown(sizes, self.init_keywords, self.layer)
         return _call_init(self.layer, key, sizes)
+
+    def init_cache(self, params: Tree, batch: int, length: int) -> Any:
+        """Return the layer's cache."""
+        return self.layer.init_cache(params, batch, length)  # type: ignore[attr-defined]
 
 
 class Residual(_Wrapper):
@@ -206,6 +243,11 @@ class Residual(_Wrapper):
         d_params, d_branch = self.layer.vjp(residuals, g)
         return d_params, g + d_branch
 
+    def step(self, params: Tree, x: Any, cache: Any, *, lengths: Any = None) -> tuple[Any, Any]:
+        """Return x + f(x) for the next positions."""
+        branch, cache = self.layer.step(params, x, cache, lengths=lengths)  # type: ignore[attr-defined]
+        return x + branch, cache
+
 
 class Remat(_Wrapper):
     """A layer that keeps no residuals but its inputs; from `remat`."""
@@ -221,34 +263,48 @@ class Remat(_Wrapper):
         _, layer_residuals = self.layer.forward(params, x, **side)
         return self.layer.vjp(layer_residuals, g)
 
+    def step(self, params: Tree, x: Any, cache: Any, *, lengths: Any = None) -> tuple[Any, Any]:
+        """Run the layer's step."""
+        return self.layer.step(params, x, cache, lengths=lengths)  # type: ignore[attr-defined]
 
-def _keywords(function: Callable[..., Any]) -> set[str]:
+
+def has_step(layer: Any) -> bool:
+    """Tell whether a layer decodes with a cache: it, or a layer inside it, has a ``step``."""
+    if isinstance(layer, Serial):
+        return any(map(has_step, layer.layers))
+    if isinstance(layer, (Bound, _Wrapper)):
+        return has_step(layer.layer)
+    return hasattr(layer, "step")
+
+
+@functools.lru_cache(2**10)  # a signature takes longer to read than a small layer to run
+def _keywords(function: Callable[..., Any]) -> frozenset[str]:
     parameters = inspect.signature(function).parameters.values()
-    return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
-def keywords_of_init(layer: Layer) -> set[str]:
+def keywords_of_init(layer: Layer) -> Set[str]:
     """Return the settings that a layer's ``init`` names."""
     known = getattr(layer, "init_keywords", None)
     return _keywords(layer.init) if known is None else known
 
 
-def keywords_of_forward(layer: Layer) -> set[str]:
+def keywords_of_forward(layer: Layer) -> Set[str]:
     """Return the side inputs that a layer's ``forward`` names."""
     known = getattr(layer, "forward_keywords", None)
     return _keywords(layer.forward) if known is None else known
 
 
-def pick(keywords: dict[str, Any], names: set[str]) -> dict[str, Any]:
+def pick(keywords: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     """Return the keywords of those names."""
     return {name: value for name, value in keywords.items() if name in names}
 
 
-def _call_init(layer: Layer, key: Key, sizes: dict[str, Any]) -> Tree:
+def _call_init(layer: Layer, key: Key | None, sizes: dict[str, Any]) -> Tree:
     return layer.init(key, **pick(sizes, keywords_of_init(layer)))
 
 
-def _refuse_unknown(keywords: dict[str, Any], known: set[str], layer: Any) -> None:
+def _refuse_unknown(keywords: dict[str, Any], known: Set[str], layer: Any) -> None:
     unknown = sorted(set(keywords) - known)
     if unknown:
         name = getattr(layer, "__name__", type(layer).__name__)

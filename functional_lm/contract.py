@@ -21,7 +21,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -64,6 +64,28 @@ class Differentiable(Protocol):
     @property
     def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
         """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
+
+
+class Stream(NamedTuple):
+    """A layer's output with an auxiliary loss beside it, such as that of a router.
+
+    A layer that has one returns this in place of its array. The blocks of a model pass on the sum
+    beside x, and the loss of the model adds it; its cotangent reaches every summand unchanged.
+    """
+
+    x: Array  # (B, T, D)
+    auxiliary: Array  # () in the dtype of x
+
+
+def unpack(output: Any) -> tuple[Any, Any]:
+    """Return ``(x, auxiliary)`` of an output; the auxiliary loss is None where there is none."""
+    return output if isinstance(output, Stream) else (output, None)
+
+
+def pack(x: Any, *auxiliary: Any) -> Any:
+    """Return x, with the sum of the auxiliary losses that are not None if there are any."""
+    losses = [loss for loss in auxiliary if loss is not None]
+    return Stream(x, sum(losses[1:], start=losses[0])) if losses else x
 
 
 def init_nothing(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
@@ -238,12 +260,14 @@ def expect_tokens(
         )
 
 
-def expect_int(name: str, value: Any, *, minimum: int | None = 1) -> int:
-    """Return ``value`` as a Python int if it is one and at least ``minimum``, where there is one.
+def expect_int(
+    name: str, value: Any, *, minimum: int | None = 1, maximum: int | None = None
+) -> int:
+    """Return ``value`` as a Python int if it is one and within the bounds, where there are any.
 
     Raises:
         TypeError: for anything but an integer; booleans are not integers here.
-        ValueError: for a smaller one.
+        ValueError: for one out of bounds.
     """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer: got {value}; pass a number")
@@ -253,6 +277,8 @@ def expect_int(name: str, value: Any, *, minimum: int | None = 1) -> int:
         raise TypeError(f"{name} must be an integer: got {value!r}; pass an int") from None
     if minimum is not None and integer < minimum:
         raise ValueError(f"{name} must be at least {minimum}: got {integer}; pass a larger one")
+    if maximum is not None and integer > maximum:
+        raise ValueError(f"{name} must be at most {maximum:,}: got {integer}; pass a smaller one")
     return integer
 
 
@@ -274,6 +300,19 @@ def expect_number(
             bounds = f"be finite and at least {low:g}" if math.isfinite(low) else "be finite"
         raise ValueError(f"{name} must {bounds}: got {number!r}; pass another number")
     return number
+
+
+def expect_logits(logits: Array) -> None:
+    """Require logits (..., V) of which the softmax exists.
+
+    Raises:
+        ValueError: for NaN or +inf, or a row of −inf.
+    """
+    largest = logits.max(axis=-1, initial=-math.inf)
+    if not np.isfinite(largest).all():
+        raise ValueError(
+            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
+        )
 
 
 def expect_bool(name: str, value: Any) -> bool:

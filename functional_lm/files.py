@@ -39,6 +39,7 @@ MAX_BYTES = 16 * 2**20
 MAX_TOML = 2**20  # its parser takes seconds for a MiB
 MAX_TEXT = 2**30
 MAX_DEPTH = 200
+HUGE = 10**300
 MAX_DOTS = 200
 """In a line of TOML, whose parser takes the square of a dotted key's length."""
 
@@ -121,7 +122,10 @@ def parse_json(content: bytes | str, path: str | Path) -> Any:
     def parse() -> Any:
         text = content if isinstance(content, str) else content.decode()
         text = text.removeprefix("\ufeff")
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_distinct)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_distinct)
+        if "\\u" in text:  # an escape can bring half of a surrogate pair, which nobody could print
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
 
     return _parsed(parse, "JSON", path, "restore it from a copy")
 
@@ -149,6 +153,8 @@ def _parsed(parse: Callable[[], Any], form: str, path: str | Path, remedy: str) 
         value = parse()
         level, depth = [value], 0
         while level:
+            if any(type(node) is int and abs(node) >= HUGE for node in level):
+                raise ValueError("it has an integer beyond the range of a float")
             inner = [node for node in level if isinstance(node, (dict, list))]
             level = [v for n in inner for v in (n.values() if isinstance(n, dict) else n)]
             depth += 1

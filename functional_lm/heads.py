@@ -1,4 +1,4 @@
-"""What the attention layers share: queries, keys and values, and which key a query may see."""
+"""What the attention layers share: queries, keys and values, and who sees whom."""
 
 from typing import Any, NamedTuple
 
@@ -8,15 +8,34 @@ from .contract import Array, expect_bool, expect_floating, expect_int, expect_sh
 
 
 class QKV(NamedTuple):
-    """The input of attention, and its cotangent."""
+    """The input of attention, and its cotangent. Values may be of another size than keys."""
 
     q: Array  # (B, T, H, K)
     k: Array  # (B, S, G, K)
-    v: Array  # (B, S, G, K)
+    v: Array  # (B, S, G, Kv)
 
 
-def expect_qkv(x: Any) -> tuple[int, int, int, int, int, int]:
-    """Require queries, keys and values that fit each other, and return B, T, S, H, G and K.
+class Visibility(NamedTuple):
+    """Which keys a query may attend to. Query t stands at the position t + offset of the keys.
+
+    Attributes:
+        causal: see only the keys up to one's own position.
+        offset: the position of the first query among the keys; needs ``causal``.
+        window: see only the last so many of those keys, one's own among them; needs ``causal``.
+        mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
+    """
+
+    causal: bool = False
+    offset: int = 0
+    window: int | None = None
+    mask: Array | None = None
+
+
+FULL, CAUSAL = Visibility(), Visibility(causal=True)
+
+
+def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
+    """Require queries, keys and values that fit each other, and return B, T, S, H and G.
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
@@ -28,48 +47,51 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int, int]:
     expect_floating(q=q, k=k, v=v)
     B, T, H, K = expect_shape("q", q, "B T H K")
     _, S, G, _ = expect_shape("k", k, "B S G K", B=B, K=K)
-    expect_shape("v", v, "B S G K", B=B, S=S, G=G, K=K)
-    if not (H and G and K) or H % G:
+    _, _, _, value_size = expect_shape("v", v, "B S G Kv", B=B, S=S, G=G)
+    if not (H and G and K and value_size) or H % G:
         raise ValueError(
             "query heads must be a multiple of key/value heads, and no size zero: "
-            f"got H={H}, G={G}, K={K}; repeat or drop heads"
+            f"got H={H}, G={G}, K={K}, Kv={value_size}; repeat or drop heads"
         )
-    return B, T, S, H, G, K
+    return B, T, S, H, G
 
 
-def expect_visibility(
-    shape: tuple[int, int, int, int], causal: Any, query_offset: Any, mask: Any
-) -> tuple[bool, int]:
-    """Require settings that say who sees whom among (B, H, T, S); return the first two, plain.
+def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visibility:
+    """Require a `Visibility` for (B, H, T, S), and return it with plain settings.
 
     Raises:
         TypeError: for settings of another type, or a mask that is not boolean.
-        ValueError: for an offset without ``causal``, or a mask that does not broadcast.
+        ValueError: for an offset or a window without ``causal``, or a mask that does not broadcast.
     """
-    causal = expect_bool("causal", causal)
-    query_offset = expect_int("query_offset", query_offset, minimum=None)
-    if query_offset and not causal:
-        raise ValueError(
-            f"query_offset belongs to causal attention: got {query_offset}; pass causal=True"
-        )
-    if mask is None:
-        return causal, query_offset
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        received = getattr(mask, "dtype", type(mask).__name__)
+    if not isinstance(visibility, Visibility):
         raise TypeError(
-            f"mask must be an array of booleans: got {received}; pass mask.astype(bool)"
+            f"visibility must be a Visibility: got {visibility!r}; pass Visibility(causal=True)"
         )
-    try:
-        np.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(
-            f"mask must broadcast to (B, H, T, S) = {shape}: got {mask.shape}; add axes of size 1"
-        ) from None
-    return causal, query_offset
+    causal, offset, window, mask = visibility
+    causal = expect_bool("causal", causal)
+    offset = expect_int("offset", offset, minimum=None)
+    window = None if window is None else expect_int("window", window)
+    for name, value in (("offset", offset), ("window", window)):
+        if value and not causal:
+            raise ValueError(f"{name} needs causal attention: got {value}; pass causal=True too")
+    if mask is not None:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            received = getattr(mask, "dtype", type(mask).__name__)
+            raise TypeError(
+                f"mask must be an array of booleans: got {received}; pass mask.astype(bool)"
+            )
+        try:
+            np.broadcast_to(mask, shape)
+        except ValueError:
+            raise ValueError(
+                f"mask must broadcast to (B, H, T, S) = {shape}: got {mask.shape}; "
+                "add axes of size 1"
+            ) from None
+    return Visibility(causal, offset, window, mask)
 
 
-def causal_mask(n_queries: int, n_keys: int | None = None, *, query_offset: int = 0) -> Array:
-    """Return booleans (T, S), true where query t may see key s: s ≤ t + query_offset.
+def causal_mask(n_queries: int, n_keys: int | None = None, *, offset: int = 0) -> Array:
+    """Return booleans (T, S), true where query t may see key s: s ≤ t + offset.
 
     >>> causal_mask(3).astype(int)
     array([[1, 0, 0],
@@ -78,14 +100,22 @@ def causal_mask(n_queries: int, n_keys: int | None = None, *, query_offset: int 
     """
     T = expect_int("n_queries", n_queries, minimum=0)
     S = T if n_keys is None else expect_int("n_keys", n_keys, minimum=0)
-    return np.arange(S) <= np.arange(T)[:, None] + query_offset
+    return np.arange(S) <= np.arange(T)[:, None] + offset
 
 
-def visible(
-    n_queries: int, n_keys: int, causal: bool, query_offset: int, mask: Array | None
-) -> Array | None:
-    """Return booleans that broadcast to (..., T, S), or None where every query sees every key."""
-    allowed = causal_mask(n_queries, n_keys, query_offset=query_offset) if causal else None
-    if mask is None:
-        return allowed
-    return mask if allowed is None else allowed & mask
+def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None:
+    """Return booleans that broadcast to (..., T, S), or None where every query sees every key.
+
+    >>> visible(4, 4, Visibility(causal=True, window=2)).astype(int)
+    array([[1, 0, 0, 0],
+           [1, 1, 0, 0],
+           [0, 1, 1, 0],
+           [0, 0, 1, 1]])
+    """
+    causal, offset, window, mask = visibility
+    if not causal:
+        return mask
+    allowed = causal_mask(n_queries, n_keys, offset=offset)
+    if window is not None:
+        allowed &= ~causal_mask(n_queries, n_keys, offset=offset - window)
+    return allowed if mask is None else allowed & mask

@@ -4,14 +4,15 @@ import pytest
 
 from functional_lm import prng, pytree
 from functional_lm.compose import bind, remat, repeat, residual, serial
-from functional_lm.layers import dropout, embedding, linear, rms_norm, silu, swiglu, unembedding
+from functional_lm.layers import dropout, embedding, linear, rms_norm, silu, unembedding
 from functional_lm.losses import cross_entropy
-from functional_lm.models import language_model, self_attention, transformer
+from functional_lm.models import language_model, llama, mlp, self_attention, transformer
 from functional_lm.testing import check_vjp
 
-CONFIG = transformer.Config(
+CONFIG = llama.Config(
     13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7, tie_embeddings=False
 )
+MODEL = llama.architecture(CONFIG)
 TOKENS = prng.integers((1,), (3, 8), low=0, high=13)
 X, Y = TOKENS[:, :-1], TOKENS[:, 1:]
 
@@ -19,8 +20,8 @@ X, Y = TOKENS[:, :-1], TOKENS[:, 1:]
 def sketch(wrap=lambda layer: layer):
     """Return the transformer with a loss, made of combinators."""
     block = serial(
-        residual(serial(norm1=rms_norm, attention=bind(self_attention, n_heads=6, n_kv_heads=2))),
-        residual(serial(norm2=rms_norm, mlp=swiglu)),
+        residual(serial(norm1=rms_norm, mixer=bind(self_attention, n_heads=6, n_kv_heads=2))),
+        residual(serial(norm2=rms_norm, mlp=mlp)),
     )
     return serial(
         embedding=embedding,
@@ -35,7 +36,7 @@ def rearrange(params):
     """Return the params of the written-out model in the structure of the sketch."""
     blocks = tuple(
         (
-            {"norm1": block["norm1"], "attention": block["attention"]},
+            {"norm1": block["norm1"], "mixer": block["mixer"]},
             {"norm2": block["norm2"], "mlp": block["mlp"]},
         )
         for block in params["blocks"]
@@ -46,8 +47,8 @@ def rearrange(params):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("wrap", [lambda layer: layer, remat], ids=["plain", "remat"])
 def test_combinators_equal_the_written_out_model_bit_for_bit(dtype, wrap):
-    params = language_model.init((0,), config=CONFIG, dtype=dtype)
-    loss, residuals = language_model.forward(params, X, targets=Y, config=CONFIG)
+    params = language_model.init((0,), model=MODEL, dtype=dtype)
+    loss, residuals = language_model.forward(params, X, targets=Y, model=MODEL)
     d_params, _ = language_model.vjp(residuals, np.ones_like(loss))
 
     model = sketch(wrap)
@@ -62,11 +63,11 @@ def test_combinators_equal_the_written_out_model_bit_for_bit(dtype, wrap):
 def test_init_sends_each_size_to_the_layers_that_name_it():
     sizes = {"vocab_size": 13, "d_model": 24, "d_ff": 7}
     params = sketch().init((0,), **sizes, dtype=np.float64)
-    written = rearrange(transformer.init((0,), config=CONFIG, dtype=np.float64))
+    written = rearrange(transformer.init((0,), model=MODEL, dtype=np.float64))
     shapes = pytree.map(lambda leaf: leaf.shape, {k: params[k] for k in written})
     assert shapes["unembedding"] == {"weight": (13, 24)}
-    assert shapes["blocks"][1][1]["mlp"]["gate_up"] == (2, 24, 7)
-    first, second = (block[1]["mlp"]["down"] for block in params["blocks"])
+    assert shapes["blocks"][1][1]["mlp"]["up"] == {"weight": (24, 14)}
+    first, second = (block[1]["mlp"]["down"]["weight"] for block in params["blocks"])
     assert (first != second).any()
 
 

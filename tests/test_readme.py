@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functional_lm.cli.architectures import Config
 from functional_lm.cli.check import Check
 from functional_lm.cli.evaluate import Evaluate
 from functional_lm.cli.generate import Generate
@@ -17,6 +16,7 @@ from functional_lm.cli.plot import Plot
 from functional_lm.cli.report import Report
 from functional_lm.cli.sweep import Sweep
 from functional_lm.cli.train import RunSelection, Train
+from functional_lm.models.llama import Config
 from functional_lm.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent

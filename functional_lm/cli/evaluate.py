@@ -47,7 +47,7 @@ class Evaluate:
         if self.text_file is None and self.part != "all":
             training, held_out = split(tokens)
             tokens = held_out if self.part == "validation" else training
-        longest = run.objective.config.max_seq_len
+        longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
             seq_len = _table(run.settings.get("training")).get("seq_len", longest)
@@ -55,7 +55,7 @@ class Evaluate:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
-        loss = text_loss(run.objective, run.params, tokens, seq_len)
+        loss = text_loss(run.model, run.params, tokens, seq_len)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
         tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))

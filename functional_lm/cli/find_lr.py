@@ -20,8 +20,7 @@ RESULT_FILE, PLOT_FILE = "find-lr.json", "find-lr.png"
 class FindLr(Setup[C]):
     """Suggest a learning rate from one short run in which it rises until training diverges.
 
-    The flags are those of the training to come; how long it is and how its rate rises and falls
-    make no difference.
+    Pass the flags of the planned training; its length and its schedule make no difference.
 
     Attributes:
         lowest: the first learning rate.

@@ -10,6 +10,7 @@ import tyro
 
 from ..contract import Key, expect_fields, expect_int
 from ..generation import (
+    Decoder,
     Model,
     Transform,
     chain,
@@ -105,7 +106,7 @@ class Generate:
     def _stream(self, run: Run, prompt: str, transform: Transform | None) -> None:
         """Print the prompt, and each piece of text as soon as it is sampled."""
         tokens = generate(
-            run.objective.decoder(run.params),
+            Decoder(run.model, run.params),
             run.tokenizer.encode(prompt),
             key=None if transform is None else (self.seed,),
             max_new_tokens=self.max_new_tokens,
@@ -129,7 +130,7 @@ class Generate:
         seeds: list[Key] = [(self.seed,)]
         seeds += [(self.seed, 0, i) for i in range(1, self.num_samples)]
         wanted = [(seed, transform) for seed in seeds for transform in transforms]
-        model, cells = run.objective.decoder(run.params), []
+        model, cells = Decoder(run.model, run.params), []
         for i in range(0, len(wanted), BATCH):
             cells += self._sample(run, model, prompt, wanted[i : i + BATCH])
         for i in range(0, len(cells), len(transforms)):

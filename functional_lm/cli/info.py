@@ -9,14 +9,13 @@ from typing import Annotated, Generic
 import numpy as np
 import tyro
 
-from .. import __version__, pytree
+from .. import __version__, models
 from ..contract import expect_fields, expect_int
-from ..models.transformer import Config
 from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
-from . import architectures
-from .flags import C, Selection
+from .display import wrapped
+from .flags import C, Selection, given
 
 _MEMORY = {
     "allocator": "keeps freed memory",
@@ -59,36 +58,27 @@ class Info(Generic[C]):
         print()
         if self.folder is None:
             name = f"{self.model.preset or self.model.model}, {self.vocab_size} tokens"
-            config = Config(self.vocab_size, **architectures.given(self.sizes))
+            sizes = given(self.sizes)
+            model = models.build(self.model.model, vocab_size=self.vocab_size, **sizes)
         else:
-            run = open_run(self.folder)
-            name, config = str(self.folder), run.objective.config
-            if "model_file" in run.settings:
-                origin = run.settings["model_file"]["from"]
-                print(f"model          {name}: {pytree.count(run.params):,} parameters")
-                print(f"from           {origin}")
-                return 0
-        self._print_costs(name, config)
+            name, model = str(self.folder), open_run(self.folder).model
+        self._print_costs(name, model)
         return 0
 
-    def _print_costs(self, name: str, config: Config) -> None:
-        seq_len = config.max_seq_len if self.seq_len is None else self.seq_len
-        if seq_len > config.max_seq_len:
-            config = dataclasses.replace(config, max_seq_len=seq_len)
-        cost = costs(config, seq_len)
-        sizes = f"{config.n_layers} blocks, width {config.d_model}, {_heads(config)}"
+    def _print_costs(self, name: str, model: models.LanguageModel) -> None:
+        seq_len = model.config.max_seq_len if self.seq_len is None else self.seq_len
+        if seq_len > model.config.max_seq_len:
+            sizes = dataclasses.asdict(model.config) | {"max_seq_len": seq_len}
+            model = models.build(model.name, **sizes)
+        cost = costs(model, seq_len)
+        settings = ", ".join(f"{k} {v}" for k, v in given(model.config).items())
         training = f"{cost.training_flops / 1e6:,.2f} MFLOP"
         inference = f"{cost.inference_flops / 1e6:,.2f} MFLOP"
         print(f"model          {name}: {cost.parameters:,} parameters")
-        print(f"sizes          {sizes}")
+        print(wrapped("settings", settings, 15))
         print(f"context        {seq_len} tokens; for each token:")
         print(f"  training     {training}, {cost.training_bytes:,} bytes of residuals")
-        print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of keys and values")
-
-
-def _heads(config: Config) -> str:
-    groups = "" if config.n_kv_heads == config.n_heads else f" ({config.n_kv_heads} key/value)"
-    return f"{config.n_heads} heads{groups}"
+        print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of cache")
 
 
 def _version(package: str) -> str:

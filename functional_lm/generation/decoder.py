@@ -2,58 +2,50 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_tokens
-from ..models import transformer
-from ..models.transformer import Config
+from ..contract import Array, Tree, expect_logits, expect_tokens
+from ..models.language_model import LanguageModel
 from ..speed.threads import one_thread
-from .folding import fold
-from .many_rows import ManyRows
-from .one_row import OneRow
-from .prefill import keys_and_values
 from .window import window_start
 
 
 class Decoder:
-    """The transformer with a cache of keys and values, for one or several texts at once::
+    """A language model with a cache, for one or several texts at once::
 
-        decoder = Decoder(params, config)
+        decoder = Decoder(model, params)
         logits = decoder.prefill([[1, 2, 3], [4]])  # (2, V), after each prompt
         logits = decoder.step(logits.argmax(axis=1))  # (2, V), after one more token of each
 
-    The logits are those of `transformer.forward` for the same tokens, to rounding; of a text longer
-    than ``max_seq_len`` the model sees what `window_start` says. `generate` and `generate_batch`
-    take a decoder as their model. It serves one generation after another, quickest if each has as
-    many texts as the one before: the parameters are copied into an order that suits the number.
+    The logits are those of the model's forward for the same tokens, to rounding; of a text longer
+    than ``max_seq_len`` the model sees what `window_start` says. A model whose layers have a
+    ``step`` decodes with a cache; any other runs forward on the whole window for each token.
 
     Attributes:
-        config: of the transformer.
+        model: the language model.
         likeliest: the tokens (B,) with the largest logits, the first of equal ones.
+        cached: whether the model decodes with a cache.
     """
 
-    def __init__(self, params: Tree, config: Config) -> None:
-        """Check the parameters.
-
-        Args:
-            params: of the `transformer`.
-            config: its sizes and settings. There is no dropout.
+    def __init__(self, model: LanguageModel, params: Tree) -> None:
+        """Check the parameters and find out whether the model can decode with a cache.
 
         Raises:
             TypeError: for parameters that are not float32 or float64.
-            ValueError: for parameters that do not fit the config.
+            ValueError: for parameters that do not fit the model.
         """
-        transformer.forward(params, np.zeros(1, int), config=config)  # says what does not fit
-        self.config = config
-        self._params = params
+        self.model = model
         self.likeliest: list[int] = []
+        self._params = params
+        self._max_seq_len = model.config.max_seq_len
         self._texts: list[list[int]] = []
-        self._starts: list[int] = []  # of the window of each text
-        self._new: list[tuple[int, ...]] = []  # tokens (B,) that the texts do not hold yet
-        self._room = 0  # steps until a window is full
-        self._rows: OneRow | ManyRows | None = None
-        self._batch_size = 0
+        self._room = 0  # tokens until a window is full
+        self._logits: Array | None = None  # None: the fast decoder has them
+        self._cache: Any = None
+        self._fast: Any = None
+        self.cached = model.can_step and self._steps_agree()
 
     def prefill(self, prompts: Sequence[Sequence[int] | Array] | Array) -> Array:
         """Begin with prompts, in one pass, and return the logits after each.
@@ -71,23 +63,16 @@ class Decoder:
         """
         texts = [expect_prompt(prompt) for prompt in prompts]
         for text in texts:
-            expect_tokens("a prompt", text, self.config.vocab_size)
+            expect_tokens("a prompt", text, self.model.config.vocab_size)
         if not texts:
             raise ValueError("there must be at least one prompt: got none; pass [prompt]")
-        if len(texts) != self._batch_size:
-            weights = fold(self._params, self.config)
-            self._rows = OneRow(weights) if len(texts) == 1 else ManyRows(weights, len(texts))
-            self._batch_size = len(texts)
-        self._texts = [text[:-1].tolist() for text in texts]
-        self._starts = [0] * len(texts)
-        self._new = []
-        self._fill(range(len(texts)))
+        self._texts = [text.tolist() for text in texts]
         with self.undisturbed():
-            self.advance([int(text[-1]) for text in texts])
-        return self.logits.copy()
+            self._fill()
+        return self.logits
 
     def step(self, tokens: Sequence[int] | Array) -> Array:
-        """Go on with one token of each text, and return the logits after it.
+        """Take one more token of each text, and return the logits after it.
 
         Args:
             tokens: (B,), in the order of the prompts.
@@ -100,9 +85,10 @@ class Decoder:
             ValueError: before `prefill`, for another number of tokens, or one outside ``[0, V)``;
                 for logits that are not finite.
         """
-        self._expect_begun()
+        if not self._texts:
+            raise ValueError("a decoder must begin with prefill: got none; call prefill(prompts)")
         tokens = np.asarray(tokens)
-        expect_tokens("tokens", tokens, self.config.vocab_size)
+        expect_tokens("tokens", tokens, self.model.config.vocab_size)
         if tokens.shape != (len(self._texts),):
             raise ValueError(
                 f"step takes one token of each of the {len(self._texts)} texts: "
@@ -110,65 +96,78 @@ class Decoder:
             )
         with self.undisturbed():
             self.advance(tokens.tolist())
-        return self.logits.copy()
-
-    @property
-    def logits(self) -> Array:
-        """The logits (B, V) after the last token of each text; the next step may write to them."""
-        return self._expect_begun().logits
+        return self.logits
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
         """Return the context in which `advance` is to run; entering it costs some microseconds.
 
-        Rows of several texts are multiplied with small blocks of matrices, which threads would
-        only slow down. For a single row BLAS uses threads where a matrix is large.
+        The products of several texts are small, and threads would only slow them down; for one
+        text BLAS uses threads where a matrix is large.
         """
-        one_row = isinstance(self._rows, OneRow)
-        with np.errstate(all="ignore"), contextlib.nullcontext() if one_row else one_thread():
+        alone = len(self._texts) == 1
+        with np.errstate(all="ignore"), contextlib.nullcontext() if alone else one_thread():
             yield
+
+    @property
+    def logits(self) -> Array:
+        """The logits (B, V) after the last token of each text."""
+        return self._fast.logits if self._logits is None else self._logits
 
     def advance(self, tokens: list[int]) -> None:
         """Do what `step` does, without its checks."""
-        if self._room == 0:
-            self._move_on()
+        for text, token in zip(self._texts, tokens, strict=True):
+            text.append(token)
         self._room -= 1
-        self._new.append(tuple(tokens))
-        self.likeliest = self._rows.step(tokens)  # type: ignore[union-attr]
+        if self._room < 0:
+            self._fill()
+        elif self._fast is not None and len(tokens) == 1:
+            self.likeliest = [self._fast.step(tokens[0])]
+            self._logits = None
+        else:
+            column = np.array(tokens)[:, None]
+            logits, self._cache = self.model.step(self._params, column, self._cache)
+            self._show(logits)
 
-    def _move_on(self) -> None:
-        """Fill the cache of those texts anew whose windows are full."""
-        for i, text in enumerate(self._texts):
-            text += [tokens[i] for tokens in self._new]
-        self._new = []
-        M = self.config.max_seq_len
-        starts = [window_start(len(text) + 1, M) for text in self._texts]
-        self._fill([i for i, start in enumerate(starts) if start != self._starts[i]])
+    def _fill(self) -> None:
+        """Run the windows of all texts, from their start."""
+        M = self._max_seq_len
+        windows = [text[window_start(len(text), M) :] for text in self._texts]
+        if not self.cached:
+            self._show(np.stack([self._last_logits(np.array([window])) for window in windows]))
+            return
+        lengths = np.array([len(window) for window in windows])
+        padded = np.zeros((len(windows), lengths.max()), np.int64)
+        for row, window in zip(padded, windows, strict=True):
+            row[: len(window)] = window
+        cache = self.model.init_cache(self._params, len(windows), M)
+        logits, self._cache = self.model.step(self._params, padded, cache, lengths=lengths)
+        self._room = M - int(lengths.max())
+        fast = getattr(self.model.model, "fast_decoder", None)
+        if fast is not None and len(windows) == 1:
+            self._fast = self._fast or fast(self._params)
+            self._fast.load(self._cache)
+        self._show(logits)
 
-    def _fill(self, rows: Sequence[int]) -> None:
-        """Fill the cache of some texts with the windows that have room for one token more."""
-        M = self.config.max_seq_len
-        windows = []
-        for row in rows:
-            text = self._texts[row]
-            self._starts[row] = window_start(len(text) + 1, M)
-            windows.append(text[self._starts[row] :])
-        lengths = [len(window) for window in windows]
-        cache = self._expect_begun()
-        cache.clear(rows)
-        padded = np.zeros((len(rows), max(lengths)), np.int64)
-        for i, window in enumerate(windows):
-            padded[i, : len(window)] = window
-        if padded.size:
-            for layer, (k, v) in enumerate(keys_and_values(self._params, padded, self.config)):
-                cache.load(layer, rows, lengths, k, v)
-        pairs = zip(self._texts, self._starts, strict=True)
-        self._room = M - max(len(text) - start for text, start in pairs)
+    def _show(self, logits: Array) -> None:
+        expect_logits(logits)
+        self._logits = logits
+        self.likeliest = logits.argmax(axis=1).tolist()
 
-    def _expect_begun(self) -> OneRow | ManyRows:
-        if self._rows is None:
-            raise ValueError("a decoder must begin with prefill: got none; call prefill(prompts)")
-        return self._rows
+    def _last_logits(self, tokens: Array) -> Array:
+        logits, _ = self.model.logits(self._params, tokens)
+        return logits[0, -1]
+
+    def _steps_agree(self) -> bool:
+        """Tell whether steps give what a forward gives: not if a layer that mixes has no step."""
+        tokens = np.arange(min(3, self._max_seq_len))[None] % self.model.config.vocab_size
+        with np.errstate(all="ignore"):
+            expected = self._last_logits(tokens)
+            cache = self.model.init_cache(self._params, 1, tokens.size)
+            for t in range(tokens.size):
+                logits, cache = self.model.step(self._params, tokens[:, t : t + 1], cache)
+        scale = np.abs(expected).max(initial=0.0) or 1.0
+        return bool(np.abs(logits[0] - expected).max(initial=0.0) <= 1e-3 * scale)
 
 
 def expect_prompt(prompt: Sequence[int] | Array) -> Array:

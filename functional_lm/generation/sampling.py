@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .. import prng
-from ..contract import Array, Key, expect_int, expect_number
+from ..contract import Array, Key, expect_int, expect_logits, expect_number
 from ..numerics import softmax
 
 Transform: TypeAlias = Callable[[Array, Array], Array]
@@ -130,19 +130,6 @@ def most_likely(logits: Array) -> int:
     """
     expect_logits(logits)
     return int(logits.argmax())
-
-
-def expect_logits(logits: Array) -> None:
-    """Require logits (..., V) of which the softmax exists.
-
-    Raises:
-        ValueError: for NaN or +inf, or a row of −inf.
-    """
-    largest = logits.max(axis=-1, initial=-math.inf)
-    if not np.isfinite(largest).all():
-        raise ValueError(
-            f"logits must be finite, or −inf for some: got the maximum {largest}; check the weights"
-        )
 
 
 def _probabilities(logits: Array) -> Array:

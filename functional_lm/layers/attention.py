@@ -1,7 +1,7 @@
 """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) with grouped key/value heads
 (Ainslie et al. 2023).
 
-Forward. For one head with queries Q (T, K), keys and values K, V (S, K):
+Forward. For one head with queries Q (T, K), keys K (S, K) and values V (S, Kv):
 
     A = Q·Kᵀ/√K      P = softmax of each row of A, over the keys that the query may see      O = P·V
 
@@ -17,17 +17,17 @@ VJP. With cotangent g of O, reading the forward upwards:
 The rows of a group share K and V, so the products Pᵀ·g and d_Aᵀ·Q over all R·T rows are the sum
 over the group. A row that may see no key has P = 0: its output and its gradients are zero.
 
-Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k and v (B, S, G, K); y (B, T, H, K).
+Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
+y (B, T, H, Kv).
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_params
-from ..heads import QKV, expect_qkv, expect_visibility, visible
-from ..heads import causal_mask as causal_mask
+from ..contract import Array, Tree, expect_cotangent, expect_params, init_nothing
+from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import softmax_vjp
 
 
@@ -36,28 +36,21 @@ class Residuals(NamedTuple):
 
     q: Array  # (B, G, R·T, K), over √K
     k: Array  # (B, G, S, K)
-    v: Array  # (B, G, S, K)
+    v: Array  # (B, G, S, Kv)
     probs: Array  # (B, G, R·T, S)
     n_heads: int
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
-def forward(
-    params: Tree, x: QKV, *, causal: bool = False, query_offset: int = 0, mask: Array | None = None
-) -> tuple[Array, Residuals]:
-    """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, K).
+def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Array, Residuals]:
+    """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, Kv).
 
     Args:
         params: ``{}``.
         x: queries, keys and values.
-        causal: let query t see the keys up to t + query_offset only.
-        query_offset: the position of the first query among the keys.
-        mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
+        visibility: which keys a query may attend to. Not given: all.
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ; for a mask that is not
@@ -65,30 +58,35 @@ def forward(
         ValueError: for shapes that do not fit, or H that is no multiple of G.
     """
     expect_params(params)
-    B, T, S, H, G, K = expect_qkv(x)
-    causal, query_offset = expect_visibility((B, H, T, S), causal, query_offset, mask)
-    allowed = visible(T, S, causal, query_offset, mask)
+    B, T, S, H, G = expect_qkv(x)
+    allowed = visible(T, S, expect_visibility(visibility, (B, H, T, S)))
 
-    q = _group(x.q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
-    k, v = _group(x.k, G), _group(x.v, G)  # (B, G, S, K)
+    q = _group(x.q * (1 / math.sqrt(x.q.shape[-1])), G)  # (B, G, R·T, K)
+    k, v = _group(x.k, G), _group(x.v, G)  # (B, G, S, K), (B, G, S, Kv)
     scores = q @ k.swapaxes(-1, -2)  # (B, G, R·T, S)
     probs = _masked_softmax(scores.reshape(B, H, T, S), allowed).reshape(scores.shape)
-    y = _ungroup(probs @ v, H)  # (B, T, H, K)
+    y = _ungroup(probs @ v, H)  # (B, T, H, Kv)
     return y, Residuals(q, k, v, probs, H)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
-    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, K)."""
+    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
     q, k, v, probs, H = residuals
     B, G, RT, K = q.shape
-    expect_cotangent(g, (B, RT * G // H, H, K), q.dtype)
-    g = _group(g, G)  # (B, G, R·T, K)
-    d_v = probs.swapaxes(-1, -2) @ g  # (B, G, S, K), summed over the group
+    expect_cotangent(g, (B, RT * G // H, H, v.shape[-1]), q.dtype)
+    g = _group(g, G)  # (B, G, R·T, Kv)
+    d_v = probs.swapaxes(-1, -2) @ g  # (B, G, S, Kv), summed over the group
     d_probs = g @ v.swapaxes(-1, -2)  # (B, G, R·T, S)
     d_scores = softmax_vjp(probs, d_probs)
     d_q = (d_scores @ k) * (1 / math.sqrt(K))  # (B, G, R·T, K)
     d_k = d_scores.swapaxes(-1, -2) @ q  # (B, G, S, K), summed over the group; q is over √K
     return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
+
+
+def weights(residuals: Residuals) -> Array:
+    """Return the attention weights P (B, H, T, S) of a forward, for statistics and pictures."""
+    B, _, _, S = residuals.probs.shape
+    return residuals.probs.reshape(B, residuals.n_heads, -1, S)
 
 
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:

@@ -26,9 +26,11 @@ summed over the tiles, and d_K and d_V also over the query heads that share them
 subtracts: (g' | −D')·(V | 1)ᵀ = g'·Vᵀ − D'. One number m + log l instead of two would do, but where
 scores are far from zero, its rounding would be an error of all of P, that the forward did not make.
 
-Tiles that a causal mask hides are skipped. A row that may see no key has zero output and gradient.
+Tiles that causality or a window hides are skipped. A row that sees no key has zero output and
+gradient.
 
-Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k and v (B, S, G, K); y (B, T, H, K).
+Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
+y (B, T, H, Kv).
 """
 
 import math
@@ -39,8 +41,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_int, expect_params
-from ..heads import QKV, causal_mask, expect_qkv, expect_visibility, visible
+from ..contract import Array, Tree, expect_cotangent, expect_int, expect_params, init_nothing
+from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
 from ..speed.threads import one_thread, run
 
@@ -52,41 +54,35 @@ class Residuals(NamedTuple):
 
     q: Array  # (B, T, H, K), over √K
     k: Array  # (B, S, G, K)
-    v: Array  # (B, S, G, K+1), then 1
+    v: Array  # (B, S, G, Kv+1), then 1
     top: Array  # (B, T, H, 1), the largest score m of the row
     total: Array  # (B, T, H, 1), the sum l of exp(scores − m)
-    y: Array  # (B, T, H, K)
-    mask: Array | None  # (B, H, T, S), a view
-    tiling: tuple[int, int, bool, int, int, int]  # the arguments of `_tiles`
+    y: Array  # (B, T, H, Kv)
+    visibility: Visibility  # with a mask (B, H, T, S), a view
+    block_q: int
+    block_k: int
 
 
 _LOWEST = -1e30  # below every score, and finite, so that it can be subtracted
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(
     params: Tree,
     x: QKV,
     *,
-    causal: bool = False,
-    query_offset: int = 0,
-    mask: Array | None = None,
+    visibility: Visibility = FULL,
     block_q: int = 128,
     block_k: int = 512,
 ) -> tuple[Array, Residuals]:
-    """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, K).
+    """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, Kv).
 
     Args:
         params: ``{}``.
         x: queries, keys and values.
-        causal: let query t see the keys up to t + query_offset only.
-        query_offset: the position of the first query among the keys.
-        mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
+        visibility: which keys a query may attend to. Not given: all.
         block_q: the queries of a tile.
         block_k: the keys of a tile. The defaults are those that are fastest in NumPy: a tile
             stays in the second-level cache, and is large beside the cost of a call.
@@ -97,60 +93,59 @@ def forward(
         ValueError: for shapes that do not fit, or H that is no multiple of G.
     """
     expect_params(params)
-    B, T, S, H, G, K = expect_qkv(x)
-    causal, query_offset = expect_visibility((B, H, T, S), causal, query_offset, mask)
+    B, T, S, H, G = expect_qkv(x)
+    visibility = expect_visibility(visibility, (B, H, T, S))
+    if visibility.mask is not None:
+        visibility = visibility._replace(mask=np.broadcast_to(visibility.mask, (B, H, T, S)))
     block_q, block_k = expect_int("block_q", block_q), expect_int("block_k", block_k)
-    mask = None if mask is None else np.broadcast_to(mask, (B, H, T, S))
-    tiling = (T, S, causal, query_offset, block_q, block_k)
 
-    q, k, v = x.q * (1 / math.sqrt(K)), x.k, _with_column(x.v, 1.0)
-    y = np.empty((B, T, H, K), q.dtype)
+    q, k, v = x.q * (1 / math.sqrt(x.q.shape[-1])), x.k, _with_column(x.v, 1.0)
+    y = np.empty((B, T, H, x.v.shape[-1]), q.dtype)
     top, total = np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1])
 
     def attend(b: int, h: int) -> None:
         group = h * G // H
-        for rows, tiles in _tiles(*tiling):
+        for rows, tiles in _tiles(T, S, visibility, block_q, block_k):
             q_rows, m = q[b, rows, h], top[b, rows, h]  # (rows, 1), of the tiles so far
-            out = np.zeros((len(m), K + 1), q.dtype)  # the last column is the sum l
-            for columns, hidden in tiles:
+            out = np.zeros((len(m), v.shape[-1]), q.dtype)  # the last column is the sum l
+            for columns in tiles:
                 scores = q_rows @ k[b, columns, group].T  # (rows, columns)
-                _hide(scores, hidden, mask, (b, h, rows, columns))
+                _hide(scores, visibility, (b, h, rows, columns))
                 larger = np.maximum(m, scores.max(axis=-1, keepdims=True))
                 np.exp(np.subtract(scores, larger, out=scores), out=scores)
                 out *= np.exp(m - larger)
                 out += scores @ v[b, columns, group]
                 m = larger
-            if not out[:, K].all():
-                where = _sees_nothing(mask, (b, h, rows), S, causal, query_offset)
-                np.copyto(out[:, K:], 1.0, where=where)
-            y[b, rows, h] = out[:, :K] / out[:, K:]
-            top[b, rows, h], total[b, rows, h] = m, out[:, K:]
+            if not out[:, -1].all():
+                np.copyto(out[:, -1:], 1.0, where=_sees_nothing(visibility, (b, h, rows), S))
+            y[b, rows, h] = out[:, :-1] / out[:, -1:]
+            top[b, rows, h], total[b, rows, h] = m, out[:, -1:]
 
     _side_by_side(attend, B, H)
-    return y, Residuals(q, k, v, top, total, y, mask, tiling)
+    return y, Residuals(q, k, v, top, total, y, visibility, block_q, block_k)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
-    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, K)."""
-    q, k, v, top, total, y, mask, tiling = residuals
-    (B, T, H, K), (_, S, G, _) = y.shape, k.shape
-    expect_cotangent(g, (B, T, H, K), y.dtype)
-    g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, K+1)
-    d_q = np.empty((B, T, H, K), y.dtype)
-    d_k = np.zeros((B, S, G, K), y.dtype)
-    d_v = np.zeros((B, S, G, K), y.dtype)
+    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
+    q, k, v, top, total, y, visibility, block_q, block_k = residuals
+    (B, T, H, K), (_, S, G, _) = q.shape, k.shape
+    expect_cotangent(g, y.shape, y.dtype)
+    g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, Kv+1)
+    d_q = np.empty(q.shape, y.dtype)
+    d_k = np.zeros(k.shape, y.dtype)
+    d_v = np.zeros((B, S, G, y.shape[-1]), y.dtype)
 
     def attend_vjp(b: int, group: int) -> None:
         heads = range(group * H // G, (group + 1) * H // G)
-        for h, (rows, tiles) in product(heads, _tiles(*tiling)):
+        for h, (rows, tiles) in product(heads, _tiles(T, S, visibility, block_q, block_k)):
             q_rows, g_rows = q[b, rows, h], g[b, rows, h]
             d_q_rows = np.zeros_like(q_rows)
-            for columns, hidden in tiles:
+            for columns in tiles:
                 k_columns, v_columns = k[b, columns, group], v[b, columns, group]
                 exps = q_rows @ k_columns.T  # (rows, columns), the scores
-                _hide(exps, hidden, mask, (b, h, rows, columns))
+                _hide(exps, visibility, (b, h, rows, columns))
                 np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)
-                d_v[b, columns, group] += exps.T @ g_rows[:, :K]
+                d_v[b, columns, group] += exps.T @ g_rows[:, :-1]
                 d_scores = g_rows @ v_columns.T  # (rows, columns), (d_probs − D)/l
                 d_scores *= exps
                 d_q_rows += d_scores @ k_columns
@@ -159,6 +154,16 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
 
     _side_by_side(attend_vjp, B, G)
     return {}, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
+
+
+def weights(residuals: Residuals) -> Array:
+    """Return the attention weights P (B, H, T, S) of a forward, for statistics and pictures."""
+    q, k, (T, S) = residuals.q, residuals.k, (residuals.q.shape[1], residuals.k.shape[1])
+    scores = q.swapaxes(1, 2) @ np.repeat(k, q.shape[2] // k.shape[2], axis=2).transpose(0, 2, 3, 1)
+    allowed = visible(T, S, residuals.visibility)
+    if allowed is not None:
+        scores = np.where(allowed, scores, -math.inf)
+    return np.exp(scores - residuals.top.swapaxes(1, 2)) / residuals.total.swapaxes(1, 2)
 
 
 def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int) -> None:
@@ -171,39 +176,40 @@ def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int
 
 
 def _tiles(
-    T: int, S: int, causal: bool, query_offset: int, block_q: int, block_k: int
-) -> Iterator[tuple[slice, list[tuple[slice, Array | None]]]]:
-    """Yield some queries, and the keys that they see in tiles, with what `_hidden` says of each."""
+    T: int, S: int, visibility: Visibility, block_q: int, block_k: int
+) -> Iterator[tuple[slice, list[slice]]]:
+    """Yield some queries, and the keys in tiles that at least one of them sees."""
+    causal, offset, window, _ = visibility
     for start in range(0, T, block_q):
         rows = slice(start, min(start + block_q, T))
-        n_keys = min(rows.stop + query_offset, S) if causal else S  # the rest is hidden to all
-        firsts = range(0, n_keys, block_k)
-        tiles = [slice(first, min(first + block_k, n_keys)) for first in firsts]
-        yield rows, [(own, _hidden(rows, own, query_offset) if causal else None) for own in tiles]
+        stop = min(rows.stop + offset, S) if causal else S
+        first = 0 if window is None else max(start + offset - window + 1, 0)
+        firsts = range(first, stop, block_k)
+        yield rows, [slice(column, min(column + block_k, stop)) for column in firsts]
 
 
-def _hidden(rows: slice, columns: slice, query_offset: int) -> Array | None:
-    """Return booleans, true where a causal mask hides a key from a query; None where nowhere."""
-    offset = query_offset + rows.start - columns.start
-    allowed = causal_mask(rows.stop - rows.start, columns.stop - columns.start, query_offset=offset)
-    return None if allowed.all() else ~allowed
-
-
-def _hide(scores: Array, hidden: Array | None, mask: Array | None, tile: Any) -> None:
+def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, slice]) -> None:
     """Set the scores of the keys that a query may not see to −∞, in place."""
-    if hidden is not None:
+    causal, offset, window, mask = visibility
+    _, _, rows, columns = tile
+    offset += rows.start - columns.start
+    sees_last = offset >= len(scores[0]) - 1  # as the first query does
+    sees_first = window is None or offset + len(scores) <= window
+    if causal and not (sees_last and sees_first):
+        n_rows, n_columns = scores.shape
+        hidden = ~np.asarray(visible(n_rows, n_columns, Visibility(True, offset, window)))
         np.copyto(scores, -math.inf, where=hidden)
     if mask is not None:
         np.copyto(scores, -math.inf, where=~mask[tile])
 
 
-def _sees_nothing(
-    mask: Array | None, rows: tuple[int, int, slice], S: int, causal: bool, query_offset: int
-) -> Array:
+def _sees_nothing(visibility: Visibility, rows: tuple[int, int, slice], S: int) -> Array:
     """Return (rows, 1) booleans, true for a query that may see no key."""
-    _, _, queries = rows
+    causal, offset, window, mask = visibility
+    queries = rows[2]
     own = None if mask is None else mask[rows]
-    allowed = visible(queries.stop - queries.start, S, causal, query_offset + queries.start, own)
+    n_queries, offset = queries.stop - queries.start, offset + queries.start
+    allowed = visible(n_queries, S, Visibility(causal, offset, window, own))
     if allowed is None:
         allowed = np.ones((1, S), bool)
     return np.logical_not(allowed.any(axis=-1, keepdims=True))

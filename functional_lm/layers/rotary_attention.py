@@ -32,14 +32,13 @@ import numpy as np
 
 from ..contract import (
     Array,
-    Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
     expect_floating,
     expect_int,
     expect_params,
     expect_shape,
+    init_nothing,
 )
 from ..rotation import expect_rotary, rotations, turn
 
@@ -65,10 +64,7 @@ class Residuals(NamedTuple):
     pairing: str
 
 
-def init(key: Key = (), *, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``: this layer has no parameters."""
-    expect_dtype(dtype)
-    return {}
+init = init_nothing
 
 
 def forward(
@@ -149,6 +145,20 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_turned = d_x[:, :, : H + G]
     turn(d_turned, rotation.conj(), pairing, d_turned)
     return {}, d_x.reshape(B, T, (H + 2 * G) * K)
+
+
+def weights(residuals: Residuals) -> Array:
+    """Return the attention weights P (B, H, T, T) of a forward, for statistics and pictures."""
+    B, T, H, _ = residuals.y.shape
+    probs = np.zeros((B, H, T, T), residuals.y.dtype)
+    start = 0
+    for exponentials in residuals.weights:
+        n_rows, n_keys = exponentials.shape[-2:]
+        rows = slice(start, start + n_rows)
+        probs[:, :, rows, :n_keys] = exponentials.reshape(B, H, n_rows, n_keys)
+        start += n_rows
+    probs *= residuals.reciprocal.swapaxes(1, 2)
+    return probs
 
 
 def _head_sizes(x: Array, n_heads: int, n_kv_heads: int | None) -> tuple[int, int, int]:

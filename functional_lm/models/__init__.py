@@ -1,5 +1,25 @@
-"""The wiring: layers put together into a language model. No derivative formula stands here."""
+"""The wiring: layers put together into models. No derivative formula stands here.
 
-from . import backbone, language_model, self_attention, transformer, transformer_block
+`transformer`, `transformer_block`, `self_attention`, `mlp` and `language_model` are layers like
+any other. Each architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`.
+"""
 
-__all__ = ["backbone", "language_model", "self_attention", "transformer", "transformer_block"]
+from . import gpt2, language_model, llama, mlp, self_attention, transformer, transformer_block
+from .language_model import LanguageModel
+from .loading import DEFAULT, Architecture, architectures, build, find
+
+__all__ = [
+    "DEFAULT",
+    "Architecture",
+    "LanguageModel",
+    "architectures",
+    "build",
+    "find",
+    "gpt2",
+    "language_model",
+    "llama",
+    "mlp",
+    "self_attention",
+    "transformer",
+    "transformer_block",
+]

@@ -1,43 +1,215 @@
-"""A model from somebody's file, without any registration."""
+"""Architectures by name, and custom models from a file, without any registration."""
 
+import dataclasses
+import importlib
 import importlib.util
+import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ..contract import Layer
+import numpy as np
+
+from ..compose import has_step, keywords_of_forward, keywords_of_init, pick
+from ..contract import Array, Key, Layer, Tree
+from . import llama
+from .language_model import LanguageModel
+from .transformer import Transformer
+
+DEFAULT = "llama"
+"""The architecture where none is named."""
+
+MAX_PARAMETERS = 10**11
+"""More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
 
 
-def load_model(reference: str) -> Layer:
-    """Return the model that ``FILE.py:NAME`` names.
+class Architecture(Protocol):
+    """A family of models: a module beside this file, or one of your own."""
 
-    The file is run as it is by Python's import, with its folder on the path, so it may import its
-    neighbours.
+    @property
+    def Config(self) -> Any:
+        """The settings, a frozen dataclass with ``vocab_size`` first and ``resolved()``."""
 
-    Args:
-        reference: a file and a name in it; without a name, the file itself is the model.
+    @property
+    def PRESETS(self) -> dict[str, dict[str, Any]]:
+        """Settings by the name of a size."""
+
+    def architecture(self, config: Any) -> Any:
+        """Return the model as a value: a `Transformer`, or a layer from tokens to logits."""
+
+
+def architectures() -> list[str]:
+    """Return the names of the architectures of this package."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return [module.name for module in modules if _is_architecture(_import(module.name))]
+
+
+def find(reference: str) -> Architecture:
+    """Return an architecture by its name, or a custom one as FILE.py:NAME.
+
+    The file is run as Python's import would, with its folder on the path, so it may import its
+    neighbours. What it names is an architecture, with ``Config`` and ``architecture(config)``, or
+    a layer from tokens (B, T) to logits (B, T, V). Without a name, it is the file itself.
 
     Raises:
-        ValueError: if the file cannot be run, has no such name, or that is not a model.
+        ValueError: for an unknown name; if the file cannot be run, has no such name, or that is
+            neither.
     """
-    file, _, name = reference.partition(":")
+    if reference in architectures():
+        return _import(reference)
+    file, name = split_reference(reference)
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
-            f"a model must be named as FILE.py:NAME: got {reference!r}; there is no such file"
+            f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}; "
+            "there is no such file"
         )
-    model: Any = _run(path)
+    found: Any = _run(path)
     if name:
-        if not hasattr(model, name):
+        if not hasattr(found, name):
             raise ValueError(f"{file} must define {name}: it does not; check the name after ':'")
-        model = getattr(model, name)
-    missing = [part for part in ("init", "forward", "vjp") if not hasattr(model, part)]
+        found = getattr(found, name)
+    if _is_architecture(found):
+        return found
+    missing = [part for part in ("init", "forward", "vjp") if not hasattr(found, part)]
     if missing:
         raise ValueError(
             f"a model must have init, forward and vjp: {reference} has no {', '.join(missing)}; "
-            "write it, or build the model with functional_lm.compose"
+            "write it, build the model with functional_lm.compose, or define Config and "
+            "architecture"
+        )
+    return CustomArchitecture(found)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Return the file and the name in FILE.py:NAME; either may be missing.
+
+    >>> split_reference("mine.py:model"), split_reference("mine.py"), split_reference("llama")
+    (('mine.py', 'model'), ('mine.py', ''), ('llama', ''))
+    """
+    file, _, name = reference.rpartition(":")
+    return (file, name) if file.endswith(".py") else (reference, "")
+
+
+def resolve(model: Any) -> tuple[str, Architecture]:
+    """Return the name and the architecture of what names one, is one, or is a layer; see `find`."""
+    if isinstance(model, str):
+        return model, find(model)
+    name = getattr(model, "__name__", type(model).__name__).rpartition(".")[2]
+    return name, model if _is_architecture(model) else CustomArchitecture(model)
+
+
+def build(reference: str, **settings: Any) -> LanguageModel:
+    """Return a model by its name and settings::
+
+        model = build("llama", vocab_size=65, **find("llama").PRESETS["tiny"])
+        params = model.init((0,))
+
+    Args:
+        reference: see `find`.
+        **settings: fields of the architecture's ``Config``.
+
+    Raises:
+        TypeError: for a setting of the wrong type, or an unknown one.
+        ValueError: for settings that do not fit each other.
+    """
+    return of_config(reference, find(reference), settings)
+
+
+def of_config(
+    reference: str, architecture: Architecture, settings: dict[str, Any]
+) -> LanguageModel:
+    """Return the model of an architecture that was found already; see `build`."""
+    given = architecture.Config(**settings)
+    config = given.resolved()
+    layers = architecture.architecture(config)
+    if not isinstance(layers, Transformer):
+        layers = CustomModel(layers, config)
+    model = LanguageModel(reference, config, layers, given)
+    if isinstance(layers, Transformer) and model.n_parameters > MAX_PARAMETERS:
+        raise ValueError(
+            f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
+            f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"
         )
     return model
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomConfig(llama.Config):
+    """The settings of a custom model: those of a Llama."""
+
+    def resolved(self) -> llama.Config:
+        """Return the config with the sizes that do not follow from what a layer was bound to."""
+        found = super().resolved()
+        return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomArchitecture:
+    """The architecture of a single layer from tokens to logits: settings go where it names them."""
+
+    layer: Layer
+    Config = CustomConfig
+    PRESETS = llama.PRESETS
+
+    def architecture(self, config: Any) -> Layer:
+        """Return the layer."""
+        return self.layer
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomModel:
+    """A layer from tokens (B, T) to logits (B, T, V), whose functions get what they name.
+
+    init       ``config``, every field of the config (``vocab_size``, ``d_model``, ...), ``dtype``
+    forward    ``config``, every field of the config, ``positions`` (0 to T − 1), ``key``
+    """
+
+    layer: Any
+    config: Any
+
+    def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
+        """Make the parameters."""
+        known = {**self._settings(), "dtype": dtype}
+        return self.layer.init(key, **pick(known, keywords_of_init(self.layer)))
+
+    def forward(self, params: Tree, tokens: Array, *, key: Key | None = None) -> tuple[Any, Any]:
+        """Return the logits and the residuals."""
+        known = {**self._settings(), "positions": np.arange(tokens.shape[-1]), "key": key}
+        return self.layer.forward(params, tokens, **pick(known, keywords_of_forward(self.layer)))
+
+    def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
+        """Return the layer's vjp."""
+        return self.layer.vjp(residuals, g)
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the layer, or one inside it, has a ``step``."""
+        return has_step(self.layer)
+
+    def init_cache(self, params: Tree, batch: int, length: int) -> Any:
+        """Return the layer's cache."""
+        return self.layer.init_cache(params, batch, length)
+
+    def step(
+        self, params: Tree, tokens: Array, cache: Any, *, lengths: Array | None = None
+    ) -> tuple[Array, Any]:
+        """Return the logits (B, V) after the next tokens, and the cache after them."""
+        logits, cache = self.layer.step(params, tokens, cache, lengths=lengths)  # (B, T, V)
+        last = -1 if lengths is None else lengths - 1
+        return logits[np.arange(len(tokens)), last], cache
+
+    def _settings(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self.config)
+        return {"config": self.config} | {f.name: getattr(self.config, f.name) for f in fields}
+
+
+def _import(name: str) -> Any:
+    return importlib.import_module(f".{name}", __package__)
+
+
+def _is_architecture(found: Any) -> bool:
+    return hasattr(found, "Config") and hasattr(found, "architecture")
 
 
 def imported_neighbours(path: Path) -> list[Path]:

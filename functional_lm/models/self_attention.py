@@ -1,15 +1,15 @@
-"""Self-attention with rotary positions: project to queries, keys and values, attend, project back.
+"""Self-attention: project to queries, keys and values, attend, project back.
 
-Forward: ``qkv`` → turn queries and keys, attend → ``out``. The columns of ``qkv`` are H query
-heads, G key heads and G value heads of size K each. ``vjp`` is the forward read upwards.
+Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out``. The columns of qkv
+are H query heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward
+read upwards.
 
-What is in the middle is `rotary_attention`; with a mask, or not causal, `rotary` and `attention`;
-for long texts `rotary` and `flash_attention`.
+What attends is `rotary_attention`, all in one, for causal attention to the whole text; else
+`rotary` and `attention`, or for long texts `flash_attention`.
 
-Shapes: x and y (B, T, D); ``qkv`` (D, (H + 2G)·K), ``out`` (H·K, D).
+Shapes: x and y (B, T, D); ``qkv`` makes (B, T, (H + G)·K + G·Kv), ``out`` takes (B, T, H·Kv).
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,18 +17,17 @@ import numpy as np
 from ..contract import (
     Array,
     Key,
+    Layer,
     Tree,
     expect_choice,
-    expect_dtype,
-    expect_floating,
     expect_int,
     expect_params,
     expect_shape,
 )
+from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rotary, rotary_attention
-from ..layers.attention import QKV
-from ..prng import fold_in, normal
+from ..prng import fold_in
 
 KINDS = ("auto", "materialised", "tiled")
 """How attention is computed: "materialised" keeps the weights of all queries and keys for the
@@ -41,50 +40,65 @@ LONG = 1024
 class Unpacked(NamedTuple):
     """What the backward of attention on unpacked heads needs."""
 
-    rotary: rotary.Residuals
+    rotary: rotary.Residuals | None
     attention: attention_layer.Residuals | flash_attention.Residuals
 
 
 class Residuals(NamedTuple):
-    """What `vjp` needs: the residuals of each layer."""
+    """What `vjp` needs: the residuals of each layer, and the projections."""
 
-    qkv: linear.Residuals
+    qkv: Any
     attention: rotary_attention.Residuals | Unpacked
-    out: linear.Residuals
+    out: Any
+    projections: tuple[Layer, Layer]
+
+
+class Cache(NamedTuple):
+    """The keys and values of texts so far; `step` writes to them."""
+
+    keys: Array | None  # (B, S, G, K), turned by their positions; from the first step on
+    values: Array | None  # (B, S, G, Kv)
+    lengths: Array  # (B,) the positions that each text has filled
+    capacity: int  # S
 
 
 def init(
-    key: Key,
+    key: Key | None,
     *,
     d_model: int,
     n_heads: int,
     n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
     output_scale: float = 1.0,
+    qkv: Layer = linear,
+    out: Layer = linear,
     dtype: Any = np.float32,
 ) -> Tree:
-    """Draw query, key, value and output matrices, each from N(0, 2/(d_in + d_out)).
+    """Draw the two projections, queries, keys and values each with their own variance.
 
     Args:
         key: randomness.
         d_model: D.
-        n_heads: H, a divisor of D; the head size is K = D/H.
+        n_heads: H.
         n_kv_heads: G, a divisor of H; H if not given.
-        output_scale: multiplies the output matrix.
+        head_size: K; D/H if not given.
+        value_size: Kv; K if not given.
+        output_scale: multiplies the output projection.
+        qkv: the layer that makes queries, keys and values.
+        out: the layer that projects back.
         dtype: float32 or float64.
+
+    Raises:
+        ValueError: for numbers of heads that do not fit.
     """
-    dtype = expect_dtype(dtype)
-    D, H = expect_int("d_model", d_model), expect_int("n_heads", n_heads)
-    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
-    expect_heads(D, H, G)
-    kv_size = G * (D // H)
-    kv_std = (2 / (D + kv_size)) ** 0.5
-    projections = [
-        normal(fold_in(key, 0), (D, D), scale=(2 / (D + D)) ** 0.5, dtype=dtype),
-        normal(fold_in(key, 1), (D, kv_size), scale=kv_std, dtype=dtype),
-        normal(fold_in(key, 2), (D, kv_size), scale=kv_std, dtype=dtype),
-    ]
-    out = normal(fold_in(key, 3), (D, D), scale=output_scale * (2 / (D + D)) ** 0.5, dtype=dtype)
-    return {"qkv": np.concatenate(projections, axis=1), "out": out}
+    H, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    return {
+        "qkv": qkv.init(fold_in(key, 0), d_in=d_model, d_out=(H * K, G * K, G * Kv), dtype=dtype),
+        "out": out.init(
+            fold_in(key, 1), d_in=H * Kv, d_out=d_model, scale=output_scale, dtype=dtype
+        ),
+    }
 
 
 def forward(
@@ -93,141 +107,244 @@ def forward(
     *,
     n_heads: int,
     n_kv_heads: int | None = None,
+    value_size: int | None = None,
     positions: Array,
-    causal: bool = True,
-    mask: Array | None = None,
-    rope_theta: float = 10000.0,
+    visibility: Visibility = CAUSAL,
+    rope_theta: float | None = 10000.0,
     rope_pairing: str = "interleaved",
     attention: str = "auto",
+    qkv: Layer = linear,
+    out: Layer = linear,
 ) -> tuple[Array, Residuals]:
     """Return the attended values, projected to (B, T, D).
 
     Args:
-        params: ``qkv`` and ``out``.
+        params: of the projections ``qkv`` and ``out``.
         x: (B, T, D).
         n_heads: H.
         n_kv_heads: G; H if not given.
+        value_size: Kv; that of a key if not given.
         positions: of the tokens, (T,) or (B, T).
-        causal: let a token see itself and those before it only.
-        mask: booleans that broadcast to (B, H, T, T), true where a token may see another.
-        rope_theta: the base of the rotary wavelengths.
+        visibility: which tokens a token may see.
+        rope_theta: the base of the rotary wavelengths; None: queries and keys are not turned.
         rope_pairing: "interleaved" or "half".
         attention: one of `KINDS`.
+        qkv: the layer that makes queries, keys and values.
+        out: the layer that projects back.
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
         ValueError: for shapes or settings that do not fit.
     """
     expect_params(params, ["qkv", "out"])
-    expect_floating(x=x, qkv=params["qkv"], out=params["out"])
     _, T, _ = expect_shape("x", x, "B T D")
-    heads = _head_sizes(params, n_heads, n_kv_heads)
     expect_choice("attention", attention, KINDS)
     tiled = attention == "tiled" or (attention == "auto" and T > LONG)
-    turning: dict[str, Any] = {
-        "positions": positions,
-        "theta": rope_theta,
-        "pairing": rope_pairing,
-    }
 
-    packed, r_qkv = linear.forward({"weight": params["qkv"]}, x)  # (B, T, (H+2G)·K)
+    packed, r_qkv = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
+    heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
+    H, G, K, Kv = heads
+    turning: dict[str, Any] = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     r_attention: rotary_attention.Residuals | Unpacked
-    if causal is True and mask is None and not tiled:
+    plain = visibility.mask is None and visibility == CAUSAL
+    if plain and rope_theta is not None and Kv == K and not tiled:
         attended, r_attention = rotary_attention.forward(
-            {}, packed, n_heads=heads[0], n_kv_heads=heads[1], **turning
+            {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
     else:
-        attended, r_attention = _attend(packed, heads, turning, tiled, causal, mask)
-    y, r_out = linear.forward({"weight": params["out"]}, attended)
-    return y, Residuals(r_qkv, r_attention, r_out)
+        q, k, v = _unpacked(packed, heads)
+        r_rotary = None
+        if rope_theta is not None:
+            turned, r_rotary = rotary.forward({}, np.concatenate([q, k], axis=2), **turning)
+            q, k = turned[:, :, :H], turned[:, :, H:]
+        layer = flash_attention if tiled else attention_layer
+        y, r_core = layer.forward({}, QKV(q, k, v), visibility=visibility)
+        attended, r_attention = y.reshape(*x.shape[:2], H * Kv), Unpacked(r_rotary, r_core)
+    y, r_out = out.forward(params["out"], attended)
+    return y, Residuals(r_qkv, r_attention, r_out, (qkv, out))
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
-    r_qkv, r_attention, r_out = residuals
-    d_out, d_attended = linear.vjp(r_out, g)
+    r_qkv, r_attention, r_out, (qkv, out) = residuals
+    d_out, d_attended = out.vjp(r_out, g)
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        d_packed = _attend_vjp(r_attention, d_attended)
-    d_qkv, d_x = linear.vjp(r_qkv, d_packed)
-    return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
+        d_packed = _unpacked_vjp(r_attention, d_attended)
+    d_qkv, d_x = qkv.vjp(r_qkv, d_packed)
+    return {"qkv": d_qkv, "out": d_out}, d_x
 
 
-def keys_and_values(residuals: Residuals) -> tuple[Array, Array]:
-    """Return the turned keys and the values (B, T, G, K) of a causal forward without a mask.
-
-    Raises:
-        ValueError: for residuals of materialised attention that was not causal or had a mask.
-    """
-    if isinstance(residuals.attention, rotary_attention.Residuals):
-        turned, v = residuals.attention.turned, residuals.attention.v
-        return turned[:, :, turned.shape[2] - v.shape[2] :], v
-    tiled = residuals.attention.attention
-    if not isinstance(tiled, flash_attention.Residuals):
-        raise ValueError(
-            "keys_and_values needs causal attention without a mask: got residuals of attention "
-            "over all pairs or with a mask; pass causal=True and no mask to forward"
-        )
-    return tiled.k, tiled.v[..., :-1]  # the last column is one
-
-
-def _attend(
-    packed: Array,
-    heads: tuple[int, int, int],
-    turning: dict[str, Any],
-    tiled: bool,
-    causal: bool,
-    mask: Array | None,
-) -> tuple[Array, Unpacked]:
-    """Unpack the heads, turn queries and keys, attend: (B, T, (H+2G)·K) to (B, T, H·K)."""
-    H, G, K = heads
-    B, T, _ = packed.shape
-    unpacked = packed.reshape(B, T, H + 2 * G, K)
-    turned, r_rotary = rotary.forward({}, unpacked[:, :, : H + G], **turning)
-    qkv = QKV(turned[:, :, :H], turned[:, :, H:], unpacked[:, :, H + G :])
-    layer = flash_attention if tiled else attention_layer
-    y, r_attention = layer.forward({}, qkv, causal=causal, mask=mask)
-    return y.reshape(B, T, H * K), Unpacked(r_rotary, r_attention)
-
-
-def _attend_vjp(residuals: Unpacked, g: Array) -> Array:
-    r_rotary, r_attention = residuals
+def _unpacked_vjp(residuals: Unpacked, g: Array) -> Array:
+    r_rotary, r_core = residuals
+    layer = flash_attention if isinstance(r_core, flash_attention.Residuals) else attention_layer
     B, T, width = g.shape
-    K = r_rotary.shape[-1]
-    g = g.reshape(B, T, width // K, K)
-    if isinstance(r_attention, flash_attention.Residuals):
-        _, (d_q, d_k, d_v) = flash_attention.vjp(r_attention, g)
-    else:
-        _, (d_q, d_k, d_v) = attention_layer.vjp(r_attention, g)
-    _, d_turned = rotary.vjp(r_rotary, np.concatenate([d_q, d_k], axis=2))  # (B, T, H+G, K)
-    d_packed = np.concatenate([d_turned, d_v], axis=2)
-    return d_packed.reshape(B, T, math.prod(d_packed.shape[2:]))
+    Kv = r_core.v.shape[-1] - isinstance(r_core, flash_attention.Residuals)  # its column of ones
+    _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))
+    d_turned = np.concatenate([d_q, d_k], axis=2)  # (B, T, H+G, K)
+    if r_rotary is not None:
+        _, d_turned = rotary.vjp(r_rotary, d_turned)
+    parts = [part.reshape(B, T, part.shape[2] * part.shape[3]) for part in (d_turned, d_v)]
+    return np.concatenate(parts, axis=2)
 
 
-def named_slices(params: Tree, *, n_heads: int, n_kv_heads: int | None = None) -> dict[str, Array]:
-    """Return views: ``query`` (D, H·K), ``key`` and ``value`` (D, G·K), ``out`` (H·K, D)."""
-    H, G, K = _head_sizes(params, n_heads, n_kv_heads)
-    query, key, value = np.split(params["qkv"], [H * K, (H + G) * K], axis=1)
-    return {"query": query, "key": key, "value": value, "out": params["out"]}
+def init_cache(params: Tree, batch: int, length: int) -> Cache:
+    """Return an empty cache for that many texts of up to ``length`` tokens."""
+    return Cache(None, None, np.zeros(batch, np.int64), length)
 
 
-def expect_heads(d_model: int, n_heads: int, n_kv_heads: int) -> None:
-    """Require that H divides D and G divides H.
+def step(
+    params: Tree,
+    x: Array,
+    cache: Cache,
+    *,
+    lengths: Array | None = None,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    value_size: int | None = None,
+    visibility: Visibility = CAUSAL,
+    rope_theta: float | None = 10000.0,
+    rope_pairing: str = "interleaved",
+    qkv: Layer = linear,
+    out: Layer = linear,
+) -> tuple[Array, Cache]:
+    """Return the output for the next positions of each text, and the cache after them.
+
+    Args:
+        params: of the projections.
+        x: (B, T, D), of the T positions after those in the cache; T is one but for prompts.
+        cache: from `init_cache` or an earlier step. It is used up: the one returned shares its
+            memory.
+        lengths: (B,) how many of the T positions each text really has; the rest is padding.
+            Not given: all.
+        n_heads: H, and the other settings as in `forward`; what a token sees is causal.
+        n_kv_heads: G.
+        value_size: Kv.
+        visibility: its window counts.
+        rope_theta: see `forward`.
+        rope_pairing: see `forward`.
+        qkv: see `forward`.
+        out: see `forward`.
+    """
+    B, T, _ = x.shape
+    packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
+    heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
+    q, k, v = _unpacked(packed, heads)
+    keys, values, filled, S = cache
+    if keys is None or values is None:
+        keys, values = (np.zeros((B, S, *new.shape[2:]), new.dtype) for new in (k, v))
+    positions = filled[:, None] + np.arange(T)  # (B, T)
+    if rope_theta is not None:
+        turning: dict[str, Any] = {
+            "positions": positions,
+            "theta": rope_theta,
+            "pairing": rope_pairing,
+        }
+        q, _ = rotary.forward({}, q, **turning)
+        k, _ = rotary.forward({}, k, **turning)
+    rows = np.arange(B)[:, None]
+    keys[rows, positions], values[rows, positions] = k, v
+    stop = int(positions.max(initial=-1)) + 1
+    seen = np.arange(stop) <= positions[:, :, None]  # (B, T, stop)
+    if visibility.window is not None:
+        seen &= np.arange(stop) > positions[:, :, None] - visibility.window
+    attended, _ = attention_layer.forward(
+        {}, QKV(q, keys[:, :stop], values[:, :stop]), visibility=Visibility(mask=seen[:, None])
+    )  # (B, T, H, Kv)
+    y, _ = out.forward(params["out"], attended.reshape(B, T, heads[0] * heads[3]))
+    return y, Cache(keys, values, filled + (T if lengths is None else lengths), S)
+
+
+def attention_weights(residuals: Residuals) -> Array:
+    """Return the attention weights (B, H, T, T) of a forward, for statistics."""
+    if isinstance(residuals.attention, rotary_attention.Residuals):
+        return rotary_attention.weights(residuals.attention)
+    core = residuals.attention.attention
+    if isinstance(core, flash_attention.Residuals):
+        return flash_attention.weights(core)
+    return attention_layer.weights(core)
+
+
+def context_flops(
+    context: int,
+    *,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
+) -> int:
+    """Return the arithmetic of scores and values for a token that sees so many."""
+    H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    return 2 * context * H * (K + Kv)
+
+
+def named_slices(
+    params: Tree, *, n_heads: int, n_kv_heads: int | None = None, value_size: int | None = None
+) -> dict[str, Array]:
+    """Return views: ``query`` (D, H·K), ``key`` (D, G·K), ``value`` (D, G·Kv), ``out``."""
+    qkv = params["qkv"]["weight"]
+    H, G, K, _ = split_sizes(qkv.shape[1], n_heads, n_kv_heads, value_size)
+    query, key, value = np.split(qkv, [H * K, (H + G) * K], axis=1)
+    return {"query": query, "key": key, "value": value, "out": params["out"]["weight"]}
+
+
+def sizes(
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
+) -> tuple[int, int, int, int]:
+    """Return H, G, K and Kv of settings, some of which may be left open.
 
     Raises:
-        ValueError: with the numbers that would do.
+        ValueError: for a G that does not divide H, or an H that does not divide D without a K.
     """
-    if d_model % n_heads:
+    D, H = expect_int("d_model", d_model), expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
+    if H % G:
         raise ValueError(
-            f"n_heads must divide d_model: got n_heads={n_heads}, d_model={d_model}; "
-            f"try {_near_divisors(d_model, n_heads)}"
+            f"n_kv_heads must divide n_heads: got n_kv_heads={G}, n_heads={H}; "
+            f"try {_near_divisors(H, G)}"
         )
-    if n_heads % n_kv_heads:
+    if head_size is None and D % H:
         raise ValueError(
-            f"n_kv_heads must divide n_heads: got n_kv_heads={n_kv_heads}, n_heads={n_heads}; "
-            f"try {_near_divisors(n_heads, n_kv_heads)}"
+            f"n_heads must divide d_model: got n_heads={H}, d_model={D}; "
+            f"try {_near_divisors(D, H)}, or give head_size"
         )
+    K = D // H if head_size is None else expect_int("head_size", head_size)
+    return H, G, K, K if value_size is None else expect_int("value_size", value_size)
+
+
+def split_sizes(
+    width: int, n_heads: int, n_kv_heads: int | None, value_size: int | None
+) -> tuple[int, int, int, int]:
+    """Return H, G, K and Kv of queries, keys and values that are so wide together.
+
+    Raises:
+        ValueError: if there is no such K.
+    """
+    H = expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
+    own = 0 if value_size is None else expect_int("value_size", value_size)
+    K, rest = divmod(width - G * own, H + G if own else H + 2 * G)
+    if rest or K < 1 or H % G:
+        raise ValueError(
+            "qkv must make (n_heads + n_kv_heads)·K + n_kv_heads·value_size columns, and "
+            f"n_kv_heads must divide n_heads: got {width} columns, n_heads={H}, n_kv_heads={G}, "
+            f"value_size={value_size}; pass the settings of init"
+        )
+    return H, G, K, own or K
+
+
+def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> QKV:
+    """Return views of the queries, keys and values in (B, T, (H+G)·K + G·Kv)."""
+    H, G, K, Kv = heads
+    B, T, _ = packed.shape
+    q, k, v = np.split(packed, [H * K, (H + G) * K], axis=2)
+    return QKV(q.reshape(B, T, H, K), k.reshape(B, T, G, K), v.reshape(B, T, G, Kv))
 
 
 def _near_divisors(number: int, wanted: int) -> str:
@@ -235,14 +352,3 @@ def _near_divisors(number: int, wanted: int) -> str:
     below = [d for d in divisors if d < wanted][-1:]
     above = [d for d in divisors if d > wanted][:1]
     return " or ".join(map(str, below + above))
-
-
-def _head_sizes(params: Tree, n_heads: int, n_kv_heads: int | None) -> tuple[int, int, int]:
-    """Return (H, G, K), after checking the shapes of the two matrices against them."""
-    H = expect_int("n_heads", n_heads)
-    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
-    width, D = expect_shape("out", params["out"], "HK D")
-    expect_heads(width, H, G)
-    K = width // H
-    expect_shape("qkv", params["qkv"], "D (H+2G)·K", D=D, **{"(H+2G)·K": (H + 2 * G) * K})
-    return H, G, K

@@ -1,51 +1,134 @@
 """The decoder-only transformer: tokens to logits.
 
-Forward: backbone → unembedding. With tied embeddings the unembedding reads the embedding's weight,
-and the two cotangents of that weight add.
+Forward: embedding → positions, if they are learned → dropout → blocks → norm → unembedding.
+``vjp`` is the forward read upwards. With tied embeddings the unembedding reads the embedding's
+weight, and the two cotangents of that weight add.
 
-Shapes: tokens (T,) or (B, T); logits (T, V) or (B, T, V).
+Which layers these are is a value, made by one of the architectures beside this file.
+
+Shapes: tokens (T,) or (B, T); logits (T, V) or (B, T, V). Where a block has an auxiliary loss, the
+output and its cotangent are `Stream`.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_params, expect_tokens
-from ..layers import unembedding
+from .. import pytree
+from ..compose import bind, has_step, remat
+from ..contract import (
+    Array,
+    Key,
+    Layer,
+    Tree,
+    expect_floating,
+    expect_params,
+    expect_shape,
+    pack,
+    unpack,
+)
+from ..layers import dropout as dropout_layer
+from ..layers import embedding, unembedding
+from ..losses import linear_cross_entropy
 from ..prng import fold_in
-from . import backbone
-from .config import MAX_PARAMETERS as MAX_PARAMETERS
-from .config import PRESETS as PRESETS
-from .config import Config as Config
+from . import transformer_block
+from .transformer_block import Block
+
+
+class Transformer(NamedTuple):
+    """The layers of a transformer in order, with their settings bound."""
+
+    vocab_size: int
+    max_seq_len: int
+    blocks: tuple[Block, ...]
+    norm: Layer
+    embedding: Layer
+    unembedding: Layer
+    positions: Layer | None = None  # adds what is learned of each position
+    dropout: Layer = bind(dropout_layer, rate=0.0)  # after the embedding
+    loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
+    tied: bool = True  # whether the unembedding's weight is the embedding's
+    remat: bool = False  # whether the backward pass runs each block's forward again
+    fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
+
+
+class Body(NamedTuple):
+    """What the backward of all below the head needs."""
+
+    embedding: Any
+    positions: Any
+    dropout: Any
+    blocks: tuple[Any, ...]
+    norm: Any
+    model: Transformer
 
 
 class Residuals(NamedTuple):
     """What `vjp` needs: the residuals of each layer."""
 
-    backbone: backbone.Residuals
-    unembedding: unembedding.Residuals
-    tied: bool
+    body: Body
+    unembedding: Any
     batched: bool  # whether tokens came as (B, T)
 
 
-def init(key: Key, *, config: Config, dtype: Any = np.float32) -> Tree:
-    """Draw the parameters of the `backbone` and, if not tied, ``unembedding``."""
-    params = backbone.init(key, config=config, dtype=dtype)
-    if not config.tie_embeddings:
-        table = {"vocab_size": config.vocab_size, "d_model": config.d_model, "dtype": dtype}
-        params["unembedding"] = unembedding.init(fold_in(key, 2), **table)
+class Cache(NamedTuple):
+    """What decoding remembers; `step` writes to it."""
+
+    blocks: tuple[Any, ...]
+    lengths: Array  # (B,) tokens of each text so far
+
+
+def build(
+    vocab_size: int,
+    d_model: int,
+    max_seq_len: int,
+    blocks: tuple[Block, ...],
+    norm: Layer,
+    *,
+    dropout: float = 0.0,
+    **more: Any,
+) -> Transformer:
+    """Return a transformer with the usual embedding and unembedding, and dropout everywhere."""
+    drop = bind(dropout_layer, rate=dropout)
+    return Transformer(
+        vocab_size,
+        max_seq_len,
+        tuple(block._replace(dropout=drop) for block in blocks),
+        norm,
+        embedding=bind(embedding, vocab_size=vocab_size, d_model=d_model),
+        unembedding=bind(unembedding, vocab_size=vocab_size, d_model=d_model),
+        dropout=drop,
+        **more,
+    )
+
+
+def init(key: Key | None, *, model: Transformer, dtype: Any = np.float32) -> Tree:
+    """Make the parameters: ``embedding``, ``blocks``, ``norm``, and what else the model has."""
+    params = {
+        "embedding": model.embedding.init(fold_in(key, 0), dtype=dtype),
+        "blocks": tuple(
+            transformer_block.init(fold_in(fold_in(key, 1), i), block=block, dtype=dtype)
+            for i, block in enumerate(model.blocks)
+        ),
+        "norm": model.norm.init(fold_in(key, 2), dtype=dtype),
+    }
+    if not model.tied:
+        params["unembedding"] = model.unembedding.init(fold_in(key, 3), dtype=dtype)
+    if model.positions is not None:
+        params["positions"] = model.positions.init(fold_in(key, 4), dtype=dtype)
     return params
 
 
 def forward(
-    params: Tree, tokens: Array, *, config: Config, key: Key | None = None
-) -> tuple[Array, Residuals]:
+    params: Tree, tokens: Array, *, model: Transformer, key: Key | None = None
+) -> tuple[Any, Residuals]:
     """Return the logits of the next token at every position. No key: no dropout.
 
     Args:
         params: from `init`.
         tokens: integers (T,) or (B, T).
-        config: sizes and settings.
+        model: the layers.
         key: randomness of dropout.
 
     Returns:
@@ -55,42 +138,189 @@ def forward(
         TypeError: for tokens that are not integers.
         ValueError: for more than ``max_seq_len`` tokens, or an id outside ``[0, V)``.
     """
-    body, table = split_head(params, config)
-    batched = expect_sequences(tokens, config)
-    x, r_backbone = backbone.forward(body, np.atleast_2d(tokens), config=config, key=key)
-    logits, r_unembedding = unembedding.forward(table, x)  # (B, T, V)
-    residuals = Residuals(r_backbone, r_unembedding, config.tie_embeddings, batched)
-    return logits if batched else logits[0], residuals
+    x, r_body = body(params, tokens, model=model, key=key)
+    x, auxiliary = unpack(x)
+    logits, r_unembedding = model.unembedding.forward(head_params(params, model), x)
+    batched = tokens.ndim == 2
+    logits = logits if batched else logits[0]
+    return pack(logits, auxiliary), Residuals(r_body, r_unembedding, batched)
 
 
-def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
+def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the cotangent g of the logits."""
+    g, d_auxiliary = unpack(g)
     g = g if residuals.batched else g[None]
-    d_table, g = unembedding.vjp(residuals.unembedding, g)
-    return vjp_below_head(residuals.backbone, g, d_table, tied=residuals.tied)
+    d_head, g = residuals.body.model.unembedding.vjp(residuals.unembedding, g)
+    return body_vjp(residuals.body, pack(g, d_auxiliary), d_head)
 
 
-def split_head(params: Tree, config: Config) -> tuple[Tree, Tree]:
-    """Return the parameters of the backbone and those of the unembedding."""
-    tied = config.tie_embeddings
-    expect_params(params, ["embedding", "blocks", "norm"] + ["unembedding"] * (not tied))
-    body = {name: params[name] for name in ("embedding", "blocks", "norm")}
-    return body, params["embedding" if tied else "unembedding"]
+def head_params(params: Tree, model: Transformer) -> Tree:
+    """Return the parameters of the unembedding: with tied embeddings, the embedding's weight."""
+    return {"weight": params["embedding"]["weight"]} if model.tied else params["unembedding"]
 
 
-def vjp_below_head(
-    residuals: backbone.Residuals, g: Array, d_table: Tree, *, tied: bool
-) -> tuple[Tree, None]:
-    """Return the vjp of the backbone, joined with the cotangent that the head gave its table."""
-    if tied:
-        return backbone.vjp_tied(residuals, g, d_table)
-    d_body, _ = backbone.vjp(residuals, g)
-    return {**d_body, "unembedding": d_table}, None  # tokens are labels
+def body(
+    params: Tree, tokens: Array, *, model: Transformer, key: Key | None = None
+) -> tuple[Any, Body]:
+    """Return what the head reads, (B, T, D); see `forward`. A text alone is a batch of one."""
+    _expect_inputs(params, tokens, model)
+    tokens = np.atleast_2d(tokens)
+    positions = np.arange(tokens.shape[1])
+    block_layer = remat(transformer_block) if model.remat else transformer_block
+
+    x, r_embedding = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
+    r_positions = None
+    if model.positions is not None:
+        x, r_positions = model.positions.forward(params["positions"], x, positions=positions)
+    x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
+    r_blocks = []
+    for i, block in enumerate(model.blocks):
+        x, r_block = block_layer.forward(
+            params["blocks"][i], x, block=block, positions=positions, key=fold_in(key, i + 1)
+        )
+        r_blocks.append(r_block)
+    x, auxiliary = unpack(x)
+    x, r_norm = model.norm.forward(params["norm"], x)
+    r_body = Body(r_embedding, r_positions, r_dropout, tuple(r_blocks), r_norm, model)
+    return pack(x, auxiliary), r_body
 
 
-def expect_sequences(tokens: Any, config: Config) -> bool:
-    """Require tokens (T,) or (B, T); tell whether they are batched."""
-    expect_tokens("tokens", tokens, config.vocab_size)
+def body_vjp(residuals: Body, g: Any, d_head: Tree) -> tuple[Tree, None]:
+    """Return the cotangents of all parameters, given that of what the head read and of its own."""
+    model = residuals.model
+    block_layer = remat(transformer_block) if model.remat else transformer_block
+    g, d_auxiliary = unpack(g)
+    d_norm, g = model.norm.vjp(residuals.norm, g)
+    g = pack(g, d_auxiliary)
+    d_blocks = []
+    for r_block in reversed(residuals.blocks):
+        d_block, g = block_layer.vjp(r_block, g)
+        d_blocks.append(d_block)
+    _, g = model.dropout.vjp(residuals.dropout, g)
+    d_params: dict[str, Any] = {"blocks": tuple(reversed(d_blocks)), "norm": d_norm}
+    if model.positions is not None:
+        d_params["positions"], g = model.positions.vjp(residuals.positions, g)
+    d_params["embedding"], _ = model.embedding.vjp(residuals.embedding, g)
+    if model.tied:  # one weight, used twice: the cotangents add
+        weight = d_params["embedding"]["weight"] + d_head["weight"]
+        d_params["embedding"] = {**d_params["embedding"], "weight": weight}
+    else:
+        d_params["unembedding"] = d_head
+    return d_params, None  # tokens are labels
+
+
+def can_step(model: Transformer) -> bool:
+    """Tell whether the model decodes with a cache: every mixer has a ``step``."""
+    return all(has_step(block.mixer) for block in model.blocks)
+
+
+def init_cache(params: Tree, batch: int, length: int, *, model: Transformer) -> Cache:
+    """Return an empty cache for that many texts of up to ``length`` tokens."""
+    caches = [
+        transformer_block.init_cache(own, batch, length, block=block)
+        for own, block in zip(params["blocks"], model.blocks, strict=True)
+    ]
+    return Cache(tuple(caches), np.zeros(batch, np.int64))
+
+
+def step(
+    params: Tree,
+    tokens: Array,
+    cache: Cache,
+    *,
+    model: Transformer,
+    lengths: Array | None = None,
+) -> tuple[Array, Cache]:
+    """Return the logits (B, V) after the next tokens of each text, and the cache after them.
+
+    Args:
+        params: from `init`.
+        tokens: integers (B, T), T of them at a time.
+        cache: from `init_cache` or an earlier step. It is used up.
+        model: the layers.
+        lengths: (B,) how many of the T tokens each text really has, at least one; the rest is
+            padding. Not given: all.
+    """
+    B, T = tokens.shape
+    lengths = np.full(B, T) if lengths is None else lengths
+    x, _ = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
+    if model.positions is not None:
+        positions = cache.lengths[:, None] + np.minimum(np.arange(T), lengths[:, None] - 1)
+        x, _ = model.positions.forward(params["positions"], x, positions=positions)
+    caches = []
+    for own, block, block_cache in zip(params["blocks"], model.blocks, cache.blocks, strict=True):
+        x, after = transformer_block.step(own, x, block_cache, block=block, lengths=lengths)
+        caches.append(after)
+    x = x[np.arange(B), lengths - 1]  # (B, D)
+    x, _ = model.norm.forward(params["norm"], x)
+    logits, _ = model.unembedding.forward(head_params(params, model), x)
+    return logits, Cache(tuple(caches), cache.lengths + lengths)
+
+
+def activations(
+    params: Tree, tokens: Array, *, model: Transformer
+) -> Iterator[tuple[str, str, Array]]:
+    """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
+
+    ``stream``: x (B, T, D) after the embedding and after each block. ``hidden``: the hidden units
+    of a feed-forward layer. ``attention``: the weights (B, H, T, T) of a mixer. The last two come
+    from layers that offer ``hidden_units`` and ``attention_weights``.
+    """
+    tokens = np.atleast_2d(tokens)
+    positions = np.arange(tokens.shape[1])
+    x, _ = model.embedding.forward(params["embedding"], tokens)
+    if model.positions is not None:
+        x, _ = model.positions.forward(params["positions"], x, positions=positions)
+    yield "stream", "embedding", x
+    for i, (own, block) in enumerate(zip(params["blocks"], model.blocks, strict=True)):
+        x, residuals = transformer_block.forward(own, x, block=block, positions=positions)
+        x, _ = unpack(x)
+        yield "stream", f"blocks.{i}", x
+        if hasattr(block.mlp, "hidden_units"):
+            yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
+        if hasattr(block.mixer, "attention_weights"):
+            yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
+
+
+def flops(params: Tree, context: int, *, model: Transformer) -> int:
+    """Return the arithmetic of a forward for each token, with so many tokens before it.
+
+    A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what its
+    ``context_flops`` says (Kaplan et al. 2020, section 2.1).
+    """
+    matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
+    matrices.append(head_params(params, model)["weight"])  # a look-up of an embedding is free
+    mixers = [block.mixer for block in model.blocks if hasattr(block.mixer, "context_flops")]
+    return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
+
+
+def _expect_inputs(params: Tree, tokens: Any, model: Transformer) -> None:
+    """Check what the layers do not: how many tokens there are, and which parameters."""
+    names = ["embedding", "blocks", "norm"]
+    names += ["unembedding"] * (not model.tied) + ["positions"] * (model.positions is not None)
+    expect_params(params, names)
+    if not isinstance(params["blocks"], tuple):
+        raise TypeError(
+            f"params['blocks'] must be a tuple: got {type(params['blocks']).__name__}; "
+            "pass tuple(blocks)"
+        )
+    if len(params["blocks"]) != len(model.blocks):
+        raise ValueError(
+            f"params must hold the {len(model.blocks)} blocks of the model: "
+            f"got {len(params['blocks'])}; pass the model that they were made for"
+        )
+    expect_params(params["embedding"], ["weight"])
+    expect_floating(weight=params["embedding"]["weight"])
+    expect_shape("embedding.weight", params["embedding"]["weight"], "V D", V=model.vocab_size)
+    if not isinstance(tokens, np.ndarray):
+        raise TypeError(
+            f"tokens must be a NumPy array of integers: got {type(tokens).__name__}; "
+            "pass np.asarray(tokens)"
+        )
     if tokens.ndim not in (1, 2):
         raise ValueError(f"tokens must have shape (T,) or (B, T): got {tokens.shape}; reshape them")
-    return tokens.ndim == 2
+    if tokens.shape[-1] > model.max_seq_len:
+        raise ValueError(
+            f"tokens must be at most max_seq_len={model.max_seq_len} long: "
+            f"got {tokens.shape[-1]}; pass a window of them, or raise max_seq_len"
+        )

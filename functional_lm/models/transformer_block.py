@@ -1,121 +1,136 @@
-"""A pre-norm transformer block: attention and feed-forward, each on a residual path.
+"""A pre-norm transformer block: a mixer of positions and a feed-forward layer, each on a skip path.
 
 Forward:
 
-    x ← x + dropout(self_attention(rms_norm(x)))
-    x ← x + dropout(swiglu(rms_norm(x)))
+    x ← x + dropout(mixer(norm1(x)))
+    x ← x + dropout(mlp(norm2(x)))
 
-``vjp`` is the forward read upwards. Where x feeds the skip path and a branch, cotangents add.
+``vjp`` is the forward read upwards. Where x feeds the skip path and a branch, cotangents add. The
+block is a value: which layers these are, with their settings bound, is data.
 
-Shapes: x and y (B, T, D).
+Shapes: x and y (B, T, D); where an mlp has an auxiliary loss, y and its cotangent are `Stream`.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_params
-from ..layers import dropout as dropout_layer
-from ..layers import rms_norm, swiglu
+from ..compose import bind
+from ..contract import Array, Key, Layer, Stream, Tree, expect_params, pack, unpack
+from ..layers import dropout
 from ..prng import fold_in
-from . import self_attention
+
+
+class Block(NamedTuple):
+    """The layers of a block, with their settings bound."""
+
+    norm1: Layer
+    mixer: Layer  # takes ``positions``
+    norm2: Layer
+    mlp: Layer  # may return a `Stream`
+    dropout: Layer = bind(dropout, rate=0.0)  # of both branches
 
 
 class Residuals(NamedTuple):
-    """What `vjp` needs: the residuals of each layer."""
+    """What `vjp` needs: the residuals of each layer, and the block."""
 
-    norm1: rms_norm.Residuals
-    attention: self_attention.Residuals
-    dropout1: dropout_layer.Residuals
-    norm2: rms_norm.Residuals
-    mlp: swiglu.Residuals
-    dropout2: dropout_layer.Residuals
+    norm1: Any
+    mixer: Any
+    dropout1: Any
+    norm2: Any
+    mlp: Any
+    dropout2: Any
+    block: Block
+    with_auxiliary: tuple[bool, bool]  # whether x and the mlp's output have an auxiliary loss
 
 
-def init(
-    key: Key,
-    *,
-    d_model: int,
-    n_heads: int,
-    d_ff: int,
-    n_kv_heads: int | None = None,
-    output_scale: float = 1.0,
-    dtype: Any = np.float32,
-) -> Tree:
-    """Draw a block; ``output_scale`` multiplies the two matrices that write to the residual."""
+def init(key: Key | None, *, block: Block, dtype: Any = np.float32) -> Tree:
+    """Make the parameters of the four layers."""
     return {
-        "norm1": rms_norm.init(d_model=d_model, dtype=dtype),
-        "attention": self_attention.init(
-            fold_in(key, 0),
-            d_model=d_model,
-            n_heads=n_heads,
-            n_kv_heads=n_kv_heads,
-            output_scale=output_scale,
-            dtype=dtype,
-        ),
-        "norm2": rms_norm.init(d_model=d_model, dtype=dtype),
-        "mlp": swiglu.init(
-            fold_in(key, 1), d_model=d_model, d_ff=d_ff, output_scale=output_scale, dtype=dtype
-        ),
+        "norm1": block.norm1.init(fold_in(key, 0), dtype=dtype),
+        "mixer": block.mixer.init(fold_in(key, 1), dtype=dtype),
+        "norm2": block.norm2.init(fold_in(key, 2), dtype=dtype),
+        "mlp": block.mlp.init(fold_in(key, 3), dtype=dtype),
     }
 
 
 def forward(
-    params: Tree,
-    x: Array,
-    *,
-    n_heads: int,
-    n_kv_heads: int | None = None,
-    positions: Array,
-    causal: bool = True,
-    mask: Array | None = None,
-    norm_eps: float = 1e-6,
-    rope_theta: float = 10000.0,
-    rope_pairing: str = "interleaved",
-    attention: str = "auto",
-    dropout: float = 0.0,
-    key: Key | None = None,
-) -> tuple[Array, Residuals]:
-    """Return the block's output, shape (B, T, D). No key: no dropout.
+    params: Tree, x: Array | Stream, *, block: Block, positions: Array, key: Key | None = None
+) -> tuple[Any, Residuals]:
+    """Return the block's output, shape (B, T, D).
 
-    The settings are those of `self_attention.forward`, with the eps of the norms and the rate of
-    the two dropouts.
+    Args:
+        params: from `init`.
+        x: (B, T, D), or a `Stream` of it.
+        block: the layers.
+        positions: of the tokens, (T,) or (B, T).
+        key: randomness of dropout. No key: no dropout.
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
         ValueError: for shapes or settings that do not fit.
     """
-    expect_params(params, ["norm1", "attention", "norm2", "mlp"])
-    h, norm1 = rms_norm.forward(params["norm1"], x, eps=norm_eps)
-    a, r_attention = self_attention.forward(
-        params["attention"],
-        h,
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        positions=positions,
-        causal=causal,
-        mask=mask,
-        rope_theta=rope_theta,
-        rope_pairing=rope_pairing,
-        attention=attention,
-    )
-    a, dropout1 = dropout_layer.forward({}, a, rate=dropout, key=fold_in(key, 0))
+    expect_params(params, ["norm1", "mixer", "norm2", "mlp"])
+    x, auxiliary = unpack(x)
+    h, norm1 = block.norm1.forward(params["norm1"], x)
+    a, mixer = block.mixer.forward(params["mixer"], h, positions=positions)
+    _expect_shape_of(x, mixer=a)
+    a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
     x = x + a
-    h, norm2 = rms_norm.forward(params["norm2"], x, eps=norm_eps)
-    m, mlp = swiglu.forward(params["mlp"], h)
-    m, dropout2 = dropout_layer.forward({}, m, rate=dropout, key=fold_in(key, 1))
-    return x + m, Residuals(norm1, r_attention, dropout1, norm2, mlp, dropout2)
+
+    h, norm2 = block.norm2.forward(params["norm2"], x)
+    output, mlp = block.mlp.forward(params["mlp"], h)
+    m, router_loss = unpack(output)
+    _expect_shape_of(x, mlp=m)
+    m, dropout2 = block.dropout.forward({}, m, key=fold_in(key, 1))
+    x = x + m
+    with_auxiliary = auxiliary is not None, router_loss is not None
+    residuals = Residuals(norm1, mixer, dropout1, norm2, mlp, dropout2, block, with_auxiliary)
+    return pack(x, auxiliary, router_loss), residuals
 
 
-def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
-    """Return ``({"norm1", "attention", "norm2", "mlp"}, d_x)`` for the cotangent g (B, T, D)."""
-    _, d_m = dropout_layer.vjp(residuals.dropout2, g)
-    d_mlp, d_h = swiglu.vjp(residuals.mlp, d_m)
-    d_norm2, d_branch = rms_norm.vjp(residuals.norm2, d_h)
+def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Any]:
+    """Return ``({"norm1", "mixer", "norm2", "mlp"}, d_x)`` for the cotangent g of y."""
+    block = residuals.block
+    x_has_loss, mlp_has_loss = residuals.with_auxiliary
+    g, d_auxiliary = unpack(g)
+    _, d_m = block.dropout.vjp(residuals.dropout2, g)
+    d_mlp, d_h = block.mlp.vjp(residuals.mlp, Stream(d_m, d_auxiliary) if mlp_has_loss else d_m)
+    d_norm2, d_branch = block.norm2.vjp(residuals.norm2, d_h)
     g = g + d_branch  # x feeds the skip path and the branch: cotangents add
 
-    _, d_a = dropout_layer.vjp(residuals.dropout1, g)
-    d_attention, d_h = self_attention.vjp(residuals.attention, d_a)
-    d_norm1, d_branch = rms_norm.vjp(residuals.norm1, d_h)
+    _, d_a = block.dropout.vjp(residuals.dropout1, g)
+    d_mixer, d_h = block.mixer.vjp(residuals.mixer, d_a)
+    d_norm1, d_branch = block.norm1.vjp(residuals.norm1, d_h)
     g = g + d_branch
-    return {"norm1": d_norm1, "attention": d_attention, "norm2": d_norm2, "mlp": d_mlp}, g
+    d_params = {"norm1": d_norm1, "mixer": d_mixer, "norm2": d_norm2, "mlp": d_mlp}
+    return d_params, Stream(g, d_auxiliary) if x_has_loss else g
+
+
+def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:
+    """Return the mixer's cache for that many texts of up to ``length`` tokens."""
+    return block.mixer.init_cache(params["mixer"], batch, length)  # type: ignore[attr-defined]
+
+
+def step(
+    params: Tree, x: Array, cache: Any, *, block: Block, lengths: Array | None = None
+) -> tuple[Array, Any]:
+    """Return the output for the next positions (B, T, D) of each text, and the cache after them.
+
+    See `self_attention.step`; the cache is used up.
+    """
+    h, _ = block.norm1.forward(params["norm1"], x)
+    a, cache = block.mixer.step(params["mixer"], h, cache, lengths=lengths)  # type: ignore[attr-defined]
+    x = x + a
+    h, _ = block.norm2.forward(params["norm2"], x)
+    output, _ = block.mlp.forward(params["mlp"], h)
+    m, _ = unpack(output)
+    return x + m, cache
+
+
+def _expect_shape_of(x: Any, **branch: Array) -> None:
+    ((name, y),) = branch.items()
+    if y.shape != x.shape:
+        raise ValueError(
+            f"{name} must keep the shape of x, {x.shape}: got {y.shape}; make its output D wide"
+        )

@@ -1,7 +1,7 @@
 """A run in its folder: the session that trains it, its checkpoints, metrics and lock."""
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .folder import Run, load_run, open_run, save_run
+from .folder import Run, open_run, save_run
 from .interruption import Interruption
 from .lock import RunLockedError
 from .metrics import MetricsFile, Record, read_metrics, record_of
@@ -17,7 +17,6 @@ __all__ = [
     "RunLockedError",
     "Session",
     "load_checkpoint",
-    "load_run",
     "open_run",
     "read_metrics",
     "record_of",

@@ -32,13 +32,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import pytree
-from ..contract import Layer, Tree, expect_dtype
-from ..files import FileFormatError, read_json, sync_folder, write_atomic
-from ..models import transformer
-from ..models.loading import imported_neighbours, load_model
-from ..models.transformer import Config
+from ..contract import Tree, expect_dtype
+from ..files import FileFormatError, parse_json, read_json, sync_folder, write_atomic
+from ..models import LanguageModel
+from ..models.loading import find, imported_neighbours, of_config, split_reference
 from ..text import Tokenizer, load_tokenizer
-from ..training.objective import Objective
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
 
@@ -52,7 +50,7 @@ _NEW, _OLD, _STARTING = ".new", ".old", ".starting"
 class Run(NamedTuple):
     """A run as `open_run` reads it."""
 
-    objective: Objective  # the model, its config and loss
+    model: LanguageModel
     params: Tree
     tokenizer: Tokenizer
     settings: dict[str, Any]  # all that config.json holds
@@ -226,42 +224,44 @@ def _exchange(one: Path, other: Path) -> bool:
 def save_run(
     folder: str | Path,
     params: Tree,
-    config: Config,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     *,
     settings: dict[str, Any] | None = None,
-    model_file: str | None = None,
 ) -> None:
-    """Write a run; the folder is made if need be.
+    """Write a run; the folder is made if need be. The file of a custom model is copied.
 
     Args:
         folder: where to.
         params: the weights, written as the best.
-        config: of the model.
+        model: the language model.
         tokenizer: of the text.
         settings: what else config.json shall hold.
-        model_file: ``FILE.py:NAME`` of a custom model; the file is copied.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = str(pytree.leaves(params)[0].dtype)
-    content: dict[str, Any] = {"model": dataclasses.asdict(config), "dtype": dtype}
-    content |= settings or {}
-    if model_file is not None:
-        file, _, name = model_file.rpartition(":")
+    file, name = split_reference(model.name)
+    custom = Path(file).suffix == ".py"
+    content: dict[str, Any] = {"architecture": None if custom else model.name}
+    content["model"] = dataclasses.asdict(model.given or model.config)
+    content |= {"dtype": dtype, **(settings or {})}
+    if custom:
         content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
         write_atomic(folder / MODEL_SOURCE, Path(file).read_bytes())
         for neighbour in imported_neighbours(Path(file)):
             write_atomic(folder / neighbour.name, neighbour.read_bytes())
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
-    write_atomic(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2) + "\n"
+    try:
+        parse_json(text, CONFIG_FILE)
+    except FileFormatError as error:
+        raise ValueError(
+            f"the settings of a run must be readable again: {error.reason.partition(';')[0]}; "
+            "rename the file that has no Unicode name"
+        ) from None
+    write_atomic(folder / CONFIG_FILE, text)
     save_checkpoint(folder / BEST_FILE, params)
-
-
-def load_run(folder: str | Path, weights: str = BEST_FILE) -> tuple[Tree, Config, Tokenizer]:
-    """Return ``(params, config, tokenizer)`` of a run; see `open_run`."""
-    run = open_run(folder, weights)
-    return run.params, run.objective.config, run.tokenizer
 
 
 def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
@@ -280,35 +280,37 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     folder = Path(folder)
     settings = read_config(folder)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    objective, dtype = _model_of(settings, folder)
-    if tokenizer.vocab_size != objective.config.vocab_size:
+    model, dtype = _model_of(settings, folder)
+    if tokenizer.vocab_size != model.config.vocab_size:
         raise FileFormatError(
             folder,
             f"must hold one model: its tokenizer has {tokenizer.vocab_size} tokens, its "
-            f"config {objective.config.vocab_size}; the files come from different runs",
+            f"config {model.config.vocab_size}; the files come from different runs",
         )
     path = folder / weights
-    if objective.model is transformer and objective.config.n_parameters > path.stat().st_size:
+    if model.n_parameters > path.stat().st_size:
         raise FileFormatError(  # before its parameters are made, since they may fit no memory
             path,
-            f"must hold the model of its config: that has {objective.config.n_parameters:,} "
-            f"parameters, more than the file has bytes; restore {CONFIG_FILE} or the file",
+            f"must hold the model of its config: that has {model.n_parameters:,} parameters, "
+            f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
-    params = load_checkpoint(path, like=objective.init((0,), dtype=dtype)).tree
-    return Run(objective, params, tokenizer, settings)
+    params = load_checkpoint(path, like=model.init((0,), dtype=dtype)).tree
+    return Run(model, params, tokenizer, settings)
 
 
-def _model_of(settings: dict[str, Any], folder: Path) -> tuple[Objective, str]:
+def _model_of(settings: dict[str, Any], folder: Path) -> tuple[LanguageModel, Any]:
     """Return the model that config.json describes, and the dtype of its parameters."""
     try:
-        config = Config(**settings["model"])
-        dtype = str(expect_dtype(settings.get("dtype", "float32")))
-        name = settings["model_file"]["name"] if "model_file" in settings else None
+        reference = settings["architecture"]
+        if "model_file" in settings:
+            name = settings["model_file"]["name"]
+            reference = f"{folder / MODEL_SOURCE}" + (f":{name}" if name else "")
+        dtype = expect_dtype(settings.get("dtype", "float32"))
+        return of_config(reference, find(reference), settings["model"]), dtype
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"is not the config of a run: {str(error)[:300]}; restore it from a copy"
+        fault = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:300]
+        reason = f"is not the config of a run: {fault}; restore it from a copy"
         raise FileFormatError(folder / CONFIG_FILE, reason) from None
-    model: Layer = transformer if name is None else load_model(f"{folder / MODEL_SOURCE}:{name}")
-    return Objective(model, config), dtype
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -134,7 +134,6 @@ class Session:
         params: Tree = None,
         intervals: Intervals | None = None,
         settings: dict[str, Any] | None = None,
-        model_file: str | None = None,
         overwrite: bool = False,
     ) -> "Session":
         """Make the folder of a run, which appears as a whole, with a checkpoint of step 0.
@@ -145,7 +144,6 @@ class Session:
             params: the first parameters, from `Experiment.rehearse`; drawn if not given.
             intervals: how often to do what.
             settings: what else config.json shall hold.
-            model_file: see `save_run`.
             overwrite: replace the run that is there.
 
         Raises:
@@ -162,10 +160,9 @@ class Session:
             save_run(
                 new,
                 state.params,
-                experiment.config,
+                experiment.model,
                 experiment.tokenizer,
                 settings={"training": dataclasses.asdict(experiment.settings)} | (settings or {}),
-                model_file=model_file,
             )
             save_state(new, state, metadata=session._metadata())
             write_atomic(new / METRICS_FILE, b"")
@@ -352,7 +349,7 @@ class Session:
         if not every or (number != 1 and number % every):
             return None
         tokens, _ = self.experiment.batch_at(number - 1)
-        return statistics_of(self.experiment.objective, params, grads, updates, tokens)
+        return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
     def _save(self) -> None:
         """Have a checkpoint written; before it, if the step is a new best, its weights alone."""

@@ -1,16 +1,23 @@
 """The checker that proves a hand-written ``vjp`` against JAX, usable from an installed wheel.
 
 >>> from functional_lm.testing import check_vjp
+
+    check       check_vjp: the stages in order        oracle      jax.vjp of the reference
+    certify     the same as pytest tests              numeric     differences, without a reference
+    registry    this library's layers by name         subject     the layer under test
+    cases       inputs for them                       inputs      casts, draws, memory layouts
+    golden      values for kernels elsewhere          report      leaves, findings, causes
+
+    stages: conduct, accuracy (with limits), variants, refusals; explain names the likely causes
 """
 
 from .cases import Case
-from .causes import CAUSES
 from .certify import certify
 from .check import check_vjp
 from .golden import Golden, golden
+from .limits import ulp_error, unit_in_last_place
 from .registry import cases, check_layer, names
-from .report import CHECKS, Finding, LeafReport, Report
-from .ulp import ulp_error, unit_in_last_place
+from .report import CAUSES, CHECKS, Finding, LeafReport, Report
 
 __all__ = [
     "CAUSES",

@@ -7,10 +7,10 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree
 from . import limits
-from .examination import Comparison, Examination
 from .inputs import cast, finite, jitter
+from .limits import ulp_error
 from .report import LeafReport
-from .ulp import ulp_error
+from .subject import Comparison, Examination
 
 _GROUPS = (("y",), ("params", "x"))
 """The trees whose largest entry sets the floor of rounding: the value, and the whole gradient."""

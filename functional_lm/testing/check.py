@@ -9,14 +9,13 @@ from .. import pytree
 from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
-from .examination import Examination, Oracle
 from .explain import explain
 from .inputs import cast, jitter, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle
 from .refusals import check_refusals
 from .report import Finding, Report
-from .subject import BrokenLayer, Subject
+from .subject import BrokenLayer, Examination, Oracle, Subject
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
 DTYPES = ("float64", "float32")

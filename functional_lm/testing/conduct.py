@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from .examination import Examination
 from .inputs import at, cast, finite, freeze, jitter, same_bits
 from .report import Finding
-from .subject import BrokenLayer, Subject, describe
+from .subject import BrokenLayer, Examination, Subject, describe
 
 
 def check_contract(examination: Examination, dtype: str) -> None:

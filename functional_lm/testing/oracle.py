@@ -1,6 +1,10 @@
 """The oracle: `jax.vjp` of a reference, in float64 or float32."""
 
+import copy
+import functools
 import inspect
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +12,6 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
-from .refreshed import refreshed
 
 
 class JaxOracle:
@@ -69,7 +72,7 @@ class JaxOracle:
             lambda leaf: _constant(leaf, dtype), keywords or self.keywords[given or dtype]
         )
         with self.jax.enable_x64(dtype == "float64"):
-            reference, constants = refreshed((self._reference, constants))
+            reference, constants = refreshed((self._reference, constants), self.jax)
         return lambda params, x: reference(params, x, **constants)
 
     def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
@@ -193,3 +196,109 @@ def _constant(leaf: Array, dtype: str) -> Array:
 
 def _is_floating(leaf: Any) -> bool:
     return leaf.dtype.kind == "f"
+
+
+def refreshed(value: Any, jax: Any) -> Any:
+    """Return a value in which every NumPy array that it holds or refers to is a copy.
+
+    JAX casts a NumPy array that a function closes over to the precision of the current mode, and
+    remembers the result by the identity of the array, whatever the mode: met first with 32 bits,
+    an array has 32 bits for good. So each mode needs arrays of its own, and functions that refer to
+    them. Looked through are containers, functions (closures, globals, defaults), `jax.jit`,
+    `functools.partial`, methods and plain objects. What refers to no array is returned as it is;
+    so are modules, classes and the globals of installed libraries.
+    """
+    return _Refresher(jax).refresh(value)
+
+
+class _Refresher:
+    def __init__(self, jax: Any) -> None:
+        self.jax, self.jitted = jax, type(jax.jit(abs))
+        self.known: dict[int, tuple[Any, Any]] = {}  # id: the value, kept alive, and its copy
+
+    def refresh(self, value: Any) -> Any:
+        if id(value) not in self.known:
+            self.known[id(value)] = value, value  # what holds itself ends here
+            self.known[id(value)] = value, self._once(value)
+        return self.known[id(value)][1]
+
+    def _once(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.copy()
+        if isinstance(value, self.jax.Array):
+            too_wide = value.dtype.itemsize == 8 and not self.jax.config.jax_enable_x64
+            return self.jax.numpy.asarray(np.array(value)) if too_wide else value
+        if isinstance(value, (type, types.ModuleType, str, bytes)):
+            return value
+        if isinstance(value, (dict, list, tuple)):
+            return self._container(value)
+        if isinstance(value, functools.partial):
+            called = (value.func, value.args, value.keywords)
+            func, args, keywords = found = self.refresh(called)
+            return value if found is called else functools.partial(func, *args, **keywords)
+        if isinstance(value, types.MethodType):
+            parts = (value.__func__, value.__self__)
+            found = self.refresh(parts)
+            return value if found is parts else types.MethodType(*found)
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, self.jitted):
+            inner = inspect.unwrap(value)
+            found = self.refresh(inner)
+            return value if found is inner else found
+        if not _is_installed(type(value)) and hasattr(value, "__dict__"):
+            attributes = vars(value)
+            found = self.refresh(attributes)
+            if found is not attributes:
+                value = copy.copy(value)
+                vars(value).update(found)
+        return value
+
+    def _container(self, value: Any) -> Any:
+        parts = list(value.values()) if isinstance(value, dict) else list(value)
+        found = [self.refresh(part) for part in parts]
+        if all(new is old for new, old in zip(found, parts, strict=True)):
+            return value
+        if isinstance(value, dict):
+            return dict(zip(value, found, strict=True))
+        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
+
+    def _function(self, value: types.FunctionType) -> Any:
+        old_cells = value.__closure__ or ()
+        cells = tuple(types.CellType() for _ in old_cells)
+        names = dict(value.__globals__)
+        new = types.FunctionType(value.__code__, names, value.__name__, None, cells or None)
+        self.known[id(value)] = value, new  # for a function that calls itself
+        changed = False
+
+        def refresh(part: Any) -> Any:
+            nonlocal changed
+            found = self.refresh(part)
+            changed |= found is not part and found is not new
+            return found
+
+        for name in () if _is_installed(value) else _globals(value.__code__) & names.keys():
+            names[name] = refresh(names[name])
+        for cell, old in zip(cells, old_cells, strict=True):
+            try:
+                cell.cell_contents = refresh(old.cell_contents)
+            except ValueError:  # empty so far
+                continue
+        new.__defaults__ = refresh(value.__defaults__)
+        new.__kwdefaults__ = refresh(value.__kwdefaults__)
+        return new if changed else value
+
+
+def _is_installed(value: Any) -> bool:
+    """Tell whether a function or class comes from an installed library or Python itself."""
+    module = value.__module__ or ""  # None for a function that exec made
+    if value is types.SimpleNamespace or module.startswith("functional_lm."):
+        return False
+    path = getattr(sys.modules.get(module), "__file__", None) or ""
+    return module.split(".")[0] in sys.stdlib_module_names or "-packages" in path
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """Return the names that a function, or one inside it, may look up among its globals."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*map(_globals, inner))

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array
-from .examination import Examination
 from .inputs import at, cast
+from .subject import Examination
 
 LEAVES = 12
 """Of a larger tree only so many leaves are spoilt, evenly spread."""
@@ -39,8 +39,8 @@ def check_refusals(examination: Examination) -> None:
         _require(examination, f"forward {what}", names, partial(forward, spoilt))
     _, residuals = subject.forward((params, x))
     for path, leaf in pytree.leaves_with_path(g):
-        if _passes_through(path, leaf):
-            continue
+        if np.ndim(leaf) == 0 and path:
+            continue  # a scalar beside arrays
         for what, changed in _cotangents(np.asarray(leaf)):
             spoilt = _replaced(g, path, changed)
             message = f"vjp takes {at('g', path)} {what}"
@@ -88,8 +88,8 @@ def _spoilt_leaves(
     some = {path.rpartition(".")[2] for path, _ in leaves} | {"x"}
     several = sum(leaf.dtype.kind == "f" for _, leaf in leaves) > 1
     for path, leaf in leaves[:: max(1, len(leaves) // LEAVES)]:
-        if _passes_through(path, leaf):
-            continue
+        if np.ndim(leaf) == 0 and "." in path:
+            continue  # a scalar beside arrays, which a layer may hand on without a look
         name = {path.rpartition(".")[2]}
         yield f"takes {path} as a list", name, _replaced(given, path, leaf.tolist())
         if leaf.dtype.kind != "f":
@@ -106,11 +106,6 @@ def _spoilt_leaves(
             spoilt = _replaced(given, path, other)
             if not _accepted(examination, spoilt):
                 yield f"takes {path} of shape {other.shape} for {leaf.shape}", {"got"}, spoilt
-
-
-def _passes_through(path: str, leaf: Any) -> bool:
-    """Tell whether a leaf is a scalar beside others, which a layer may hand on without a look."""
-    return np.ndim(leaf) == 0 and "." in path
 
 
 def _cotangents(g: Array) -> Iterator[tuple[str, Any]]:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import importlib
+import inspect
 import types
+from collections.abc import Set
 from typing import Any
 
-from ..compose import Bound, keywords_of_forward, pick
 from .cases import Case, cases_of
 from .check import DTYPES, check
 from .report import Report
@@ -41,6 +42,8 @@ def twin(value: Any) -> Any:
     Raises:
         ImportError: without jax, naming the extra to install.
     """
+    from ..compose import Bound, keywords_of_forward, pick
+
     if isinstance(value, types.ModuleType) and value.__name__.startswith(_WITH_TWINS):
         try:
             return importlib.import_module(value.__name__.replace(".", ".reference.", 1))
@@ -67,8 +70,10 @@ class _BoundTwin:
     settings: dict[str, Any]
 
     @property
-    def forward_keywords(self) -> set[str]:
+    def forward_keywords(self) -> Set[str]:
         """The keywords of ``forward`` that are still open."""
+        from ..compose import keywords_of_forward
+
         return keywords_of_forward(self.layer) - set(self.settings)
 
     def forward(self, params: Any, x: Any, **side: Any) -> Any:
@@ -154,5 +159,13 @@ def _selected(name: str, case: Case | str | None) -> list[Case]:
 
 
 def _packages() -> dict[str, list[str]]:
-    packages = ("layers", "losses", "models")
-    return {p: importlib.import_module(f"functional_lm.{p}").__all__ for p in packages}
+    found = {}
+    for package in ("layers", "losses", "models"):
+        module = importlib.import_module(f"functional_lm.{package}")
+        members = {name: getattr(module, name) for name in module.__all__}
+        found[package] = [name for name, member in members.items() if _is_layer(member)]
+    return found
+
+
+def _is_layer(member: Any) -> bool:
+    return inspect.ismodule(member) and hasattr(member, "vjp")

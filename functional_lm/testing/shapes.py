@@ -27,7 +27,6 @@ DEFAULTS = {
 
 LETTERS = {
     "attention": "B T S H G K",
-    "backbone": "B T D H G F V L",
     "cross_entropy": "B T V",
     "dropout": "B T D",
     "embedding": "B T D V",
@@ -38,13 +37,14 @@ LETTERS = {
     "learned_positions": "B T D",
     "linear": "B T D_in D_out",
     "linear_cross_entropy": "B T D V",
+    "mlp": "B T D F",
     "rms_norm": "B T D",
     "rotary": "B T H K",
     "rotary_attention": "B T H G K",
     "self_attention": "B T D H G",
     "silu": "B T D",
     "softmax": "B T D",
-    "swiglu": "B T D F",
+    "swiglu": "B T F",
     "transformer": "B T D H G F V L",
     "transformer_block": "B T D H G F",
     "unembedding": "B T D V",
@@ -75,6 +75,12 @@ def case_at(
         if size < 0:
             raise ValueError(f"sizes must not be negative: got {letter}={size}; pass 0 or more")
     known = set(inspect.signature(module.forward).parameters) - {"params", "x", "tokens"}
+    if "visibility" in known:  # its fields may be given one by one
+        fields = module.Visibility._fields
+        seen = {name: settings[name] for name in fields if name in settings}
+        settings = {name: value for name, value in settings.items() if name not in seen}
+        if seen:
+            settings["visibility"] = module.Visibility(**seen)
     for setting in settings:
         if setting not in known:
             has = f"the keywords {', '.join(sorted(known))}" if known else "no keywords"
@@ -143,32 +149,45 @@ def _entrywise(draw: Draws, m: Any, B: int, T: int, D: int) -> _Inputs:
     return {}, draw.normal(B, T, D), {}
 
 
-def _swiglu(draw: Draws, m: Any, B: int, T: int, D: int, F: int) -> _Inputs:
-    return {"gate_up": draw.normal(2, D, F), "down": draw.normal(F, D)}, draw.normal(B, T, D), {}
+def _swiglu(draw: Draws, m: Any, B: int, T: int, F: int) -> _Inputs:
+    return {}, draw.normal(B, T, 2 * F), {}
+
+
+def _mlp(draw: Draws, m: Any, B: int, T: int, D: int, F: int) -> _Inputs:
+    params = draw.near(m.init(draw.key(), d_model=D, d_ff=F, dtype=np.float64))
+    return params, draw.normal(B, T, D), {}
 
 
 def _unembedding(draw: Draws, m: Any, B: int, T: int, D: int, V: int) -> _Inputs:
     return {"weight": draw.normal(V, D)}, draw.normal(B, T, D), {}
 
 
-def _self_attention(
-    draw: Draws, m: Any, B: int, T: int, D: int, H: int, G: int, **sizes: int
-) -> _Inputs:
+def _self_attention(draw: Draws, m: Any, B: int, T: int, D: int, H: int, G: int) -> _Inputs:
     heads = {"n_heads": H, "n_kv_heads": G}
-    params = draw.near(m.init(draw.key(), d_model=D, dtype=np.float64, **heads, **sizes))
+    params = draw.near(m.init(draw.key(), d_model=D, dtype=np.float64, **heads))
     return params, draw.normal(B, T, D), {**heads, "positions": np.arange(T)}
 
 
-def _transformer_block(draw: Draws, m: Any, F: int, **sizes: int) -> _Inputs:
-    return _self_attention(draw, m, **sizes, d_ff=F)
+def _transformer_block(
+    draw: Draws, m: Any, B: int, T: int, D: int, H: int, G: int, F: int
+) -> _Inputs:
+    from ..models import llama
+
+    config = llama.Config(2, d_model=D, n_heads=H, n_kv_heads=G, n_layers=1, d_ff=F)
+    (block,) = llama.architecture(config).blocks
+    params = draw.near(m.init(draw.key(), block=block, dtype=np.float64))
+    return params, draw.normal(B, T, D), {"block": block, "positions": np.arange(T)}
 
 
 def _transformer(
     draw: Draws, m: Any, B: int, T: int, D: int, H: int, G: int, F: int, V: int, L: int
 ) -> _Inputs:
-    config = m.Config(V, d_model=D, n_heads=H, n_kv_heads=G, n_layers=L, d_ff=F, max_seq_len=T)
-    params = draw.near(m.init(draw.key(), config=config, dtype=np.float64))
-    return params, draw.integers(B, T, below=V), {"config": config}
+    from ..models import llama
+
+    sizes: dict[str, Any] = {"d_model": D, "n_heads": H, "n_kv_heads": G, "n_layers": L, "d_ff": F}
+    model = llama.architecture(llama.Config(V, **sizes, max_seq_len=T))
+    params = draw.near(m.init(draw.key(), model=model, dtype=np.float64))
+    return params, draw.integers(B, T, below=V), {"model": model}
 
 
 def _language_model(draw: Draws, m: Any, B: int, T: int, V: int, **sizes: int) -> _Inputs:
@@ -178,7 +197,6 @@ def _language_model(draw: Draws, m: Any, B: int, T: int, V: int, **sizes: int) -
 
 _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "attention": _attention,
-    "backbone": _transformer,
     "cross_entropy": _cross_entropy,
     "dropout": _dropout,
     "embedding": _embedding,
@@ -189,6 +207,7 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "learned_positions": _learned_positions,
     "linear": _linear,
     "linear_cross_entropy": _linear_cross_entropy,
+    "mlp": _mlp,
     "rms_norm": _rms_norm,
     "rotary": _rotary,
     "rotary_attention": _rotary_attention,

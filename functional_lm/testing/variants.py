@@ -9,9 +9,8 @@ from ..contract import Tree
 from . import limits
 from .accuracy import distance, rows
 from .conduct import like_faults
-from .examination import Examination
 from .inputs import LAYOUTS, cast, finite, scaled
-from .subject import BrokenLayer
+from .subject import BrokenLayer, Examination
 
 
 def check_layouts(examination: Examination, dtype: str) -> None:

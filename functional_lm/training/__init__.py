@@ -4,7 +4,6 @@ from .costs import Costs, costs
 from .evaluation import evaluate
 from .experiment import Experiment, text_loss
 from .loop import TrainState, TrainStep, init_state, train
-from .objective import Objective
 from .settings import DEFAULT_STEPS, TrainConfig
 from .statistics import Statistics, statistics_of
 
@@ -12,7 +11,6 @@ __all__ = [
     "DEFAULT_STEPS",
     "Costs",
     "Experiment",
-    "Objective",
     "Statistics",
     "TrainConfig",
     "TrainState",

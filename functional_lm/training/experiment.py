@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Key, Layer, Tree
-from ..generation import Transform, generate
+from ..contract import Array, Key, Tree
+from ..generation import Decoder, Transform, generate
 from ..gradient import value_and_grad
-from ..models import transformer
-from ..models.transformer import Config
+from ..models import DEFAULT, LanguageModel
+from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
 from ..speed.runtime import cores
 from ..speed.sharding import sharded
@@ -40,7 +40,6 @@ from ..text import (
 from ..text.batches import expect_window
 from .evaluation import evaluate
 from .loop import Inspect, TrainState, TrainStep, init_state, train
-from .objective import Objective
 from .settings import DEFAULT_STEPS, TrainConfig
 
 EVALUATION_BATCH = 64
@@ -52,7 +51,7 @@ class Experiment:
     """Everything that a run needs.
 
     Attributes:
-        objective: the model and its loss.
+        model: the language model.
         tokenizer: from the text.
         settings: how to train, with the number of shards resolved.
         tokens: (N,) the first nine tenths of the text.
@@ -61,7 +60,7 @@ class Experiment:
         text_sha256: the hash of the text's UTF-8 bytes.
     """
 
-    objective: Objective
+    model: LanguageModel
     tokenizer: Tokenizer
     settings: TrainConfig
     tokens: Array
@@ -75,28 +74,34 @@ class Experiment:
         text: str,
         settings: TrainConfig,
         *,
-        model: Layer = transformer,
+        model: Any = DEFAULT,
         sizes: dict[str, Any] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> "Experiment":
         """Put a run together.
 
         Args:
             text: to train on; its last tenth is held out.
             settings: how to train.
-            model: from tokens to logits; see `objective`.
-            sizes: fields of `Config`; ``max_seq_len`` is ``seq_len`` if not among them.
+            model: the name of an architecture, FILE.py:NAME, an architecture, or a layer from
+                tokens to logits; see `models.find`.
+            sizes: fields of the architecture's ``Config``; ``max_seq_len`` is ``seq_len`` if not
+                given.
+            tokenizer: of the text; its characters if not given.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        tokenizer: Tokenizer = CharTokenizer.train(text)
-        sizes = {"max_seq_len": settings.seq_len} | (sizes or {})
-        config = Config(vocab_size=tokenizer.vocab_size, **sizes)
-        if settings.seq_len > config.max_seq_len:
+        tokenizer = CharTokenizer.train(text) if tokenizer is None else tokenizer
+        name, architecture = resolve(model)
+        given = {field: value for field, value in (sizes or {}).items() if value is not None}
+        given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given
+        if settings.seq_len > given["max_seq_len"]:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {settings.seq_len} and "
-                f"{config.max_seq_len}; raise max_seq_len or leave it out"
+                f"{given['max_seq_len']}; raise max_seq_len or leave it out"
             )
+        language_model = of_config(name, architecture, given)
         tokens, held_out = split(tokenizer.encode(text))
         expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
@@ -106,15 +111,14 @@ class Experiment:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
         if settings.shards is None:
-            shards = min(cores(), settings.batch_size) if model is transformer else 1
-            settings = dataclasses.replace(settings, shards=shards)
-        objective, sha256 = Objective(model, config), hashlib.sha256(text.encode()).hexdigest()
-        return cls(objective, tokenizer, settings, tokens, held_out, steps, sha256)
+            settings = dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        return cls(language_model, tokenizer, settings, tokens, held_out, steps, sha256)
 
     @property
-    def config(self) -> Config:
-        """The sizes and settings of the model."""
-        return self.objective.config
+    def config(self) -> Any:
+        """The sizes and settings of the model, resolved."""
+        return self.model.config
 
     @property
     def schedule(self) -> Schedule:
@@ -129,7 +133,7 @@ class Experiment:
     def init_state(self, params: Tree = None) -> TrainState:
         """Return the state before the first update, of parameters from `rehearse` or drawn here."""
         if params is None:
-            params = self.objective.init((self.settings.seed, 0))
+            params = self.model.init((self.settings.seed, 0))
         return init_state(params, self.optimizer)
 
     def rehearse(self) -> Tree:
@@ -142,15 +146,15 @@ class Experiment:
                 the line at fault.
         """
         try:
-            params = self.objective.init((self.settings.seed, 0))
+            params = self.model.init((self.settings.seed, 0))
             if not pytree.leaves(params):
                 raise ValueError("init must return parameters to train: got none")
             x, side = self.batch_at(0)
             first = {"targets": side["targets"][:1], "key": side["key"]}
             with one_thread():
-                _, grads = value_and_grad(self.objective, params, x[:1], **first)
+                _, grads = value_and_grad(self.model, params, x[:1], **first)
             expect_gradient(grads, params)
-            self.objective.logits(params, x[:1, :1])  # a sample begins with one token
+            self.model.logits(params, x[:1, :1])  # a sample begins with one token
         except Exception as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
             raise ValueError(
@@ -180,7 +184,7 @@ class Experiment:
     ) -> Iterator[TrainStep]:
         """Yield each update, from the start or from a state; the keywords are those of `train`."""
         return train(
-            self.objective,
+            self.model,
             self.init_state() if state is None else state,
             optimizer=self.optimizer,
             batch_at=self.batch_at,
@@ -192,7 +196,7 @@ class Experiment:
 
     def validation_loss(self, params: Tree) -> float:
         """Return the loss over all windows of the held-out text that do not overlap, in nats."""
-        return text_loss(self.objective, params, self.held_out, self.settings.seq_len)
+        return text_loss(self.model, params, self.held_out, self.settings.seq_len)
 
     def sample(
         self,
@@ -205,7 +209,7 @@ class Experiment:
     ) -> str:
         """Return the prompt and a continuation; see `generate`."""
         tokens = generate(
-            self.objective.decoder(params),
+            Decoder(self.model, params),
             self.tokenizer.encode(prompt),
             key=key,
             max_new_tokens=max_new_tokens,
@@ -214,7 +218,7 @@ class Experiment:
         return prompt + self.tokenizer.decode(tokens)
 
 
-def text_loss(objective: Objective, params: Tree, tokens: Array, seq_len: int) -> float:
+def text_loss(model: LanguageModel, params: Tree, tokens: Array, seq_len: int) -> float:
     """Return the mean loss over all windows of the tokens that do not overlap, in nats.
 
     Raises:
@@ -223,5 +227,5 @@ def text_loss(objective: Objective, params: Tree, tokens: Array, seq_len: int) -
     x, y = windows(tokens, seq_len=seq_len)
     parts = np.array_split(np.arange(len(x)), -(-len(x) // EVALUATION_BATCH))
     return evaluate(
-        objective, params, ((x[part], {"targets": y[part], "recompute": True}) for part in parts)
+        model, params, ((x[part], {"targets": y[part], "recompute": True}) for part in parts)
     )

@@ -1,12 +1,12 @@
 """The learning rate range test: one short run at rates that rise from far too low to far too high.
 
-Smith 2017 (arXiv:1506.01186, section 3.3); with rates in a geometric series as in fastai's
-``lr_find``. The usual readings, where the loss falls fastest, or a tenth of where it is lowest,
-are for SGD: Adam with clipping and norms diverges late, and the loss is flat over two powers of ten
-before. So two rates are read off here, that at which half of what is learned is learned and that
-at which training diverges, and the suggestion is a `MARGIN` below their geometric mean.
+Smith 2017 (arXiv:1506.01186, section 3.3), with rates in a geometric series as in fastai's
+``lr_find``. The usual readings, the rate of the fastest fall or a tenth of that of the lowest loss,
+suit SGD: Adam with clipping and norms diverges late, after a loss that is flat over two powers of
+ten. So the test reads off two rates, one at which the loss has done half of its fall and one at
+which training diverges, and suggests a `MARGIN` below their geometric mean.
 
-``python tests/campaigns/benchmarks/find_lr.py`` holds the suggestion against sweeps.
+``python tests/campaigns/benchmarks/find_lr.py`` compares the suggestion with sweeps.
 """
 
 import contextlib
@@ -23,35 +23,35 @@ from .experiment import Experiment
 from .loop import init_state, train
 
 HALF = 0.5
-"""The share of the whole fall of the loss at which the lower rate is read off. There the curve is
-steep, so that chance moves it little; where the loss falls fastest, or is lowest, it does not."""
+"""Share of the fall of the loss that marks the lower rate. The curve is steep there, so noise moves
+that rate little, unlike the rate of the fastest fall or of the lowest loss."""
 
 MARGIN = 6.0
-"""By which the suggestion is below the middle of the two rates, in a schedule that warms up, stays
-near its peak for hundreds of steps, and decays. Measured; see above."""
+"""Factor from the suggestion to the middle of the two rates, for a schedule that warms up, stays
+near its peak for hundreds of steps, and decays. Measured with the campaign above."""
 
 WINDOW = 5
-"""Steps whose mean is taken for the loss, where the test begins and on its way."""
+"""Steps averaged into a loss."""
 
 LEAST = 0.1
-"""Nats that a loss falls by at least if anything is learned."""
+"""Nats by which the loss falls at least if anything is learned."""
 
 EXPLOSION = 0.5
 """Nats above its start at which the loss has diverged."""
 
 
 class RangeTest(NamedTuple):
-    """What a range test has measured."""
+    """What a range test measured."""
 
-    rates: list[float]  # of each update that was made
+    rates: list[float]  # of each update
     losses: list[float]  # before it
     smoothed: list[float]  # means over neighbours
-    halfway: float  # the rate at which half of the fall was done
-    diverged: float | None  # the rate at which the loss was far above its start, if it came to that
+    halfway: float  # the rate at which the loss had done half of its fall
+    diverged: float | None  # the rate at which the loss was far above its start, if it was
 
     @property
     def suggestion(self) -> float:
-        """The rate for the peak of a schedule; a guess by half if the test did not diverge."""
+        """The peak rate for a schedule; half a guess if the test did not diverge."""
         if self.diverged is None:
             return 3 * self.halfway
         return math.sqrt(self.halfway * self.diverged) / MARGIN
@@ -62,13 +62,13 @@ def range_test(
 ) -> RangeTest:
     """Run the test with the model, the text, the batches and the optimizer of an experiment.
 
-    It ends where the loss is `EXPLOSION` above its start, or is no number.
+    It ends when the loss is `EXPLOSION` above its start or not finite.
 
     Args:
-        experiment: its own schedule is left out.
+        experiment: whose schedule is ignored.
         lowest: the first rate.
         highest: the last.
-        steps: how many updates the way takes.
+        steps: updates from the first rate to the last.
 
     Raises:
         ValueError: for rates or steps out of range.
@@ -86,13 +86,13 @@ def range_test(
         if len(losses) < 2 * WINDOW:
             continue
         diverged = not np.mean(losses[-WINDOW:]) <= np.mean(losses[:WINDOW]) + EXPLOSION
-        if diverged:  # or the loss is no number
+        if diverged:  # or the loss is not finite
             break
     return read_off(rates, losses, diverged=diverged or len(losses) < steps)
 
 
 def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> RangeTest:
-    """Read the two rates off a curve, which ends where it diverged, or with the highest rate.
+    """Read the two rates off a curve that ends where it diverged or with the highest rate.
 
     Raises:
         FloatingPointError: if the loss did not fall.
@@ -121,7 +121,7 @@ def _measure(
 
     optimizer = experiment.settings.make_optimizer(schedule)
     updates = train(
-        experiment.objective,
+        experiment.model,
         init_state(experiment.init_state().params, optimizer),
         optimizer=optimizer,
         batch_at=experiment.batch_at,

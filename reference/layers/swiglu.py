@@ -1,9 +1,10 @@
-"""SwiGLU feed-forward layer in JAX (Shazeer 2020, eq. 6)."""
+"""SwiGLU, the gate, in JAX."""
 
 import jax
+import jax.numpy as jnp
 
 
 def forward(params, x):
-    """Return (silu(x·W_gate) ⊙ x·W_up)·W_down."""
-    gate, up = params["gate_up"][0], params["gate_up"][1]
-    return (jax.nn.silu(x @ gate) * (x @ up)) @ params["down"]
+    """Return silu(a)·u of the halves a and u of each row."""
+    gate, up = jnp.split(x, 2, axis=-1)
+    return jax.nn.silu(gate) * up

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from ..layers import attention as attention_layer
-from ..layers import rotary
+from ..layers import linear, rotary
 
 
 def forward(
@@ -12,21 +12,26 @@ def forward(
     *,
     n_heads,
     n_kv_heads=None,
+    value_size=None,
     positions,
-    causal=True,
-    mask=None,
+    visibility=(True, 0, None, None),
     rope_theta=10000.0,
     rope_pairing="interleaved",
     attention="auto",
+    qkv=linear,
+    out=linear,
 ):
     """Project to queries, keys and values, turn queries and keys, attend, project back."""
-    size = params["out"].shape[0] // n_heads
-    widths = [n_heads * size, (n_heads + (n_kv_heads or n_heads)) * size]
-    q, k, v = (
-        (x @ weight).reshape(*x.shape[:2], weight.shape[1] // size, size)
-        for weight in jnp.split(params["qkv"], widths, axis=1)
-    )
-    turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
-    q, k = rotary.forward({}, q, **turn), rotary.forward({}, k, **turn)
-    y = attention_layer.forward({}, (q, k, v), causal=causal, mask=mask)
-    return y.reshape(*x.shape[:2], n_heads * size) @ params["out"]
+    heads = qkv.forward(params["qkv"], x)
+    groups = n_heads if n_kv_heads is None else n_kv_heads
+    if value_size is None:
+        value_size = heads.shape[-1] // (n_heads + 2 * groups)
+    size = (heads.shape[-1] - groups * value_size) // (n_heads + groups)
+    q, k, v = jnp.split(heads, [n_heads * size, (n_heads + groups) * size], axis=2)
+    q, k = (h.reshape(*h.shape[:2], h.shape[2] // size, size) for h in (q, k))
+    if rope_theta is not None:
+        turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+        q, k = rotary.forward({}, q, **turn), rotary.forward({}, k, **turn)
+    v = v.reshape(*v.shape[:2], groups, value_size)
+    y = attention_layer.forward({}, (q, k, v), visibility=visibility)
+    return out.forward(params["out"], y.reshape(*x.shape[:2], n_heads * value_size))

@@ -1,12 +1,27 @@
 """The decoder-only transformer in JAX."""
 
-from ..layers import unembedding
-from . import backbone
+import numpy as np
+
+from . import transformer_block
 
 
-def forward(params, tokens, *, config, key=None):
-    """Return the logits (..., T, V) of tokens (..., T)."""
+def forward(params, tokens, *, model, key=None):
+    """Return the logits (..., T, V) of tokens (..., T), or a stream with the routers' losses."""
     if tokens.ndim == 1:
-        return forward(params, tokens[None], config=config, key=key)[0]
-    x = backbone.forward(params, tokens, config=config, key=key)
-    return unembedding.forward(params["embedding" if config.tie_embeddings else "unembedding"], x)
+        y = forward(params, tokens[None], model=model, key=key)
+        return y._replace(x=y.x[0]) if hasattr(y, "auxiliary") else y[0]
+    positions = np.arange(tokens.shape[1])
+    x = model.embedding.forward(params["embedding"], tokens)
+    if model.positions is not None:
+        x = model.positions.forward(params["positions"], x, positions=positions)
+    x = model.dropout.forward({}, x, key=None if key is None else (*key, 0))
+    for i, block in enumerate(model.blocks):
+        block_key = None if key is None else (*key, i + 1)
+        x = transformer_block.forward(
+            params["blocks"][i], x, block=block, positions=positions, key=block_key
+        )
+    stream = x if hasattr(x, "auxiliary") else None
+    x = model.norm.forward(params["norm"], x if stream is None else x.x)
+    head = {"weight": params["embedding"]["weight"]} if model.tied else params["unembedding"]
+    logits = model.unembedding.forward(head, x)
+    return logits if stream is None else stream._replace(x=logits)

@@ -1,17 +1,17 @@
 """A pre-norm transformer block in JAX."""
 
-from ..layers import dropout as dropout_layer
-from ..layers import rms_norm, swiglu
-from . import self_attention
 
-
-def forward(params, x, *, norm_eps=1e-6, dropout=0.0, key=None, **attention_settings):
-    """Return x + attention(norm(x)), then x + feed-forward(norm(x)), each branch with dropout."""
+def forward(params, x, *, block, positions, key=None):
+    """Return x + mixer(norm(x)), then x + mlp(norm(x)), each branch with dropout."""
     keys = (None, None) if key is None else ((*key, 0), (*key, 1))
-    h = rms_norm.forward(params["norm1"], x, eps=norm_eps)
-    a = self_attention.forward(params["attention"], h, **attention_settings)
-    x = x + dropout_layer.forward({}, a, rate=dropout, key=keys[0])
-    h = rms_norm.forward(params["norm2"], x, eps=norm_eps)
-    return x + dropout_layer.forward(
-        {}, swiglu.forward(params["mlp"], h), rate=dropout, key=keys[1]
-    )
+    losses, stream = [], None
+    if hasattr(x, "auxiliary"):
+        stream, x, losses = type(x), x.x, [x.auxiliary]
+    h = block.norm1.forward(params["norm1"], x)
+    a = block.mixer.forward(params["mixer"], h, positions=positions)
+    x = x + block.dropout.forward({}, a, key=keys[0])
+    m = block.mlp.forward(params["mlp"], block.norm2.forward(params["norm2"], x))
+    if hasattr(m, "auxiliary"):
+        stream, m, losses = type(m), m.x, [*losses, m.auxiliary]
+    y = x + block.dropout.forward({}, m, key=keys[1])
+    return stream(y, sum(losses)) if stream else y

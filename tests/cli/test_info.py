@@ -6,7 +6,7 @@ def test_it_names_versions_and_costs(capsys, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert main(["info", "--preset", "tiny"]) == 0
     said = capsys.readouterr().out
-    assert "4,096 bytes of keys and values" in said
+    assert "4,096 bytes of cache" in said
     for part in ("NumPy", "BLAS", "held by OPENBLAS_CORETYPE=Haswell", "763,136 parameters"):
         assert part in said
 
@@ -20,4 +20,4 @@ def test_it_says_what_keeps_memory(capsys, monkeypatch):
 
 def test_it_describes_a_run(run_folder, capsys):
     assert main(["info", str(run_folder)]) == 0
-    assert "width 16, 2 heads" in capsys.readouterr().out
+    assert "d_model 16, n_heads 2" in capsys.readouterr().out

@@ -12,16 +12,16 @@ from functional_lm.generation import (
     until_stop,
     window_start,
 )
-from functional_lm.models import transformer
+from functional_lm.models import build
 
-CONFIG = transformer.Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=5)
-PARAMS = transformer.init((0,), config=CONFIG, dtype=np.float64)
+MODEL = build("llama", vocab_size=13, d_model=24, n_heads=2, n_layers=1, max_seq_len=5)
+PARAMS = MODEL.init((0,), dtype=np.float64)
 PARAMS["norm"]["scale"] *= 20  # so that tokens differ in their chances
 
 
 def next_logits(tokens):
     seen = tokens[window_start(len(tokens), 5) :]
-    return transformer.forward(PARAMS, seen, config=CONFIG)[0][-1]
+    return MODEL.logits(PARAMS, seen)[0][-1]
 
 
 def run(**settings):
@@ -66,7 +66,7 @@ def test_without_a_key_it_is_greedy():
     assert run(key=None, transform=lambda logits, tokens: -logits) != run(key=None)
 
 
-MODELS = [next_logits, Decoder(PARAMS, CONFIG)]
+MODELS = [next_logits, Decoder(MODEL, PARAMS)]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=["uncached", "cached"])

@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from functional_lm.heads import QKV
+from functional_lm.heads import CAUSAL, QKV, Visibility
 from functional_lm.layers import attention, flash_attention
 from functional_lm.speed import threads
 from functional_lm.testing import certify
@@ -11,6 +11,10 @@ from functional_lm.testing import certify
 test_certified = certify("flash_attention")
 
 TILES = [(1, 1), (3, 2), (2, 5), (7, 13), (128, 512)]
+
+
+def seen(*settings, **more):
+    return {"visibility": Visibility(*settings, **more)}
 
 
 def draw(B=2, T=7, S=7, H=6, G=2, K=5, dtype=np.float64):
@@ -30,13 +34,15 @@ def some_mask(B, H, T, S):
     "settings",
     [
         {},
-        {"causal": True},
-        {"causal": True, "query_offset": 5},
-        {"causal": True, "query_offset": -4},
-        {"mask": some_mask(2, 6, 13, 17)},
-        {"mask": some_mask(1, 2, 13, 17)[0, 1]},
-        {"mask": some_mask(2, 6, 13, 17)[:, :1, :1]},
-        {"mask": some_mask(2, 6, 13, 17), "causal": True, "query_offset": 3},
+        seen(True),
+        seen(True, 5),
+        seen(True, 4, window=3),
+        seen(True, 4, window=7, mask=some_mask(2, 6, 13, 17)),
+        seen(True, -4),
+        seen(mask=some_mask(2, 6, 13, 17)),
+        seen(mask=some_mask(1, 2, 13, 17)[0, 1]),
+        seen(mask=some_mask(2, 6, 13, 17)[:, :1, :1]),
+        seen(True, 3, mask=some_mask(2, 6, 13, 17)),
     ],
     ids=lambda settings: "+".join(settings) or "full",
 )
@@ -56,8 +62,8 @@ def test_it_is_attention(settings, block_q, block_k):
 
 def test_the_default_tiles_at_a_long_text():
     x = draw(B=1, T=301, S=1201, H=2, G=1)
-    y, _ = attention.forward({}, x, causal=True, query_offset=900)
-    tiled, _ = flash_attention.forward({}, x, causal=True, query_offset=900)
+    y, _ = attention.forward({}, x, visibility=Visibility(True, 900))
+    tiled, _ = flash_attention.forward({}, x, visibility=Visibility(True, 900))
     np.testing.assert_allclose(tiled, y, rtol=1e-12, atol=1e-15)
 
 
@@ -65,18 +71,18 @@ def test_the_default_tiles_at_a_long_text():
 def test_the_causal_mask_leaks_nothing(dtype):
     x = draw(dtype=dtype)
     tiles = {"block_q": 3, "block_k": 2}
-    y, _ = flash_attention.forward({}, x, causal=True, **tiles)
+    y, _ = flash_attention.forward({}, x, visibility=CAUSAL, **tiles)
     for t in range(7):
         k, v = x.k.copy(), x.v.copy()
         k[:, t:] *= -1e3
         v[:, t:] += 1e6
-        changed, _ = flash_attention.forward({}, QKV(x.q, k, v), causal=True, **tiles)
+        changed, _ = flash_attention.forward({}, QKV(x.q, k, v), visibility=CAUSAL, **tiles)
         np.testing.assert_array_equal(changed[:, :t], y[:, :t])
         assert (changed[:, t:] != y[:, t:]).any()
 
 
 def test_no_gradient_flows_to_keys_that_are_not_seen():
-    _, residuals = flash_attention.forward({}, draw(), causal=True, block_q=3, block_k=2)
+    _, residuals = flash_attention.forward({}, draw(), visibility=CAUSAL, block_q=3, block_k=2)
     g = np.zeros((2, 7, 6, 5))
     g[:, :3] = 1.0
     _, d_x = flash_attention.vjp(residuals, g)
@@ -90,7 +96,9 @@ def test_a_row_that_sees_nothing_is_zero(dtype):
     mask = np.ones((2, 6, 7, 7), bool)
     mask[1, 2, 3] = False
     x = draw(dtype=dtype)
-    y, residuals = flash_attention.forward({}, x, mask=mask, block_q=2, block_k=3)
+    y, residuals = flash_attention.forward(
+        {}, x, visibility=Visibility(mask=mask), block_q=2, block_k=3
+    )
     assert not y[1, 3, 2].any()
     assert y[1, 3, 1].any()
     _, d_x = flash_attention.vjp(residuals, np.ones_like(y))
@@ -119,7 +127,7 @@ def test_no_keys_or_no_queries(T, S):
 def test_weights_are_a_softmax_at_large_scores():
     x = draw(T=97, S=97, dtype=np.float32)
     x = QKV(x.q * 100, x.k * 100, np.ones_like(x.v))
-    y, _ = flash_attention.forward({}, x, causal=True, block_q=11, block_k=17)
+    y, _ = flash_attention.forward({}, x, visibility=CAUSAL, block_q=11, block_k=17)
     np.testing.assert_allclose(y, 1, rtol=1e-6)
 
 
@@ -129,7 +137,7 @@ def peak(T):
     g = np.ones_like(x.q)
     tracemalloc.start()
     try:
-        _, residuals = flash_attention.forward({}, x, causal=True)
+        _, residuals = flash_attention.forward({}, x, visibility=CAUSAL)
         flash_attention.vjp(residuals, g)
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -147,9 +155,9 @@ def test_memory_grows_with_the_text_and_not_with_its_square(monkeypatch):
     ("x", "settings", "error", "says"),
     [
         (draw(H=6, G=4), {}, ValueError, r"multiple of key/value heads.* got H=6, G=4"),
-        (draw(), {"mask": np.ones((7, 7))}, TypeError, "booleans: got float64"),
-        (draw(), {"mask": np.ones((3, 7), bool)}, ValueError, r"got \(3, 7\)"),
-        (draw(), {"query_offset": 2}, ValueError, "pass causal=True"),
+        (draw(), seen(mask=np.ones((7, 7))), TypeError, "booleans: got float64"),
+        (draw(), seen(mask=np.ones((3, 7), bool)), ValueError, r"got \(3, 7\)"),
+        (draw(), seen(offset=2), ValueError, "pass causal=True"),
         (draw(), {"block_q": 0}, ValueError, "block_q must be at least 1: got 0"),
         (draw(), {"block_k": 2.5}, TypeError, "block_k must be an integer"),
         (tuple(draw()), {}, TypeError, r"x must be QKV\(q, k, v\): got tuple"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from functional_lm.heads import CAUSAL
 from functional_lm.layers import attention, rotary, rotary_attention
 from functional_lm.layers.attention import QKV
 from functional_lm.testing import certify
@@ -17,7 +18,7 @@ def composed(x, g, positions, pairing):
     turning = {"positions": positions, "pairing": pairing}
     qk, r_rotary = rotary.forward({}, heads[:, :, : H + G], **turning)
     qkv = QKV(qk[:, :, :H], qk[:, :, H:], heads[:, :, H + G :])
-    y, r_attention = attention.forward({}, qkv, causal=True)
+    y, r_attention = attention.forward({}, qkv, visibility=CAUSAL)
     _, d_qkv = attention.vjp(r_attention, g.reshape(y.shape))
     _, d_qk = rotary.vjp(r_rotary, np.concatenate(d_qkv[:2], axis=2))
     return y.reshape(g.shape), np.concatenate([d_qk, d_qkv.v], axis=2).reshape(x.shape)

@@ -1,3 +1,4 @@
+import chex
 import jax
 import numpy as np
 import optax
@@ -5,8 +6,12 @@ import pytest
 from functional_lm.reference.models import language_model as twin
 
 from functional_lm import prng, pytree, value_and_grad
-from functional_lm.models import language_model
-from functional_lm.models.transformer import PRESETS, Config
+from functional_lm.compose import serial
+from functional_lm.generation import Decoder
+from functional_lm.layers import embedding, unembedding
+from functional_lm.models import build, language_model
+from functional_lm.models.llama import PRESETS, Config, architecture
+from functional_lm.models.loading import of_config, resolve
 from functional_lm.optimizers import (
     adamw,
     apply_updates,
@@ -14,7 +19,7 @@ from functional_lm.optimizers import (
     clip_by_global_norm,
     warmup_cosine_decay_schedule,
 )
-from functional_lm.testing import Case, certify, check_layer
+from functional_lm.testing import Case, certify, check_layer, check_vjp, registry
 
 test_certified = certify("language_model")
 
@@ -22,18 +27,20 @@ test_certified = certify("language_model")
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 @pytest.mark.parametrize("vocab_size", [65, 257])
 def test_the_first_loss_is_near_log_v(preset, vocab_size):
-    config = Config(vocab_size, **PRESETS[preset])
-    params = language_model.init((0,), config=config)
-    tokens = prng.integers((1,), (4, 65), low=0, high=vocab_size)
-    loss, _ = language_model.forward(params, tokens[:, :-1], targets=tokens[:, 1:], config=config)
-    assert loss == pytest.approx(np.log(vocab_size), rel=0.02)
+    model = build("llama", vocab_size=vocab_size, **PRESETS[preset])
+    losses = []
+    for seed in range(4):
+        tokens = prng.integers((1, seed), (4, 65), low=0, high=vocab_size)
+        loss, _ = model.forward(model.init((seed,)), tokens[:, :-1], targets=tokens[:, 1:])
+        losses.append(loss)
+    assert np.mean(losses) == pytest.approx(np.log(vocab_size), rel=0.02)
 
 
 def test_the_tiny_preset_equals_jax():
-    config = Config(65, **PRESETS["tiny"], max_seq_len=64)
-    params = language_model.init((0,), config=config, dtype=np.float64)
+    model = architecture(Config(65, **PRESETS["tiny"], max_seq_len=64))
+    params = language_model.init((0,), model=model, dtype=np.float64)
     tokens = prng.integers((1,), (2, 65), low=0, high=65)
-    side = {"targets": tokens[:, 1:], "config": config}
+    side = {"targets": tokens[:, 1:], "model": model}
     (report,) = check_layer(
         "language_model", Case("language_model", "tiny", params, tokens[:, :-1], side)
     )
@@ -42,8 +49,8 @@ def test_the_tiny_preset_equals_jax():
 
 
 def test_twenty_adamw_steps_follow_jax_and_optax():
-    config = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7)
-    params = language_model.init((0,), config=config, dtype=np.float64)
+    model = architecture(Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7))
+    params = language_model.init((0,), model=model, dtype=np.float64)
     optimizer = chain(
         clip_by_global_norm(1.0), adamw(warmup_cosine_decay_schedule(1e-2, 5, 20, 1e-3))
     )
@@ -66,7 +73,7 @@ def test_twenty_adamw_steps_follow_jax_and_optax():
         @jax.jit
         def oracle_step(params, state, tokens, targets):
             loss, grads = jax.value_and_grad(twin.forward)(
-                params, tokens, targets=targets, config=config
+                params, tokens, targets=targets, model=registry.twin(model)
             )
             updates, state = oracle.update(grads, state, params)
             return optax.apply_updates(params, updates), state, loss
@@ -74,7 +81,7 @@ def test_twenty_adamw_steps_follow_jax_and_optax():
         for step in range(20):
             tokens = prng.integers((1, step), (3, 8), low=0, high=13).astype(np.int32)
             x, y = tokens[:, :-1], tokens[:, 1:]
-            loss, grads = value_and_grad(language_model, params, x, targets=y, config=config)
+            loss, grads = value_and_grad(language_model, params, x, targets=y, model=model)
             updates, state = optimizer.update(grads, state, params)
             params = apply_updates(params, updates)
             losses.append(loss)
@@ -88,8 +95,8 @@ def test_twenty_adamw_steps_follow_jax_and_optax():
 
 
 def test_the_optimizer_keeps_float32():
-    config = Config(13, d_model=24, n_heads=6, n_layers=1)
-    params = language_model.init((0,), config=config)
+    model = architecture(Config(13, d_model=24, n_heads=6, n_layers=1))
+    params = language_model.init((0,), model=model)
     optimizer = chain(
         clip_by_global_norm(1e-3), adamw(warmup_cosine_decay_schedule(1e-2, 2, 5), weight_decay=0.1)
     )
@@ -97,7 +104,7 @@ def test_the_optimizer_keeps_float32():
     tokens = prng.integers((1,), (2, 7), low=0, high=13)
     for _ in range(4):
         loss, grads = value_and_grad(
-            language_model, params, tokens[:, :-1], targets=tokens[:, 1:], config=config
+            language_model, params, tokens[:, :-1], targets=tokens[:, 1:], model=model
         )
         updates, state = optimizer.update(grads, state, params)
         params = apply_updates(params, updates)
@@ -106,8 +113,8 @@ def test_the_optimizer_keeps_float32():
 
 
 def test_a_small_model_learns_a_repeating_sequence():
-    config = Config(7, d_model=32, n_heads=2, n_layers=2, max_seq_len=16)
-    params = language_model.init((0,), config=config)
+    model = architecture(Config(7, d_model=32, n_heads=2, n_layers=2, max_seq_len=16))
+    params = language_model.init((0,), model=model)
     sequence = np.tile(np.array([3, 1, 4, 1, 5, 2, 6]), 20)
     optimizer = adamw(3e-3)
     state = optimizer.init(params)
@@ -115,11 +122,75 @@ def test_a_small_model_learns_a_repeating_sequence():
         start = prng.integers((1, step), (8, 1), low=0, high=100)
         window = sequence[start + np.arange(17)]
         loss, grads = value_and_grad(
-            language_model, params, window[:, :-1], targets=window[:, 1:], config=config
+            language_model, params, window[:, :-1], targets=window[:, 1:], model=model
         )
         updates, state = optimizer.update(grads, state, params)
         params = apply_updates(params, updates)
     # The first "1" of a window is ambiguous: 3 1 4 or 4 1 5.
     window = sequence[2:19][None]
-    loss, _ = language_model.forward(params, window[:, :-1], targets=window[:, 1:], config=config)
+    loss, _ = language_model.forward(params, window[:, :-1], targets=window[:, 1:], model=model)
     assert loss < 0.05
+
+
+TOKENS = prng.integers((1,), (3, 9), low=0, high=13)
+X, Y = TOKENS[:, :-1], TOKENS[:, 1:]
+
+
+def custom(layer, **settings):
+    name, found = resolve(layer)
+    return of_config(name, found, {"vocab_size": 13, "d_model": 24, "max_seq_len": 8} | settings)
+
+
+def test_a_model_by_name_is_the_language_model_bit_for_bit():
+    model = build("llama", vocab_size=13, d_model=24, n_layers=2, max_seq_len=8, dropout=0.2)
+    params = model.init((0,))
+    chex.assert_trees_all_equal(params, language_model.init((0,), model=model.model))
+    loss, residuals = model.forward(params, X, targets=Y, key=(5,))
+    expected, others = language_model.forward(params, X, targets=Y, model=model.model, key=(5,))
+    assert loss == expected
+    one = np.ones_like(loss)
+    ours, _ = model.vjp(residuals, one)
+    chex.assert_trees_all_equal(ours, language_model.vjp(others, one)[0])
+
+
+def test_a_custom_model_gets_what_it_names():
+    seen = {}
+
+    class Model:
+        @staticmethod
+        def init(key, *, vocab_size, d_model, dtype):
+            seen["init"] = (vocab_size, d_model, dtype)
+            return embedding.init(key, vocab_size=vocab_size, d_model=vocab_size, dtype=dtype)
+
+        @staticmethod
+        def forward(params, tokens, *, positions, n_heads, key):
+            seen["forward"] = (positions.tolist(), n_heads, key)
+            return embedding.forward(params, tokens)
+
+        vjp = staticmethod(embedding.vjp)
+
+    model = custom(Model, n_heads=2)
+    params = model.init((0,), dtype=np.float64)
+    loss, _ = model.forward(params, X, targets=Y, key=(5,))
+    assert seen == {"init": (13, 24, np.float64), "forward": (list(range(8)), 2, (5,))}
+    assert loss.dtype == np.float64
+
+
+def test_the_gradient_of_a_custom_model_is_the_difference_quotient():
+    model = custom(serial(embedding=embedding, unembedding=unembedding))
+    check_vjp(model, model.init((0,), dtype=np.float64), X, targets=Y).raise_if_failed()
+
+
+def test_a_custom_model_decodes_without_a_cache():
+    model = custom(serial(embedding=embedding, unembedding=unembedding))
+    params = model.init((0,))
+    decoder = Decoder(model, params)
+    assert not decoder.cached
+    logits, _ = model.logits(params, TOKENS[:1, 5:])
+    np.testing.assert_array_equal(decoder.prefill(TOKENS[:1])[0], logits[0, -1])
+
+
+def test_a_model_that_returns_no_logits_is_named():
+    model = custom(serial(embedding=embedding))
+    with pytest.raises(ValueError, match=r"\(B, T, V\) = \(3, 8, 13\): got \(3, 8, 24\)"):
+        model.forward(model.init((0,)), X, targets=Y)

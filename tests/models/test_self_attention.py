@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
-from functional_lm.layers import rotary, rotary_attention
+from functional_lm.compose import bind
+from functional_lm.heads import CAUSAL, FULL
+from functional_lm.layers import linear, rotary_attention
 from functional_lm.models import self_attention
-from functional_lm.testing import certify
+from functional_lm.testing import certify, check_vjp
 
 test_certified = certify("self_attention")
 
@@ -20,7 +22,9 @@ def test_named_slices_are_views_with_their_own_variance():
     assert slices["out"].std() == pytest.approx((2 / 480) ** 0.5 / 2, rel=0.02)
     assert (slices["key"] != slices["value"]).any()
     assert (slices["query"][:, :80] != slices["key"]).any()
-    assert all(np.shares_memory(slices[n], params["qkv"]) for n in ("query", "key", "value"))
+    assert all(
+        np.shares_memory(slices[n], params["qkv"]["weight"]) for n in ("query", "key", "value")
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,22 +44,28 @@ def test_bad_sizes_name_what_would_do(sizes, says):
 def test_a_wrong_number_of_heads_is_refused(n_heads, n_kv_heads):
     params = self_attention.init((0,), d_model=24, n_heads=6, n_kv_heads=2)
     x = np.ones((1, 2, 24), np.float32)
-    with pytest.raises(ValueError, match=r"n_heads must divide|qkv must have shape"):
+    with pytest.raises(ValueError, match=r"qkv must make|x must have shape"):
         self_attention.forward(
             params, x, n_heads=n_heads, n_kv_heads=n_kv_heads, positions=np.arange(2)
         )
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_all_kinds_are_one_function(causal):
+@pytest.mark.parametrize("visibility", [CAUSAL, FULL, CAUSAL._replace(window=50)], ids=str)
+def test_all_kinds_are_one_function(visibility):
     rng = np.random.default_rng(0)
     params = self_attention.init((0,), d_model=24, n_heads=6, n_kv_heads=2, dtype=np.float64)
     x, g = rng.standard_normal((2, 2, 140, 24))
-    side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(140), "causal": causal}
+    side = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(140), "visibility": visibility}
     results = []
     for kind in self_attention.KINDS:
         y, residuals = self_attention.forward(params, x, **side, attention=kind)
-        results.append([y, *pytree.leaves(self_attention.vjp(residuals, g))])
+        results.append(
+            [
+                self_attention.attention_weights(residuals),
+                y,
+                *pytree.leaves(self_attention.vjp(residuals, g)),
+            ]
+        )
     for auto, materialised, tiled in zip(*results, strict=True):
         np.testing.assert_array_equal(auto, materialised)
         np.testing.assert_allclose(tiled, materialised, rtol=0, atol=1e-12)
@@ -80,21 +90,50 @@ def test_an_unknown_kind_is_refused():
         self_attention.forward(params, x, n_heads=6, positions=np.arange(2), attention="flash")
 
 
-@pytest.mark.parametrize("pairing", ["interleaved", "half"])
-def test_keys_and_values_are_those_of_the_projection(pairing):
-    rng = np.random.default_rng(0)
-    params = self_attention.init((0,), d_model=24, n_heads=6, n_kv_heads=2, dtype=np.float64)
-    x, positions = rng.standard_normal((2, 7, 24)), np.arange(7)
-    side = {"n_heads": 6, "n_kv_heads": 2, "positions": positions, "rope_pairing": pairing}
-    slices = self_attention.named_slices(params, n_heads=6, n_kv_heads=2)
-    k = (x @ slices["key"]).reshape(2, 7, 2, 4)
-    k, _ = rotary.forward({}, k, positions=positions, pairing=pairing)
-    v = (x @ slices["value"]).reshape(2, 7, 2, 4)
-    for kind in ("materialised", "tiled"):
-        _, residuals = self_attention.forward(params, x, **side, attention=kind)
-        found = self_attention.keys_and_values(residuals)
-        np.testing.assert_allclose(found[0], k, rtol=0, atol=1e-13)
-        np.testing.assert_allclose(found[1], v, rtol=0, atol=1e-13)
-    _, residuals = self_attention.forward(params, x, **side, causal=False)
-    with pytest.raises(ValueError, match="causal attention without a mask"):
-        self_attention.keys_and_values(residuals)
+class Adapter:
+    """A projection with a low-rank term beside the matrix."""
+
+    @staticmethod
+    def init(key, *, d_in, d_out, scale=1.0, dtype=np.float32):
+        base = linear.init(key, d_in=d_in, d_out=d_out, scale=scale, dtype=dtype)
+        down = linear.init((*key, 1), d_in=d_in, d_out=2, dtype=dtype)
+        up = linear.init((*key, 2), d_in=2, d_out=int(np.sum(d_out)), dtype=dtype)
+        return {"base": base, "down": down, "up": up}
+
+    @staticmethod
+    def forward(params, x):
+        y, base = linear.forward(params["base"], x)
+        h, down = linear.forward(params["down"], x)
+        z, up = linear.forward(params["up"], h)
+        return y + z, (base, down, up)
+
+    @staticmethod
+    def vjp(residuals, g):
+        base, down, up = residuals
+        d_base, d_x = linear.vjp(base, g)
+        d_up, d_h = linear.vjp(up, g)
+        d_down, d_branch = linear.vjp(down, d_h)
+        return {"base": d_base, "down": d_down, "up": d_up}, d_x + d_branch
+
+
+def test_another_projection_takes_the_place_of_one():
+    layer = bind(self_attention, d_model=24, n_heads=6, n_kv_heads=2, qkv=Adapter)
+    params = layer.init((0,), dtype=np.float64)
+    assert set(params["qkv"]) == {"base", "down", "up"}
+    x = np.random.default_rng(0).standard_normal((2, 3, 24))
+    check_vjp(layer, params, x, positions=np.arange(3)).raise_if_failed()
+
+
+@pytest.mark.parametrize("window", [None, 1, 3])
+@pytest.mark.parametrize("theta", [None, 100.0])
+def test_steps_equal_the_forward(window, theta):
+    settings = {"n_heads": 6, "n_kv_heads": 2, "rope_theta": theta}
+    visibility = CAUSAL._replace(window=window)
+    layer = bind(self_attention, d_model=24, **settings, visibility=visibility)
+    params = layer.init((0,), dtype=np.float64)
+    x = np.random.default_rng(0).standard_normal((2, 9, 24))
+    y, _ = layer.forward(params, x, positions=np.arange(9))
+    cache = layer.init_cache(params, 2, 9)
+    for start, stop in ((0, 4), (4, 5), (5, 9)):
+        found, cache = layer.step(params, x[:, start:stop], cache)
+        np.testing.assert_allclose(found, y[:, start:stop], rtol=0, atol=1e-13)

@@ -6,26 +6,28 @@ import pytest
 from functional_lm.reference.models import language_model as language_model_twin
 
 from functional_lm import prng, pytree, value_and_grad
-from functional_lm.layers import linear
+from functional_lm.compose import bind
+from functional_lm.layers import dropout, linear
 from functional_lm.models import language_model
-from functional_lm.models.transformer import Config
+from functional_lm.models.llama import Config, architecture
 from functional_lm.speed.sharding import sharded
-from functional_lm.testing import check_vjp
+from functional_lm.testing import check_vjp, registry
 from functional_lm.testing.inputs import same_bits
 
 CONFIG = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, d_ff=7, max_seq_len=5)
+MODEL = architecture(CONFIG)
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 13, (2, 7, 5))
 
 
 def params(dtype=np.float64):
-    return language_model.init((0,), config=CONFIG, dtype=dtype)
+    return language_model.init((0,), model=MODEL, dtype=dtype)
 
 
 @pytest.mark.parametrize("n_shards", [1, 2, 3, 7, 20])
 def test_the_loss_and_the_gradient_are_those_of_the_whole_batch(n_shards):
-    whole = value_and_grad(language_model, params(), X, targets=Y, config=CONFIG)
-    loss, grads = sharded(n_shards)(language_model, params(), X, targets=Y, config=CONFIG)
+    whole = value_and_grad(language_model, params(), X, targets=Y, model=MODEL)
+    loss, grads = sharded(n_shards)(language_model, params(), X, targets=Y, model=MODEL)
     assert loss == pytest.approx(whole[0], rel=1e-14)
     assert loss.dtype == whole[0].dtype
     for path in ("norm", "embedding"):
@@ -40,18 +42,16 @@ def test_parts_may_count_differently():
     def kept(x, side):
         return np.count_nonzero(side["targets"] != -100)
 
-    whole = value_and_grad(language_model, params(), X, targets=targets, config=CONFIG)
-    loss, grads = sharded(2, weight=kept)(
-        language_model, params(), X, targets=targets, config=CONFIG
-    )
+    whole = value_and_grad(language_model, params(), X, targets=targets, model=MODEL)
+    loss, grads = sharded(2, weight=kept)(language_model, params(), X, targets=targets, model=MODEL)
     assert loss == pytest.approx(whole[0], rel=1e-14)
     np.testing.assert_allclose(grads["norm"]["scale"], whole[1]["norm"]["scale"], rtol=1e-10)
 
 
 def test_the_same_shards_give_the_same_bits():
-    config = Config(13, d_model=24, n_heads=6, n_layers=1, max_seq_len=5, dropout=0.3)
-    drawn = language_model.init((0,), config=config)
-    side = {"targets": Y, "config": config, "key": (3,)}
+    model = MODEL._replace(dropout=bind(dropout, rate=0.3))
+    drawn = language_model.init((0,), model=model)
+    side = {"targets": Y, "model": model, "key": (3,)}
     first, again = (sharded(3)(language_model, drawn, X, **side) for _ in range(2))
     assert same_bits(first, again)
     assert all(leaf.dtype == np.float32 for leaf in first[1]["norm"].values())
@@ -93,18 +93,23 @@ def test_an_error_in_a_part_reaches_the_caller():
 
 def test_what_cannot_be_divided_is_refused():
     with pytest.raises(ValueError, match="share a leading batch axis"):
-        sharded(2)(language_model, params(), X, targets=Y[:3], config=CONFIG)
+        sharded(2)(language_model, params(), X, targets=Y[:3], model=MODEL)
     with pytest.raises(ValueError, match="n_shards must be at least 1"):
         sharded(0)
 
 
 def test_the_gradient_of_shards_is_certified():
     def forward(params, x, **side):
-        return sharded(3)(language_model, params, x, **side)
+        return sharded(3)(language_model, params, x, model=MODEL, **side)
 
     def vjp(d_params, g):
         return pytree.map(lambda leaf: g * leaf, d_params), None
 
     layer = types.SimpleNamespace(forward=forward, vjp=vjp)
-    report = check_vjp(layer, params(), X, reference=language_model_twin, targets=Y, config=CONFIG)
+    twin_model = registry.twin(MODEL)
+
+    def reference(params, x, *, targets):
+        return language_model_twin.forward(params, x, targets=targets, model=twin_model)
+
+    report = check_vjp(layer, params(), X, reference=reference, targets=Y)
     assert report.ok, str(report)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from functional_lm import compose
+from functional_lm.contract import expect_params
 from functional_lm.layers import linear, rms_norm
 from functional_lm.losses import cross_entropy
 from functional_lm.testing import check_vjp, registry
@@ -131,6 +132,7 @@ def stream_layer():
     """y = Stream(projection(norm(x)) · scale, auxiliary); wired as a block is."""
 
     def forward(params, stream, *, members):
+        expect_params(params, ["norm", "projection"])
         h, norm = members.norm.forward(params["norm"], stream.x)
         y, projection = members.projection.forward(params["projection"], h)
         residuals = StreamResiduals(members, projection, norm)

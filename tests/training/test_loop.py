@@ -3,28 +3,27 @@ import numpy as np
 import pytest
 
 from functional_lm.layers import linear
-from functional_lm.models import language_model
-from functional_lm.models.transformer import Config
+from functional_lm.models import build
 from functional_lm.optimizers import adamw, chain, clip_by_global_norm
 from functional_lm.text import CharTokenizer, batch_at
 from functional_lm.training import init_state, train
 
-CONFIG = Config(13, d_model=24, n_heads=2, n_layers=1, max_seq_len=7, dropout=0.1)
+MODEL = build("llama", vocab_size=13, d_model=24, n_heads=2, n_layers=1, max_seq_len=7, dropout=0.1)
 TOKENS = np.arange(200) % 13
 OPTIMIZER = chain(clip_by_global_norm(1.0), adamw(1e-2))
 
 
 def batch(step):
     x, y = batch_at(TOKENS, (1,), step, batch_size=3, seq_len=7)
-    return x, {"targets": y, "config": CONFIG, "key": (2, step)}
+    return x, {"targets": y, "key": (2, step)}
 
 
 def run(state, steps):
-    return list(train(language_model, state, optimizer=OPTIMIZER, batch_at=batch, steps=steps))
+    return list(train(MODEL, state, optimizer=OPTIMIZER, batch_at=batch, steps=steps))
 
 
 def start():
-    return init_state(language_model.init((0,), config=CONFIG), OPTIMIZER)
+    return init_state(MODEL.init((0,)), OPTIMIZER)
 
 
 def test_it_learns_and_reports():
@@ -39,7 +38,7 @@ def test_the_gradient_norm_is_that_before_clipping():
     (plain,) = run(start(), 1)
     clipping = chain(clip_by_global_norm(1e-3), adamw(1e-2))
     state = init_state(start().params, clipping)
-    (clipped,) = train(language_model, state, optimizer=clipping, batch_at=batch, steps=1)
+    (clipped,) = train(MODEL, state, optimizer=clipping, batch_at=batch, steps=1)
     assert clipped.grad_norm == plain.grad_norm > 0.1
 
 
@@ -123,15 +122,15 @@ def test_selecting_nothing_is_refused():
 def test_shakespeare_is_learned(shakespeare):
     tokenizer = CharTokenizer.train(shakespeare)
     tokens = tokenizer.encode(shakespeare)
-    config = Config(65, d_model=64, n_heads=2, n_layers=2, max_seq_len=32)
+    model = build("llama", vocab_size=65, d_model=64, n_heads=2, n_layers=2, max_seq_len=32)
     optimizer = chain(clip_by_global_norm(1.0), adamw(5e-3))
 
     def window(step):
         x, y = batch_at(tokens, (1,), step, batch_size=8, seq_len=32)
-        return x, {"targets": y, "config": config}
+        return x, {"targets": y}
 
-    state = init_state(language_model.init((0,), config=config), optimizer)
-    steps = train(language_model, state, optimizer=optimizer, batch_at=window, steps=200)
+    state = init_state(model.init((0,)), optimizer)
+    steps = train(model, state, optimizer=optimizer, batch_at=window, steps=200)
     losses = [step.loss for step in steps]
     assert losses[0] == pytest.approx(np.log(65), rel=0.02)
     share = np.bincount(tokens) / len(tokens)

@@ -6,21 +6,21 @@ import pytest
 
 from functional_lm import prng, pytree
 from functional_lm.compose import bind, residual, serial
-from functional_lm.layers import embedding, linear, rms_norm, rotary, swiglu, unembedding
-from functional_lm.models import transformer, transformer_block
-from functional_lm.models.transformer import Config
+from functional_lm.layers import embedding, linear, rms_norm, rotary, unembedding
+from functional_lm.models import build
+from functional_lm.models.loading import of_config, resolve
 from functional_lm.numerics import softmax
-from functional_lm.training import Objective
 from functional_lm.training.statistics import activation_statistics, leaf_statistics, statistics_of
 
-CONFIG = Config(13, d_model=24, n_heads=6, n_kv_heads=2, n_layers=2, max_seq_len=70)
+SIZES = {"vocab_size": 13, "d_model": 24, "n_heads": 6, "n_kv_heads": 2, "n_layers": 2}
+SIZES["max_seq_len"] = 70
 TOKENS = prng.integers((1,), (3, 70), low=0, high=13)  # longer than a block of query rows
 close = partial(pytest.approx, rel=2e-5)
 
 
-def model(config=CONFIG, dtype=np.float64):
-    objective = Objective(transformer, config)
-    return objective, objective.init((0,), dtype=dtype)
+def model(dtype=np.float64, **changes):
+    llama = build("llama", **(SIZES | changes))
+    return llama, llama.init((0,), dtype=dtype)
 
 
 def test_leaves_have_norms_and_ratios():
@@ -35,17 +35,17 @@ def test_leaves_have_norms_and_ratios():
 def test_what_is_not_finite_is_none():
     params, grads = {"w": np.ones(2)}, {"w": np.array([1.0, np.nan])}
     assert leaf_statistics(params, grads, params)["grad_norm"] == {"w": None}
-    objective, params = model()
-    params["blocks"][1]["mlp"]["gate_up"][0, 0, 0] = np.inf
-    found = activation_statistics(objective, params, TOKENS)
+    llama, params = model()
+    params["blocks"][1]["mlp"]["up"]["weight"][0, 0] = np.inf
+    found = activation_statistics(llama, params, TOKENS)
     assert found["activation_std"]["blocks.1"] is None
     assert found["zero_share"]["blocks.1.mlp"] is None
     assert found["activation_std"]["blocks.0"] > 0
 
 
 def test_figures_are_plain_and_short():
-    objective, params = model()
-    found = statistics_of(objective, params, params, params, TOKENS)
+    llama, params = model()
+    found = statistics_of(llama, params, params, params, TOKENS)
     assert list(found) == [
         "grad_norm",
         "update_ratio",
@@ -62,28 +62,25 @@ def test_figures_are_plain_and_short():
 
 
 def test_streams_and_hidden_units_are_those_of_the_forward():
-    objective, params = model()
-    found = activation_statistics(objective, params, TOKENS)
-    x = params["embedding"]["weight"][TOKENS]
-    assert found["activation_std"]["embedding"] == close(x.std())
-    for i, block in enumerate(params["blocks"]):
-        x, residuals = transformer_block.forward(
-            block, x, n_heads=6, n_kv_heads=2, positions=np.arange(70)
-        )
-        h, _ = rms_norm.forward(block["norm2"], residuals.norm2.x_hat / residuals.norm2.rstd)
-        _, mlp = swiglu.forward(block["mlp"], h)
-        assert found["activation_mean"][f"blocks.{i}"] == pytest.approx(x.mean(), abs=1e-6)
-        assert found["activation_std"][f"blocks.{i}"] == close(x.std())
-        assert found["activation_std"][f"blocks.{i}.mlp"] == close(mlp.hidden.std())
+    llama, params = model()
+    found = activation_statistics(llama, params, TOKENS)
+    _, residuals = llama.logits(params, TOKENS)
+    streams = [block.norm1.x_hat / block.norm1.rstd for block in residuals.body.blocks]
+    streams.append(residuals.body.norm.x_hat / residuals.body.norm.rstd)
+    for name, x in zip(("embedding", "blocks.0", "blocks.1"), streams, strict=True):
+        assert found["activation_mean"][name] == pytest.approx(x.mean(), abs=1e-6)
+        assert found["activation_std"][name] == close(x.std())
+    for i, block in enumerate(residuals.body.blocks):
+        assert found["activation_std"][f"blocks.{i}.mlp"] == close(block.mlp.hidden.std())
         assert found["zero_share"][f"blocks.{i}.mlp"] == 0.0
 
 
 def test_entropy_is_that_of_the_probabilities():
-    objective, params = model()
-    found = activation_statistics(objective, params, TOKENS)
+    llama, params = model()
+    found = activation_statistics(llama, params, TOKENS)
     block, x = params["blocks"][0], params["embedding"]["weight"][TOKENS]
     h, _ = rms_norm.forward(block["norm1"], x)
-    heads = (h @ block["attention"]["qkv"]).reshape(3, 70, 10, 4)
+    heads = (h @ block["mixer"]["qkv"]["weight"]).reshape(3, 70, 10, 4)
     turned, _ = rotary.forward({}, heads[:, :, :8], positions=np.arange(70))
     q, k = turned[:, :, :6], np.repeat(turned[:, :, 6:], 3, axis=2)
     scores = np.einsum("bthk,bshk->bhts", q, k) / 2.0
@@ -93,24 +90,26 @@ def test_entropy_is_that_of_the_probabilities():
 
 
 def test_equal_scores_have_the_uniform_entropy_and_hard_ones_none():
-    objective, params = model()
-    qkv = params["blocks"][0]["attention"]["qkv"]
+    llama, params = model()
+    qkv = params["blocks"][0]["mixer"]["qkv"]["weight"]
     qkv[:, :32] = 0
-    found = activation_statistics(objective, params, TOKENS)
+    params["blocks"][1]["mixer"]["qkv"]["weight"][:, :32] *= 3
+    found = activation_statistics(llama, params, TOKENS)
     uniform = sum(math.log(n) for n in range(1, 71)) / 70
     assert found["attention_uniform"] == {"blocks.0": close(uniform), "blocks.1": close(uniform)}
     assert found["attention_entropy"]["blocks.0"] == close(uniform)
     assert found["attention_entropy"]["blocks.1"] < 0.95 * uniform
     qkv[:, :32] = 1e3 * prng.normal((2,), (24, 32))
-    found = activation_statistics(objective, params, TOKENS)
+    found = activation_statistics(llama, params, TOKENS)
     assert found["attention_entropy"]["blocks.0"] < 0.01
 
 
 def test_dead_units_are_counted():
-    objective, params = model(dtype=np.float32)
-    params["blocks"][1]["mlp"]["gate_up"][1, :, :12] = 0  # of 60
-    params["blocks"][0]["mlp"]["gate_up"][:, :, :6] *= 1e-3  # h is 1e-6 of the others
-    found = activation_statistics(objective, params, TOKENS)
+    llama, params = model(np.float32)
+    params["blocks"][1]["mlp"]["up"]["weight"][:, 60:72] = 0  # of 60
+    gate_up = params["blocks"][0]["mlp"]["up"]["weight"].reshape(24, 2, 60)
+    gate_up[:, :, :6] *= 1e-3  # h is 1e-6 of the others
+    found = activation_statistics(llama, params, TOKENS)
     assert found["zero_share"] == {"blocks.0.mlp": 0.1, "blocks.1.mlp": 0.2}
 
 
@@ -118,15 +117,13 @@ def test_dead_units_are_counted():
     "setting", [{"attention": "tiled"}, {"remat": True}, {"dropout": 0.5}], ids=str
 )
 def test_how_the_model_is_run_makes_no_difference(setting):
-    import dataclasses
-
-    objective, params = model()
-    other, _ = model(dataclasses.replace(CONFIG, **setting))
-    expected = activation_statistics(objective, params, TOKENS)
+    llama, params = model()
+    other, _ = model(**setting)
+    expected = activation_statistics(llama, params, TOKENS)
     assert activation_statistics(other, params, TOKENS) == expected
 
 
-def test_a_stranger_gets_what_its_residuals_show():
+def test_a_custom_gets_what_its_residuals_show():
     class Relu:
         init = staticmethod(lambda key: {})
         forward = staticmethod(lambda params, x: (np.maximum(x, 0), np.maximum(x, 0)))
@@ -138,11 +135,11 @@ def test_a_stranger_gets_what_its_residuals_show():
         act=Relu,
         down=bind(linear, d_in=32, d_out=8),
     )
-    stranger = serial(embedding=embedding, think=residual(think), unembedding=unembedding)
-    objective = Objective(stranger, Config(13, d_model=8, n_heads=2))
-    params = objective.init((0,))
+    layer = serial(embedding=embedding, think=residual(think), unembedding=unembedding)
+    custom = of_config(*resolve(layer), {"vocab_size": 13, "d_model": 8, "n_heads": 2})
+    params = custom.init((0,))
     params["think"]["up"]["weight"][:, :8] = 0
-    found = statistics_of(objective, params, params, pytree.zeros_like(params), TOKENS)
+    found = statistics_of(custom, params, params, pytree.zeros_like(params), TOKENS)
     assert found["zero_share"]["think.act"] == 0.25
     assert found["activation_std"]["think.norm.x_hat"] == pytest.approx(1.0, abs=0.05)
     assert "attention_entropy" not in found
@@ -151,14 +148,14 @@ def test_a_stranger_gets_what_its_residuals_show():
     assert not any("weight" in name or "scale" in name or "rstd" in name for name in names)
 
 
-def test_a_stranger_may_keep_anything():
+def test_a_custom_may_keep_anything():
     class Odd:
         init = staticmethod(lambda key, *, vocab_size: {"w": np.ones((vocab_size, vocab_size))})
         forward = staticmethod(lambda params, x: (params["w"][x], {0: x, "a.b": object()}))
         vjp = staticmethod(lambda residuals, g: (None, None))
 
-    objective = Objective(Odd, Config(13, d_model=8, n_heads=2))
-    assert activation_statistics(objective, objective.init((0,)), TOKENS) == {
+    custom = of_config(*resolve(Odd), {"vocab_size": 13, "d_model": 8, "n_heads": 2})
+    assert activation_statistics(custom, custom.init((0,)), TOKENS) == {
         "activation_mean": {},
         "activation_std": {},
         "zero_share": {},
@@ -166,11 +163,10 @@ def test_a_stranger_may_keep_anything():
 
 
 def test_only_some_tokens_are_looked_at():
-    config = Config(13, d_model=8, n_heads=2, n_layers=1, max_seq_len=1200)
-    objective, params = model(config)
+    llama, params = model(d_model=8, n_heads=2, n_layers=1, max_seq_len=1200)
     tokens = prng.integers((1,), (40, 100), low=0, high=13)
-    expected = activation_statistics(objective, params, tokens[:6])
-    assert activation_statistics(objective, params, tokens) == expected
+    expected = activation_statistics(llama, params, tokens[:6])
+    assert activation_statistics(llama, params, tokens) == expected
     tokens = prng.integers((1,), (2, 1200), low=0, high=13)
-    expected = activation_statistics(objective, params, tokens[:1, :1024])
-    assert activation_statistics(objective, params, tokens) == expected
+    expected = activation_statistics(llama, params, tokens[:1, :1024])
+    assert activation_statistics(llama, params, tokens) == expected

@@ -60,10 +60,11 @@ def _silu(draw: Draws, _: Any) -> Inputs:
 
 
 def _swiglu(draw: Draws, _: Any) -> Inputs:
-    params = {"gate_up": draw.normal(2, 5, 7), "down": draw.normal(7, 5)}
     for label, leading in LEADING.items():
-        yield label, params, draw.normal(*leading, 5), {}
-    yield "large x", params, draw.normal(2, 3, 5, scale=10.0), {}
+        yield label, {}, draw.normal(*leading, 14), {}
+    yield "F=1", {}, draw.normal(3, 2), {}
+    yield "large x", {}, draw.normal(31, 26, scale=30.0), {}
+    yield "small x", {}, draw.normal(3, 26, scale=1e-3), {}
 
 
 def _gelu(draw: Draws, _: Any) -> Inputs:

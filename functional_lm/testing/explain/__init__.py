@@ -1,8 +1,17 @@
 """What is wrong with a backward, from the numbers it gives.
 
-A wrong leaf is held against signatures, the most particular first: what it is as a whole, how it
-answers to parts of g, which factor or term it lacks, and at last replays of the reference with one
-step differentiated wrongly. The first that fits all draws to rounding is the likely cause.
+A wrong leaf is compared with signatures, the most particular first. The first that fits all draws
+to rounding is the likely cause:
+
+    whole_leaf   it is the truth times a constant, transposed, misplaced, another leaf's; its shape
+    parts        its answers to parts of g: a slice kept, a scatter, a leak through a mask
+    factors      a factor is missing or stands there twice
+    terms        a term is missing or wrong: the reference with one step differentiated wrongly
+    rounding     right algebra, wrong rounding
+
+    evidence     what the signatures look at: the truth and the answer at any g; names of constants
+    replay       for terms: all wrong derivatives of a reference as one compiled function
+    steps        for replay: a traced reference as a list of single operations
 """
 
 import dataclasses
@@ -11,14 +20,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ... import pytree
-from ..examination import Examination
 from ..inputs import at, cast, finite
 from ..report import Finding
-from ..subject import BrokenLayer
+from ..subject import BrokenLayer, Examination
 from . import factors, parts, rounding, terms, whole_leaf
 from .evidence import Evidence
-from .shapes import explain_shape
-from .whole_leaf import Cause
+from .whole_leaf import Cause, explain_shape
 
 Signature = Callable[[Evidence], Cause | None]
 

@@ -8,10 +8,8 @@ import numpy as np
 from ... import pytree
 from ...contract import Array
 from ..oracle import JaxOracle
-from .constants import fit, name_constant
-from .evidence import Evidence, close
-from .replay import Replays
-from .sites import Site
+from .evidence import Evidence, close, fit, name_constant
+from .replay import Replays, Site
 from .whole_leaf import Cause
 
 _SAYS = {

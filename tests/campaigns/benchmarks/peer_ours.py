@@ -134,8 +134,9 @@ def _model(given: Workload, **options: Any) -> tuple[Any, Any, Callable[[], Any]
         params = pytree.from_paths(_renamed(flat, names))
         return model, params, lambda: Decoder(model, params)
 
-    from functional_lm.models import transformer
     from functional_lm.training.objective import Objective
+
+    from functional_lm.models import transformer
 
     for name, leaf in flat.items():
         if name.endswith("gate_up"):  # two planes, not side by side

@@ -15,8 +15,7 @@ from functional_lm.cli.flags import read_settings
 from functional_lm.cli.parser import parse
 from functional_lm.cli.train import Train
 from functional_lm.files import FileFormatError, read_json, read_tensors, read_text
-from functional_lm.models import transformer
-from functional_lm.models.transformer import Config
+from functional_lm.models import build
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
 from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus
@@ -75,9 +74,9 @@ CONFIG = json.dumps(
         "dtype": "float32",
         "training": {"lr": 0.003, "steps": 20, "seq_len": 8},
         "text": {"text_file": "/a.txt", "encoding": "utf-8", "corpus": None, "sha256": "0"},
-        "model_file": {"name": "model", "from": "/my.py"},
     }
 )
+CUSTOM = CONFIG.replace('"dtype"', '"model_file": {"name": "model", "from": "/my.py"}, "dtype"')
 
 
 def of_contents(*contents: bytes | str) -> Callable[[Path], list[bytes]]:
@@ -108,7 +107,7 @@ def with_true_lengths(data: bytes) -> bytes:
 
 
 def use_json(path: Path) -> object:
-    return json.dumps(read_json(path), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(read_json(path), ensure_ascii=False).encode()
 
 
 def use_tensors(path: Path) -> object:
@@ -165,9 +164,8 @@ def with_true_checksum(data: bytes) -> bytes:
 
 def a_run(file: str) -> Callable[[Path], list[bytes]]:
     def make(folder: Path) -> list[bytes]:
-        config = Config(3, d_model=8, n_heads=2, n_layers=1)
-        tokenizer = CharTokenizer("abc")
-        save_run(folder, transformer.init((0,), config=config), config, tokenizer)
+        model = build("llama", vocab_size=3, d_model=8, n_heads=2, n_layers=1)
+        save_run(folder, model.init((0,)), model, CharTokenizer("abc"))
         return [(folder / file).read_bytes()]
 
     return make
@@ -176,7 +174,7 @@ def a_run(file: str) -> Callable[[Path], list[bytes]]:
 def use_run(path: Path) -> object:
     run = open_run(path.parent)
     with np.errstate(all="ignore"):
-        logits, _ = run.objective.logits(run.params, np.zeros((1, 1), np.int32))
+        logits, _ = run.model.logits(run.params, np.zeros((1, 1), np.int32))
     return logits.tobytes()
 
 
@@ -187,7 +185,7 @@ READERS = {
     "run-config": Reader("config.json", a_run("config.json"), use_run, JSON_WORDS),
     "run-tokenizer": Reader("tokenizer.json", a_run("tokenizer.json"), use_run, JSON_WORDS),
     "run-weights": Reader(
-        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_lengths
+        "model.safetensors", a_run("model.safetensors"), use_run, TENSOR_WORDS, with_true_checksum
     ),
     "metrics": Reader(
         "metrics.jsonl",
@@ -249,11 +247,11 @@ READERS = {
     ),
     "settings-json": Reader(
         "config.json",
-        of_contents(CONFIG),
+        of_contents(CUSTOM, CONFIG),
         use_settings,
         JSON_WORDS,
     ),
     "config-toml": Reader("a.toml", of_contents(*SETTINGS), use_flags, TOML_WORDS),
-    "config-json": Reader("config.json", of_contents(CONFIG), use_flags, JSON_WORDS),
+    "config-json": Reader("config.json", of_contents(CUSTOM, CONFIG), use_flags, JSON_WORDS),
 }
 """By name, as on the command line."""

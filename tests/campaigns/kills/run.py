@@ -1,12 +1,15 @@
 """Kill a run that saves all the time, at random instants, and compare what becomes of it.
 
-    python tests/campaigns/kills/run.py [--kills 1000] [--seed 0] [--fork]
+    python tests/campaigns/kills/run.py [--kills 1000] [--seed 0] [--fork] [--overwrite]
 
 A small run is trained once without a disturbance. Then the same run is started, killed with
 SIGKILL and resumed until it reaches its end, again and again until that many kills have been made.
 After each kill every checkpoint must be readable, and the newest must be the one that the run goes
 on from. At each end the weights, the checkpoints and the samples must have the same bytes as those
 of the undisturbed run, and the metrics the same lines, but for the times in them.
+
+With ``--overwrite`` new runs replace one another, and the starts are killed: under the name there
+must be one whole run at any time, the old or the new.
 
 With ``--fork`` a run is a fork of a process that has imported everything, which saves most of the
 time between two kills. Else it is the command as anyone starts it.
@@ -26,7 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functional_lm.cli.main import main as command
-from functional_lm.runs import load_checkpoint
+from functional_lm.runs import load_checkpoint, open_run
 
 STEPS = 60
 TIMES = ("step_ms", "tokens_per_second")
@@ -44,10 +47,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fork", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), random.Random(options.seed), options.fork)
-        campaign.run(options.kills)
+        (campaign.overwrite if options.overwrite else campaign.run)(options.kills)
 
 
 class Campaign:
@@ -88,6 +92,27 @@ class Campaign:
             f"{made} kills, {ends + 1} runs to their end: no checkpoint was unreadable, {lost} "
             "steps were lost beyond the last save, and all ends are bit for bit the undisturbed one"
         )
+
+    def overwrite(self, kills: int) -> None:
+        """Kill that many starts of runs that replace one another."""
+        began = time.perf_counter()
+        expect(self.start([*self.arguments(self.victim), "--steps", "1"]).wait() == 0, "it starts")
+        seconds, made, seeds = time.perf_counter() - began, 0, {0}
+        while made < kills:
+            new = ["train", "--out", str(self.victim), "--text-file", str(self.text)]
+            new += SETTINGS.split()
+            process = self.start([*new, "--overwrite", "--seed", str(made + 1), "--steps", "1"])
+            made += process.kill_after(self.draw.uniform(0, seconds))
+            run = open_run(self.victim)
+            checkpoint = load_checkpoint(max((self.victim / "checkpoints").iterdir()))
+            seed = run.settings["training"]["seed"]
+            expect(checkpoint.metadata["run"]["settings"]["seed"] == seed, "a run is not mixed")
+            seeds.add(seed)
+        while self.start([*new, "--overwrite", "--seed", "0", "--steps", "1"]).wait() != 0:
+            expect(False, "the last run starts")
+        left = {path.name for path in self.text.parent.iterdir()}
+        expect(left == {"text.txt", "victim"}, f"nothing else is left, such as {sorted(left)}")
+        print(f"{made} kills of --overwrite: always one whole run, {len(seeds)} different ones")
 
     def arguments(self, out: Path) -> list[str]:
         """Return the arguments that start the run or go on with it."""

@@ -1,27 +1,264 @@
-"""The mutants that compute the same, each with its proof.
+"""The mutants that compute the same, each with a reason.
 
-An entry is a header ``file function operator``, the statement before (``-``) and after (``+``; more
-than one if the proof is the same), and the proof. The proof "random" makes the script run 10⁴
-random inputs and require agreement. The second and later mutants with the same texts in one
-function have the operator ``name#2`` and so on. An entry that fits no mutant, or one that is
-killed, is an error.
+A proof speaks of a function, an operator and the expression that changes, so that it survives any
+edit of the statements around it. In the table, a line without indentation is ``file function``; a
+line with "→" is ``operator | before → after`` (of `mutants.Mutant.key`), where … stands for
+anything; and the text below is the reason for the lines above it. "random" makes the script run
+10⁴ random inputs and require agreement. A line that fits no mutant, or killed ones alone, is an
+error.
 """
 
-_ENTRIES = """"""
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_TABLE = """
+heads.py causal_mask
+  decide | T if n_keys is None else expect_int('n_keys', n_keys, minimum=0) → …
+    The layers always pass n_keys; the default is for other callers.
+
+layers/attention.py _masked_softmax
+  change_constant | np.ones(1, bool) → np.ones(2, bool)
+    Read by `any` alone: one true entry says as much as two.
+  change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
+    A constant added to every score that counts in a row cancels in its softmax.
+  drop_cast | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
+    Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
+  change_constant | np.copyto(top, 0.0, where=sees_none) → np.copyto(top, 1.0, where=sees_none)
+    All scores of such a row are −∞, and stay so minus any finite number.
+  change_constant | np.copyto(total, 1.0, where=sees_none) → …
+    The exponentials of such a row are zero, and zero over any positive number is zero.
+
+layers/attention.py _ungroup
+  exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
+    G and rows are used in their product only.
+
+layers/dropout.py forward
+  decide | key is None or rate == 0.0 → key is None
+    At rate 0 every draw is kept and scaled by 1/1.
+  change_constant | 1.0 / (1.0 - rate) if rate < 1.0 else 0.0 → …
+  repeat_factor | kept.astype(x.dtype) * … → … * kept.astype(x.dtype)
+    kept is 0 or 1, and at rate 1 nothing is kept.
+  exchange_names | Residuals(multiplier, x) → Residuals(multiplier, multiplier)
+    The vjp reads only the shape and the dtype of this x.
+
+layers/flash_attention.py forward
+  exchange_elements | block_q, block_k = … → block_k, block_q = …
+  exchange_names | (T, S, causal, query_offset, block_q, block_k) → …
+    Tiles of any size compute the same, but for rounding.
+  exchange_names | y[..., :1] → q[..., :1]
+    The queries have the shape and the dtype of y.
+  drop_cast | np.zeros((len(m), K + 1), q.dtype) → np.zeros((len(m), K + 1))
+    Summed in float64 and then written in the dtype of y: only rounding differs.
+  exchange_names | len(m) → len(q_rows)
+    Both have one entry for each query of the tile.
+  decide | if not out[:, K].all(): → if True:
+  drop_subscript | out[:, K] → out
+    Where no sum is zero, every query sees a key, and the statements inside write nothing.
+  change_constant | np.copyto(out[:, K:], 1.0, where=where) → …
+    Zero over any positive number is zero, and so are its gradients.
+
+layers/flash_attention.py vjp
+  exchange_names | k.shape → v.shape
+  exchange_names | y.shape → …
+    The cotangent and q have the shape of y; v differs from k in its last size alone.
+  negate | d_q_rows = np.zeros_like(q_rows) → d_q_rows = -np.zeros_like(q_rows)
+    −0 plus any number is the number.
+
+layers/flash_attention.py _tiles
+  decide | min(rows.stop + query_offset, S) if causal else S → S
+    The further keys are hidden to all these queries.
+
+layers/flash_attention.py _hidden
+  decide | None if allowed.all() else ~allowed → ~allowed
+    Hiding nothing changes nothing; it takes time.
+
+layers/flash_attention.py _hide
+  decide | if hidden is not None: → if True:
+  exchange_names | hidden is not None → scores is not None
+    NumPy takes None as ``where`` for false, and copies nothing.
+
+layers/linear.py forward
+  drop_call | rows(x) → x
+
+layers/unembedding.py forward
+  drop_call | rows(x) → x
+    A product maps each row by itself, however the rows are stacked.
+
+layers/rotary.py forward
+  exchange_names | x.shape → y.shape
+    A turn keeps the shape.
+
+layers/rotary_attention.py forward
+  negate | rotation = _rotations(…) → rotation = -_rotations(…)
+
+layers/rotary_attention.py _rotations
+  negate | rotation = rotations(…) → rotation = -rotations(…)
+  negate | return out → return -out
+    Queries and keys both change sign, and the scores are their products.
+  strong_scalar | math.sqrt(K) → np.sqrt(K)
+    Written to an array of the right dtype; only rounding differs.
+
+layers/rotary_attention.py forward
+  drop_call | tuple(weights) → weights
+    The vjp asks for entries, which a list has too.
+
+layers/rotary_attention.py _exponentials
+  change_comparison | … HIGHEST → …
+  change_comparison | … LOWEST → …
+  decide | if scores.max(initial=-math.inf) <= HIGHEST: → if False:
+  decide | if total.min(initial=math.inf) >= LOWEST: → if False:
+  negate | -math.inf → math.inf
+  negate | total = _row_sums(scores) → total = -_row_sums(scores)
+  exchange_names | total.min → scores.min
+    Where the bound does not hold the maximum is subtracted, and E/Z is the same; without it is
+    faster. At the bound itself both ways hold.
+
+layers/rotary_attention.py _row_sums
+  drop_cast | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
+    The sums are compared with a bound, and one over them is written to the right dtype.
+
+layers/rotary_attention.py _scores
+  exchange_names | scores.shape → q.shape
+    The scores have a row for each query.
+  drop_cast | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
+    Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
+
+layers/rotary_attention.py _sum_of_group
+  change_constant | out.shape[2] → out.shape[3]
+  decide | if out.shape[2] != a.shape[2]: → if True:
+  decide | if add: → if True:
+  drop_subscript | a.shape[2] → a.shape
+  drop_subscript | out.shape[2] → out.shape
+    The sum over an axis of size one changes nothing, nor does writing a product later.
+  exchange_names | a.shape → …
+    All three have the query heads of a group there.
+
+layers/swiglu.py forward
+  exchange_names | silu * u → a * u
+    silu is written over a, and is the same array.
+
+losses/cross_entropy.py forward
+  change_constant | np.where(kept, targets.reshape(-1), 0) → …
+    Any class will do for a row that does not count.
+  strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
+    random
+
+losses/linear_cross_entropy.py forward
+  … | if chunk_size is None: → if True:
+  … | … _LOGITS … → …
+  … | … _LOGITS → …
+  … | len(weight) + 1 → …
+  exchange_names | len(weight) → len(x)
+  drop_call | max(256, …) → 256
+    The loss does not depend on the rows of a chunk.
+  negate | not recompute → recompute
+    Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
+
+losses/linear_cross_entropy.py vjp
+  decide | if gradient is None: → if True:
+    Made again, the gradient is the same function of the same arrays.
+
+losses/linear_cross_entropy.py _in_chunks
+  exchange_names | len(x) → …
+    There is one loss and one target for each row of x.
+  drop_call | min(chunk_size, len(x)) → chunk_size
+    The buffer is larger than what is used of it.
+  drop_cast | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
+    A product in float32 is written to float64 without rounding; what leaves is cast back.
+  decide | if with_gradient: → if True:
+    The arrays are made and not used.
+  negate | d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
+    It is written over, or zero.
+  exchange_names | logits[at_target] → scratch[at_target]
+  exchange_names | d_logits.T → scratch.T
+    The logits are the first rows of the buffer; in the first chunk, all of it.
+  exchange_names | np.matmul(d_logits, weight, out=d_x[part]) → np.matmul(logits, …)
+  exchange_names | d_logits.T → logits.T
+  exchange_names | d_logits[:, some] → logits[:, some]
+    They are one array: divide returns what it wrote to.
+  strong_scalar | 1.0 / n_rows → np.float64(1.0) / n_rows
+    random
+  exchange_names | len(weight) → len(d_weight)
+    The cotangent of weight has its length.
+
+numerics.py sum_rows
+  change_constant | max(math.isqrt(len(x)), 1) → max(math.isqrt(len(x)), 2)
+  drop_call | math.isqrt(len(x)) → len(x)
+  drop_factor | len(x) // block → block
+  drop_factor | len(x) // block * block → block
+    A sum in blocks and a rest is the sum of all rows for any block of at least one row.
+  decide | total if whole == len(x) else total + … → total + …
+  exchange_names | len(x) → len(blocks)
+  exchange_names | whole == len(x) → block == len(x)
+    With no rest, the sum of no rows is zero.
+
+numerics.py softmax
+  drop_statement | x = np.ascontiguousarray(x) → pass
+    Only the layout differs.
+  negate | exponentials = … → exponentials = -…
+    The signs of E and of Z cancel in E/Z.
+
+numerics.py normal_cdf
+  change_comparison | x > 0 → x >= 0
+    At 0 the tail is 1/2 on both sides.
+
+numerics.py segments
+  change_comparison | n_segments <= _ONE_HOT_LIMIT → n_segments < _ONE_HOT_LIMIT
+  decide | if n_segments <= _ONE_HOT_LIMIT: → …
+    Both ways compute the sum of the rows of each id; the limit decides which is faster.
+  drop_call | slice(None) → None
+    None is an index of all rows too, below an axis of one.
+  drop_cast | one_hot.astype(values.dtype) → one_hot
+    A product of booleans and floats is that of the booleans cast to the floats' dtype.
+  exchange_names | ids.size → values.size
+  negate | return (ids, values) → …
+    Both are empty there, or have no columns.
+  drop_keyword | np.argsort(ids, kind='stable') → np.argsort(ids)
+    The rows of an id are added in another order: only rounding differs.
+  drop_keyword | np.add.reduceat(values[order], starts, axis=0) → …
+    0 is the default of axis.
+"""
 
 Key = tuple[str, ...]
 
 
-def proofs() -> dict[Key, str]:
-    """Return the proofs by `mutants.Mutant.key`: file, function, operator, before, after."""
-    found: dict[Key, str] = {}
-    for entry in filter(None, _ENTRIES.strip().split("\n\n")):
-        header, *lines = entry.split("\n")
-        proof = " ".join(line for line in lines if line[:2] not in ("- ", "+ "))
-        before = ""
-        for line in lines:
-            if line.startswith("- "):
-                before = line[2:]
-            elif line.startswith("+ "):
-                found[*header.split(), before, line[2:]] = proof
+class Proof(NamedTuple):
+    """Why some mutants of a function compute the same."""
+
+    file: str
+    function: str
+    change: str  # a line of the table
+    reason: str
+    pattern: re.Pattern[str]
+
+    def fits(self, key: Key) -> bool:
+        """Tell whether the proof speaks of a mutant."""
+        file, function, operator, before, after = key
+        same = (self.file, self.function) == (file, function)
+        return same and bool(self.pattern.fullmatch(f"{operator} | {before} → {after}"))
+
+
+def proofs() -> list[Proof]:
+    """Return the table."""
+    found: list[Proof] = []
+    place, pending, reason = ["", ""], [], ""
+    for line in [*_TABLE.splitlines(), "end end"]:
+        if line.startswith("    "):
+            reason = f"{reason} {line.strip()}".strip()
+            continue
+        if reason:
+            for file, function, change in pending:
+                pattern = re.compile(".*".join(map(re.escape, change.split("…"))))
+                found.append(Proof(file, function, change, reason, pattern))
+            pending, reason = [], ""
+        if line.startswith("  "):
+            pending.append((*place, line.strip()))
+        elif line:
+            place = line.split()
     return found
+
+
+def proof_of(key: Key, known: Iterable[Proof]) -> str:
+    """Return the reason of the first proof that fits a mutant, or ""."""
+    return next((proof.reason for proof in known if proof.fits(key)), "")

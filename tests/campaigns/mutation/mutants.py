@@ -11,7 +11,6 @@ the ``vjp`` is mutated.
 import ast
 import inspect
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -29,17 +28,16 @@ class Mutant(NamedTuple):
     line: int
     kind: str  # "vjp" or "forward"
     operator: str
-    before: str  # the node that changes, such as "a * b"
+    before: str  # the expression that changes, such as "a * b"; a lone name with its parent
     after: str
     statement: str  # around it
+    number: int  # among the mutants of the function
     code: CodeType
-    repeat: int = 0  # how many mutants of the function have the same texts and stand above
 
     @property
     def key(self) -> tuple[str, ...]:
         """What the mutant is known by: neither its line nor the statement around the node."""
-        mark = f"#{self.repeat + 1}" if self.repeat else ""
-        return (self.file, self.function, self.operator + mark, self.before, self.after)
+        return (self.file, self.function, self.operator, self.before, self.after)
 
     def __str__(self) -> str:
         """Return the mutant as a diff in one line."""
@@ -141,8 +139,9 @@ def _mutants(file: str, function: ast.FunctionDef, kind: str) -> list[Mutant]:
     names = Names(function)
     original = ast.unparse(function)
     found: dict[str, Mutant] = {}
-    for statement, place, node in _sites(function):
-        before, around = _first_line(node), _first_line(statement)
+    for statement, place, node, parent in _sites(function):
+        shown = parent if isinstance(node, (ast.Name, ast.Constant)) else None
+        before, around = _first_line(shown or node), _first_line(statement)
         for operator in OPERATORS:
             for replacement in operator(node, names):
                 place(ast.copy_location(replacement, node))
@@ -155,33 +154,29 @@ def _mutants(file: str, function: ast.FunctionDef, kind: str) -> list[Mutant]:
                         kind,
                         operator.__name__,
                         before,
-                        _first_line(replacement),
+                        _first_line(shown or replacement),
                         around,
+                        len(found),
                         _compile([function]),
                     )
                 place(node)
-    seen: Counter[tuple[str, ...]] = Counter()
-    mutants = []
-    for mutant in found.values():
-        mutants.append(mutant._replace(repeat=seen[mutant.key]))
-        seen[mutant.key] += 1
-    return mutants
+    return list(found.values())
 
 
 def _first_line(statement: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(statement)).partition("\n")[0]
 
 
-_Site = tuple[ast.stmt, Callable[[ast.AST], None], ast.AST]
+_Site = tuple[ast.stmt, Callable[[ast.AST], None], ast.AST, ast.AST]
 
 
 def _sites(block: Any, field: str = "body") -> Iterator[_Site]:
-    """Yield (statement, how to replace the node, node) for each node that may be changed."""
+    """Yield (statement, how to replace a node, node, its parent) for each that may be changed."""
     statements = getattr(block, field)
     for i, statement in enumerate(statements):
         if _only_checks(statement):
             continue
-        yield statement, _setter(statements, i), statement
+        yield statement, _setter(statements, i), statement, statement
         for name, value in ast.iter_fields(statement):
             if name in ("body", "orelse"):
                 yield from _sites(statement, name)
@@ -204,7 +199,7 @@ def _expressions(statement: ast.stmt, parent: ast.AST, field: str) -> Iterator[_
         if not isinstance(node, (ast.expr, ast.keyword)) or is_check(node):
             continue
         if isinstance(node, ast.expr):
-            yield statement, place, node
+            yield statement, place, node, parent
         match node:
             case ast.Attribute(_, "dtype"):  # all arrays of a layer have the same
                 continue

@@ -30,6 +30,7 @@ class Verdict(NamedTuple):
     """What became of a mutant."""
 
     key: tuple[str, ...]
+    number: int  # among the mutants of the function
     line: int
     kind: str
     diff: str
@@ -39,7 +40,7 @@ class Verdict(NamedTuple):
 
 def judge_layer(name: str, own: bool, shared: bool) -> list[Verdict]:
     """Judge the mutants of a layer's file, and those of the shared formulas that it uses."""
-    from equivalent import proofs
+    from equivalent import proof_of, proofs
     from golden import freeze
     from judge import Judge
     from mutants import Code
@@ -57,11 +58,11 @@ def judge_layer(name: str, own: bool, shared: bool) -> list[Verdict]:
     verdicts = []
     for mutant in mutants:
         reason = judge.reason(code.build(mutant))
-        proof = known.get(mutant.key, "")
+        proof = proof_of(mutant.key, known)
         if reason is None and proof == "random":
             reason = judge.disagreement(code.build(mutant), code.build())
         outcome = "killed" if reason else "equivalent" if proof else "survived"
-        what = (mutant.key, mutant.line, mutant.kind, str(mutant))
+        what = (mutant.key, mutant.number, mutant.line, mutant.kind, str(mutant))
         verdicts.append(Verdict(*what, outcome, reason or proof))
     return verdicts
 
@@ -76,15 +77,16 @@ def judge_all(names: list[str]) -> list[Verdict]:
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: numerics, {', '.join(known)}")
     shared = "numerics" in everything
     asked = known if shared else everything
-    found: dict[tuple[str, ...], Verdict] = {}
+    found: dict[tuple[Any, ...], Verdict] = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         # The models come last in the registry, and take longest.
         jobs = [pool.submit(judge_layer, name, name in everything, shared) for name in asked[::-1]]
         for verdict in (verdict for job in jobs for verdict in job.result()):
-            pair = (found.get(verdict.key, verdict), verdict)
+            which = (*verdict.key[:2], verdict.number)
+            pair = (found.get(which, verdict), verdict)
             dead = min(pair, key=lambda v: v.outcome != "killed")
             kind = "vjp" if "vjp" in (v.kind for v in pair) else "forward"
-            found[verdict.key] = dead._replace(kind=kind)
+            found[which] = dead._replace(kind=kind)
     return sorted(found.values(), key=lambda v: (v.key[0], v.line, v.key))
 
 
@@ -102,13 +104,11 @@ def faults_of(verdicts: list[Verdict], complete: bool) -> list[str]:
     equivalent = sum(v.outcome == "equivalent" for v in verdicts)
     if complete and equivalent > MAY_BE_EQUIVALENT * len(verdicts):
         faults.append(f"{equivalent} of {len(verdicts)} mutants are called equivalent: too many")
-    outcomes = {v.key: v for v in verdicts}
-    for key in proofs():
-        verdict = outcomes.get(key)
-        if verdict and verdict.outcome == "killed":
-            faults.append(f"not equivalent: {verdict.diff}: {verdict.reason}")
-        if verdict is None and complete:
-            faults.append(f"declared equivalent, but no mutant: {' | '.join(key)}")
+    for proof in proofs():
+        judged = [v.outcome for v in verdicts if proof.fits(v.key)]
+        if "equivalent" not in judged and (judged or complete):
+            what = "all of its mutants are killed" if judged else "there is no such mutant"
+            faults.append(f"{proof.file} {proof.function}, {proof.change}: {what}")
     return faults
 
 
@@ -141,6 +141,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write every verdict to a file")
     arguments = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two processes share the cores
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # compiles faster
 
     start = time.perf_counter()
     verdicts = judge_all(arguments.names)

@@ -60,10 +60,10 @@ def records(setup: Setup) -> Iterator[Record]:
         if number != 1 and number % INSPECT_EVERY:
             return None
         tokens, _ = setup.batch_at(number - 1)
-        return statistics_of(experiment.objective, params, grads, updates, tokens)
+        return statistics_of(experiment.model, params, grads, updates, tokens)
 
     steps = train(
-        setup.layer or experiment.objective,
+        setup.layer or experiment.model,
         init_state(setup.params, optimizer),
         optimizer=optimizer,
         batch_at=setup.batch_at,

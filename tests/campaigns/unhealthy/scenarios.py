@@ -141,7 +141,7 @@ def bigrams(text: str, scale: Scale, seed: int) -> Setup:
 def ascent(text: str, scale: Scale, seed: int) -> Setup:
     """Go up the gradient."""
     setup = default(text, scale, seed)
-    setup.layer = Ascent(setup.experiment.objective)
+    setup.layer = Ascent(setup.experiment.model)
     return setup
 
 
@@ -149,7 +149,7 @@ def overflow(text: str, scale: Scale, seed: int) -> Setup:
     """Make the loss NaN at some steps."""
     setup = default(text, scale, seed)
     steps = prng.integers((seed, 9), (8,), low=10, high=scale.steps)
-    setup.layer = Overflowing(setup.experiment.objective, frozenset(steps.tolist()))
+    setup.layer = Overflowing(setup.experiment.model, frozenset(steps.tolist()))
     return setup
 
 

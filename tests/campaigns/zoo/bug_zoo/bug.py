@@ -18,7 +18,7 @@ class Bug(NamedTuple):
     keywords: dict[str, Any]
     reference: Any  # what both are checked against
     leaves: tuple[str, ...]  # those that come out wrong; none where only the conduct is at fault
-    cause: str  # a key of functional_lm.testing.causes.CAUSES
+    cause: str  # a key of functional_lm.testing.CAUSES
     says: tuple[str, ...] = ()  # words that the diagnosis has to contain
 
 

@@ -1,0 +1,274 @@
+"""Decodes one text with a Llama, with all that is constant folded in and nothing made anew.
+
+Computes what `transformer.step` does. A token alone costs so little arithmetic that calls cost as
+much, so every array and view is made beforehand, each call writes into one of them, and each is of
+the kind that NumPy starts quickest: `ndarray.dot`, and elementwise functions on contiguous arrays
+of one shape.
+
+With x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale, and what multiplies x̂ goes into the matrix below:
+
+    attention     x̂ @ (√D·scale·qkv), where the queries are over √K already
+    feed-forward  x̂ @ (−√D·scale·gate) = −a and x̂ @ (−√D·scale·up) = −u, so that
+                  silu(a)·u = (−a)·(−u)/(1 + e^(−a)) needs no change of sign
+    logits        x̂ @ (√D·scale·unembeddingᵀ)
+
+Queries and keys are always interleaved: turning pairs "half" apart and turning neighbours is the
+same but for the order of the columns, which the inner product of the two does not see.
+
+Attention takes e^score without subtracting the largest first. That is as exact unless it overflows
+or nearly vanishes, which shows in the sums and the logits; then the step is done over with the
+largest subtracted. Scores are computed for whole blocks of positions, so that the views last for
+a block: keys and values not written yet are zero, and ``seen`` leaves them out of the sum.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ..contract import Array, Tree, expect_logits
+from ..numerics import row_dot
+from ..rotation import rotations
+
+BLOCK = 16
+"""Positions for which one set of views serves."""
+
+SMALL_VOCABULARY = 1024
+"""Up to so many tokens, the first block's projections are tabulated."""
+
+LINE = 64
+"""Bytes of a cache line. A matrix that begins inside one takes a tenth longer to multiply with."""
+
+Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
+"""Maps a token and its position to the likeliest next one, and whether the result is exact."""
+
+
+class LlamaDecoder:
+    """A Llama with the cache and the scratch of one text of up to ``max_seq_len`` tokens.
+
+    Run it with floating-point warnings off.
+    """
+
+    def __init__(self, params: Tree, *, config: Any) -> None:
+        """Fold the parameters, which must fit the config (of `llama`, resolved)."""
+        weights, matrices = _fold(params, config)
+        dtype = weights.embedding.dtype
+        (S, half), L = weights.rotation.shape, config.n_layers
+        H, G, K = config.n_heads, config.n_kv_heads, 2 * half
+        D, F, V = config.d_model, config.d_ff, config.vocab_size
+        self._config = config
+        self._weights = weights
+        self._cache, self._seen, self._sums = _aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
+        self._unembedding, *flat = _aligned_copies(matrices)
+        self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
+        sizes = [D, D, D, (H + 2 * G) * K, H * S, H * K, H * K, 2 * F, F, F, V]
+        self._scratch = _aligned([(size,) for size in sizes], dtype)
+        self._steps: dict[int, Step] = {}
+        self._position = 0
+
+    def load(self, cache: Any) -> None:
+        """Begin with what `transformer.step` remembers of one text."""
+        self._cache.fill(0.0)
+        self._seen.fill(0.0)
+        T = self._position = int(cache.lengths[0])
+        order = _key_order(self._config)
+        for own, block in zip(self._cache, cache.blocks, strict=True):
+            own[0, :, :T] = block.keys[0, :T, :, order].transpose(2, 1, 0)
+            own[1, :, :T] = block.values[0, :T].swapaxes(0, 1)
+        self._seen[:T] = 1.0
+
+    @property
+    def logits(self) -> Array:
+        """The logits (1, V) after the last token: a step leaves the last norm's division out."""
+        x, undivided = self._scratch[0], self._scratch[-1]
+        return (undivided / math.sqrt(x.dot(x) + self._weights.eps))[None]
+
+    def step(self, token: int) -> int:
+        """Take the next token, and return the likeliest one after it, the first of equal ones.
+
+        Raises:
+            ValueError: for logits that are not finite.
+        """
+        position = self._position
+        first = position // BLOCK * BLOCK
+        step = self._steps.get(first) or self._compile(first)
+        best, exact = step(token, position)
+        if not exact:
+            best, _ = self._compile(first, safe=True)(token, position)
+            expect_logits(self.logits)
+        self._position = position + 1
+        return best
+
+    def _compile(self, first: int, *, safe: bool = False) -> Step:
+        """Return the step for the positions of a block."""
+        weights, config = self._weights, self._config
+        x, x_hat, y, qkv, scores, attended, total, gate_up, e, ones, undivided = self._scratch
+        ones.fill(1.0)
+        (S, half), H, G = weights.rotation.shape, config.n_heads, config.n_kv_heads
+        K, R, end = 2 * half, H // G, min(first + BLOCK, S)
+        turns = list(np.tile(weights.rotation[first:end], H + G))
+        qk = qkv[: (H + G) * K].view(weights.rotation.dtype)
+        q, new = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
+        scores = scores[: H * end]
+        row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
+        heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
+        gate, up = gate_up[: len(e)], gate_up[len(e) :]
+        all_seen, seen = self._seen, self._seen[:end]
+        unembedding, to_first = self._unembedding, self._blocks[0][0]
+        to_next = [*(block[0] for block in self._blocks[1:]), None]
+        layers = [
+            (
+                [cache[:, :, position] for position in range(first, end)],
+                cache[0, :, :end].swapaxes(1, 2),  # (G, K, end)
+                cache[1, :, :end],  # (G, end, K)
+                sums,
+                sums[:, None],
+                *block[1:],
+                following,
+            )
+            for cache, sums, block, following in zip(
+                self._cache, self._sums, self._blocks, to_next, strict=True
+            )
+        ]
+        rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
+        norm = np.empty((), x.dtype)
+        sums_flat = self._sums.reshape(-1)
+        smallest = float(np.finfo(x.dtype).tiny) * 2.0**32  # below, too many digits may be lost
+        add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
+        sqrt, isfinite = math.sqrt, math.isfinite
+        dot, dot_hat, dot_scores = x.dot, x_hat.dot, row_scores.dot
+        dot_attended, dot_gate, norm_item = attended.dot, gate.dot, norm.item
+        argmin, sum_item, argmax, logit = (
+            sums_flat.argmin,
+            sums_flat.item,
+            undivided.argmax,
+            undivided.item,
+        )
+
+        def step(token: int, position: int) -> tuple[int, bool]:
+            all_seen[position] = 1.0
+            place = position - first
+            turn = turns[place]
+            x[...] = rows[token]
+            if first_qkv is None:
+                dot(x, norm)
+                norm[()] = sqrt(norm_item() + eps)
+                divide(x, norm, x_hat)
+                dot_hat(to_first, qkv)
+            else:
+                qkv[...] = first_qkv[token]
+            for (
+                slots,
+                keys,
+                values,
+                sums,
+                sums_column,
+                out,
+                gate_up_,
+                down,
+                after,
+            ) in layers:
+                multiply(qk, turn, qk)
+                slots[place][...] = new
+                matmul(q, keys, group_scores)
+                if safe:
+                    np.copyto(row_scores, -math.inf, where=seen == 0.0)
+                    np.subtract(row_scores, row_scores.max(axis=-1, keepdims=True), out=row_scores)
+                exp(scores, scores)
+                dot_scores(seen, sums)
+                matmul(group_scores, values, heads)
+                total_heads[...] = sums_column
+                divide(attended, total, attended)
+                dot_attended(out, y)
+                add(x, y, x)
+
+                dot(x, norm)
+                norm[()] = sqrt(norm_item() + eps)
+                divide(x, norm, x_hat)
+                dot_hat(gate_up_, gate_up)
+                exp(gate, e)
+                add(e, ones, e)
+                multiply(gate, up, gate)
+                divide(gate, e, gate)
+                dot_gate(down, y)
+                add(x, y, x)
+
+                if after is not None:
+                    dot(x, norm)
+                    norm[()] = sqrt(norm_item() + eps)
+                    divide(x, norm, x_hat)
+                    dot_hat(after, qkv)
+            dot(unembedding, undivided)
+            best = int(argmax())
+            return best, sum_item(argmin()) > smallest and isfinite(logit(best))
+
+        if not safe:
+            self._steps[first] = step
+        return step
+
+
+class _Folded(NamedTuple):
+    """What a step needs besides its matrices."""
+
+    embedding: Array  # (V, D)
+    first_qkv: Array | None  # (V, (H+2G)·K): the first block's, which depend on the token alone
+    rotation: Array  # (S, K/2) complex: e^{iφ} at each position
+    eps: float  # added to Σx²
+
+
+def _fold(params: Tree, config: Any) -> tuple[_Folded, list[Array]]:
+    """Return the folded parameters: the unembedding, then qkv, out, up and down of each block."""
+    table = params["embedding"]["weight"]
+    unembedding = params["embedding" if config.tie_embeddings else "unembedding"]["weight"]
+    root, eps = math.sqrt(config.d_model), config.d_model * config.norm_eps
+    matrices = [(root * params["norm"]["scale"] * unembedding).T]
+    for block in params["blocks"]:
+        mixer, mlp = block["mixer"], block["mlp"]
+        matrices += [
+            root * block["norm1"]["scale"][:, None] * _interleaved(mixer["qkv"]["weight"], config),
+            mixer["out"]["weight"],
+            -root * block["norm2"]["scale"][:, None] * mlp["up"]["weight"],
+            mlp["down"]["weight"],
+        ]
+    first_qkv = None
+    if config.vocab_size <= SMALL_VOCABULARY:
+        with np.errstate(invalid="ignore"):  # of a token of zeros, which may never come
+            first_qkv = (table / np.sqrt(row_dot(table, table) + eps)) @ matrices[1]
+    positions = np.arange(config.max_seq_len)
+    rotation = rotations(positions, config.head_size, config.rope_theta, table.dtype)[:, 0]
+    return _Folded(table, first_qkv, rotation, eps), matrices
+
+
+def _key_order(config: Any) -> Array:
+    """Return the order (K,) of columns that makes the pairs of a head neighbours."""
+    order = np.arange(config.head_size)
+    return order.reshape(2, -1).T.reshape(-1) if config.rope_pairing == "half" else order
+
+
+def _interleaved(qkv: Array, config: Any) -> Array:
+    """Return qkv with the queries over √K, and the columns of queries and keys interleaved."""
+    H, G, K = config.n_heads, config.n_kv_heads, config.head_size
+    heads = qkv.reshape(len(qkv), H + 2 * G, K).copy()
+    heads[:, : H + G] = heads[:, : H + G, _key_order(config)]
+    heads[:, :H] *= 1 / math.sqrt(K)
+    return heads.reshape(qkv.shape)
+
+
+def _aligned(shapes: list[tuple[int, ...]], dtype: np.dtype) -> list[Array]:
+    """Return arrays of zeros in one piece of memory, each at the start of a cache line."""
+    sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
+    starts = np.cumsum([0, *(-(-size // LINE) * LINE for size in sizes)])
+    memory = np.zeros(starts[-1] + LINE, np.uint8)
+    memory = memory[-memory.ctypes.data % LINE :]
+    return [
+        memory[start : start + size].view(dtype).reshape(shape)
+        for start, size, shape in zip(starts[:-1], sizes, shapes, strict=True)
+    ]
+
+
+def _aligned_copies(arrays: list[Array]) -> list[Array]:
+    copies = _aligned([array.shape for array in arrays], arrays[0].dtype)
+    for copy, array in zip(copies, arrays, strict=True):
+        copy[...] = array
+    return copies
