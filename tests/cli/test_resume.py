@@ -225,16 +225,6 @@ def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, t
     assert json.dumps(metadata, allow_nan=False)
 
 
-def test_kills(tmp_path):
-    """The campaign of tests/campaigns/kills, with fewer kills."""
-    script = Path(__file__).parents[1] / "campaigns" / "kills" / "run.py"
-    done = subprocess.run(
-        [sys.executable, script, "--kills", "100", "--fork"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("100 kills")
-
-
 def test_a_model_of_ones_own_is_resumed_from_its_copy(train, model_file, tmp_path, capsys):
     assert train(tmp_path / "run", "--model", f"{model_file}:model") == 0
     model_file.unlink()
