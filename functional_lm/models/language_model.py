@@ -87,11 +87,13 @@ class LanguageModel:
         name: of the architecture, or FILE.py:NAME.
         config: its settings, resolved.
         model: a `Transformer`, or a layer from tokens (B, T) to logits (B, T, V).
+        given: the settings as they were given, with None for the others.
     """
 
     name: str
     config: Any
     model: Any
+    given: Any = None
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters. No key: zeros that take no memory, for their shapes."""

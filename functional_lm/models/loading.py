@@ -17,6 +17,9 @@ from . import llama
 from .language_model import LanguageModel
 from .transformer import Transformer
 
+DEFAULT = "llama"
+"""The architecture where none is named."""
+
 MAX_PARAMETERS = 10**11
 """More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
 
@@ -118,9 +121,13 @@ def of_config(
     reference: str, architecture: Architecture, settings: dict[str, Any]
 ) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
-    config = architecture.Config(**settings).resolved()
-    model = LanguageModel(reference, config, architecture.architecture(config))
-    if isinstance(model.model, Transformer) and model.n_parameters > MAX_PARAMETERS:
+    given = architecture.Config(**settings)
+    config = given.resolved()
+    layers = architecture.architecture(config)
+    if not isinstance(layers, Transformer):
+        layers = CustomModel(layers, config)
+    model = LanguageModel(reference, config, layers, given)
+    if isinstance(layers, Transformer) and model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
             f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"
@@ -146,9 +153,9 @@ class CustomArchitecture:
     Config = CustomConfig
     PRESETS = llama.PRESETS
 
-    def architecture(self, config: Any) -> "CustomModel":
-        """Return the layer with its settings."""
-        return CustomModel(self.layer, config.resolved())
+    def architecture(self, config: Any) -> Layer:
+        """Return the layer."""
+        return self.layer
 
 
 @dataclasses.dataclass(frozen=True)

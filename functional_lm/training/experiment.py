@@ -22,7 +22,7 @@ from .. import pytree
 from ..contract import Array, Key, Tree
 from ..generation import Decoder, Transform, generate
 from ..gradient import value_and_grad
-from ..models import LanguageModel
+from ..models import DEFAULT, LanguageModel
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
 from ..speed.runtime import cores
@@ -76,8 +76,9 @@ class Experiment:
         text: str,
         settings: TrainConfig,
         *,
-        model: Any = "llama",
+        model: Any = DEFAULT,
         sizes: dict[str, Any] | None = None,
+        tokenizer: Tokenizer | None = None,
         trainable: Trainable | None = None,
     ) -> "Experiment":
         """Put a run together.
@@ -89,13 +90,14 @@ class Experiment:
                 tokens to logits; see `models.find`.
             sizes: fields of the architecture's ``Config``; ``max_seq_len`` is ``seq_len`` if not
                 given.
+            tokenizer: of the text; its characters if not given.
             trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
                 is trained. Not given: all are.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        tokenizer: Tokenizer = CharTokenizer.train(text)
+        tokenizer = CharTokenizer.train(text) if tokenizer is None else tokenizer
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given

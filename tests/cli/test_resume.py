@@ -207,7 +207,7 @@ def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, t
         "        return logits * np.float32('nan') if bad else logits, residuals\n"
     )
     model_file.write_text(source)
-    settings = ["--model", f"{model_file}:Fragile", "--checkpoint-every", "1"]
+    settings = ["--model", f"{model_file}:Fragile", "--checkpoint-every", "1", "--shards", "1"]
     status = train(tmp_path / "run", *settings, "--statistics-every", "0", steps=400)
     said = capsys.readouterr()
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
