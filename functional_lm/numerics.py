@@ -4,7 +4,6 @@ They take plain arrays, keep the dtype, and never write to an argument.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebval
@@ -139,23 +138,16 @@ def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
         ``(n_segments, D)`` in the dtype of ``values``; rows without an id are zero. Where there
         are few segments, a value that is not finite spreads to all of them.
     """
-    out = np.zeros((n_segments, values.shape[1]), values.dtype)
-    found, sums = segments(values, ids, n_segments)
-    out[found] = sums
-    return out
-
-
-def segments(values: Array, ids: Array, n_segments: int) -> tuple[Any, Array]:
-    """Return an index of the rows of `segment_sum` that are not zero by default, and those rows."""
     if n_segments <= _ONE_HOT_LIMIT:
         one_hot = ids[:, None] == np.arange(n_segments)
-        return slice(None), one_hot.astype(values.dtype).T @ values
-    if not ids.size:
-        return ids, values
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-    return ids[starts], np.add.reduceat(values[order], starts, axis=0)
+        return one_hot.astype(values.dtype).T @ values
+    out = np.zeros((n_segments, values.shape[1]), values.dtype)
+    if ids.size:
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+        out[ids[starts]] = np.add.reduceat(values[order], starts, axis=0)
+    return out
 
 
 def smooth(values: ArrayLike, width: int) -> Array:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,10 @@ from ..health import CHECKS, Finding, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
 from ..runs.records import series
+from .display import wrapped
 from .runs import read_records
 
-WIDTH, INDENT = 80, 9
+INDENT = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Diagnose:
             print(_paragraph(finding) + "\n")
         if not findings:
             print("nothing found\n")
-        print(_wrapped("looked", f"for {', '.join(looked)}" if looked else "for nothing"))
+        print(wrapped("looked", f"for {', '.join(looked)}" if looked else "for nothing", INDENT))
         reasons: dict[str, list[str]] = {}
         for name in missing:
             reasons.setdefault(CHECKS[name].needs, []).append(name)
         for needs, names in reasons.items():
-            print(_wrapped("not", f"for {', '.join(names)}: no record has {needs}"))
+            print(wrapped("not", f"for {', '.join(names)}: no record has {needs}", INDENT))
         return 0
 
 
@@ -71,19 +71,8 @@ def _summary(records: list[Record]) -> str:
 def _paragraph(finding: Finding) -> str:
     evidence = finding.evidence[:1].upper() + finding.evidence[1:]
     lines = [
-        _wrapped(finding.severity, f"{finding.name}, {finding.when}"),
-        _wrapped("", f"{evidence}."),
-        _wrapped("", f"Remedy: {finding.remedy}."),
+        wrapped(finding.severity, f"{finding.name}, {finding.when}", INDENT),
+        wrapped("", f"{evidence}.", INDENT),
+        wrapped("", f"Remedy: {finding.remedy}.", INDENT),
     ]
     return "\n".join(lines)
-
-
-def _wrapped(label: str, text: str) -> str:
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=f"{label:{INDENT}}",
-        subsequent_indent=" " * INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,6 +80,18 @@ class TrainingDisplay:
                 f"{clock(left)} left",
                 flush=True,
             )
+
+
+def wrapped(label: str, text: str, indent: int) -> str:
+    """Return a text of at most 80 columns behind a label, its lines indented alike."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=label.ljust(indent),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings: Any) -> str:

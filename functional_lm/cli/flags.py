@@ -7,10 +7,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
+from ..models import DEFAULT
 from ..runs.folder import MODEL_SOURCE
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
-from . import architectures
 
 C = TypeVar("C")
 """The `Config` of an architecture."""
@@ -21,21 +21,14 @@ class Selection:
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        architecture: what the model names.
         model: an architecture by name, or FILE.py:NAME for a custom model.
         preset: a size of the architecture by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
     """
 
-    architecture: Any
-    model: str = architectures.DEFAULT
+    model: str = DEFAULT
     preset: str | None = None
     config: Path | None = None
-
-    @property
-    def file(self) -> str | None:
-        """FILE.py:NAME, if the model is a custom one."""
-        return None if self.model == architectures.DEFAULT else self.model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +97,14 @@ class Setup(Generic[C]):
             corpus.text,
             dataclasses.replace(self.training, **training),
             model=self.model.model,
-            sizes=architectures.given(self.sizes),
+            sizes=given(self.sizes),
         )
+
+
+def given(config: Any) -> dict[str, Any]:
+    """Return the settings of a model that are given, without the vocabulary."""
+    fields = dataclasses.asdict(config)
+    return {k: v for k, v in fields.items() if v is not None and k != "vocab_size"}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -122,13 +121,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
-    settings = architectures.without_derived(
-        {name.replace("-", "_"): value for name, value in settings.items()}
-    )
-    if settings.get("architecture") is not None:
+    settings = {name.replace("-", "_"): value for name, value in settings.items()}
+    if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
-    settings.pop("architecture", None)
-    if "model_file" in content:  # a run's config: its folder holds a copy of the file
+    if "model_file" in content:  # the run's folder holds a copy of it
         file = content["model_file"]
         if not isinstance(file, dict) or not isinstance(file.get("name"), str):
             raise FileFormatError(path, "must say the name of its model_file; restore it")
@@ -143,16 +139,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             settings[name] = Path(settings[name])
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
-    recorded = {
-        "vocab_size",
-        "architecture",
-        "dtype",
-        "name",
-        "from",
-        "source",
-        "sha256",
-        "characters",
-    }
+    recorded = {"architecture", "vocab_size", "dtype", "name", "from"}
+    recorded |= {"source", "sha256", "characters"}
     return {name: value for name, value in settings.items() if name not in recorded}
 
 

@@ -14,8 +14,8 @@ from ..contract import expect_fields, expect_int
 from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
-from . import architectures
-from .flags import C, Selection
+from .display import wrapped
+from .flags import C, Selection, given
 
 _MEMORY = {
     "allocator": "keeps freed memory",
@@ -58,7 +58,7 @@ class Info(Generic[C]):
         print()
         if self.folder is None:
             name = f"{self.model.preset or self.model.model}, {self.vocab_size} tokens"
-            sizes = architectures.given(self.sizes)
+            sizes = given(self.sizes)
             model = models.build(self.model.model, vocab_size=self.vocab_size, **sizes)
         else:
             name, model = str(self.folder), open_run(self.folder).model
@@ -71,11 +71,11 @@ class Info(Generic[C]):
             sizes = dataclasses.asdict(model.config) | {"max_seq_len": seq_len}
             model = models.build(model.name, **sizes)
         cost = costs(model, seq_len)
-        settings = ", ".join(f"{k} {v}" for k, v in architectures.given(model.config).items())
+        settings = ", ".join(f"{k} {v}" for k, v in given(model.config).items())
         training = f"{cost.training_flops / 1e6:,.2f} MFLOP"
         inference = f"{cost.inference_flops / 1e6:,.2f} MFLOP"
         print(f"model          {name}: {cost.parameters:,} parameters")
-        print(f"settings       {settings}")
+        print(wrapped("settings", settings, 15))
         print(f"context        {seq_len} tokens; for each token:")
         print(f"  training     {training}, {cost.training_bytes:,} bytes of residuals")
         print(f"  inference    {inference}, {cost.inference_bytes:,} bytes of cache")

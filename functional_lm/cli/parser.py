@@ -23,10 +23,10 @@ from tyro.constructors import (
 )
 
 from ..contract import expect_choice
+from ..models import DEFAULT, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
-from . import architectures
 from .flags import read_settings
 
 MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
@@ -77,7 +77,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
 
 def completion(commands: dict[str, Any], shell: str) -> str:
     """Return the script with which a shell completes the commands and their flags."""
-    default, script = architectures.find(architectures.DEFAULT).Config, io.StringIO()
+    default, script = find(DEFAULT).Config, io.StringIO()
     kinds = {
         name: command[default] if "model" in typing.get_type_hints(command) else command
         for name, command in commands.items()
@@ -124,8 +124,8 @@ class Flags:
             with run_lock(run):  # a second process on a run ends here, before it does anything
                 pass
         in_file = {} if path is None else read_settings(path)
-        model = given["model"] or in_file.get("model", architectures.DEFAULT)
-        self.architecture = architectures.find(model)
+        model = given["model"] or in_file.get("model") or DEFAULT
+        self.architecture = find(model)
         presets, sizes = self.architecture.PRESETS, []
         for name in (in_file.get("preset"), given["preset"]):
             sizes.append(presets.get(name, {}) if isinstance(name, str) else {})
@@ -136,15 +136,14 @@ class Flags:
     def adapt(self, kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
         """Leave out fields that are no flags, set the defaults, and collect what is wrong."""
         names = {field.name for field in spec.fields if not dataclasses.is_dataclass(field.type)}
-        elsewhere = {"vocab_size": 1, "architecture": self.architecture}
         if hasattr(kind, "run"):  # a command, whose own flags hide those of its groups
             ignored = getattr(kind, "IGNORED", ())
             self.settings = {k: v for k, v in self.settings.items() if k not in ignored}
-            self._hidden = {*names, *elsewhere, *ignored}
+            self._hidden = {*names, "vocab_size", *ignored}
             hidden: set[str] = set()
         else:
             hidden = names & self._hidden
-        required = {name: elsewhere[name] for name in hidden & elsewhere.keys()}
+        required = dict.fromkeys(hidden & {"vocab_size"}, 1)  # which the text decides later
 
         def make(**flags: Any) -> Any:
             self._put_out_of_force(flags, spec)
@@ -294,12 +293,11 @@ def _as_given(kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
     fields = (
         dataclasses.replace(field, type=field.type | None, default=None)  # type: ignore[arg-type]
         for field in spec.fields
-        if field.name != "architecture"
     )
     return StructConstructorSpec(dict, tuple(fields))
 
 
 def _similar(name: str, known: set[str]) -> str:
     """Return a hint at the name that was meant."""
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else "; remove it"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import textwrap
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..runs.folder import expect_free
 from ..runs.records import FINAL, clock, final_loss
 from ..text import Corpus
 from ..training import Experiment
-from .display import TrainingDisplay, curve
+from .display import TrainingDisplay, curve, wrapped
 from .flags import C, Selection, Setup
 
 EVENTS = "tensorboard"
@@ -160,12 +159,7 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
     settings = {**dataclasses.asdict(experiment.config), **dataclasses.asdict(experiment.settings)}
     given = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    indent = " " * 12
-    print(
-        textwrap.fill(
-            ", ".join(given), 79, initial_indent=f"{'settings':12}", subsequent_indent=indent
-        )
-    )
+    print(wrapped("settings", ", ".join(given), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
@@ -178,7 +172,7 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     }
     print(f"memory      {decimal(sum(parts.values()))}")
     for name, size in parts.items():
-        print(f"{indent}{decimal(size):>9} of {name}")
+        print(f"{decimal(size):>21} of {name}")
     steps = experiment.run()
     next(steps)
     start = time.perf_counter()

@@ -27,7 +27,7 @@ from ..contract import (
     expect_shape,
     expect_tokens,
 )
-from ..numerics import rows, segment_sum, segments
+from ..numerics import rows, segment_sum
 from ..prng import normal
 
 
@@ -67,15 +67,3 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
     d_weight = segment_sum(rows(g), tokens.ravel(), len(weight))  # (V, D)
     return {"weight": d_weight}, None  # tokens are labels
-
-
-def add_vjp(residuals: Residuals, g: Array, *, out: Array) -> None:
-    """Add the cotangent of the weight to ``out`` (V, D), in place.
-
-    For a weight that is used elsewhere too, by a caller who owns its other cotangent: with a large
-    vocabulary a matrix for the few rows that occur, and the sum of both, cost more than the rest.
-    """
-    tokens, weight = residuals
-    expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
-    found, sums = segments(rows(g), tokens.reshape(-1), len(weight))
-    out[found] += sums

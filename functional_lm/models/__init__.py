@@ -6,9 +6,10 @@ any other. Each architecture is a module that makes a `transformer.Transformer`:
 
 from . import gpt2, language_model, llama, mlp, self_attention, transformer, transformer_block
 from .language_model import LanguageModel
-from .loading import Architecture, architectures, build, find
+from .loading import DEFAULT, Architecture, architectures, build, find
 
 __all__ = [
+    "DEFAULT",
     "Architecture",
     "LanguageModel",
     "architectures",

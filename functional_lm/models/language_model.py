@@ -12,7 +12,7 @@ Shapes: tokens and targets (T,) or (B, T); the loss is a scalar, in nats per kep
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,11 +87,13 @@ class LanguageModel:
         name: of the architecture, or FILE.py:NAME.
         config: its settings, resolved.
         model: a `Transformer`, or a layer from tokens (B, T) to logits (B, T, V).
+        given: the settings as they were given, with None for the others.
     """
 
     name: str
     config: Any
     model: Any
+    given: Any = None
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters. No key: zeros that take no memory, for their shapes."""
@@ -163,6 +165,14 @@ class LanguageModel:
         if isinstance(self.model, Transformer):
             return transformer.step(params, tokens, cache, model=self.model, lengths=lengths)
         return self.model.step(params, tokens, cache, lengths=lengths)
+
+    def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
+        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        if isinstance(self.model, Transformer):
+            frozen: Any = transformer.freeze(self.model, params, trainable)
+        else:
+            frozen = self.model.freeze(params, trainable)
+        return dataclasses.replace(self, model=frozen)
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:
         """Return what `transformer.activations` yields, or None of a custom model."""

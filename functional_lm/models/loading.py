@@ -5,16 +5,20 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..compose import has_step, keywords_of_forward, keywords_of_init, pick
+from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree
 from . import llama
 from .language_model import LanguageModel
 from .transformer import Transformer
+
+DEFAULT = "llama"
+"""The architecture where none is named."""
 
 MAX_PARAMETERS = 10**11
 """More than any machine of today can hold twice; a size beyond is a slip of the keyboard."""
@@ -117,9 +121,13 @@ def of_config(
     reference: str, architecture: Architecture, settings: dict[str, Any]
 ) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
-    config = architecture.Config(**settings).resolved()
-    model = LanguageModel(reference, config, architecture.architecture(config))
-    if isinstance(model.model, Transformer) and model.n_parameters > MAX_PARAMETERS:
+    given = architecture.Config(**settings)
+    config = given.resolved()
+    layers = architecture.architecture(config)
+    if not isinstance(layers, Transformer):
+        layers = CustomModel(layers, config)
+    model = LanguageModel(reference, config, layers, given)
+    if isinstance(layers, Transformer) and model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
             f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"
@@ -145,9 +153,9 @@ class CustomArchitecture:
     Config = CustomConfig
     PRESETS = llama.PRESETS
 
-    def architecture(self, config: Any) -> "CustomModel":
-        """Return the layer with its settings."""
-        return CustomModel(self.layer, config.resolved())
+    def architecture(self, config: Any) -> Layer:
+        """Return the layer."""
+        return self.layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +182,10 @@ class CustomModel:
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Return the layer's vjp."""
         return self.layer.vjp(residuals, g)
+
+    def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
+        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
     @property
     def can_step(self) -> bool:

@@ -244,7 +244,8 @@ def save_run(
     file, name = split_reference(model.name)
     custom = Path(file).suffix == ".py"
     content: dict[str, Any] = {"architecture": None if custom else model.name}
-    content |= {"model": dataclasses.asdict(model.config), "dtype": dtype} | (settings or {})
+    content["model"] = dataclasses.asdict(model.given or model.config)
+    content |= {"dtype": dtype, **(settings or {})}
     if custom:
         content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
         write_atomic(folder / MODEL_SOURCE, Path(file).read_bytes())

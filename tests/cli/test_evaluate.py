@@ -1,10 +1,15 @@
+import dataclasses
 import json
 import math
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from functional_lm.cli.main import main
-from functional_lm.runs import read_metrics
+from functional_lm.runs import Session, read_metrics
+from functional_lm.text import TOKENIZERS
+from functional_lm.training import Experiment, TrainConfig
 
 
 def evaluate(run_folder, capsys, *arguments):
@@ -51,3 +56,54 @@ def test_a_text_that_has_changed_is_refused(run_folder, capsys, text):
     text.write_text(text.read_text() + "more")
     assert main(["evaluate", str(run_folder)]) == 2
     assert "is not the text that" in capsys.readouterr().err
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """One token for each pair of characters."""
+
+    kind: ClassVar[str] = "pairs"
+    unit: ClassVar[str] = "pair"
+
+    pairs: tuple[str, ...]
+
+    @property
+    def vocab_size(self):
+        return len(self.pairs)
+
+    @property
+    def default_prompt(self):
+        return self.pairs[0]
+
+    def encode(self, text):
+        pairs = [text[i : i + 2] for i in range(0, len(text), 2)]
+        return np.array([self.pairs.index(pair) for pair in pairs], np.int32)
+
+    def decode(self, tokens):
+        return "".join(self.stream(tokens))
+
+    def stream(self, tokens):
+        return (self.pairs[token] for token in tokens)
+
+    def to_json(self):
+        return json.dumps({"type": self.kind, "pairs": self.pairs})
+
+    @classmethod
+    def from_data(cls, data):
+        return cls(tuple(data["pairs"]))
+
+
+def test_nothing_counts_on_characters(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(TOKENIZERS, "pairs", Pairs)
+    content = text.read_text()
+    pairs = Pairs(tuple(sorted({content[i : i + 2] for i in range(0, len(content), 2)})))
+    settings = TrainConfig(steps=2, batch_size=2, seq_len=16)
+    experiment = Experiment.build(content, settings, sizes={"d_model": 16}, tokenizer=pairs)
+    with Session.start(tmp_path / "run", experiment) as session:
+        assert len(list(session.train())[-1]["sample"]) > 300
+    figures = evaluate(tmp_path / "run", capsys, "--text-file", str(text))
+    assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2) / 2)
+    for flags in ([], ["--num-samples", "2"]):
+        arguments = ["--prompt", "quick ", "--max-new-tokens", "10", *flags]
+        assert main(["generate", str(tmp_path / "run"), *arguments]) == 0
+    assert len(capsys.readouterr().out.splitlines()[0]) > 20

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from functional_lm import models
 from functional_lm.cli.find_lr import FindLr
 from functional_lm.cli.flags import read_settings
 from functional_lm.cli.main import main
@@ -10,6 +11,7 @@ from functional_lm.cli.parser import parse
 from functional_lm.cli.sweep import Sweep
 from functional_lm.cli.train import Train
 from functional_lm.files import FileFormatError
+from functional_lm.runs import open_run
 
 BAD = {
     "list.json": ("[1]", "must hold settings by name: got a list"),
@@ -106,3 +108,59 @@ def test_a_sweep_has_rates_of_its_own_and_takes_the_settings_of_a_run(settings):
     values = settings("", file, Sweep)
     assert (values["seed"], values["lr"], values["min_lr"]) == (5, Sweep.lr, 1e-2)
     assert settings("", file, FindLr)["seed"] == 5
+
+
+ARCHITECTURE = """
+import dataclasses
+from functional_lm.compose import bind, serial
+from functional_lm.layers import embedding, unembedding
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    \"\"\"The settings.
+
+    Attributes:
+        vocab_size: V.
+        width: of the table, in numbers.
+        max_seq_len: T.
+    \"\"\"
+    vocab_size: int
+    width: int | None = None
+    max_seq_len: int | None = None
+
+    def resolved(self):
+        return dataclasses.replace(self, width=self.width or 3, max_seq_len=self.max_seq_len or 9)
+
+PRESETS = {"wide": {"width": 50}}
+
+def architecture(config):
+    table = bind(embedding, vocab_size=config.vocab_size, d_model=config.width)
+    return serial(
+        table=table, out=bind(unembedding, vocab_size=config.vocab_size, d_model=config.width)
+    )
+"""
+
+
+def test_an_architecture_brings_its_own_flags(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("tables.py").write_text(ARCHITECTURE)
+    with pytest.raises(SystemExit):
+        main(["train", "--model", "tables.py", "--help"])
+    said = capsys.readouterr().out
+    assert "of the table, in numbers" in said
+    assert "{wide}" in said
+    assert "--n-heads" not in said
+    assert "--vocab-size" not in said
+    flags = "--model tables.py --preset wide --steps 1 --batch-size 2 --seq-len 8 --out run"
+    assert main(["train", "--text-file", str(text), *flags.split()]) == 0
+    assert open_run("run").model.config.width == 50
+    more = ["--config", "run/config.json", "--width", "None", "--seq-len", "6", "--out", "again"]
+    assert main(["train", *more]) == 0
+    config = open_run("again").model.config
+    assert (config.width, config.max_seq_len) == (3, 6)
+
+
+def test_every_architecture_of_the_package_has_flags_and_presets(settings):
+    for name in models.architectures():
+        for preset in models.find(name).PRESETS:
+            assert settings(f"--model {name} --preset {preset}")["preset"] == preset

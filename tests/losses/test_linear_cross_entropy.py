@@ -75,13 +75,6 @@ def test_a_confident_prediction_keeps_its_accuracy():
     assert loss == pytest.approx(np.log1p(np.exp(-5.0)), rel=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_loss_has_the_dtype_of_the_inputs(dtype):
-    params, x, targets = draw(3, dtype=dtype)
-    loss, _ = linear_cross_entropy.forward(params, x, targets=targets)
-    assert loss.dtype == dtype
-
-
 def test_init_draws_a_weight():
     weight = linear_cross_entropy.init((0,), vocab_size=1009, d_model=31)["weight"]
     assert weight.shape == (1009, 31)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import socket
 import threading
+import urllib.request
 
 import pytest
 
@@ -21,6 +22,7 @@ def serve(monkeypatch):
     """Return a function that starts a server of some pieces of bytes and returns its URL."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers the proxies it met first
     with contextlib.ExitStack() as servers:
 
         def start(*pieces, pause=0.0):

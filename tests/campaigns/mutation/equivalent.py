@@ -146,6 +146,7 @@ losses/cross_entropy.py forward
 
 losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
+  … | _LOGITS … → …
   … | … _LOGITS … → …
   … | … _LOGITS → …
   … | len(weight) + 1 → …
@@ -203,17 +204,14 @@ numerics.py normal_cdf
   change_comparison | x > 0 → x >= 0
     At 0 the tail is 1/2 on both sides.
 
-numerics.py segments
+numerics.py segment_sum
   change_comparison | n_segments <= _ONE_HOT_LIMIT → n_segments < _ONE_HOT_LIMIT
   decide | if n_segments <= _ONE_HOT_LIMIT: → …
     Both ways compute the sum of the rows of each id; the limit decides which is faster.
-  drop_call | slice(None) → None
-    None is an index of all rows too, below an axis of one.
   drop_cast | one_hot.astype(values.dtype) → one_hot
     A product of booleans and floats is that of the booleans cast to the floats' dtype.
   exchange_names | ids.size → values.size
-  negate | return (ids, values) → …
-    Both are empty there, or have no columns.
+    They differ only for rows of no columns, where the result is empty either way.
   drop_keyword | np.argsort(ids, kind='stable') → np.argsort(ids)
     The rows of an id are added in another order: only rounding differs.
   drop_keyword | np.add.reduceat(values[order], starts, axis=0) → …

@@ -1,0 +1,12 @@
+"""A short campaign; `run.py` is the long one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_hundred_kills_lose_nothing():
+    command = [sys.executable, Path(__file__).with_name("run.py"), "--kills", "100", "--fork"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("100 kills")
