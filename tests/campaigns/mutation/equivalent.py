@@ -183,6 +183,21 @@ losses/linear_cross_entropy.py _in_chunks
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
 
+models/mlp.py vjp
+  exchange_names | down.vjp → up.vjp
+  exchange_names | up.vjp → down.vjp
+    Both are `linear` here, and residuals carry all that a vjp needs.
+
+models/self_attention.py vjp
+  exchange_names | out.vjp → qkv.vjp
+  exchange_names | qkv.vjp → out.vjp
+    Both are `linear` here, and residuals carry all that a vjp needs.
+
+models/self_attention.py _unpacked_vjp
+  negate | width // Kv → -(width // Kv)
+  negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
+    NumPy takes a negative size for the one that the others leave open.
+
 numerics.py sum_rows
   change_constant | max(math.isqrt(len(x)), 1) → max(math.isqrt(len(x)), 2)
   drop_call | math.isqrt(len(x)) → len(x)
