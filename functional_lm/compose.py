@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from . import pytree
 from .contract import Key, Layer, Tree, expect_int, expect_params
 from .prng import fold_in
 
@@ -266,6 +267,71 @@ class Remat(_Wrapper):
     def step(self, params: Tree, x: Any, cache: Any, *, lengths: Any = None) -> tuple[Any, Any]:
         """Run the layer's step."""
         return self.layer.step(params, x, cache, lengths=lengths)  # type: ignore[attr-defined]
+
+
+class Frozen(_Wrapper):
+    """A layer whose parameters are not trained; from `freeze`. Their cotangents are None."""
+
+    def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
+        """Run the layer."""
+        y, residuals = self.layer.forward(params, x, **side)
+        return y, (residuals, pytree.map(lambda leaf: None, params))
+
+    def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
+        """Return d_x alone, from the layer's ``input_vjp`` if it has one."""
+        layer_residuals, nothing = residuals
+        if hasattr(self.layer, "input_vjp"):
+            return nothing, self.layer.input_vjp(layer_residuals, g)
+        return nothing, self.layer.vjp(layer_residuals, g)[1]
+
+    def __getattr__(self, name: str) -> Any:
+        """Return another function of the layer, such as ``step``."""
+        if name.startswith("_") or name == "layer":
+            raise AttributeError(name)
+        return getattr(self.layer, name)
+
+
+def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str = "") -> Any:
+    """Return a layer that computes no cotangents of the leaves that are not trained.
+
+    A layer all of whose leaves are frozen is wrapped; of one that is made of others, such as
+    `serial` or a layer with projections bound to it, those inside are. Where a layer trains only
+    some of its own leaves, it stays as it is.
+
+    Args:
+        layer: the layer.
+        params: its parameters.
+        trainable: tells from the path of a leaf whether it is trained.
+        path: of ``params`` in the tree whose paths ``trainable`` knows.
+    """
+    own = f"{path}." if path else ""
+    leaves = [trainable(own + name) for name, _ in pytree.leaves_with_path(params)]
+    if all(leaves):
+        return layer
+    if isinstance(layer, Serial):
+        parts = layer._unpack(params)
+        names = layer.names or [str(i) for i in range(len(parts))]
+        members = [
+            freeze(member, part, trainable, own + name)
+            for member, part, name in zip(layer.layers, parts, names, strict=True)
+        ]
+        return dataclasses.replace(layer, layers=tuple(members))
+    if isinstance(layer, _Wrapper):
+        return type(layer)(freeze(layer.layer, params, trainable, path))
+    inner, settings = (layer.layer, layer.settings) if isinstance(layer, Bound) else (layer, {})
+    known = inspect.signature(inner.forward).parameters
+    inside = {
+        name: settings.get(name, known[name].default)
+        for name in (params if isinstance(params, dict) else {})
+        if name in known
+    }
+    if inside:
+        frozen = {
+            name: freeze(member, params[name], trainable, own + name)
+            for name, member in inside.items()
+        }
+        return Bound(inner, {**settings, **frozen})
+    return layer if any(leaves) else Frozen(layer)
 
 
 def has_step(layer: Any) -> bool:

@@ -48,7 +48,7 @@ class Golden:
             print(f"{name:{width}}  {tensor.dtype}  {' × '.join(map(str, tensor.shape)) or '–'}")
         print(f"\n{self.layer} at {made.metadata['sizes']}, written to {self.out}")
         if not self.shape:
-            letters = " ".join(f"{x}={DEFAULTS[x]}" for x in LETTERS[self.layer].split())
+            letters = " ".join(f"{x}={DEFAULTS[x]}" for x in LETTERS[self.layer])
             print(f"sizes of your own: --shape {letters}")
         return 0
 

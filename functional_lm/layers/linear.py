@@ -94,3 +94,8 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if has_bias:
         d_params["bias"] = sum_rows(g)
     return d_params, (g @ weight.T).reshape(x.shape)
+
+
+def input_vjp(residuals: Residuals, g: Array) -> Array:
+    """Return d_x alone, for a map that is not trained."""
+    return (rows(g) @ residuals.weight.T).reshape(residuals.x.shape)

@@ -12,7 +12,7 @@ Shapes: tokens and targets (T,) or (B, T); the loss is a scalar, in nats per kep
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,6 +165,14 @@ class LanguageModel:
         if isinstance(self.model, Transformer):
             return transformer.step(params, tokens, cache, model=self.model, lengths=lengths)
         return self.model.step(params, tokens, cache, lengths=lengths)
+
+    def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
+        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        if isinstance(self.model, Transformer):
+            frozen: Any = transformer.freeze(self.model, params, trainable)
+        else:
+            frozen = self.model.freeze(params, trainable)
+        return dataclasses.replace(self, model=frozen)
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:
         """Return what `transformer.activations` yields, or None of a custom model."""

@@ -5,12 +5,13 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..compose import has_step, keywords_of_forward, keywords_of_init, pick
+from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree
 from . import llama
 from .language_model import LanguageModel
@@ -181,6 +182,10 @@ class CustomModel:
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Return the layer's vjp."""
         return self.layer.vjp(residuals, g)
+
+    def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
+        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
     @property
     def can_step(self) -> bool:

@@ -20,6 +20,7 @@ from ..contract import (
     Layer,
     Tree,
     expect_choice,
+    expect_floating,
     expect_int,
     expect_params,
     expect_shape,
@@ -137,6 +138,7 @@ def forward(
         ValueError: for shapes or settings that do not fit.
     """
     expect_params(params, ["qkv", "out"])
+    expect_floating(x=x)
     _, T, _ = expect_shape("x", x, "B T D")
     expect_choice("attention", attention, KINDS)
     tiled = attention == "tiled" or (attention == "auto" and T > LONG)

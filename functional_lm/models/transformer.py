@@ -10,13 +10,14 @@ Shapes: tokens (T,) or (B, T); logits (T, V) or (B, T, V). Where a block has an 
 output and its cotangent are `Stream`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import pytree
 from ..compose import bind, has_step, remat
+from ..compose import freeze as freeze_layer
 from ..contract import (
     Array,
     Key,
@@ -50,6 +51,7 @@ class Transformer(NamedTuple):
     loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
     tied: bool = True  # whether the unembedding's weight is the embedding's
     remat: bool = False  # whether the backward pass runs each block's forward again
+    n_frozen: int | None = None  # leading blocks up to which nothing is trained; see `freeze`
     fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
 
 
@@ -62,6 +64,7 @@ class Body(NamedTuple):
     blocks: tuple[Any, ...]
     norm: Any
     model: Transformer
+    frozen: Tree  # None for each leaf up to where anything is trained
 
 
 class Residuals(NamedTuple):
@@ -181,7 +184,14 @@ def body(
         r_blocks.append(r_block)
     x, auxiliary = unpack(x)
     x, r_norm = model.norm.forward(params["norm"], x)
-    r_body = Body(r_embedding, r_positions, r_dropout, tuple(r_blocks), r_norm, model)
+    frozen = None
+    if model.n_frozen is not None:
+        names = ["embedding"] + ["positions"] * (model.positions is not None)
+        below = {name: params[name] for name in names} | {
+            "blocks": params["blocks"][: model.n_frozen]
+        }
+        frozen = pytree.map(lambda leaf: None, below)
+    r_body = Body(r_embedding, r_positions, r_dropout, tuple(r_blocks), r_norm, model, frozen)
     return pack(x, auxiliary), r_body
 
 
@@ -193,11 +203,15 @@ def body_vjp(residuals: Body, g: Any, d_head: Tree) -> tuple[Tree, None]:
     d_norm, g = model.norm.vjp(residuals.norm, g)
     g = pack(g, d_auxiliary)
     d_blocks = []
-    for r_block in reversed(residuals.blocks):
+    for r_block in reversed(residuals.blocks[model.n_frozen or 0 :]):
         d_block, g = block_layer.vjp(r_block, g)
         d_blocks.append(d_block)
-    _, g = model.dropout.vjp(residuals.dropout, g)
     d_params: dict[str, Any] = {"blocks": tuple(reversed(d_blocks)), "norm": d_norm}
+    if model.n_frozen is not None:  # nothing is trained below
+        below = residuals.frozen
+        d_params |= {**below, "blocks": below["blocks"] + d_params["blocks"]}
+        return d_params if model.tied else {**d_params, "unembedding": d_head}, None
+    _, g = model.dropout.vjp(residuals.dropout, g)
     if model.positions is not None:
         d_params["positions"], g = model.positions.vjp(residuals.positions, g)
     d_params["embedding"], _ = model.embedding.vjp(residuals.embedding, g)
@@ -207,6 +221,30 @@ def body_vjp(residuals: Body, g: Any, d_head: Tree) -> tuple[Tree, None]:
     else:
         d_params["unembedding"] = d_head
     return d_params, None  # tokens are labels
+
+
+def freeze(model: Transformer, params: Tree, trainable: Callable[[str], bool]) -> Transformer:
+    """Return the model without the backward of what is not trained; see `compose.freeze`.
+
+    Its gradient has None there; below the first leaf that is trained, no backward runs at all.
+    """
+    blocks = []
+    for i, (block, own) in enumerate(zip(model.blocks, params["blocks"], strict=True)):
+        members = {
+            name: freeze_layer(getattr(block, name), own[name], trainable, f"blocks.{i}.{name}")
+            for name in own
+        }
+        blocks.append(block._replace(**members))
+    trained = [path for path, _ in pytree.leaves_with_path(params) if trainable(path)]
+    n_frozen = None
+    if not any(path.startswith(("embedding.", "positions.")) for path in trained):
+        n_frozen = 0
+        while n_frozen < len(blocks) and not any(
+            path.startswith(f"blocks.{n_frozen}.") for path in trained
+        ):
+            n_frozen += 1
+    norm = freeze_layer(model.norm, params["norm"], trainable, "norm")
+    return model._replace(blocks=tuple(blocks), norm=norm, n_frozen=n_frozen)
 
 
 def can_step(model: Transformer) -> bool:

@@ -20,8 +20,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .. import pytree
 from ..contract import Tree, expect_int
 from ..files import FileFormatError, remove_stale, write_atomic
@@ -261,7 +259,7 @@ class Session:
             if self._saved.state.step != self.state.step:
                 self._save()
             self._writer.submit("last", lambda: save_checkpoint(self.folder / LAST_FILE, params))
-            if self.best_step is None and _finite(params):
+            if self.best_step is None and not pytree.first_not_finite(params):
                 best = self.folder / BEST_FILE
                 self._writer.submit("best", lambda: save_checkpoint(best, params))
             self._writer.wait()
@@ -319,13 +317,14 @@ class Session:
     def _record(self, step: TrainStep) -> Record:
         """Return the figures of a step, with a validation and a sample where they are due."""
         number, experiment = step.state.step, self.experiment
-        tokens, _ = experiment.batch_at(number - 1)
         updates_before = number - step.state.total_notfinite - (not step.fault)
-        record = record_of(step, lr=experiment.schedule(updates_before), tokens=tokens.size)
+        record = record_of(step, lr=experiment.schedule(updates_before), tokens=step.inputs.size)
         last, every = number == experiment.steps, self.intervals.sample_every
         if last or number % self.intervals.eval_every == 0:
             record["val_loss"] = experiment.validation_loss(step.state.params)
-        if (last or (every and number % every == 0)) and _finite(step.state.params):
+        if (last or (every and number % every == 0)) and not pytree.first_not_finite(
+            step.state.params
+        ):
             record["sample"] = self._sample(step.state.params)
         return record
 
@@ -379,7 +378,3 @@ class Session:
             "best_step": self.best_step,
             "best_loss": None if self.best_step is None else self.best_loss,
         }
-
-
-def _finite(params: Tree) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))

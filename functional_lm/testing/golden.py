@@ -93,11 +93,11 @@ def golden(
     subject = Subject(layer, case.keywords)
     y, residuals = subject.forward(inputs)
     d_params, d_x = subject.vjp(residuals, g)
-    arrays = {k: v for k, v in case.keywords.items() if pytree.is_leaf(v)}
+    settings = {k: v for k, v in case.keywords.items() if not pytree.is_leaf(v)}
     tensors = {
         **_named("params", inputs[0]),
         **_named("x", inputs[1]),
-        **_named("keywords", arrays),
+        **_named("keywords", case.keywords),
         **_named("g", g),
         **_named("residuals", residuals),
         **_named("float32", {"y": y, "params": d_params, "x": d_x}),
@@ -114,7 +114,7 @@ def golden(
     metadata = {
         "layer": name,
         "sizes": case.label,
-        "keywords": json.dumps({k: _plain(v) for k, v in case.keywords.items() if k not in arrays}),
+        "keywords": json.dumps(_plain(settings)),
         "limits": json.dumps(limits),
         "reader": READER,
     }
@@ -138,4 +138,17 @@ def _scale(exact: Array) -> float:
 
 
 def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    """Return a keyword as JSON has it: a layer by its name, a bound one with its settings."""
+    if pytree.is_leaf(value):
+        return "see the tensors"
+    if hasattr(value, "_fields"):
+        value = value._asdict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(member) for member in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return getattr(value, "__name__", type(value).__name__)

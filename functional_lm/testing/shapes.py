@@ -25,32 +25,6 @@ DEFAULTS = {
 }
 """The size of each letter that is not given; L is the number of blocks."""
 
-LETTERS = {
-    "attention": "B T S H G K",
-    "cross_entropy": "B T V",
-    "dropout": "B T D",
-    "embedding": "B T D V",
-    "flash_attention": "B T S H G K",
-    "language_model": "B T D H G F V L",
-    "gelu": "B T D",
-    "layer_norm": "B T D",
-    "learned_positions": "B T D",
-    "linear": "B T D_in D_out",
-    "linear_cross_entropy": "B T D V",
-    "mlp": "B T D F",
-    "rms_norm": "B T D",
-    "rotary": "B T H K",
-    "rotary_attention": "B T H G K",
-    "self_attention": "B T D H G",
-    "silu": "B T D",
-    "softmax": "B T D",
-    "swiglu": "B T F",
-    "transformer": "B T D H G F V L",
-    "transformer_block": "B T D H G F",
-    "unembedding": "B T D V",
-}
-"""The letters that a layer's inputs have."""
-
 
 def case_at(
     name: str, module: Any, sizes: dict[str, int], settings: dict[str, Any], seed: int = 0
@@ -68,7 +42,7 @@ def case_at(
         ValueError: for a letter that the layer does not have, a size below zero, or a keyword
             that its forward does not name.
     """
-    letters = LETTERS[name].split()
+    letters = LETTERS[name]
     for letter, size in sizes.items():
         if letter not in letters:
             raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}; use these")
@@ -190,8 +164,10 @@ def _transformer(
     return params, draw.integers(B, T, below=V), {"model": model}
 
 
-def _language_model(draw: Draws, m: Any, B: int, T: int, V: int, **sizes: int) -> _Inputs:
-    params, tokens, side = _transformer(draw, m, B, T, V=V, **sizes)
+def _language_model(
+    draw: Draws, m: Any, B: int, T: int, D: int, H: int, G: int, F: int, V: int, L: int
+) -> _Inputs:
+    params, tokens, side = _transformer(draw, m, B, T, D, H, G, F, V, L)
     return params, tokens, {**side, "targets": draw.integers(B, T, below=V)}
 
 
@@ -219,3 +195,6 @@ _MAKERS: dict[str, Callable[..., _Inputs]] = {
     "transformer_block": _transformer_block,
     "unembedding": _unembedding,
 }
+
+LETTERS = {name: list(inspect.signature(make).parameters)[2:] for name, make in _MAKERS.items()}
+"""The letters that a layer's inputs have."""

@@ -39,7 +39,7 @@ from ..text import (
 )
 from ..text.batches import expect_window
 from .evaluation import evaluate
-from .loop import Inspect, TrainState, TrainStep, init_state, train
+from .loop import Inspect, Trainable, TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
 
 EVALUATION_BATCH = 64
@@ -58,6 +58,7 @@ class Experiment:
         held_out: (M,) the rest.
         steps: the batches of the run.
         text_sha256: the hash of the text's UTF-8 bytes.
+        trainable: which leaves are trained, by their paths; all if None.
     """
 
     model: LanguageModel
@@ -67,6 +68,7 @@ class Experiment:
     held_out: Array
     steps: int
     text_sha256: str
+    trainable: Trainable | None = None
 
     @classmethod
     def build(
@@ -77,6 +79,7 @@ class Experiment:
         model: Any = DEFAULT,
         sizes: dict[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
+        trainable: Trainable | None = None,
     ) -> "Experiment":
         """Put a run together.
 
@@ -88,6 +91,8 @@ class Experiment:
             sizes: fields of the architecture's ``Config``; ``max_seq_len`` is ``seq_len`` if not
                 given.
             tokenizer: of the text; its characters if not given.
+            trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
+                is trained. Not given: all are.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
@@ -113,7 +118,7 @@ class Experiment:
         if settings.shards is None:
             settings = dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
         sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return cls(language_model, tokenizer, settings, tokens, held_out, steps, sha256)
+        return cls(language_model, tokenizer, settings, tokens, held_out, steps, sha256, trainable)
 
     @property
     def config(self) -> Any:
@@ -134,7 +139,7 @@ class Experiment:
         """Return the state before the first update, of parameters from `rehearse` or drawn here."""
         if params is None:
             params = self.model.init((self.settings.seed, 0))
-        return init_state(params, self.optimizer)
+        return init_state(params, self.optimizer, trainable=self.trainable)
 
     def rehearse(self) -> Tree:
         """Run the model forward and back on one window, and return the first parameters.
@@ -183,15 +188,20 @@ class Experiment:
         inspect: Inspect | None = None,
     ) -> Iterator[TrainStep]:
         """Yield each update, from the start or from a state; the keywords are those of `train`."""
+        state = self.init_state() if state is None else state
+        model = self.model
+        if self.trainable is not None:
+            model = model.freeze(state.params, self.trainable)
         return train(
-            self.model,
-            self.init_state() if state is None else state,
+            model,
+            state,
             optimizer=self.optimizer,
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),
             max_consecutive_errors=max_consecutive_errors,
             inspect=inspect,
+            trainable=self.trainable,
         )
 
     def validation_loss(self, params: Tree) -> float:

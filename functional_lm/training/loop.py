@@ -47,6 +47,7 @@ class TrainStep(NamedTuple):
     seconds: float  # that it took
     fault: str = ""  # why there was no update
     inspected: Any = None  # what `inspect` returned
+    inputs: Any = None  # of the batch, the positional ones
 
 
 def init_state(
@@ -110,7 +111,7 @@ def train(
         if after.state.notfinite_count > max_consecutive_errors:
             raise FloatingPointError(after.fault)
         state = after.state
-        yield after._replace(seconds=time.perf_counter() - start)
+        yield after._replace(seconds=time.perf_counter() - start, inputs=x)
 
 
 def _update(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from functional_lm.contract import Layer
-from functional_lm.models import transformer
 from functional_lm.optimizers import GradientTransformation
 from functional_lm.runs import Record, record_of
 from functional_lm.runs.session import MAX_CONSECUTIVE_ERRORS
@@ -87,7 +86,7 @@ def default(
     scale: Scale,
     seed: int,
     *,
-    model: Layer = transformer,
+    model: Layer | str = "llama",
     sizes: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Setup:
