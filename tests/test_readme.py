@@ -48,7 +48,7 @@ def test_its_python_runs(tmp_path, monkeypatch, capsys):
     assert callable(namespace["test_layer_norm"])
     losses = [float(row[1]) for row in map(str.split, printed.splitlines()) if row[:1] == ["20"]]
     assert len(losses) == 2
-    assert namespace["step"].loss < losses[-1]
+    assert max(*losses, namespace["step"].loss) < 0.9 * np.log(65)  # as all letters alike
     assert namespace["experiment"].steps == 60
 
 
@@ -58,7 +58,7 @@ def without_figures(text):
     Without the line of the reference too, which is known only where there is a file.
     """
     text = re.sub(r" in `[^`]*`", "", text)
-    return " ".join(re.sub(r"\d\.\de[+-]\d\d|(?<= )\d+(\.\d+)?(?= )", "#", text + " ").split())
+    return " ".join(re.sub(r"\d(\.\d)?e[+-]\d\d|(?<= )\d+(\.\d+)?(?= )", "#", text + " ").split())
 
 
 def test_a_golden_file_is_read_as_it_says(tmp_path):
