@@ -235,7 +235,9 @@ def step(
     q, k, v = _unpacked(packed, heads)
     keys, values, filled, S = cache
     if keys is None or values is None:
-        keys, values = (np.zeros((B, S, *new.shape[2:]), new.dtype) for new in (k, v))
+        # In the order (B, G, S, K), in which attention multiplies without a copy.
+        shapes = ((B, new.shape[2], S, new.shape[3]) for new in (k, v))
+        keys, values = (np.zeros(shape, k.dtype).swapaxes(1, 2) for shape in shapes)
     positions = filled[:, None] + np.arange(T)  # (B, T)
     if rope_theta is not None:
         turning: dict[str, Any] = {
