@@ -54,14 +54,17 @@ def leaf_statistics(params: Tree, grads: Tree, updates: Tree) -> Statistics:
 
     ``grad_norm`` is the Euclidean norm of the gradient. ``update_ratio`` is the norm of the update
     over that of the leaf before it: about the angle, in radians, that a step turns the weights
-    by. For a leaf of zeros it is 0.0 if the update is zero too, else None.
+    by. For a leaf of zeros it is 0.0 if the update is zero too, else None. Frozen leaves, with None
+    for a gradient, are left out.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
     """
     norms, ratios = {}, {}
-    triples = zip(pytree.zip_with_path(params, grads), pytree.leaves(updates), strict=True)
-    for (path, leaf, gradient), update in triples:
+    pairs = zip(pytree.zip_with_path(params, grads), pytree.zip_with_path(params, updates))
+    for (path, leaf, gradient), (_, _, update) in pairs:
+        if gradient is None:
+            continue
         norms[path] = _figure(global_norm(gradient))
         size, moved = global_norm(leaf), global_norm(update)
         ratios[path] = _figure(moved / size if size else math.inf if moved else 0.0)
