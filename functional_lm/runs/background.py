@@ -12,7 +12,6 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
-        """Start with nothing to write."""
         self._changed = threading.Condition()
         self._waiting: dict[str, Callable[[], None]] = {}
         self._busy = False

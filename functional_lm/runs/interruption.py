@@ -19,7 +19,6 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        """Watch for nothing yet."""
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
@@ -35,7 +34,6 @@ class Interruption:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Give the signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

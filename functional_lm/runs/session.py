@@ -66,7 +66,6 @@ class Intervals:
     sample_every: int = 0
 
     def __post_init__(self) -> None:
-        """Check them."""
         expect_int("eval_every", self.eval_every)
         expect_int("checkpoint_every", self.checkpoint_every)
         expect_int("statistics_every", self.statistics_every, minimum=0)
@@ -264,7 +263,6 @@ class Session:
             self._writer.wait()
 
     def __enter__(self) -> "Session":
-        """Return the session."""
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:

@@ -177,8 +177,8 @@ def test_other_versions_are_a_note(tmp_path, monkeypatch):
 
     folder = tmp_path / "run"
     train(start(folder), until=1)
-    report = runtime.report()._replace(kernel="Prescott", blas_threads=1)
-    monkeypatch.setattr(runtime, "report", lambda: report)
+    other = runtime.info()._replace(kernel="Prescott", blas_threads=1)
+    monkeypatch.setattr(runtime, "info", lambda: other)
     with resume(folder) as session:
         (note,) = session.notes
     assert "BLAS kernel was" in note
