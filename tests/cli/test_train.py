@@ -98,12 +98,6 @@ def test_a_run_can_be_made_again_from_its_config(train, tmp_path):
     assert a == b
 
 
-def test_epochs(train, tmp_path, capsys):
-    assert train(tmp_path / "run", "--epochs", "2", steps=None) == 0
-    # 1,620 tokens make 101 windows of 16, which make 26 batches of 4.
-    assert "52 steps" in capsys.readouterr().out
-
-
 def test_a_run_keeps_a_custom_model_and_its_neighbours(train, tmp_path, capsys):
     (tmp_path / "my_table.py").write_text("from functional_lm.layers import embedding as table\n")
     path = tmp_path / "with_neighbour.py"

@@ -467,15 +467,6 @@ def test_an_error_of_the_disk_ends_the_run_and_the_checkpoints_stay(tmp_path, mo
         assert session.state.step == 3
 
 
-def test_damaged_settings_or_no_checkpoint(tmp_path):
-    folder = tmp_path / "run"
-    train(start(folder), until=1)
-    for path in (folder / "checkpoints").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(FileFormatError, match="has no checkpoint that can be read"):
-        resume(folder)
-
-
 def test_the_best_weights_are_the_models(straight):
     run = open_run(straight)
     assert run.settings["training"]["steps"] == 12
