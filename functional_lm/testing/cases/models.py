@@ -98,7 +98,7 @@ def _transformer_block(draw: Draws, module: Any) -> Inputs:
 
 
 def _transformer(draw: Draws, module: Any) -> Inputs:
-    from ...models import llama
+    from ...models import gpt2, llama
 
     for label, shape, settings in (
         ("H=6 G=2", (3, 5), {}),
@@ -112,6 +112,8 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
     ):
         config = llama.Config(13, **_SIZES, d_ff=7, n_layers=2, max_seq_len=5, **settings)
         yield label, *_drawn(draw, module, shape, llama.architecture(config))
+    sizes = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    yield "GPT-2, dropout", *_drawn(draw, module, (3, 5), gpt2.architecture(sizes))
 
 
 def _drawn(
