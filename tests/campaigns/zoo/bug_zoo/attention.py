@@ -530,11 +530,12 @@ def to_scores(probs, v, g):
     return d_v, softmax_vjp(probs, np.einsum("bthk,bshk->bhts", g, v))
 
 
+COSINE_ATTENTION = (cosine_attention, HEADS, ATTENDED)
+
+
 @plant(
     "cosine_attention: the scale's gradient meets the scores, which have the scale in them",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("params.scale",),
     cause="extra factor",
     says=("scale",),
@@ -551,9 +552,7 @@ def scores_for_cosines(residuals, g):
 
 @plant(
     "cosine_attention: the scale is left out on the way to the keys",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("x.k",),
     cause="missing factor",
     says=("scale",),
@@ -574,9 +573,7 @@ def keep_float32(params, x):
 
 @plant(
     "cosine_attention: the probabilities are kept in float32 whatever comes in",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     forward=keep_float32,
     leaves=("params.scale", "x.k", "x.q", "x.v"),
     cause="precision",
@@ -588,13 +585,12 @@ def kept_in_float32(residuals, g):
 
 
 MEMORY = QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5))
+LINEAR_ATTENTION = (linear_attention, {}, MEMORY)
 
 
 @plant(
     "linear_attention: later keys get a gradient from earlier queries",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.k", "x.q"),
     cause="mask leak",
 )
@@ -606,9 +602,7 @@ def scores_not_masked(residuals, g):
 
 @plant(
     "linear_attention: the values look back where they should look ahead",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.v",),
     cause="jacobian not transposed",
 )
@@ -620,13 +614,12 @@ def values_look_back(residuals, g):
 
 TABLE = {"table": draw(1209, 3, 5)}
 LOGITS = draw(1210, 2, 5, 3, 7)
+RELATIVE_BIAS = (relative_bias, TABLE, LOGITS)
 
 
 @plant(
     "relative_bias: += with the table of distances counts each distance once",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="scatter",
@@ -641,9 +634,7 @@ def each_distance_once(residuals, g):
 
 @plant(
     "relative_bias: key minus query where the forward has query minus key",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="misplaced",

@@ -208,13 +208,12 @@ plant = partial(plant_in, BUGS)
 
 MIX = {"weight": draw(25, 5, 5), "bias": draw(26, 5)}
 PAIR = Pair(draw(27, 2, 3, 5), draw(28, 2, 3, 5))
+GATED_MIX = (gated_mix, MIX, PAIR)
 
 
 @plant(
     "gated_mix: the sigmoid's slope is taken at z, which is one already",
-    gated_mix,
-    MIX,
-    PAIR,
+    *GATED_MIX,
     leaves=("params.bias", "params.weight", "x.a"),
     cause="wrong point",
 )
@@ -226,14 +225,7 @@ def sigmoid_of_sigmoid(residuals, g):
     return d_params, Pair(g * z + d_inner @ weight.T, g * (1.0 - z))
 
 
-@plant(
-    "gated_mix: d_x is a plain tuple",
-    gated_mix,
-    MIX,
-    PAIR,
-    leaves=("x",),
-    cause="structure",
-)
+@plant("gated_mix: d_x is a plain tuple", *GATED_MIX, leaves=("x",), cause="structure")
 def plain_tuple(residuals, g):
     a, b, z, weight = residuals
     d_inner = g * (a - b) * z * (1.0 - z)
@@ -269,11 +261,12 @@ def through_the_router(residuals, g):
     return d_gate * gate * (one_hot - probs), g * gate
 
 
+TOP1_GATE = (top1_gate, EXPERTS, ROWS)
+
+
 @plant(
     "top1_gate: an expert keeps the last row that chose it",
-    top1_gate,
-    EXPERTS,
-    ROWS,
+    *TOP1_GATE,
     leaves=("params.experts",),
     cause="scatter",
 )
@@ -290,9 +283,7 @@ def last_row_of_an_expert(residuals, g):
 
 @plant(
     "top1_gate: the router gets no gradient",
-    top1_gate,
-    EXPERTS,
-    ROWS,
+    *TOP1_GATE,
     leaves=("params.router",),
     cause="never written",
 )
@@ -308,13 +299,12 @@ def router_gets_nothing(residuals, g):
 
 GATE = {"squeeze": draw(1101, 5, 3), "excite": draw(1102, 3, 5)}
 X = draw(1103, 2, 7, 5)
+SQUEEZE_EXCITE = (squeeze_excite, GATE, X)
 
 
 @plant(
     "squeeze_excite: what comes back through the mean is not divided by the times",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("x",),
     cause="wrong term",
 )
@@ -328,9 +318,7 @@ def mean_is_taken_for_a_sum(residuals, g):
 
 @plant(
     "squeeze_excite: the relu is passed as if it were the identity",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.squeeze", "x"),
     cause="missing factor",
 )
@@ -344,9 +332,7 @@ def relu_without_a_slope(residuals, g):
 
 @plant(
     "squeeze_excite: the relu lets through where the cotangent is positive",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.squeeze", "x"),
     cause="not linear in g",
 )
@@ -360,9 +346,7 @@ def relu_of_the_cotangent(residuals, g):
 
 @plant(
     "squeeze_excite: the gates of all examples get the sum over all examples",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.excite", "params.squeeze", "x"),
     cause="edge shape",
 )
@@ -401,11 +385,12 @@ def cell_cotangents(residuals, d_n, d_r, d_z, d_h):
     return d_params, Step(d_inner[:, :D] + d_both[:, :D], d_h)
 
 
+GRU_CELL = (gru_cell, CELL, STEP)
+
+
 @plant(
     "gru_cell: tanh's slope from what goes into it",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=(
         "params.candidate",
         "params.candidate_bias",
@@ -432,9 +417,7 @@ def slope_from_the_argument(residuals, g):
 
 @plant(
     "gru_cell: h does not get what z lets through directly",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=("x.h",),
     cause="missing term",
 )
@@ -448,9 +431,7 @@ def no_direct_path(residuals, g):
 
 @plant(
     "gru_cell: the bias of the gates is made and not filled",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=("params.gates_bias",),
     cause="never written",
 )
@@ -465,13 +446,12 @@ def bias_of_the_gates_not_filled(residuals, g):
 
 SOFT_EXPERTS = {"router": draw(1113, 5, 3), "experts": draw(1114, 3, 5, 7)}
 TOKENS = draw(1115, 2, 7, 5)
+SOFT_EXPERTS_CASE = (soft_experts, SOFT_EXPERTS, TOKENS)
 
 
 @plant(
     "soft_experts: x does not feel the router",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("x",),
     cause="missing term",
 )
@@ -486,9 +466,7 @@ def no_path_through_the_router(residuals, g):
 
 @plant(
     "soft_experts: the probabilities weigh the experts' gradient twice",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("params.experts",),
     cause="extra factor",
 )
@@ -504,9 +482,7 @@ def probabilities_twice(residuals, g):
 
 @plant(
     "soft_experts: in the loop each expert overwrites what the one before gave to x",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("x",),
     cause="slice kept",
 )

@@ -462,13 +462,12 @@ def decoder_not_counted(residuals, g):
 
 NORMED = {"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}
 INPUT = draw(1006, 2, 3, 5)
+WEIGHT_NORM = (weight_norm, NORMED, INPUT)
 
 
 @plant(
     "weight_norm: the norm of the direction is taken for a constant",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.direction",),
     cause="missing term",
 )
@@ -481,9 +480,7 @@ def norm_is_a_constant(residuals, g):
 
 @plant(
     "weight_norm: the projection is not summed over the column",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.direction",),
     cause="missing sum",
 )
@@ -498,9 +495,7 @@ def projection_not_summed(residuals, g):
 
 @plant(
     "weight_norm: the gain's gradient comes from what is multiplied with the gain already",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.gain",),
     cause="extra factor",
     says=("gain",),
@@ -528,11 +523,12 @@ def with_slope(residuals, g, slope):
     return d_params, d_a @ up.T
 
 
+GELU_MLP = (gelu_mlp, MLP, INPUT)
+
+
 @plant(
     "gelu_mlp: the three of the cube's derivative is forgotten",
-    gelu_mlp,
-    MLP,
-    INPUT,
+    *GELU_MLP,
     leaves=("params.up", "params.up_bias", "x"),
     cause="wrong term",
 )
@@ -544,9 +540,7 @@ def three_forgotten(residuals, g):
 
 @plant(
     "gelu_mlp: the slope is taken at the activation",
-    gelu_mlp,
-    MLP,
-    INPUT,
+    *GELU_MLP,
     leaves=("params.up", "params.up_bias", "x"),
     cause="wrong point",
 )
@@ -558,13 +552,12 @@ def slope_at_the_activation(residuals, g):
 
 
 BRANCH = {"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}
+LAYER_SCALE = (layer_scale, BRANCH, INPUT)
 
 
 @plant(
     "layer_scale: the skip's cotangent is added twice",
-    layer_scale,
-    BRANCH,
-    INPUT,
+    *LAYER_SCALE,
     leaves=("x",),
     cause="wrong term",
 )
@@ -578,9 +571,7 @@ def skip_twice(residuals, g):
 
 @plant(
     "layer_scale: gamma is left out on the way to the weight",
-    layer_scale,
-    BRANCH,
-    INPUT,
+    *LAYER_SCALE,
     leaves=("params.weight",),
     cause="missing factor",
     says=("gamma",),
@@ -595,13 +586,12 @@ def weight_without_gamma(residuals, g):
 
 FORM = {"weight": draw(1104, 5, 5, 3)}
 PAIR = Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5))
+BILINEAR = (bilinear, FORM, PAIR)
 
 
 @plant(
     "bilinear: the cotangents of a and b are exchanged",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("x.a", "x.b"),
     cause="swapped",
 )
@@ -615,9 +605,7 @@ def exchanged(residuals, g):
 
 @plant(
     "bilinear: the outer product of b and a",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("params.weight",),
     cause="transposed",
 )
@@ -631,9 +619,7 @@ def outer_product_of_b_and_a(residuals, g):
 
 @plant(
     "bilinear: b sees the matrix from the same side as a",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("x.b",),
     cause="jacobian not transposed",
 )
@@ -647,13 +633,12 @@ def same_side(residuals, g):
 
 KERNEL = {"weight": draw(1402, 4, 7)}
 IMAGES = draw(1403, 3, 6, 10)
+PATCH_EMBEDDING = (patch_embedding, KERNEL, IMAGES)
 
 
 @plant(
     "patch_embedding: the tiles are laid out without exchanging rows and tiles back",
-    patch_embedding,
-    KERNEL,
-    IMAGES,
+    *PATCH_EMBEDDING,
     size=2,
     leaves=("x",),
     cause="misplaced",
@@ -666,9 +651,7 @@ def tiles_not_exchanged_back(residuals, g):
 
 @plant(
     "patch_embedding: the weight's gradient is (out, in), as PyTorch stores it",
-    patch_embedding,
-    KERNEL,
-    IMAGES,
+    *PATCH_EMBEDDING,
     size=2,
     leaves=("params.weight",),
     cause="transposed",
@@ -681,13 +664,12 @@ def out_in(residuals, g):
 
 OUTER = {"weight": draw(1404, 15, 11)}
 ROWS = Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5))
+OUTER_PRODUCT_MEAN = (outer_product_mean, OUTER, ROWS)
 
 
 @plant(
     "outer_product_mean: only b gets the one over the number of rows",
-    outer_product_mean,
-    OUTER,
-    ROWS,
+    *OUTER_PRODUCT_MEAN,
     leaves=("x.a",),
     cause="constant factor",
 )
@@ -702,9 +684,7 @@ def only_b_gets_the_mean(residuals, g):
 
 @plant(
     "outer_product_mean: the flat weight gradient has the channels of b first",
-    outer_product_mean,
-    OUTER,
-    ROWS,
+    *OUTER_PRODUCT_MEAN,
     leaves=("params.weight",),
     cause="misplaced",
 )
