@@ -261,14 +261,9 @@ DYNAMIC_TANH = (dynamic_tanh, DYNAMIC, X)
     cause="missing factor",
 )
 def no_inner_derivative(residuals, g):
-    _, t, alpha, gamma = residuals
-    d_inner = g * gamma * (1.0 - t * t)
-    d_params = {
-        "alpha": d_inner.sum(),
-        "gamma": rows(g * t).sum(axis=0),
-        "beta": rows(g).sum(axis=0),
-    }
-    return d_params, d_inner * alpha
+    _, t, _, gamma = residuals
+    d_params, d_x = dynamic_tanh.vjp(residuals, g)
+    return d_params | {"alpha": (g * gamma * (1.0 - t * t)).sum()}, d_x
 
 
 @plant(
@@ -279,15 +274,9 @@ def no_inner_derivative(residuals, g):
     says=("gamma",),
 )
 def gamma_stays(residuals, g):
-    x, t, alpha, gamma = residuals
-    d_scaled = g * gamma
-    d_inner = d_scaled * (1.0 - t * t)
-    d_params = {
-        "alpha": (d_inner * x).sum(),
-        "gamma": rows(d_scaled * t).sum(axis=0),
-        "beta": rows(g).sum(axis=0),
-    }
-    return d_params, d_inner * alpha
+    _, t, _, gamma = residuals
+    d_params, d_x = dynamic_tanh.vjp(residuals, g)
+    return d_params | {"gamma": rows(g * gamma * t).sum(axis=0)}, d_x
 
 
 @plant(
@@ -398,10 +387,8 @@ TEMPERATURE_SOFTMAX = (temperature_softmax, WARM, SCORES)
     cause="sign",
 )
 def minus_forgotten(residuals, g):
-    x, probs, temperature = residuals
-    d_scores = softmax_vjp(probs, g)
-    d_temperature = (d_scores * x).sum() / (temperature * temperature)
-    return {"temperature": d_temperature}, d_scores / temperature
+    d_params, d_x = temperature_softmax.vjp(residuals, g)
+    return {"temperature": -d_params["temperature"]}, d_x
 
 
 @plant(
@@ -412,6 +399,6 @@ def minus_forgotten(residuals, g):
 )
 def summed_over_each_row_only(residuals, g):
     x, probs, temperature = residuals
+    _, d_x = temperature_softmax.vjp(residuals, g)
     d_scores = softmax_vjp(probs, g)
-    d_temperature = -(d_scores * x).sum(axis=-1) / (temperature * temperature)
-    return {"temperature": d_temperature}, d_scores / temperature
+    return {"temperature": -(d_scores * x).sum(axis=-1) / (temperature * temperature)}, d_x

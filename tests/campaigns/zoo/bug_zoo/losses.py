@@ -340,8 +340,8 @@ def half_over_the_rows(residuals, g):
     cause="jacobian not transposed",
 )
 def same_side_of_the_logits(residuals, g):
-    a, b, products, by_row, by_column, scale = residuals
+    a, _, _, by_row, by_column, scale = residuals
     N = len(a)
+    d_params, d_x = contrastive.vjp(residuals, g)
     d_logits = g / N * (0.5 * by_row + 0.5 * by_column - np.eye(N, dtype=a.dtype))
-    d_products = scale * d_logits
-    return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products @ a)
+    return d_params, d_x._replace(b=(scale * d_logits) @ a)

@@ -161,15 +161,16 @@ RMS_NORM = (rms_norm, SCALE, X)
 )
 def no_scale(residuals, g):
     x_hat, rstd, _ = residuals
-    return {"scale": rows(g * x_hat).sum(axis=0)}, rstd * (g - x_hat * mean(g * x_hat))
+    d_params, _ = rms_norm.vjp(residuals, g)
+    return d_params, rstd * (g - x_hat * mean(g * x_hat))
 
 
 @plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves=("x",), cause="wrong term")
 def sum_for_mean(residuals, g):
     x_hat, rstd, scale = residuals
     h = g * scale
-    projection = (h * x_hat).sum(axis=-1, keepdims=True)
-    return {"scale": rows(g * x_hat).sum(axis=0)}, rstd * (h - x_hat * projection)
+    d_params, _ = rms_norm.vjp(residuals, g)
+    return d_params, rstd * (h - x_hat * (h * x_hat).sum(axis=-1, keepdims=True))
 
 
 AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
@@ -181,9 +182,8 @@ LAYER_NORM = (layer_norm, AFFINE, X)
 )
 def mean_not_subtracted(residuals, g):
     centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
+    x_hat, h = centred * rstd, g * scale
+    d_params, _ = layer_norm.vjp(residuals, g)
     return d_params, rstd * (h - x_hat * mean(h * x_hat))
 
 
@@ -195,11 +195,8 @@ def mean_not_subtracted(residuals, g):
     says=("rstd",),
 )
 def scale_before_division(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_params = {"scale": rows(g * centred).sum(axis=0), "bias": rows(g).sum(axis=0)}
-    return d_params, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
+    d_params, d_x = layer_norm.vjp(residuals, g)
+    return d_params | {"scale": rows(g * residuals[0]).sum(axis=0)}, d_x
 
 
 @plant(
@@ -211,9 +208,8 @@ def scale_before_division(residuals, g):
 )
 def rstd_twice(residuals, g):
     centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale * rstd
-    d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
+    x_hat, h = centred * rstd, g * scale * rstd
+    d_params, _ = layer_norm.vjp(residuals, g)
     return d_params, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
 
 
@@ -224,11 +220,8 @@ def rstd_twice(residuals, g):
     cause="swapped",
 )
 def scale_and_bias_exchanged(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_scale, d_bias = rows(g).sum(axis=0), rows(g * x_hat).sum(axis=0)
-    return {"scale": d_scale, "bias": d_bias}, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
+    d_params, d_x = layer_norm.vjp(residuals, g)
+    return {"scale": d_params["bias"], "bias": d_params["scale"]}, d_x
 
 
 @plant(
@@ -242,10 +235,9 @@ def scale_and_bias_exchanged(residuals, g):
 def divided_by_one_less(residuals, g):
     x_hat, rstd, scale = residuals
     N = len(g)
-    d_bias = g.sum(axis=0)
-    d_scale = (g * x_hat).sum(axis=0)
-    d_x = scale * rstd * (g - d_bias / N - x_hat * d_scale / (N - 1))
-    return {"scale": d_scale, "bias": d_bias}, d_x
+    d_params, _ = batch_norm.vjp(residuals, g)
+    d_x = g - d_params["bias"] / N - x_hat * d_params["scale"] / (N - 1)
+    return d_params, scale * rstd * d_x
 
 
 @plant(
@@ -283,6 +275,6 @@ def divided_by_the_channels(residuals, g):
     x_hat, rstd, scale = residuals
     C = x_hat.shape[3]
     h = (g * scale).reshape(x_hat.shape)
+    d_params, _ = group_norm.vjp(residuals, g)
     d_x = rstd * (h - over_group(h) / C - x_hat * over_group(h * x_hat) / C)
-    d_scale = rows(g * x_hat.reshape(g.shape)).sum(axis=0)
-    return {"scale": d_scale, "bias": rows(g).sum(axis=0)}, d_x.reshape(g.shape)
+    return d_params, d_x.reshape(g.shape)

@@ -266,14 +266,12 @@ CAUSAL_CONV = (causal_conv, CONV, X)
     cause="jacobian not transposed",
 )
 def delayed_once_more(residuals, g):
-    padded, weight = residuals
-    lags, T = len(weight), g.shape[1]
-    d_weight = np.zeros_like(weight)
+    _, weight = residuals
+    d_params, _ = causal_conv.vjp(residuals, g)
     d_x = np.zeros_like(g)
-    for k in range(lags):
-        d_weight[k] = rows(g * lagged(padded, lags, k)).sum(axis=0)
-        d_x[:, k:] += weight[k] * g[:, : max(T - k, 0)]
-    return {"weight": d_weight, "bias": rows(g).sum(axis=0)}, d_x
+    for k in range(len(weight)):
+        d_x[:, k:] += weight[k] * g[:, : max(g.shape[1] - k, 0)]
+    return d_params, d_x
 
 
 @plant(
@@ -284,13 +282,11 @@ def delayed_once_more(residuals, g):
 )
 def taps_run_backwards(residuals, g):
     padded, weight = residuals
-    lags, T = len(weight), g.shape[1]
+    d_params, d_x = causal_conv.vjp(residuals, g)
     d_weight = np.zeros_like(weight)
-    d_x = np.zeros_like(g)
-    for k in range(lags):
-        d_weight[k] = rows(g * padded[:, k : k + T]).sum(axis=0)
-        d_x[:, : max(T - k, 0)] += weight[k] * g[:, k:]
-    return {"weight": d_weight, "bias": rows(g).sum(axis=0)}, d_x
+    for k in range(len(weight)):
+        d_weight[k] = rows(g * padded[:, k : k + g.shape[1]]).sum(axis=0)
+    return d_params | {"weight": d_weight}, d_x
 
 
 def forget_the_bias(params, x):
@@ -318,17 +314,14 @@ TOKEN_SHIFT = (token_shift, MIX, STEPS)
     cause="mask leak",
 )
 def rolled(residuals, g):
-    x, before, mix = residuals
-    d_x = mix * g + (1.0 - mix) * np.roll(g, -1, axis=1)
-    return {"mix": rows(g * (x - before)).sum(axis=0)}, d_x
+    _, _, mix = residuals
+    d_params, _ = token_shift.vjp(residuals, g)
+    return d_params, mix * g + (1.0 - mix) * np.roll(g, -1, axis=1)
 
 
 @plant("token_shift: (d_x, d_params) for (d_params, d_x)", *TOKEN_SHIFT, cause="swapped")
 def other_order(residuals, g):
-    x, before, mix = residuals
-    d_x = mix * g
-    d_x[:, :-1] += (1.0 - mix) * g[:, 1:]
-    return d_x, {"mix": rows(g * (x - before)).sum(axis=0)}
+    return token_shift.vjp(residuals, g)[::-1]
 
 
 CAUSAL_MEAN = (causal_mean, {}, STEPS)
@@ -497,7 +490,4 @@ def first_example_only(residuals, g):
     says=("scale",),
 )
 def as_it_is(residuals, g):
-    x, scale = residuals
-    d_scale = np.zeros_like(scale)
-    d_scale[: x.shape[1]] = (g * x).sum(axis=0)
-    return {"scale": d_scale}, g.copy()
+    return positional_scale.vjp(residuals, g)[0], g.copy()

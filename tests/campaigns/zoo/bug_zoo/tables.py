@@ -89,12 +89,10 @@ POSITION_EMBEDDING = (position_embedding, TABLES, TOKENS)
     cause="scatter",
 )
 def repeated_token_counts_once(residuals, g):
-    x, tokens, positions = residuals
+    x, tokens, _ = residuals
     d_tokens = np.zeros_like(tokens)
     d_tokens[x] += g
-    d_positions = np.zeros_like(positions)
-    d_positions[: x.shape[1]] = g.sum(axis=0)
-    return {"tokens": d_tokens, "positions": d_positions}, None
+    return position_embedding.vjp(residuals, g)[0] | {"tokens": d_tokens}, None
 
 
 @plant(
@@ -104,11 +102,8 @@ def repeated_token_counts_once(residuals, g):
     cause="never written",
 )
 def positions_not_filled(residuals, g):
-    x, tokens, positions = residuals
-    d_tokens = np.zeros_like(tokens)
-    d_positions = np.zeros_like(positions)
-    np.add.at(d_tokens, x, g)
-    return {"tokens": d_tokens, "positions": d_positions}, None
+    d_params, _ = position_embedding.vjp(residuals, g)
+    return d_params | {"positions": np.zeros_like(d_params["positions"])}, None
 
 
 @plant(
@@ -150,7 +145,5 @@ def padding_learns(residuals, g):
     cause="integer cotangent",
 )
 def zeros_like_g(residuals, g):
-    x, kept, count, weight = residuals
-    d_weight = np.zeros_like(weight)
-    np.add.at(d_weight, x, kept * (g / count)[:, None])
-    return {"weight": d_weight}, np.zeros(x.shape, g.dtype)
+    d_params, _ = embedding_bag.vjp(residuals, g)
+    return d_params, np.zeros(residuals[0].shape, g.dtype)
