@@ -6,9 +6,9 @@ import pytest
 from functional_lm import prng, pytree
 from functional_lm.compose import bind
 from functional_lm.contract import Stream
-from functional_lm.layers import linear
 from functional_lm.models import language_model, llama, transformer
 from functional_lm.testing import certify, check_vjp
+from functional_lm.testing.cases.models import Router
 
 test_certified = certify("transformer")
 
@@ -140,25 +140,6 @@ def test_texts_of_other_lengths_step_side_by_side():
         logits, _ = transformer.forward(params, text, model=MODEL)
         np.testing.assert_allclose(found[row], logits[-2], rtol=0, atol=1e-13)
         np.testing.assert_allclose(after[row], logits[-1], rtol=0, atol=1e-13)
-
-
-class Router:
-    """A feed-forward layer whose auxiliary loss is the mean square of its input."""
-
-    @staticmethod
-    def init(key, *, dtype=np.float32):
-        return linear.init(key, d_in=24, d_out=24, dtype=dtype)
-
-    @staticmethod
-    def forward(params, x):
-        y, residuals = linear.forward(params, x)
-        return Stream(y, (x * x).mean()), (residuals, x)
-
-    @staticmethod
-    def vjp(residuals, g):
-        r_linear, x = residuals
-        d_params, d_x = linear.vjp(r_linear, g.x)
-        return d_params, d_x + g.auxiliary * 2 * x / x.size
 
 
 @pytest.mark.parametrize(("routed", "remat"), [((1,), False), ((0, 1), True)])

@@ -120,7 +120,10 @@ def _compile(body: list[Any]) -> CodeType:
 
 
 def _loaded(function: ast.FunctionDef) -> list[str]:
-    return [node.id for node in ast.walk(function) if isinstance(node, ast.Name)]
+    """Return the global names that a function reads; a variable may have a function's name."""
+    names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+    own = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return [node.id for node in names if node.id not in own]
 
 
 def _reached(functions: dict[str, ast.FunctionDef], roots: list[str]) -> list[str]:
@@ -185,7 +188,7 @@ def _sites(block: Any, field: str = "body") -> Iterator[_Site]:
                 for target in targets:
                     if isinstance(target, ast.Subscript):  # its index is an expression
                         yield from _expressions(statement, target, "slice")
-            else:
+            elif name not in ("annotation", "returns"):
                 yield from _expressions(statement, statement, name)
 
 
