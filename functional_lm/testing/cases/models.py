@@ -85,39 +85,38 @@ def _block(module: Any, *, dropout: float = 0.0, eps: float = 1e-6, mlp: Any = N
     )
 
 
-class Router:
-    """A feed-forward layer whose auxiliary loss is the mean square of its input."""
+class _Router:
+    """A linear layer whose auxiliary loss is the mean square of its input."""
 
     @staticmethod
-    def init(key: Any, *, dtype: Any = np.float32) -> Tree:
-        """Draw a square matrix."""
-        from ...layers import linear
-
-        return linear.init(key, d_in=24, d_out=24, dtype=dtype)
+    def init(key: Any, *, dtype: Any) -> Tree:
+        return _linear().init(key, d_in=24, d_out=24, dtype=dtype)
 
     @staticmethod
     def forward(params: Tree, x: Any) -> tuple[Stream, Any]:
-        """Return the stream and the residuals."""
-        return Router.twin.forward(params, x), (params, x)
+        y, r_linear = _linear().forward(params, x)
+        return Stream(y, (x * x).mean()), (r_linear, x)
 
     @staticmethod
-    def vjp(residuals: Any, g: Any) -> tuple[Tree, Any]:
-        """Return ``({"weight"}, d_x)`` for the cotangent g, a stream."""
-        (params, x), d_y = residuals, g.x
-        d_x = d_y @ params["weight"].T + g.auxiliary * (2 / x.size) * x
-        return {"weight": np.einsum("bti,btj->ij", x, d_y)}, d_x
+    def vjp(residuals: Any, g: Stream) -> tuple[Tree, Any]:
+        r_linear, x = residuals
+        d_params, d_x = _linear().vjp(r_linear, g.x)
+        return d_params, d_x + g.auxiliary * 2 * x / x.size
 
     class twin:
-        """The same in JAX."""
-
         @staticmethod
         def forward(params: Tree, x: Any) -> Stream:
-            """Return the stream alone."""
             return Stream(x @ params["weight"], (x * x).mean())
 
 
+def _linear() -> Any:
+    from ...layers import linear
+
+    return linear
+
+
 def _transformer_block(draw: Draws, module: Any) -> Inputs:
-    plain, routed = _block(module), _block(module, dropout=0.3, mlp=Router)
+    plain, routed = _block(module), _block(module, dropout=0.3, mlp=_Router)
     loss = draw.normal()
     for label, (B, T), block, auxiliary in (
         ("H=6 G=2", (2, 5), plain, None),
@@ -152,8 +151,8 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
     model = gpt2.architecture(gpt2.Config(13, n_layers=2, dropout=0.2, **sizes))
     yield "gpt2, no batch", *_drawn(draw, module, (5,), model)
     first, second = model.blocks
-    routed = model._replace(blocks=(first._replace(mlp=Router), second))
-    yield "auxiliary loss", *_drawn(draw, module, (3, 5), routed)
+    routed = model._replace(blocks=(first._replace(mlp=_Router), second), remat=True)
+    yield "auxiliary loss, rematerialised", *_drawn(draw, module, (3, 5), routed)
 
 
 def _drawn(
