@@ -147,9 +147,9 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
     ):
         config = llama.Config(13, **_SIZES, d_ff=7, n_layers=2, max_seq_len=5, **settings)
         yield label, *_drawn(draw, module, shape, llama.architecture(config))
-    sizes = {"d_model": 24, "n_heads": 3, "d_ff": 7, "max_seq_len": 5}
-    model = gpt2.architecture(gpt2.Config(13, n_layers=2, dropout=0.2, **sizes))
-    yield "gpt2, no batch", *_drawn(draw, module, (5,), model)
+    sizes = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    model = gpt2.architecture(sizes)
+    yield "GPT-2, no batch", *_drawn(draw, module, (5,), model)
     first, second = model.blocks
     routed = model._replace(blocks=(first._replace(mlp=_Router), second), remat=True)
     yield "auxiliary loss, rematerialised", *_drawn(draw, module, (3, 5), routed)
