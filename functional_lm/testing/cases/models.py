@@ -116,7 +116,7 @@ def _linear() -> Any:
 
 
 def _transformer_block(draw: Draws, module: Any) -> Inputs:
-    plain, routed = _block(module), _block(module, dropout=0.3, mlp=_Router)
+    plain, routed = _block(module), _block(module, dropout=0.3, mlp=_Router())
     loss = draw.normal()
     for label, (B, T), block, auxiliary in (
         ("H=6 G=2", (2, 5), plain, None),
@@ -151,7 +151,7 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
     model = gpt2.architecture(sizes)
     yield "GPT-2, no batch", *_drawn(draw, module, (5,), model)
     first, second = model.blocks
-    routed = model._replace(blocks=(first._replace(mlp=_Router), second), remat=True)
+    routed = model._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
     yield "auxiliary loss, rematerialised", *_drawn(draw, module, (3, 5), routed)
 
 
