@@ -45,9 +45,10 @@ layers/dropout.py forward
 layers/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
   exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
-  exchange_names | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
+  exchange_… | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
 
 layers/flash_attention.py vjp
+  exchange_elements | … block_q, block_k = residuals → … block_k, block_q = residuals
   exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
     Tiles of any size compute the same, but for rounding.
   exchange_names | k.shape → v.shape
@@ -154,7 +155,7 @@ layers/swiglu.py forward
     silu is written over a, and is the same array.
 
 losses/cross_entropy.py forward
-  change_constant | np.where(kept, targets.reshape(-1), 0) → …
+  change_constant | np.where(kept, target, 0) → …
     Any class will do for a row that does not count.
   strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
     random
@@ -163,7 +164,6 @@ losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
   … | _LOGITS … → …
   … | … _LOGITS … → …
-  … | … _LOGITS → …
   … | len(weight) + 1 → …
   exchange_names | len(weight) → len(x)
   drop_call | max(256, …) → 256
@@ -207,6 +207,10 @@ models/self_attention.py vjp
   exchange_names | out.vjp → qkv.vjp
   exchange_names | qkv.vjp → out.vjp
     Both are `linear` here, and residuals carry all that a vjp needs.
+
+models/transformer.py body_vjp
+  decide | model.n_frozen or 0 → model.n_frozen
+    A slice from None is one from 0.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)
