@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in, probabilities, softmax_vjp
+from .bug import Bug, Layer, draw, plant_in, probabilities, softmax_vjp
 from .maps import linear, swiglu
 from .norms import rms_norm
 
@@ -37,10 +37,16 @@ def ungrouped(x, n_heads):
     return np.ascontiguousarray(x.reshape(B, n_heads, G * RT // n_heads, K).swapaxes(1, 2))
 
 
-class attention:
+def to_grouped_scores(residuals, g):
+    """Return the cotangents of the values and of what goes into the softmax of `attention`."""
+    _, k, v, probs, _ = residuals
+    g = group(g, k.shape[1])
+    return probs.swapaxes(-1, -2) @ g, softmax_vjp(probs, g @ v.swapaxes(-1, -2))
+
+
+class attention(Layer):
     """Each query's mean of the values, by its match with the keys (Vaswani et al. 2017)."""
 
-    @staticmethod
     def forward(params, x, *, causal=False):
         (B, T, H, K), (S, G) = x.q.shape, x.k.shape[1:3]
         q, k, v = group(x.q / math.sqrt(K), G), group(x.k, G), group(x.v, G)
@@ -50,18 +56,14 @@ class attention:
         probs = probabilities(scores).reshape(B, G, H // G * T, S)
         return ungrouped(probs @ v, H), (q, k, v, probs, H)
 
-    @staticmethod
     def vjp(residuals, g):
-        q, k, v, probs, H = residuals
+        q, k, _, _, H = residuals
         G, K = k.shape[1], k.shape[3]
-        g = group(g, G)
-        d_v = probs.swapaxes(-1, -2) @ g
-        d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
+        d_v, d_scores = to_grouped_scores(residuals, g)
         d_q = d_scores @ k / math.sqrt(K)
         d_k = d_scores.swapaxes(-1, -2) @ q  # q is over √K
         return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
 
-    @staticmethod
     def reference(params, x, *, causal=False):
         q, k, v = x
         repeats = q.shape[2] // k.shape[2]
@@ -72,29 +74,25 @@ class attention:
         return jnp.einsum("bhts,bshk->bthk", jnp.where(visible, probs, 0), v)
 
 
-class rotary:
+class rotary(Layer):
     """Each pair of neighbours of a head turned by its position's angle (Su et al. 2021)."""
 
     class Residuals(NamedTuple):
         rotation: Any  # (T, 1, K/2) complex
 
-    @staticmethod
     def turned(x, rotation):
         pairs = (x[..., 0::2] + 1j * x[..., 1::2]) * rotation
         return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
 
-    @staticmethod
     def forward(params, x, *, positions):
         frequency = 10000.0 ** (np.arange(0, x.shape[-1], 2) / -x.shape[-1])
         angle = positions[:, None, None] * frequency
         rotation = np.exp(1j * angle).astype(np.result_type(x.dtype, np.complex64))
         return rotary.turned(x, rotation), rotary.Residuals(rotation)
 
-    @staticmethod
     def vjp(residuals, g):
         return {}, rotary.turned(g, residuals.rotation.conj())
 
-    @staticmethod
     def reference(params, x, *, positions):
         half = x.shape[-1] // 2
         angle = np.multiply.outer(positions, np.power(10000.0, -np.arange(half) / half))
@@ -104,7 +102,7 @@ class rotary:
         return jnp.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], axis=-1).reshape(x.shape)
 
 
-class self_attention:
+class self_attention(Layer):
     """Queries, keys and values from one projection, turned, attended causally, projected back."""
 
     class Residuals(NamedTuple):
@@ -113,7 +111,6 @@ class self_attention:
         attention: Any
         out: Any
 
-    @staticmethod
     def forward(params, x, *, n_heads, n_kv_heads, positions):
         H, G, K = n_heads, n_kv_heads, len(params["out"]) // n_heads
         packed, qkv = linear.forward({"weight": params["qkv"]}, x)
@@ -125,7 +122,6 @@ class self_attention:
         y, out = linear.forward({"weight": params["out"]}, attended.reshape(*x.shape[:2], H * K))
         return y, self_attention.Residuals(qkv, turning, attending, out)
 
-    @staticmethod
     def vjp(residuals, g):
         d_out, d_attended = linear.vjp(residuals.out, g)
         d_qkv, d_x = self_attention.inner_vjp(
@@ -133,13 +129,11 @@ class self_attention:
         )
         return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 
-    @staticmethod
     def heads(residuals, d_attended):
         """Return (B, T, H, K) of (B, T, H·K)."""
         H, K = residuals.attention[-1], residuals.attention[0].shape[-1]
         return d_attended.reshape(*d_attended.shape[:2], H, K)
 
-    @staticmethod
     def inner_vjp(residuals, d_heads):
         _, d = attention.vjp(residuals.attention, d_heads)
         _, d_turned = rotary.vjp(residuals.rotary, np.concatenate([d.q, d.k], axis=2))
@@ -147,7 +141,6 @@ class self_attention:
         B, T, heads, K = d_packed.shape
         return linear.vjp(residuals.qkv, d_packed.reshape(B, T, heads * K))
 
-    @staticmethod
     def reference(params, x, *, n_heads, n_kv_heads, positions):
         size = params["out"].shape[0] // n_heads
         widths = [n_heads * size, (n_heads + n_kv_heads) * size]
@@ -160,7 +153,7 @@ class self_attention:
         return y.reshape(*x.shape[:2], n_heads * size) @ params["out"]
 
 
-class transformer_block:
+class transformer_block(Layer):
     """x + attention of its norm, then the same with swiglu."""
 
     class Residuals(NamedTuple):
@@ -169,7 +162,6 @@ class transformer_block:
         norm2: Any
         mlp: Any
 
-    @staticmethod
     def forward(params, x, **heads):
         h, norm1 = rms_norm.forward(params["norm1"], x)
         a, attended = self_attention.forward(params["attention"], h, **heads)
@@ -178,7 +170,6 @@ class transformer_block:
         m, mlp = swiglu.forward(params["mlp"], h)
         return x + m, transformer_block.Residuals(norm1, attended, norm2, mlp)
 
-    @staticmethod
     def vjp(residuals, g):
         d_mlp, d_h = swiglu.vjp(residuals.mlp, g)
         d_norm2, d_branch = rms_norm.vjp(residuals.norm2, d_h)
@@ -188,19 +179,17 @@ class transformer_block:
         d_params = {"norm1": d_norm1, "attention": d_attention, "norm2": d_norm2, "mlp": d_mlp}
         return d_params, g + d_branch
 
-    @staticmethod
     def reference(params, x, **heads):
         h = rms_norm.reference(params["norm1"], x)
         x = x + self_attention.reference(params["attention"], h, **heads)
         return x + swiglu.reference(params["mlp"], rms_norm.reference(params["norm2"], x))
 
 
-class alibi:
+class alibi(Layer):
     """Causal attention weights: softmax of scores less slope·distance (Press et al. 2022)."""
 
     SHARES_MEMORY = "y is the residual"
 
-    @staticmethod
     def forward(params, x):
         slope = params["slope"]  # (H,)
         T, _, S = x.shape[1:]  # (B, T, H, S)
@@ -209,13 +198,11 @@ class alibi:
         probs = probabilities(np.where(distance >= 0, scores, -math.inf))
         return probs, (probs, distance)
 
-    @staticmethod
     def vjp(residuals, g):
         probs, distance = residuals
         d_scores = probs * (g - (g * probs).sum(axis=-1, keepdims=True))
         return {"slope": -(d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
 
-    @staticmethod
     def reference(params, x):
         distance = np.arange(x.shape[1])[:, None, None] - np.arange(x.shape[3])
         scores = x - params["slope"][:, None] * distance
@@ -233,10 +220,9 @@ def unit_vjp(direction, norm, g):
     return (g - direction * (g * direction).sum(axis=-1, keepdims=True)) / norm
 
 
-class cosine_attention:
+class cosine_attention(Layer):
     """Attention whose scores are cosines, times a number for each head (Henry et al. 2020)."""
 
-    @staticmethod
     def forward(params, x):
         scale = params["scale"][:, None, None]  # (H, 1, 1)
         (q, q_norm), (k, k_norm) = unit(x.q), unit(x.k)
@@ -245,7 +231,6 @@ class cosine_attention:
         y = np.einsum("bhts,bshk->bthk", probs, x.v)
         return y, (q, q_norm, k, k_norm, x.v, cosines, probs, scale)
 
-    @staticmethod
     def vjp(residuals, g):
         q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
         d_v = np.einsum("bhts,bthk->bshk", probs, g)
@@ -256,7 +241,6 @@ class cosine_attention:
         d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_cosines, q))
         return {"scale": d_scale}, QKV(d_q, d_k, d_v)
 
-    @staticmethod
     def reference(params, x):
         q = x.q / jnp.linalg.norm(x.q, axis=-1, keepdims=True)
         k = x.k / jnp.linalg.norm(x.k, axis=-1, keepdims=True)
@@ -264,33 +248,29 @@ class cosine_attention:
         return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, axis=-1), x.v)
 
 
-class linear_attention:
+class linear_attention(Layer):
     """yₜ = Σₛ (qₜ·kₛ)·vₛ over s ≤ t."""
 
-    @staticmethod
     def forward(params, x):
         q, k, v = x  # (B, T, K), (B, T, K), (B, T, V)
         scores = np.tril(q @ k.swapaxes(1, 2))
         return scores @ v, (q, k, v, scores)
 
-    @staticmethod
     def vjp(residuals, g):
         q, k, v, scores = residuals
         d_scores = np.tril(g @ v.swapaxes(1, 2))
         return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores.swapaxes(1, 2) @ g)
 
-    @staticmethod
     def reference(params, x):
         memory = jnp.cumsum(x.k[:, :, :, None] * x.v[:, :, None, :], axis=1)
         return jnp.einsum("btk,btkv->btv", x.q, memory)
 
 
-class relative_bias:
+class relative_bias(Layer):
     """The softmax of scores plus a number for each head and distance (Raffel et al. 2019)."""
 
     SHARES_MEMORY = "y is the residual"
 
-    @staticmethod
     def forward(params, x, *, reach):
         T, _, S = x.shape[1:]  # (B, T, H, S)
         distance = np.arange(T)[:, None] - np.arange(S)
@@ -299,7 +279,6 @@ class relative_bias:
         probs = probabilities(x + bias.swapaxes(0, 1))
         return probs, (probs, bucket, params["table"])
 
-    @staticmethod
     def vjp(residuals, g):
         probs, bucket, table = residuals
         d_scores = softmax_vjp(probs, g)
@@ -308,7 +287,6 @@ class relative_bias:
         np.add.at(d_table, (slice(None), bucket), d_bias)
         return {"table": d_table}, d_scores
 
-    @staticmethod
     def reference(params, x, *, reach):
         distance = np.arange(x.shape[1])[:, None] - np.arange(x.shape[3])
         bucket = np.clip(distance, -reach, reach) + reach
@@ -333,14 +311,10 @@ def qkv(seed, B, T, S, H, G, K):
     cause="constant factor",
 )
 def query_not_scaled(residuals, g):
-    q, k, v, probs, H = residuals
-    G = k.shape[1]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    _, k, *_, H = residuals
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
+    return {}, d_x._replace(q=ungrouped(d_scores @ k, H))
 
 
 @plant(
@@ -371,17 +345,14 @@ def no_sum_over_the_keys(residuals, g):
     cause="slice kept",
 )
 def last_head_of_a_group(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    T = g.shape[1]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
+    q, k, *_, H = residuals
+    T, G = g.shape[1], k.shape[1]
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
     for head in range(H // G):
         rows = slice(head * T, (head + 1) * T)
         d_k = d_scores[:, :, rows].swapaxes(-1, -2) @ q[:, :, rows]
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    return {}, d_x._replace(k=ungrouped(d_k, G))
 
 
 @plant(
@@ -395,14 +366,7 @@ def last_head_of_a_group(residuals, g):
 )
 def computed_anew_without_the_mask(residuals, g):
     q, k, v, _, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    probs = probabilities(q @ k.swapaxes(-1, -2))
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    return attention.vjp((q, k, v, probabilities(q @ k.swapaxes(-1, -2)), H), g)
 
 
 @plant(
@@ -414,14 +378,8 @@ def computed_anew_without_the_mask(residuals, g):
     cause="swapped",
 )
 def queries_and_keys_exchanged(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_k, G), (d_q, H), (d_v, G))
+    _, d_x = attention.vjp(residuals, g)
+    return {}, QKV(d_x.k, d_x.q, d_x.v)
 
 
 @plant(
@@ -434,14 +392,10 @@ def queries_and_keys_exchanged(residuals, g):
     says=("float64",),
 )
 def root_is_float64(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / np.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    _, k, *_, H = residuals
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
+    return {}, d_x._replace(q=ungrouped(d_scores @ k / np.sqrt(k.shape[3]), H))
 
 
 @plant(
@@ -454,11 +408,7 @@ def root_is_float64(residuals, g):
     cause="jacobian not transposed",
 )
 def turned_forward_again(residuals, g):
-    (rotation,) = residuals
-    pairs = g[..., 0::2] + 1j * g[..., 1::2]
-    turned = pairs * rotation
-    d_x = np.stack([turned.real, turned.imag], axis=-1)
-    return {}, d_x.reshape(g.shape)
+    return {}, rotary.turned(g, residuals.rotation)
 
 
 @plant(
@@ -470,9 +420,8 @@ def turned_forward_again(residuals, g):
     cause="sign",
 )
 def minus_forgotten(residuals, g):
-    probs, distance = residuals
-    d_scores = probs * (g - (g * probs).sum(axis=-1, keepdims=True))
-    return {"slope": (d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
+    d_params, d_scores = alibi.vjp(residuals, g)
+    return {"slope": -d_params["slope"]}, d_scores
 
 
 PROJECTIONS = {"qkv": draw(222, 12, 20, scale=0.5), "out": draw(223, 12, 12, scale=0.5)}
@@ -530,41 +479,36 @@ def to_scores(probs, v, g):
     return d_v, softmax_vjp(probs, np.einsum("bthk,bshk->bhts", g, v))
 
 
+COSINE_ATTENTION = (cosine_attention, HEADS, ATTENDED)
+
+
 @plant(
     "cosine_attention: the scale's gradient meets the scores, which have the scale in them",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("params.scale",),
     cause="extra factor",
     says=("scale",),
 )
 def scores_for_cosines(residuals, g):
-    q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
-    d_v, d_scores = to_scores(probs, v, g)
-    d_scale = (d_scores * (scale * cosines)).sum(axis=(0, 2, 3))
-    d_cosines = d_scores * scale
-    d_q = unit_vjp(q, q_norm, np.einsum("bhts,bshk->bthk", d_cosines, k))
-    d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_cosines, q))
-    return {"scale": d_scale}, QKV(d_q, d_k, d_v)
+    *_, v, cosines, probs, scale = residuals
+    _, d_x = cosine_attention.vjp(residuals, g)
+    _, d_scores = to_scores(probs, v, g)
+    return {"scale": (d_scores * (scale * cosines)).sum(axis=(0, 2, 3))}, d_x
 
 
 @plant(
     "cosine_attention: the scale is left out on the way to the keys",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("x.k",),
     cause="missing factor",
     says=("scale",),
 )
 def keys_without_the_scale(residuals, g):
-    q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
-    d_v, d_scores = to_scores(probs, v, g)
-    d_scale = (d_scores * cosines).sum(axis=(0, 2, 3))
-    d_q = unit_vjp(q, q_norm, np.einsum("bhts,bshk->bthk", d_scores * scale, k))
-    d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_scores, q))
-    return {"scale": d_scale}, QKV(d_q, d_k, d_v)
+    q, _, k, k_norm, v, _, probs, _ = residuals
+    d_params, d_x = cosine_attention.vjp(residuals, g)
+    _, d_scores = to_scores(probs, v, g)
+    d_k = np.einsum("bhts,bthk->bshk", d_scores, q)
+    return d_params, d_x._replace(k=unit_vjp(k, k_norm, d_k))
 
 
 def keep_float32(params, x):
@@ -574,9 +518,7 @@ def keep_float32(params, x):
 
 @plant(
     "cosine_attention: the probabilities are kept in float32 whatever comes in",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     forward=keep_float32,
     leaves=("params.scale", "x.k", "x.q", "x.v"),
     cause="precision",
@@ -588,45 +530,41 @@ def kept_in_float32(residuals, g):
 
 
 MEMORY = QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5))
+LINEAR_ATTENTION = (linear_attention, {}, MEMORY)
 
 
 @plant(
     "linear_attention: later keys get a gradient from earlier queries",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.k", "x.q"),
     cause="mask leak",
 )
 def scores_not_masked(residuals, g):
-    q, k, v, scores = residuals
+    q, k, v, _ = residuals
+    _, d_x = linear_attention.vjp(residuals, g)
     d_scores = g @ v.swapaxes(1, 2)
-    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores.swapaxes(1, 2) @ g)
+    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, d_x.v)
 
 
 @plant(
     "linear_attention: the values look back where they should look ahead",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.v",),
     cause="jacobian not transposed",
 )
 def values_look_back(residuals, g):
-    q, k, v, scores = residuals
-    d_scores = np.tril(g @ v.swapaxes(1, 2))
-    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores @ g)
+    _, d_x = linear_attention.vjp(residuals, g)
+    return {}, d_x._replace(v=residuals[3] @ g)
 
 
 TABLE = {"table": draw(1209, 3, 5)}
 LOGITS = draw(1210, 2, 5, 3, 7)
+RELATIVE_BIAS = (relative_bias, TABLE, LOGITS)
 
 
 @plant(
     "relative_bias: += with the table of distances counts each distance once",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="scatter",
@@ -641,9 +579,7 @@ def each_distance_once(residuals, g):
 
 @plant(
     "relative_bias: key minus query where the forward has query minus key",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="misplaced",
