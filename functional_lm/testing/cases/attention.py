@@ -65,7 +65,8 @@ def _attention(draw: Draws, module: Any) -> Inputs:
     yield "K=1", {}, qkv(2, 5, 7, 3, 3, 1), {}
     yield "large scores", {}, qkv(2, 13, 13, 6, 2, 7, scale=5.0), _seen(module, True)
     mask = draw.integers(2, 6, 5, 7, below=3) > 0
-    mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key
+    mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key ...
+    mask[:, :, 0, 0] = False  # ... and some that would see none if they were causal
     yield "mask", {}, qkv(2, 5, 7, 6, 2, 3), _seen(module, mask=mask)
     yield "mask of keys", {}, qkv(2, 5, 7, 6, 2, 3), _seen(module, mask=mask[:, :1, 1:2])
     yield "mask, causal", {}, qkv(2, 5, 7, 6, 2, 3), _seen(module, True, mask=mask)
@@ -89,6 +90,10 @@ def _flash_attention(draw: Draws, module: Any) -> Inputs:
     yield "tall tiles", {}, qkv(2, 13, 11, 6, 2, 3), tall | _seen(module, True, -3)
     blind = _seen(module, True, -4) | {"block_q": 3, "block_k": 2}
     yield "a tile that sees nothing", {}, qkv(2, 8, 7, 6, 2, 3), blind
+    mask = draw.integers(2, 6, 13, 11, below=3) > 0
+    seen = _seen(module, True, -3, 2, mask)
+    yield "tall tiles, window, mask", {}, qkv(2, 13, 11, 6, 2, 3), tall | seen
+    yield "window of more than the keys", {}, qkv(2, 3, 7, 2, 1, 3), _seen(module, True, 9, 8)
     low = qkv(2, 5, 7, 6, 2, 3)
     low = low._replace(q=low.q - 30.0, k=low.k + 30.0)  # scores of −1500: each exp of one is zero
     yield "scores far below zero", {}, low, {"block_k": 3}

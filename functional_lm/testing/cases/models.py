@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import Tree
+from ...contract import Stream, Tree
 from .draws import Draws, Inputs
 
 _SIZES: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2}  # K = 4
@@ -85,16 +85,52 @@ def _block(module: Any, *, dropout: float = 0.0, eps: float = 1e-6, mlp: Any = N
     )
 
 
+class _Router:
+    """A linear layer whose auxiliary loss is the mean square of its input."""
+
+    @staticmethod
+    def init(key: Any, *, dtype: Any) -> Tree:
+        return _linear().init(key, d_in=24, d_out=24, dtype=dtype)
+
+    @staticmethod
+    def forward(params: Tree, x: Any) -> tuple[Stream, Any]:
+        y, r_linear = _linear().forward(params, x)
+        return Stream(y, (x * x).mean()), (r_linear, x)
+
+    @staticmethod
+    def vjp(residuals: Any, g: Stream) -> tuple[Tree, Any]:
+        r_linear, x = residuals
+        d_params, d_x = _linear().vjp(r_linear, g.x)
+        return d_params, d_x + g.auxiliary * 2 * x / x.size
+
+    class twin:
+        @staticmethod
+        def forward(params: Tree, x: Any) -> Stream:
+            return Stream(x @ params["weight"], (x * x).mean())
+
+
+def _linear() -> Any:
+    from ...layers import linear
+
+    return linear
+
+
 def _transformer_block(draw: Draws, module: Any) -> Inputs:
-    for label, (B, T), block in (
-        ("H=6 G=2", (2, 5), _block(module)),
-        ("T=1", (2, 1), _block(module)),
-        ("B=0", (0, 5), _block(module)),
-        ("dropout", (2, 5), _block(module, dropout=0.3, eps=0.1)),
+    plain, routed = _block(module), _block(module, dropout=0.3, mlp=_Router())
+    loss = draw.normal()
+    for label, (B, T), block, auxiliary in (
+        ("H=6 G=2", (2, 5), plain, None),
+        ("T=1", (2, 1), plain, None),
+        ("B=0", (0, 5), plain, None),
+        ("dropout", (2, 5), _block(module, dropout=0.3, eps=0.1), None),
+        ("auxiliary loss before", (2, 3), plain, loss),
+        ("auxiliary loss within", (2, 3), routed, None),
+        ("auxiliary losses", (2, 3), routed, loss),
     ):
         params = draw.near(module.init(draw.key(), block=block, dtype=np.float64))
         side = {"block": block, "positions": np.arange(T), "key": (5,)}
-        yield label, params, draw.normal(B, T, 24), side
+        x = draw.normal(B, T, 24)
+        yield label, params, x if auxiliary is None else Stream(x, np.asarray(auxiliary)), side
 
 
 def _transformer(draw: Draws, module: Any) -> Inputs:
@@ -104,7 +140,6 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
         ("H=6 G=2", (3, 5), {}),
         ("T=1", (3, 1), {}),
         ("B=0", (0, 5), {}),
-        ("no batch", (5,), {}),
         ("untied, half", (3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
         ("dropout", (3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
         ("rematerialised", (3, 5), {"dropout": 0.2, "remat": True}),
@@ -113,7 +148,11 @@ def _transformer(draw: Draws, module: Any) -> Inputs:
         config = llama.Config(13, **_SIZES, d_ff=7, n_layers=2, max_seq_len=5, **settings)
         yield label, *_drawn(draw, module, shape, llama.architecture(config))
     sizes = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
-    yield "GPT-2, dropout", *_drawn(draw, module, (3, 5), gpt2.architecture(sizes))
+    model = gpt2.architecture(sizes)
+    yield "GPT-2, no batch", *_drawn(draw, module, (5,), model)
+    first, second = model.blocks
+    routed = model._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
+    yield "auxiliary loss, rematerialised", *_drawn(draw, module, (3, 5), routed)
 
 
 def _drawn(
