@@ -150,13 +150,11 @@ layers/rotary_attention.py _sum_of_group
   exchange_names | a.shape → …
     All three have the query heads of a group there.
 
-layers/swiglu.py forward
-  exchange_names | silu * u → a * u
-    silu is written over a, and is the same array.
-
 losses/cross_entropy.py forward
   change_constant | np.where(kept, target, 0) → …
     Any class will do for a row that does not count.
+  exchange_names | len(kept) → len(target)
+    There is one target for each row.
   strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
     random
 
