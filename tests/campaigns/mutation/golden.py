@@ -12,6 +12,7 @@ import numpy as np
 from functional_lm import pytree
 from functional_lm.testing import limits, registry
 from functional_lm.testing.inputs import cast
+from functional_lm.testing.inputs import freeze as read_only
 from functional_lm.testing.oracle import JaxOracle
 
 DRAWS = 8
@@ -64,14 +65,6 @@ def rows(truth: Any, result: Any) -> list[tuple[str, Any, Any]]:
         ValueError: for a result of another structure.
     """
     return pytree.zip_with_path(truth, result)
-
-
-def read_only(tree: Any) -> Any:
-    """Make every array of a tree read-only, in place, and return the tree."""
-    for leaf in pytree.leaves(tree):
-        if isinstance(leaf, np.ndarray):
-            leaf.flags.writeable = False
-    return tree
 
 
 def redraw(rng: np.random.Generator, tree: Any, spread: float = 0.1) -> Any:
