@@ -8,12 +8,12 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
+from .cases import case_at
 from .check import DTYPES, check
 from .inputs import cast, normal_like
 from .limits import norm
 from .oracle import JaxOracle
 from .registry import modules, twin
-from .shapes import case_at
 from .subject import Subject
 
 FACTOR = 8.0
