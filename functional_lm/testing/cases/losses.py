@@ -47,23 +47,25 @@ def _linear_cross_entropy(draw: Draws, _: Any, leading: Any, D: int, V: int) -> 
 
 def _linear_cross_entropy_cases(draw: Draws, make: Maker) -> Cases:
     some = _some_ignored(draw)
-    params, x, side = make((5, 7), 3, 11, scale=50.0, chunk_scale=13)
+    cases: Cases = {}
+    sides: tuple[dict[str, Any], ...] = ({}, {"recompute": True})
+    for settings in sides:
+        also = ", recomputed" if settings else ""
+        several = {
+            **make.each(ROWS, 7, 11, **settings),
+            "some ignored, in chunks": make((5, 7), 3, 11, targets=some, chunk_size=4, **settings),
+            "single rows": make((5, 7), 3, 11, chunk_size=1, **settings),
+            "nothing kept": make((5, 7), 3, 11, targets=NOTHING, **settings),
+        }
+        cases |= {label + also: inputs for label, inputs in several.items()}
+    params, x, side = make((5, 7), 3, 11, scale=50.0, chunk_size=13)
     sure = {"targets": (x @ params["weight"].T).argmax(axis=-1)}
-    cases = {
+    return cases | {
         "ignored 3": make((5, 7), 3, 11, targets=abs(some) % 11, ignore_index=3),
         "large logits": (params, x, side),
         "confident": (params, x, sure),
-        "large vocabulary": make((307,), 2, 2063, chunk_scale=100),
+        "large vocabulary": make((307,), 2, 2063, chunk_size=100),
     }
-    for also, recompute in (("", {}), (", recomputed", {"recompute": True})):
-        several = {
-            **make.each(ROWS, 7, 11),
-            "some ignored, in chunks": make((5, 7), 3, 11, targets=some, chunk_scale=4),
-            "single rows": make((5, 7), 3, 11, chunk_scale=1),
-            "nothing kept": make((5, 7), 3, 11, targets=NOTHING),
-        }
-        cases |= {label + also: (p, x, side | recompute) for label, (p, x, side) in several.items()}
-    return cases
 
 
 LAYERS: Layers = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,22 +25,6 @@ class Step:
     params: dict[str, Any] = dataclasses.field(default_factory=dict)
     bound: list[Any] | None = None
     tag: Any = None  # the copies of one operation in an unrolled scan share it
-
-
-class Constant:
-    """A constant, which reads like a literal of JAX."""
-
-    def __init__(self, val: Any) -> None:
-        """Hold the value."""
-        self.val = val
-
-
-class Name:
-    """A variable of an inlined body."""
-
-    def __init__(self, aval: Any) -> None:
-        """Hold its shape and dtype."""
-        self.aval = aval
 
 
 def steps_of(jaxpr: Any, tag: Any = ()) -> Iterator[Step]:
@@ -84,7 +69,7 @@ def _call(eqn: Any, inner: Any, inputs: list[Any], outputs: list[Any], mark: Any
     """Yield the body of a call, with variables of its own: two calls may share one body."""
     body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
     fresh: dict[int, Any] = {}
-    sources = [*map(Constant, constants), *inputs]
+    sources = [*(SimpleNamespace(val=value) for value in constants), *inputs]  # like literals
     yield _renaming([_rename(v, fresh) for v in (*body.constvars, *body.invars)], sources)
     for step in steps_of(body, mark):
         step.line = step.line or _line_of(eqn)
@@ -123,10 +108,10 @@ def _unrolled(eqn: Any, inner: Any, mark: Any) -> Iterator[Step]:
     turns = range(length)
     body = getattr(inner, "jaxpr", inner)
     for turn in reversed(turns) if eqn.params["reverse"] else turns:
-        here = [Name(None) for _ in scanned]
+        here = [SimpleNamespace(aval=None) for _ in scanned]
         for whole, part in zip(scanned, here, strict=True):
             yield Step("slice", [whole], [part], lambda values, i=turn: [values[0][i]])  # type: ignore[misc]
-        outputs = [Name(v.aval) for v in body.outvars]
+        outputs: list[Any] = [SimpleNamespace(aval=v.aval) for v in body.outvars]
         yield from _call(eqn, inner, [*constants, *carry, *here], outputs, mark)
         carry = outputs[:n_carry]
         for column, output in zip(stacked, outputs[n_carry:], strict=True):
@@ -148,7 +133,7 @@ def _rename(variable: Any, fresh: dict[int, Any]) -> Any:
         return variable
     if id(variable) not in fresh:
         # Kept beside its name, so that no other variable gets its id.
-        fresh[id(variable)] = (Name(getattr(variable, "aval", None)), variable)
+        fresh[id(variable)] = (SimpleNamespace(aval=getattr(variable, "aval", None)), variable)
     return fresh[id(variable)][0]
 
 

@@ -27,8 +27,7 @@ def g_ignored(evidence: Evidence) -> Cause | None:
     answers = [evidence.response(c.g)[0] for c in evidence.comparisons[:2]]
     if len(answers) == 2 and answers[0].any() and np.array_equal(answers[0], answers[1]):
         ones = pytree.map(np.ones_like, evidence.comparisons[0].g)
-        at_ones = evidence.examination.oracle.results(inputs, ones, "float64")
-        exact = dict(pytree.leaves_with_path(at_ones))[evidence.path]
+        exact = leaf_of(evidence.examination.oracle.results(inputs, ones, "float64"), evidence.path)
         like = "; it is right for g = 1 only" if evidence.close(answers[0], exact) else ""
         return "g ignored", f"it is the same for any g{like}"
     return None
@@ -175,16 +174,13 @@ def other_setting(evidence: Evidence) -> Cause | None:
     for name, value, cause in _other_settings(oracle.settings):
         try:
             changed = oracle.with_keywords({name: value})
-            matches = [
-                evidence.close(
-                    ours,
-                    leaf_of(changed.results(c.inputs, c.g, "float64"), evidence.path),
-                )
-                for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False)
+            truths = [
+                leaf_of(changed.results(c.inputs, c.g, "float64"), evidence.path)
+                for c in evidence.comparisons[:2]
             ]
         except Exception:  # whatever the reference raises for that value
             continue
-        if matches and all(matches):
+        if all(evidence.close(pair[0], t) for pair, t in zip(evidence.pairs, truths, strict=False)):
             return cause, f"it is the gradient for {name}={value!r}"
     return None
 
@@ -192,11 +188,8 @@ def other_setting(evidence: Evidence) -> Cause | None:
 def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (bool, np.bool_)):
-            yield (
-                name,
-                not value,
-                "mask leak" if "causal" in name or "mask" in name else "wrong term",
-            )
+            masks = "causal" in name or "mask" in name
+            yield name, not value, "mask leak" if masks else "wrong term"
         elif isinstance(value, (float, np.floating)) and value != 0:
             yield name, 0.0, "missing term"
         elif isinstance(value, np.ndarray) and value.dtype == bool:
