@@ -59,13 +59,11 @@ class FileFormatError(ValueError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        """Keep both."""
         super().__init__(path, reason)  # so that pickle and copy can rebuild it
         self.path = path
         self.reason = reason
 
     def __str__(self) -> str:
-        """Return the sentence."""
         return f"{self.path} {self.reason}"
 
 

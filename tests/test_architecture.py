@@ -1,6 +1,7 @@
 """The shape of the house, held with `ast`: who imports whom, and what a layer file must have."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -159,3 +160,28 @@ def test_nothing_else_lies_at_the_top():
     generated = {"build", "dist", "runs", "functional_lm.egg-info"}
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert found - generated <= allowed
+
+
+CONTRIBUTIONS = {
+    "layer": ("layer_norm", "gelu"),
+    "optimizer": ("sgd", "adamw"),
+    "tokenizer": ("CharTokenizer",),
+    "architecture": ("llama", "gpt2"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTRIBUTIONS)
+def test_the_readme_lists_the_files_that_a_new_part_touches(kind):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = re.search(rf"^- An? {kind}: (.*?)(?=^- |^## |\Z)", readme, re.M | re.S)
+    listed = re.findall(r"`([\w/.]+\.py)`", line[1])
+    for name in CONTRIBUTIONS[kind]:
+        for path in listed:
+            file = ROOT / path.replace("NAME", name)
+            assert file.is_file(), path
+            if "NAME" not in path:
+                assert re.search(rf"\b{name}\b", file.read_text(encoding="utf-8")), path
+        own = {path.replace("NAME", name) for path in listed}
+        files = (p for top in (PACKAGE, TWINS, ROOT / "tests") for p in top.rglob("*.py"))
+        named = {label(p) for p in files if p.stem in (name, f"test_{name}")}
+        assert named <= own

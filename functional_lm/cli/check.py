@@ -33,7 +33,6 @@ class Check:
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         dtypes = {"choices": ["float64", "float32"]}
         expect_fields(self, (expect_int, "seed", {"minimum": 0}), (expect_choice, "dtype", dtypes))
 

@@ -23,7 +23,6 @@ class Completion:
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
 
     def __post_init__(self) -> None:
-        """Check the shell."""
         expect_choice("shell", self.shell, ["bash", "zsh", "fish"])
 
     def run(self) -> int:

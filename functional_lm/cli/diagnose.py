@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ..health import CHECKS, Finding, can_look, diagnose
+from ..health import CHECKS, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
 from ..runs.records import series
@@ -50,7 +50,10 @@ class Diagnose:
             return 0
         print(f"run      {self.folder}: {_summary(records)}\n")
         for finding in findings:
-            print(_paragraph(finding) + "\n")
+            evidence = finding.evidence[:1].upper() + finding.evidence[1:]
+            print(wrapped(finding.severity, f"{finding.name}, {finding.when}", INDENT))
+            print(wrapped("", f"{evidence}.", INDENT))
+            print(wrapped("", f"Remedy: {finding.remedy}.", INDENT) + "\n")
         if not findings:
             print("nothing found\n")
         print(wrapped("looked", f"for {', '.join(looked)}" if looked else "for nothing", INDENT))
@@ -66,13 +69,3 @@ def _summary(records: list[Record]) -> str:
     losses = series(records, "loss").values
     steps = f"{records[-1]['step']:,} steps"
     return f"{steps}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if len(losses) else steps
-
-
-def _paragraph(finding: Finding) -> str:
-    evidence = finding.evidence[:1].upper() + finding.evidence[1:]
-    lines = [
-        wrapped(finding.severity, f"{finding.name}, {finding.when}", INDENT),
-        wrapped("", f"{evidence}.", INDENT),
-        wrapped("", f"Remedy: {finding.remedy}.", INDENT),
-    ]
-    return "\n".join(lines)

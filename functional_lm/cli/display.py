@@ -41,7 +41,6 @@ class TrainingDisplay:
             self._task = self._bar.add_task("", total=steps, completed=first, figures="")
 
     def __enter__(self) -> "TrainingDisplay":
-        """Show the bar."""
         if self._bar is not None:
             self._bar.start()
         return self

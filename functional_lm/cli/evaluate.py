@@ -35,7 +35,6 @@ class Evaluate:
     json: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         parts = {"choices": ["validation", "training", "all"]}
         expect_fields(self, (expect_int, "seq_len", {}), (expect_choice, "part", parts))
 

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
 from ..runs.folder import expect_free
-from ..training.range_test import EXPLOSION, RangeTest, range_test
+from ..training.range_test import EXPLOSION, range_test
 from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
 
@@ -37,7 +37,6 @@ class FindLr(Setup[C]):
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the range."""
         expect_fields(
             self,
             (expect_number, "lowest", {"low": 1e-12}),
@@ -63,7 +62,8 @@ class FindLr(Setup[C]):
         test = range_test(
             experiment, lowest=self.lowest, highest=self.highest, steps=self.test_steps
         )
-        write_atomic(out / RESULT_FILE, json.dumps(_as_json(test), indent=2) + "\n")
+        figures = {"suggestion": float(f"{test.suggestion:.2g}"), **test._asdict()}
+        write_atomic(out / RESULT_FILE, json.dumps(figures, indent=2) + "\n")
         top = test.smoothed[0] + EXPLOSION
         shown = [min(loss, top) for loss in test.smoothed]
         print(curve({"loss by learning rate": (test.rates, shown)}, x_as_log=True))
@@ -83,7 +83,3 @@ class FindLr(Setup[C]):
             highest=test.smoothed[0] + 2 * EXPLOSION,
         )
         return 0
-
-
-def _as_json(test: RangeTest) -> dict[str, Any]:
-    return {"suggestion": float(f"{test.suggestion:.2g}"), **test._asdict()}

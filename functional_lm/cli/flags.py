@@ -47,7 +47,6 @@ class Source:
     corpus: Literal["shakespeare", "stdlib"] | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         known_encoding(self.encoding)
         if self.corpus is not None:
             expect_choice("corpus", self.corpus, CORPORA)

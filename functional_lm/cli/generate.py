@@ -72,7 +72,6 @@ class Generate:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         expect_fields(
             self,
             (expect_int, "num_samples", {}),
@@ -154,13 +153,11 @@ class Generate:
         ):
             for text, token in zip(sampled, tokens, strict=True):
                 text.append(int(token))
-            if self.stop and all(map(self._stopped, map(run.tokenizer.decode, sampled))):
+            texts = map(run.tokenizer.decode, sampled)
+            if self.stop and all(any(stop in text for stop in self.stop) for text in texts):
                 break
         texts = map(run.tokenizer.decode, sampled)
         return ["".join(until_stop([text], self.stop)) for text in texts]
-
-    def _stopped(self, text: str) -> bool:
-        return any(stop in text for stop in self.stop)
 
 
 def _expect_transform(name: str, value: Any) -> None:

@@ -32,7 +32,6 @@ class Golden:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         expect_fields(self, (expect_int, "seed", {"minimum": 0}))
 
     def run(self) -> int:

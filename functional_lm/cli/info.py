@@ -17,11 +17,6 @@ from ..training import costs
 from .display import wrapped
 from .flags import C, Selection, given
 
-_MEMORY = {
-    "allocator": "keeps freed memory",
-    "": "returns freed memory",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Info(Generic[C]):
@@ -42,18 +37,17 @@ class Info(Generic[C]):
     seq_len: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         expect_fields(self, (expect_int, "vocab_size seq_len", {}))
 
     def run(self) -> int:
         """Print both."""
-        report = runtime.report()
+        process = runtime.info()
         print(f"functional-lm  {__version__}")
         print(f"Python         {platform.python_version()} on {platform.platform()}")
         print(f"NumPy          {np.__version__}")
-        print(f"BLAS           {report.blas}, {_kernel(report)}")
-        print(f"threads        {report.blas_threads} in a matrix product, {report.cores} cores")
-        print(f"allocator      {_MEMORY[report.memory]}")
+        print(f"BLAS           {process.blas}, {_kernel(process)}")
+        print(f"threads        {process.blas_threads} in a matrix product, {process.cores} cores")
+        print(f"allocator      {'keeps' if process.memory else 'returns'} freed memory")
         print(f"JAX            {_version('jax')}")
         print()
         if self.folder is None:
@@ -88,10 +82,10 @@ def _version(package: str) -> str:
         return "not installed; the checks against it need the extra jax"
 
 
-def _kernel(report: runtime.Report) -> str:
+def _kernel(process: runtime.RuntimeInfo) -> str:
     """Name the kernel, and who chose it."""
-    if not report.kernel:
+    if not process.kernel:
         return "which does not name its kernel"
-    if not report.pinned_by:
-        return f"kernel {report.kernel}, chosen for this processor"
-    return f"kernel {report.kernel}, held by {report.pinned_by}; unset it to compare"
+    if not process.pinned_by:
+        return f"kernel {process.kernel}, chosen for this processor"
+    return f"kernel {process.kernel}, held by {process.pinned_by}; unset it to compare"

@@ -47,7 +47,6 @@ class FlagsError(ValueError):
     """The flags of a command are wrong; ``faults`` has a line for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
-        """Keep the faults."""
         super().__init__("\n".join(faults))
         self.faults = faults
 
@@ -103,7 +102,6 @@ class Flags:
     """
 
     def __init__(self) -> None:
-        """Start without settings."""
         self.faults: list[str] = []
         self.architecture: Any = None
         self.settings: dict[str, Any] = {}

@@ -43,12 +43,8 @@ class Plot:
             lacking.setdefault(tuple(not_recorded(own)), []).append(name)
         for missing, names in lacking.items():
             if missing:
-                whose = "" if len(names) == len(records) else f" by {_listed(names)}"
+                whose = "" if len(names) == len(records) else f" by {', '.join(names[:3])}"
+                whose += f" and {len(names) - 3} more" if whose and len(names) > 3 else ""
                 print(f"not recorded{whose}: {', '.join(missing)}")
         print(f"written to {out}")
         return 0
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")

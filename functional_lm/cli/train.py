@@ -60,7 +60,6 @@ class Train(Setup[C]):
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        """Check what has no other place."""
         expect_fields(self, (expect_int, "log_every", {}))
         run = self.model.resume
         for name, value in (("config", self.model.config), ("out", self.out)):

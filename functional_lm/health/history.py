@@ -1,5 +1,6 @@
 """What the checks read, the history of a run, and what they return, findings."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -89,14 +90,9 @@ def attention(figures: Figures) -> dict[str, tuple[float, float]]:
 def stream(figures: Figures) -> dict[str, float]:
     """Return the standard deviation of the residual stream after each block, ``blocks.0`` etc."""
     spreads = figures.get("activation_std", {})
-    return {site: spread for site, spread in spreads.items() if _is_block(site)}
+    return {site: spread for site, spread in spreads.items() if re.fullmatch(r"[^.]+\.\d+", site)}
 
 
 def running_median(values: Array, width: int) -> Array:
     """Return the median of each value and up to ``width`` − 1 before it."""
     return np.array([np.median(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))])
-
-
-def _is_block(site: str) -> bool:
-    stack, _, number = site.partition(".")
-    return bool(stack) and number.isdecimal()

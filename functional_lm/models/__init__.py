@@ -4,7 +4,7 @@
 any other. Each architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`.
 """
 
-from . import gpt2, language_model, llama, mlp, self_attention, transformer, transformer_block
+from . import language_model, mlp, self_attention, transformer, transformer_block
 from .language_model import LanguageModel
 from .loading import DEFAULT, Architecture, architectures, build, find
 
@@ -15,9 +15,7 @@ __all__ = [
     "architectures",
     "build",
     "find",
-    "gpt2",
     "language_model",
-    "llama",
     "mlp",
     "self_attention",
     "transformer",

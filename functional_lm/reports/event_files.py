@@ -87,11 +87,9 @@ class TensorBoardWriter:
         self._events.close()
 
     def __enter__(self) -> "TensorBoardWriter":
-        """Return the writer."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the file."""
         self.close()
 
     def _flush(self) -> None:

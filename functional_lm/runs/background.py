@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 
 class BackgroundWriter:
@@ -13,7 +12,6 @@ class BackgroundWriter:
     """
 
     def __init__(self) -> None:
-        """Start with nothing to write."""
         self._changed = threading.Condition()
         self._waiting: dict[str, Callable[[], None]] = {}
         self._busy = False
@@ -50,23 +48,6 @@ class BackgroundWriter:
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
         self.check()
-
-    def __enter__(self) -> "BackgroundWriter":
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Wait until all is written; an error on the way out is not hidden by one of a write."""
-        try:
-            self.wait()
-        except Exception:
-            if error is None:
-                raise
 
     def _work(self) -> None:
         while True:

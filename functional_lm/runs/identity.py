@@ -28,14 +28,14 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Return the versions on which the last bits of a run depend."""
-    report = runtime.report()
+    now = runtime.info()
     return {
         "functional_lm": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "BLAS": report.blas,
-        "BLAS kernel": report.kernel,
-        "BLAS threads": report.blas_threads,
+        "BLAS": now.blas,
+        "BLAS kernel": now.kernel,
+        "BLAS threads": now.blas_threads,
     }
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -19,7 +19,6 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        """Watch for nothing yet."""
         self.signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
@@ -34,13 +33,7 @@ class Interruption:
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Give the signals back."""
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

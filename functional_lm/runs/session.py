@@ -17,7 +17,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from .. import pytree
@@ -67,7 +66,6 @@ class Intervals:
     sample_every: int = 0
 
     def __post_init__(self) -> None:
-        """Check them."""
         expect_int("eval_every", self.eval_every)
         expect_int("checkpoint_every", self.checkpoint_every)
         expect_int("statistics_every", self.statistics_every, minimum=0)
@@ -265,15 +263,9 @@ class Session:
             self._writer.wait()
 
     def __enter__(self) -> "Session":
-        """Return the session."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         """Close it; an error on the way out is not hidden by one of saving."""
         try:
             self.close()

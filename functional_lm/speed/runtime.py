@@ -14,7 +14,7 @@ from typing import NamedTuple
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
-class Report(NamedTuple):
+class RuntimeInfo(NamedTuple):
     """What NumPy's speed depends on in this process."""
 
     cores: int  # that this process may use
@@ -54,7 +54,7 @@ def tune() -> bool:
     return _tuned
 
 
-def report() -> Report:
+def info() -> RuntimeInfo:
     """Say which kernel the matrix products use and why, and what keeps freed memory.
 
     OpenBLAS chooses a kernel for the processor by itself. An environment variable can pin an older
@@ -66,7 +66,7 @@ def report() -> Report:
     found = [library for library in threadpool_info() if library["user_api"] == "blas"]
     blas = found[0] if found else {}
     variable = os.environ.get("OPENBLAS_CORETYPE", "")
-    return Report(
+    return RuntimeInfo(
         cores=cores(),
         blas=f"{blas.get('internal_api', 'unknown')} {blas.get('version') or ''}".strip(),
         kernel=blas.get("architecture") or "",

@@ -71,7 +71,6 @@ class TrainConfig:
     shards: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every setting."""
         expect_fields(
             self,
             (expect_int, "steps epochs batch_size seq_len shards", {}),

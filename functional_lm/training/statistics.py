@@ -54,14 +54,17 @@ def leaf_statistics(params: Tree, grads: Tree, updates: Tree) -> Statistics:
 
     ``grad_norm`` is the Euclidean norm of the gradient. ``update_ratio`` is the norm of the update
     over that of the leaf before it: about the angle, in radians, that a step turns the weights
-    by. For a leaf of zeros it is 0.0 if the update is zero too, else None.
+    by. For a leaf of zeros it is 0.0 if the update is zero too, else None. Frozen leaves, with None
+    for a gradient, are left out.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
     """
     norms, ratios = {}, {}
-    triples = zip(pytree.zip_with_path(params, grads), pytree.leaves(updates), strict=True)
-    for (path, leaf, gradient), update in triples:
+    triples = pytree.zip_with_path(params, grads), pytree.zip_with_path(params, updates)
+    for (path, leaf, gradient), (_, _, update) in zip(*triples, strict=True):
+        if gradient is None:
+            continue
         norms[path] = _figure(global_norm(gradient))
         size, moved = global_norm(leaf), global_norm(update)
         ratios[path] = _figure(moved / size if size else math.inf if moved else 0.0)
@@ -115,7 +118,7 @@ def _of_activations(activations: Iterable[tuple[str, str, Array]]) -> Statistics
         _describe(found, site, array)
         if kind == "hidden":
             largest = np.abs(array).reshape(-1, array.shape[-1]).max(axis=0)
-            hidden[site] = largest, _mean_square(array)
+            hidden[site] = largest, float(np.square(array, dtype=np.float64).mean())
     scale = math.sqrt(sum(square for _, square in hidden.values()) / max(len(hidden), 1))
     for site, (largest, _) in hidden.items():
         found["zero_share"][site] = _figure(_share(largest, DEAD * scale))
@@ -141,10 +144,6 @@ def _figure(value: float) -> float | None:
 def _describe(found: Statistics, site: str, x: Array) -> None:
     found["activation_mean"][site] = _figure(float(x.mean(dtype=np.float64)))
     found["activation_std"][site] = _figure(float(x.std(dtype=np.float64)))
-
-
-def _mean_square(x: Array) -> float:
-    return float(np.square(x, dtype=np.float64).mean())
 
 
 def _share(largest: Array, limit: float) -> float:

@@ -1,13 +1,11 @@
 """Runs that are stopped, killed and resumed from the command line, in processes of their own."""
 
 import importlib.util
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,6 @@ from functional_lm.runs import load_checkpoint, open_run, read_metrics
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 COMMAND = Path(sys.executable).with_name("functional-lm")
-TIMES = ("step_ms", "tokens_per_second")
-
-
-def content(run):
-    """Return what a run has made, without times."""
-    names = ["last.safetensors", "model.safetensors", "sample.txt"]
-    records = read_metrics(run / "metrics.jsonl")
-    records = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
-    return [(run / name).read_bytes() for name in names], records
 
 
 @pytest.fixture
@@ -72,11 +61,9 @@ def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_whole(endless
 
 
 def test_a_second_run_on_a_folder_is_told_who_is_there(endless, tmp_path):
-    start = time.perf_counter()
     done = subprocess.run(
         [COMMAND, "train", "--resume", tmp_path / "run"], capture_output=True, text=True
     )
-    print(f"it took {time.perf_counter() - start:.2f} s")
     assert done.returncode == 2
     assert f"is held by process {endless.pid} on " in done.stderr
     assert done.stdout == ""  # before the text was read
@@ -89,20 +76,6 @@ def test_a_second_run_on_a_folder_is_told_who_is_there(endless, tmp_path):
     assert main(["train", "--resume", str(tmp_path / "run"), "--steps", "1"]) == 0  # it is free
 
 
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(train, tmp_path, capsys):
-    assert train(tmp_path / "straight", "--dropout", "0.1") == 0
-    assert train(tmp_path / "run", "--dropout", "0.1") == 0
-    folder = tmp_path / "run" / "checkpoints"
-    newest = max(folder.iterdir())
-    newest.unlink()  # back to step 0, the checkpoint before
-    capsys.readouterr()
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr()
-    assert "resumed     after step 0" in said.out
-    assert said.err == ""
-    assert content(tmp_path / "run") == content(tmp_path / "straight")
-
-
 def test_a_run_is_made_longer(train, tmp_path, capsys):
     assert train(tmp_path / "run") == 0
     capsys.readouterr()
@@ -113,17 +86,6 @@ def test_a_run_is_made_longer(train, tmp_path, capsys):
     assert "warning: steps was 20 and is 25" in said.err
     assert "5 steps in" in said.out
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 25
-
-
-def test_a_damaged_checkpoint_is_said_loudly(train, tmp_path, capsys):
-    assert train(tmp_path / "run", "--checkpoint-every", "6") == 0
-    newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    newest.write_bytes(newest.read_bytes()[:100])
-    capsys.readouterr()
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr()
-    assert said.err.startswith(f"warning: {newest} is not a whole safetensors file")
-    assert "resumed     after step 18" in said.out
 
 
 def test_a_full_disk_ends_the_run_and_the_checkpoint_before_stays(text, tmp_path):
@@ -191,38 +153,6 @@ def test_a_run_on_a_full_file_system(train, small_disk, capsys):
     assert [path for path in out.rglob(".*") if path.name != ".lock"] == []
     assert main(["train", "--resume", str(out), "--steps", str(step + 1)]) == 0
     assert f"resumed     after step {step}" in capsys.readouterr().out
-
-
-def test_batches_that_are_not_finite_are_left_out_and_named(train, model_file, tmp_path, capsys):
-    """The model gives NaN for one batch in three."""
-    source = model_file.read_text() + (
-        "import numpy as np\n"
-        "class Fragile:\n"
-        "    init, init_keywords = staticmethod(model.init), model.init_keywords\n"
-        "    vjp = staticmethod(model.vjp)\n"
-        "    @staticmethod\n"
-        "    def forward(params, tokens, *, positions):\n"
-        "        logits, residuals = model.forward(params, tokens, positions=positions)\n"
-        "        bad = len(tokens) == 4 and tokens[0, 0] % 3 == 0\n"
-        "        return logits * np.float32('nan') if bad else logits, residuals\n"
-    )
-    model_file.write_text(source)
-    settings = ["--model", f"{model_file}:Fragile", "--checkpoint-every", "1", "--shards", "1"]
-    status = train(tmp_path / "run", *settings, "--statistics-every", "0", steps=400)
-    said = capsys.readouterr()
-    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    faults = [record["step"] for record in records if "fault" in record]
-    assert len(faults) > 3
-    for step in faults:
-        assert f"left out: step {step}, batch {step - 1}: the loss is nan" in said.out
-    assert "in the gradient attend" in said.out
-    if status == 1:  # four of them in a row came before the end
-        assert "4 batches in a row" in said.err
-        assert faults[-3:] == [len(records) - 2, len(records) - 1, len(records)]
-    newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    metadata = load_checkpoint(newest).metadata
-    assert metadata["total_notfinite"] == len(faults)
-    assert json.dumps(metadata, allow_nan=False)
 
 
 def test_a_model_of_ones_own_is_resumed_from_its_copy(train, model_file, tmp_path, capsys):

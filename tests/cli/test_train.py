@@ -8,6 +8,7 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.cli.main import main
+from functional_lm.models import architectures
 from functional_lm.runs import load_checkpoint, open_run, read_metrics
 from functional_lm.speed.runtime import cores
 from functional_lm.text import Corpus, corpora
@@ -98,12 +99,6 @@ def test_a_run_can_be_made_again_from_its_config(train, tmp_path):
     assert a == b
 
 
-def test_epochs(train, tmp_path, capsys):
-    assert train(tmp_path / "run", "--epochs", "2", steps=None) == 0
-    # 1,620 tokens make 101 windows of 16, which make 26 batches of 4.
-    assert "52 steps" in capsys.readouterr().out
-
-
 def test_a_run_keeps_a_custom_model_and_its_neighbours(train, tmp_path, capsys):
     (tmp_path / "my_table.py").write_text("from functional_lm.layers import embedding as table\n")
     path = tmp_path / "with_neighbour.py"
@@ -167,3 +162,19 @@ def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp
     best = open_run(out).params
     for params in (best, load_checkpoint(out / "last.safetensors").tree):
         assert all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_every_architecture_trains_decodes_and_is_looked_at(name, train, tmp_path, capsys):
+    out = tmp_path / "run"
+    settings = ["--model", name, "--eval-every", "10", "--statistics-every", "10"]
+    assert train(out, *settings, "--d-ff", "24") == 0
+    assert json.loads((out / "config.json").read_text())["architecture"] == name
+    statistics = read_metrics(out / "metrics.jsonl")[9]["statistics"]
+    for site in ("embedding", "blocks.0", "blocks.0.mlp"):
+        assert site in statistics["activation_std"]
+    assert statistics["attention_entropy"]["blocks.0"] > 0
+    for command in ("generate", "evaluate", "diagnose", "info"):
+        assert main([command, str(out)]) == 0, command
+    assert main(["train", "--resume", str(out), "--steps", "22"]) == 0
+    assert f"model       {name}: " in capsys.readouterr().out

@@ -21,20 +21,20 @@ def test_tune_needs_no_numpy_and_says_whether_it_worked():
 
 def test_the_report_says_what_is_there(monkeypatch):
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    report = runtime.report()
+    report = runtime.info()
     assert report.cores == runtime.cores() >= 1
     assert report.blas_threads >= 1
     assert report.blas
     assert report.pinned_by == ""
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    assert runtime.report().pinned_by == "OPENBLAS_CORETYPE=Haswell"
+    assert runtime.info().pinned_by == "OPENBLAS_CORETYPE=Haswell"
 
 
 def test_the_report_knows_what_keeps_memory():
     code = (
         "from functional_lm.speed import runtime\n"
-        "before = runtime.report().memory\n"
-        "print(repr(before), runtime.tune() == bool(runtime.report().memory))\n"
+        "before = runtime.info().memory\n"
+        "print(repr(before), runtime.tune() == bool(runtime.info().memory))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["''", "True"]
@@ -44,4 +44,4 @@ def test_elsewhere_nothing_keeps_memory(monkeypatch):
     monkeypatch.setattr(runtime, "_tuned", False)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert runtime.tune() is False
-    assert runtime.report().memory == ""
+    assert runtime.info().memory == ""

@@ -2,9 +2,8 @@ import chex
 import numpy as np
 import pytest
 
-from functional_lm.compose import serial
 from functional_lm.generation import temperature
-from functional_lm.layers import embedding, unembedding
+from functional_lm.layers import embedding
 from functional_lm.training import Experiment, TrainConfig
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -82,22 +81,3 @@ def test_the_rehearsal_names_the_faults_of_a_model(change, says):
     broken = type("Broken", (Model,), {name: staticmethod(f) for name, f in change.items()})
     with pytest.raises(ValueError, match=rf"fails on its first window: .*{says}"):
         build(model=broken).rehearse()
-
-
-def test_another_model_trains():
-    experiment = build(model=serial(embedding=embedding, unembedding=unembedding))
-    losses = [step.loss for step in experiment.run()]
-    assert losses[-1] < losses[0]
-
-
-@pytest.mark.parametrize(
-    ("settings", "sizes", "says"),
-    [
-        (TrainConfig(seq_len=16), {"max_seq_len": 8}, "seq_len must be at most max_seq_len"),
-        (TrainConfig(seq_len=500), {}, "the last tenth of the text must have .* 501 tokens"),
-        (TrainConfig(seq_len=16), {"d_model": 3}, "n_heads must divide d_model"),
-    ],
-)
-def test_settings_that_do_not_fit_are_named(settings, sizes, says):
-    with pytest.raises(ValueError, match=says):
-        build(settings, sizes=sizes)

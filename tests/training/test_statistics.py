@@ -32,6 +32,13 @@ def test_leaves_have_norms_and_ratios():
     assert found["update_ratio"] == {"blocks.0.w": 0.1, "zero": None, "still": 0.0}
 
 
+def test_frozen_leaves_are_left_out():
+    params = {"w": np.array([3.0, 4.0]), "frozen": np.ones(2)}
+    grads, updates = {"w": np.ones(2), "frozen": None}, {"w": np.zeros(2), "frozen": None}
+    found = leaf_statistics(params, grads, updates)
+    assert found == {"grad_norm": {"w": 1.41421}, "update_ratio": {"w": 0.0}}
+
+
 def test_what_is_not_finite_is_none():
     params, grads = {"w": np.ones(2)}, {"w": np.array([1.0, np.nan])}
     assert leaf_statistics(params, grads, params)["grad_norm"] == {"w": None}

@@ -9,7 +9,7 @@ from functional_lm.compose import Frozen, bind, residual, serial
 from functional_lm.layers import embedding, linear, rms_norm, unembedding
 from functional_lm.models import build, mlp, transformer_block
 from functional_lm.models.loading import of_config, resolve
-from functional_lm.training import Experiment, TrainConfig
+from functional_lm.training import Experiment, TrainConfig, statistics_of
 
 SIZES = {"vocab_size": 13, "d_model": 24, "n_heads": 6, "n_layers": 3, "max_seq_len": 8}
 TOKENS = prng.integers((1,), (3, 9), low=0, high=13)
@@ -95,6 +95,15 @@ def test_a_run_trains_what_was_chosen_and_leaves_the_rest(shards):
     first = experiment.init_state()
     moments = [leaf for leaf in pytree.leaves(first.optimizer_state) if leaf.ndim]
     assert sum(leaf.size for leaf in moments) == 2 * 5 * 24
-    *_, last = experiment.run(first)
+    inspected = []
+
+    def inspect(number, params, grads, updates):
+        inspected.append(
+            statistics_of(experiment.model, params, grads, updates, experiment.tokens[None])
+        )
+
+    *_, last = experiment.run(first, inspect=inspect)
+    assert all(leaf.endswith("scale") for leaf in inspected[-1]["grad_norm"])
+    assert len(inspected[-1]["update_ratio"]) == 5
     for path, before, after in pytree.zip_with_path(first.params, last.state.params):
         assert (before is after) != path.endswith("scale")

@@ -78,20 +78,26 @@ def _transformer_block_cases(draw: Draws, make: Maker) -> Cases:
 
 
 def _transformer(
-    draw: Draws, m: Any, leading: Any, *sizes: int, config: dict[str, Any] | None = None
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, model: Any = None
 ) -> Inputs:
     D, H, G, F, V, L = sizes
-    model = _llama(V, D, H, G, F, L, {"max_seq_len": leading[-1], **(config or {})})
+    model = model or _llama(V, D, H, G, F, L, {"max_seq_len": leading[-1], **(config or {})})
     params = draw.near(m.init(draw.key(), model=model, dtype=np.float64))
     return params, draw.integers(*leading, below=V), {"model": model}
 
 
-def _language_model(draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None) -> Inputs:
-    params, tokens, side = _transformer(draw, m, leading, *sizes, config=config)
+def _language_model(
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, model: Any = None
+) -> Inputs:
+    params, tokens, side = _transformer(draw, m, leading, *sizes, config=config, model=model)
     return params, tokens, {**side, "targets": draw.integers(*leading, below=sizes[4])}
 
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...models import gpt2
+
+    other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    gpt = gpt2.architecture(other)
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
         "T=1": ((3, 1), {}),
@@ -105,7 +111,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     return {
         label: make(leading, *_SIZES, 7, 13, 2, config=config, key=(7,))
         for label, (leading, config) in settings.items()
-    }
+    } | {"GPT-2, dropout": make((3, 5), *_SIZES, 7, 13, 2, model=gpt, key=(7,))}
 
 
 LAYERS: Layers = {

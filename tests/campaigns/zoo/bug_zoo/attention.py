@@ -1,13 +1,14 @@
 """Attention, its positions, and the block around it."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant, probabilities, softmax_vjp
+from .bug import Bug, draw, plant_in, probabilities, softmax_vjp
 from .maps import linear, swiglu
 from .norms import rms_norm
 
@@ -316,6 +317,7 @@ class relative_bias:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 def qkv(seed, B, T, S, H, G, K):
@@ -323,7 +325,6 @@ def qkv(seed, B, T, S, H, G, K):
 
 
 @plant(
-    BUGS,
     "attention: 1/√K is left out of d_q",
     attention,
     {},
@@ -343,7 +344,6 @@ def query_not_scaled(residuals, g):
 
 
 @plant(
-    BUGS,
     "attention: the softmax is differentiated entry by entry, without the sum over the keys",
     attention,
     {},
@@ -363,7 +363,6 @@ def no_sum_over_the_keys(residuals, g):
 
 
 @plant(
-    BUGS,
     "attention: d_k of the last query head of a group overwrites the others",
     attention,
     {},
@@ -386,7 +385,6 @@ def last_head_of_a_group(residuals, g):
 
 
 @plant(
-    BUGS,
     "attention: the probabilities are computed anew without the causal mask",
     attention,
     {},
@@ -408,7 +406,6 @@ def computed_anew_without_the_mask(residuals, g):
 
 
 @plant(
-    BUGS,
     "attention: d_q and d_k are returned in the other order",
     attention,
     {},
@@ -428,7 +425,6 @@ def queries_and_keys_exchanged(residuals, g):
 
 
 @plant(
-    BUGS,
     "attention: np.sqrt makes d_q float64",
     attention,
     {},
@@ -449,7 +445,6 @@ def root_is_float64(residuals, g):
 
 
 @plant(
-    BUGS,
     "rotary: g is turned by the angle and not back",
     rotary,
     {},
@@ -467,7 +462,6 @@ def turned_forward_again(residuals, g):
 
 
 @plant(
-    BUGS,
     "alibi: the minus before the slope is forgotten",
     alibi,
     {"slope": draw(220, 3)},
@@ -492,7 +486,6 @@ SIDE = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(5)}
 
 
 @plant(
-    BUGS,
     "self_attention: g is reshaped to heads before time",
     self_attention,
     PROJECTIONS,
@@ -510,7 +503,6 @@ def heads_before_time(residuals, g):
 
 
 @plant(
-    BUGS,
     "transformer_block: x gets the first branch and not the skip",
     transformer_block,
     BLOCK,
@@ -529,8 +521,6 @@ def no_skip(residuals, g):
 
 
 HEADS = {"scale": draw(1202, 3, scale=2.0)}
-
-
 ATTENDED = QKV(draw(1203, 2, 5, 3, 7), draw(1204, 2, 11, 3, 7), draw(1205, 2, 11, 3, 7))
 
 
@@ -541,7 +531,6 @@ def to_scores(probs, v, g):
 
 
 @plant(
-    BUGS,
     "cosine_attention: the scale's gradient meets the scores, which have the scale in them",
     cosine_attention,
     HEADS,
@@ -561,7 +550,6 @@ def scores_for_cosines(residuals, g):
 
 
 @plant(
-    BUGS,
     "cosine_attention: the scale is left out on the way to the keys",
     cosine_attention,
     HEADS,
@@ -585,7 +573,6 @@ def keep_float32(params, x):
 
 
 @plant(
-    BUGS,
     "cosine_attention: the probabilities are kept in float32 whatever comes in",
     cosine_attention,
     HEADS,
@@ -604,7 +591,6 @@ MEMORY = QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5))
 
 
 @plant(
-    BUGS,
     "linear_attention: later keys get a gradient from earlier queries",
     linear_attention,
     {},
@@ -619,7 +605,6 @@ def scores_not_masked(residuals, g):
 
 
 @plant(
-    BUGS,
     "linear_attention: the values look back where they should look ahead",
     linear_attention,
     {},
@@ -634,13 +619,10 @@ def values_look_back(residuals, g):
 
 
 TABLE = {"table": draw(1209, 3, 5)}
-
-
 LOGITS = draw(1210, 2, 5, 3, 7)
 
 
 @plant(
-    BUGS,
     "relative_bias: += with the table of distances counts each distance once",
     relative_bias,
     TABLE,
@@ -658,7 +640,6 @@ def each_distance_once(residuals, g):
 
 
 @plant(
-    BUGS,
     "relative_bias: key minus query where the forward has query minus key",
     relative_bias,
     TABLE,

@@ -22,7 +22,7 @@ class Bug(NamedTuple):
     says: tuple[str, ...] = ()  # words that the diagnosis has to contain
 
 
-def plant(
+def plant_in(
     zoo: list[Bug],
     name: str,
     right: Any,

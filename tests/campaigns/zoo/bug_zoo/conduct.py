@@ -1,11 +1,12 @@
 """Right numbers in a quiet moment: writes, state, views, layouts, edges, structure."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from .attention import rotary
-from .bug import Bug, Pair, draw, plant, rows
+from .bug import Bug, Pair, draw, plant_in, rows
 from .entrywise import dropout, log_softmax, silu, softmax
 from .gates import head_scale, mixup
 from .maps import GELU_CUBE, GELU_INNER, gelu_mlp, layer_scale, patch_embedding, weight_norm
@@ -13,10 +14,10 @@ from .norms import group_norm, layer_norm
 from .over_time import last_step, positional_offset
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 @plant(
-    BUGS,
     "softmax: the products are formed in g to save memory",
     softmax,
     {},
@@ -31,7 +32,6 @@ def formed_in_g(residuals, g):
 
 
 @plant(
-    BUGS,
     "layer_norm: the centred rows are normalised in place by the backward",
     layer_norm,
     {"scale": draw(602, 7), "bias": draw(603, 7)},
@@ -53,7 +53,6 @@ GENERATOR = np.random.default_rng(605)
 
 
 @plant(
-    BUGS,
     "dropout: the mask is drawn anew in the backward",
     dropout,
     {},
@@ -81,7 +80,6 @@ def remember(params, x):
 
 
 @plant(
-    BUGS,
     "head_scale: the input is remembered by the layer and not in the residuals",
     head_scale,
     {"scale": draw(607, 3)},
@@ -99,7 +97,6 @@ def keep_y(params, x):
 
 
 @plant(
-    BUGS,
     "log_softmax: y itself is the residual",
     log_softmax,
     {},
@@ -112,7 +109,6 @@ def y_is_the_residual(y, g):
 
 
 @plant(
-    BUGS,
     "silu: flattened in the order in which the memory lies",
     silu,
     {},
@@ -127,7 +123,6 @@ def flattened_as_it_lies(residuals, g):
 
 
 @plant(
-    BUGS,
     "log_softmax: squeeze also drops a batch of one",
     log_softmax,
     {},
@@ -143,7 +138,6 @@ X = draw(1601, 2, 7, 5)
 
 
 @plant(
-    BUGS,
     "layer_scale: the branch is added to g itself",
     layer_scale,
     {"weight": draw(1602, 5, 5), "gamma": draw(1603, 5)},
@@ -171,7 +165,6 @@ def normalise_in_place(params, x):
 
 
 plant(
-    BUGS,
     "weight_norm: the forward normalises the parameter in place",
     weight_norm,
     NORMED,
@@ -186,7 +179,6 @@ GRADIENTS = {}
 
 
 @plant(
-    BUGS,
     "patch_embedding: the weight's gradient is added up from call to call",
     patch_embedding,
     {"weight": draw(1606, 4, 7)},
@@ -204,7 +196,6 @@ def added_up(residuals, g):
 
 
 plant(
-    BUGS,
     "last_step: y is a view of x",
     last_step,
     {},
@@ -215,7 +206,6 @@ plant(
 
 
 @plant(
-    BUGS,
     "positional_offset: g itself is d_x",
     positional_offset,
     {"offset": draw(1608, 11, 5)},
@@ -229,7 +219,6 @@ def g_itself(offset, g):
 
 
 @plant(
-    BUGS,
     "weight_norm: d_params is a pair and not a dict",
     weight_norm,
     NORMED,
@@ -246,7 +235,6 @@ def pair_of_gradients(residuals, g):
 
 
 @plant(
-    BUGS,
     "mixup: three results, one for each input",
     mixup,
     {},
@@ -259,7 +247,6 @@ def three_results(share, g):
 
 
 @plant(
-    BUGS,
     "rotary: g is viewed as complex numbers, which needs contiguous rows",
     rotary,
     {},
@@ -274,7 +261,6 @@ def viewed_as_complex(residuals, g):
 
 
 @plant(
-    BUGS,
     "group_norm: −1 in a reshape is not defined for an empty batch",
     group_norm,
     {"scale": draw(1612, 6), "bias": draw(1613, 6)},
@@ -299,7 +285,6 @@ MLP = {"up": draw(1615, 5, 7), "up_bias": draw(1616, 7), "down": draw(1617, 7, 3
 
 
 @plant(
-    BUGS,
     "gelu_mlp: the backward of an older forward, which kept five arrays",
     gelu_mlp,
     MLP,
@@ -328,7 +313,6 @@ def exact_gelu(params, x):
 
 
 plant(
-    BUGS,
     "gelu_mlp: the forward has erf where the reference has tanh",
     gelu_mlp,
     MLP,

@@ -1,12 +1,13 @@
 """Activations, softmax and dropout."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant, probabilities, rows, sigmoid, softmax_vjp
+from .bug import Bug, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
 
 
 class softmax:
@@ -177,10 +178,10 @@ class temperature_softmax:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 @plant(
-    BUGS,
     "softmax: the sum is added where it is subtracted",
     softmax,
     {},
@@ -194,7 +195,6 @@ def sum_is_added(residuals, g):
 
 
 @plant(
-    BUGS,
     "log_softmax: g is not summed over the classes",
     log_softmax,
     {},
@@ -207,7 +207,6 @@ def not_summed_over_the_classes(probs, g):
 
 
 @plant(
-    BUGS,
     "log_softmax: the probabilities are computed anew without the maximum",
     log_softmax,
     {},
@@ -223,7 +222,6 @@ def overflows(x, g):
 
 
 @plant(
-    BUGS,
     "softcap: the slope of tanh is taken at x and not at x/cap",
     softcap,
     {},
@@ -238,7 +236,6 @@ def slope_at_x(residuals, g):
 
 
 @plant(
-    BUGS,
     "softcap: large cotangents are clipped",
     softcap,
     {},
@@ -253,13 +250,10 @@ def clipped(residuals, g):
 
 
 DYNAMIC = {"alpha": np.array(0.7), "gamma": draw(306, 5), "beta": draw(307, 5)}
-
-
 X = draw(308, 2, 3, 5)
 
 
 @plant(
-    BUGS,
     "dynamic_tanh: alpha does not get the inner derivative x",
     dynamic_tanh,
     DYNAMIC,
@@ -279,7 +273,6 @@ def no_inner_derivative(residuals, g):
 
 
 @plant(
-    BUGS,
     "dynamic_tanh: gamma stays in its own gradient",
     dynamic_tanh,
     DYNAMIC,
@@ -301,7 +294,6 @@ def gamma_stays(residuals, g):
 
 
 @plant(
-    BUGS,
     "dropout: the mask without the scale 1/(1 − rate)",
     dropout,
     {},
@@ -321,7 +313,6 @@ def keep_half_precision(params, x):
 
 
 @plant(
-    BUGS,
     "silu: the sigmoid is kept in float16",
     silu,
     {},
@@ -341,7 +332,6 @@ ENTRIES = draw(1012, 2, 3, 7)
 
 
 @plant(
-    BUGS,
     "softplus: the 1/beta of the forward stays in the slope",
     softplus,
     {},
@@ -356,7 +346,6 @@ def one_over_beta_stays(residuals, g):
 
 
 @plant(
-    BUGS,
     "softplus: the sigmoid of the output",
     softplus,
     {},
@@ -373,7 +362,6 @@ def sigmoid_of_the_output(residuals, g):
 
 
 @plant(
-    BUGS,
     "softplus: e/(1 + e) overflows",
     softplus,
     {},
@@ -389,7 +377,6 @@ def sigmoid_overflows(residuals, g):
 
 
 @plant(
-    BUGS,
     "softplus: the slope of tiny values is 1 − exp(−y), which cancels",
     softplus,
     {},
@@ -406,13 +393,10 @@ def cancels(residuals, g):
 
 
 WARM = {"temperature": np.array(1.7)}
-
-
 SCORES = draw(1201, 2, 3, 7)
 
 
 @plant(
-    BUGS,
     "temperature_softmax: the minus of d(1/temperature) is forgotten",
     temperature_softmax,
     WARM,
@@ -428,7 +412,6 @@ def minus_forgotten(residuals, g):
 
 
 @plant(
-    BUGS,
     "temperature_softmax: the temperature's gradient is summed over each row only",
     temperature_softmax,
     WARM,

@@ -1,12 +1,13 @@
 """Gates, experts and mixtures: one part of the input weighs another."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Pair, draw, plant, probabilities, rows, sigmoid, softmax_vjp
+from .bug import Bug, Pair, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
 
 
 class gated_mix:
@@ -202,16 +203,14 @@ class mixup:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 MIX = {"weight": draw(25, 5, 5), "bias": draw(26, 5)}
-
-
 PAIR = Pair(draw(27, 2, 3, 5), draw(28, 2, 3, 5))
 
 
 @plant(
-    BUGS,
     "gated_mix: the sigmoid's slope is taken at z, which is one already",
     gated_mix,
     MIX,
@@ -228,7 +227,6 @@ def sigmoid_of_sigmoid(residuals, g):
 
 
 @plant(
-    BUGS,
     "gated_mix: d_x is a plain tuple",
     gated_mix,
     MIX,
@@ -244,7 +242,6 @@ def plain_tuple(residuals, g):
 
 
 @plant(
-    BUGS,
     "head_scale: the loop over the batch starts at one",
     head_scale,
     {"scale": draw(406, 3)},
@@ -261,8 +258,6 @@ def loop_starts_at_one(residuals, g):
 
 
 EXPERTS = {"router": draw(506, 5, 3), "experts": draw(507, 3, 5, 7)}
-
-
 ROWS = draw(508, 2, 13, 5)
 
 
@@ -275,7 +270,6 @@ def through_the_router(residuals, g):
 
 
 @plant(
-    BUGS,
     "top1_gate: an expert keeps the last row that chose it",
     top1_gate,
     EXPERTS,
@@ -295,7 +289,6 @@ def last_row_of_an_expert(residuals, g):
 
 
 @plant(
-    BUGS,
     "top1_gate: the router gets no gradient",
     top1_gate,
     EXPERTS,
@@ -314,13 +307,10 @@ def router_gets_nothing(residuals, g):
 
 
 GATE = {"squeeze": draw(1101, 5, 3), "excite": draw(1102, 3, 5)}
-
-
 X = draw(1103, 2, 7, 5)
 
 
 @plant(
-    BUGS,
     "squeeze_excite: what comes back through the mean is not divided by the times",
     squeeze_excite,
     GATE,
@@ -337,7 +327,6 @@ def mean_is_taken_for_a_sum(residuals, g):
 
 
 @plant(
-    BUGS,
     "squeeze_excite: the relu is passed as if it were the identity",
     squeeze_excite,
     GATE,
@@ -354,7 +343,6 @@ def relu_without_a_slope(residuals, g):
 
 
 @plant(
-    BUGS,
     "squeeze_excite: the relu lets through where the cotangent is positive",
     squeeze_excite,
     GATE,
@@ -371,7 +359,6 @@ def relu_of_the_cotangent(residuals, g):
 
 
 @plant(
-    BUGS,
     "squeeze_excite: the gates of all examples get the sum over all examples",
     squeeze_excite,
     GATE,
@@ -415,7 +402,6 @@ def cell_cotangents(residuals, d_n, d_r, d_z, d_h):
 
 
 @plant(
-    BUGS,
     "gru_cell: tanh's slope from what goes into it",
     gru_cell,
     CELL,
@@ -445,7 +431,6 @@ def slope_from_the_argument(residuals, g):
 
 
 @plant(
-    BUGS,
     "gru_cell: h does not get what z lets through directly",
     gru_cell,
     CELL,
@@ -462,7 +447,6 @@ def no_direct_path(residuals, g):
 
 
 @plant(
-    BUGS,
     "gru_cell: the bias of the gates is made and not filled",
     gru_cell,
     CELL,
@@ -480,13 +464,10 @@ def bias_of_the_gates_not_filled(residuals, g):
 
 
 SOFT_EXPERTS = {"router": draw(1113, 5, 3), "experts": draw(1114, 3, 5, 7)}
-
-
 TOKENS = draw(1115, 2, 7, 5)
 
 
 @plant(
-    BUGS,
     "soft_experts: x does not feel the router",
     soft_experts,
     SOFT_EXPERTS,
@@ -504,7 +485,6 @@ def no_path_through_the_router(residuals, g):
 
 
 @plant(
-    BUGS,
     "soft_experts: the probabilities weigh the experts' gradient twice",
     soft_experts,
     SOFT_EXPERTS,
@@ -523,7 +503,6 @@ def probabilities_twice(residuals, g):
 
 
 @plant(
-    BUGS,
     "soft_experts: in the loop each expert overwrites what the one before gave to x",
     soft_experts,
     SOFT_EXPERTS,
@@ -545,7 +524,6 @@ def last_expert_only(residuals, g):
 
 
 @plant(
-    BUGS,
     "mixup: a gets the share of b",
     mixup,
     {},

@@ -1,11 +1,13 @@
 """What ends in one number."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .bug import Bug, Pair, draw, plant, probabilities, rows, sigmoid
+from .bug import Bug, Pair, draw, plant_in, probabilities, rows, sigmoid
 
 
 class cross_entropy:
@@ -148,6 +150,7 @@ class contrastive:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 STUDENT, TEACHER = draw(1501, 5, 7), draw(1502, 5, 7)
 
@@ -158,7 +161,6 @@ def keep_probs(params, x, *, targets, ignore_index=-100):
 
 
 @plant(
-    BUGS,
     "cross_entropy: ignored targets get the gradient of the normaliser",
     cross_entropy,
     {},
@@ -177,13 +179,10 @@ def ignored_targets_get_a_gradient(residuals, g):
 
 
 PREDICTIONS = draw(510, 3, 5)
-
-
 TARGETS = draw(511, 3, 5)
 
 
 @plant(
-    BUGS,
     "mse: the loss is taken to be the last, so that g would be one",
     mse,
     {},
@@ -197,7 +196,6 @@ def g_would_be_one(difference, g):
 
 
 @plant(
-    BUGS,
     "mse: the two of the square is forgotten",
     mse,
     {},
@@ -211,7 +209,6 @@ def two_forgotten(difference, g):
 
 
 @plant(
-    BUGS,
     "mse: targets less predictions",
     mse,
     {},
@@ -236,7 +233,6 @@ def gradient_in_the_forward(params, x, *, teacher, temperature):
 
 
 @plant(
-    BUGS,
     "distillation: the gradient that the forward made is returned as it is",
     distillation,
     {},
@@ -252,7 +248,6 @@ def returned_as_it_is(d_x, g):
 
 
 @plant(
-    BUGS,
     "distillation: teacher less student",
     distillation,
     {},
@@ -268,7 +263,6 @@ def teacher_less_student(residuals, g):
 
 
 @plant(
-    BUGS,
     "distillation: T² and not the inner 1/T",
     distillation,
     {},
@@ -287,7 +281,6 @@ LABELS = draw(1503, 3, 5)
 
 
 @plant(
-    BUGS,
     "huber: divided by the batch and not by all entries",
     huber,
     {},
@@ -303,7 +296,6 @@ def divided_by_the_batch(residuals, g):
 
 
 @plant(
-    BUGS,
     "huber: the error is clipped after g is multiplied in",
     huber,
     {},
@@ -319,7 +311,6 @@ def clipped_after_g(residuals, g):
 
 
 @plant(
-    BUGS,
     "binary_cross_entropy: −t/p + (1 − t)/(1 − p), times p·(1 − p)",
     binary_cross_entropy,
     {},
@@ -335,13 +326,10 @@ def through_the_logarithms(residuals, g):
 
 
 SCALE = {"scale": np.array(1.3)}
-
-
 VIEWS = Pair(draw(1507, 7, 5), draw(1508, 7, 5))
 
 
 @plant(
-    BUGS,
     "contrastive: only the half over the rows",
     contrastive,
     SCALE,
@@ -358,7 +346,6 @@ def half_over_the_rows(residuals, g):
 
 
 @plant(
-    BUGS,
     "contrastive: b gets the same side of the logits as a",
     contrastive,
     SCALE,

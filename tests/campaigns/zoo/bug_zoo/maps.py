@@ -1,12 +1,13 @@
 """Matrices: linear maps, adapters, small networks, outer products, patches."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Pair, draw, plant, rows, sigmoid
+from .bug import Bug, Pair, draw, plant_in, rows, sigmoid
 
 
 class linear:
@@ -174,8 +175,6 @@ class weight_norm:
 
 
 GELU_INNER = math.sqrt(2.0 / math.pi)
-
-
 GELU_CUBE = 0.044715
 
 
@@ -305,13 +304,13 @@ class outer_product_mean:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 AFFINE = {"weight": draw(1, 5, 3), "bias": draw(2, 3)}
 
 
 @plant(
-    BUGS,
     "linear: the bias gets the mean of the rows",
     linear,
     AFFINE,
@@ -326,7 +325,6 @@ def bias_gets_the_mean(residuals, g):
 
 
 @plant(
-    BUGS,
     "linear: the bias is summed over the batch and not over time",
     linear,
     AFFINE,
@@ -340,7 +338,6 @@ def bias_summed_over_the_batch_only(residuals, g):
 
 
 @plant(
-    BUGS,
     "linear: W for its transpose in d_x",
     linear,
     {"weight": draw(5, 5, 5)},
@@ -354,7 +351,6 @@ def weight_not_transposed(residuals, g):
 
 
 @plant(
-    BUGS,
     "linear: .T of a batch of sequences reverses all axes",
     linear,
     AFFINE,
@@ -367,7 +363,6 @@ def reverses_all_axes(residuals, g):
 
 
 @plant(
-    BUGS,
     "linear: the bias is left out of d_params",
     linear,
     AFFINE,
@@ -382,7 +377,6 @@ def no_bias_in_the_gradient(residuals, g):
 
 
 @plant(
-    BUGS,
     "unembedding: the weight gradient is xᵀ·g for gᵀ·x",
     unembedding,
     {"weight": draw(9, 7, 7)},
@@ -396,7 +390,6 @@ def outer_product_the_other_way(residuals, g):
 
 
 @plant(
-    BUGS,
     "swiglu: the planes of gate and up are stacked in the other order",
     swiglu,
     {"gate_up": draw(11, 2, 5, 7), "down": draw(12, 7, 5)},
@@ -415,7 +408,6 @@ def planes_in_the_other_order(residuals, g):
 
 
 @plant(
-    BUGS,
     "lora: the path to x through the adapter is not scaled",
     lora,
     {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
@@ -436,7 +428,6 @@ def adapter_path_not_scaled(residuals, g):
 
 
 @plant(
-    BUGS,
     "tanh_mlp: tanh is applied once more to the hidden values",
     tanh_mlp,
     {
@@ -456,7 +447,6 @@ def tanh_of_tanh(residuals, g):
 
 
 @plant(
-    BUGS,
     "tied_autoencoder: the weight's use in the decoder is not counted",
     tied_autoencoder,
     {"weight": draw(23, 7, 3)},
@@ -471,13 +461,10 @@ def decoder_not_counted(residuals, g):
 
 
 NORMED = {"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}
-
-
 INPUT = draw(1006, 2, 3, 5)
 
 
 @plant(
-    BUGS,
     "weight_norm: the norm of the direction is taken for a constant",
     weight_norm,
     NORMED,
@@ -493,7 +480,6 @@ def norm_is_a_constant(residuals, g):
 
 
 @plant(
-    BUGS,
     "weight_norm: the projection is not summed over the column",
     weight_norm,
     NORMED,
@@ -511,7 +497,6 @@ def projection_not_summed(residuals, g):
 
 
 @plant(
-    BUGS,
     "weight_norm: the gain's gradient comes from what is multiplied with the gain already",
     weight_norm,
     NORMED,
@@ -544,7 +529,6 @@ def with_slope(residuals, g, slope):
 
 
 @plant(
-    BUGS,
     "gelu_mlp: the three of the cube's derivative is forgotten",
     gelu_mlp,
     MLP,
@@ -559,7 +543,6 @@ def three_forgotten(residuals, g):
 
 
 @plant(
-    BUGS,
     "gelu_mlp: the slope is taken at the activation",
     gelu_mlp,
     MLP,
@@ -578,7 +561,6 @@ BRANCH = {"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}
 
 
 @plant(
-    BUGS,
     "layer_scale: the skip's cotangent is added twice",
     layer_scale,
     BRANCH,
@@ -595,7 +577,6 @@ def skip_twice(residuals, g):
 
 
 @plant(
-    BUGS,
     "layer_scale: gamma is left out on the way to the weight",
     layer_scale,
     BRANCH,
@@ -613,13 +594,10 @@ def weight_without_gamma(residuals, g):
 
 
 FORM = {"weight": draw(1104, 5, 5, 3)}
-
-
 PAIR = Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5))
 
 
 @plant(
-    BUGS,
     "bilinear: the cotangents of a and b are exchanged",
     bilinear,
     FORM,
@@ -636,7 +614,6 @@ def exchanged(residuals, g):
 
 
 @plant(
-    BUGS,
     "bilinear: the outer product of b and a",
     bilinear,
     FORM,
@@ -653,7 +630,6 @@ def outer_product_of_b_and_a(residuals, g):
 
 
 @plant(
-    BUGS,
     "bilinear: b sees the matrix from the same side as a",
     bilinear,
     FORM,
@@ -670,13 +646,10 @@ def same_side(residuals, g):
 
 
 KERNEL = {"weight": draw(1402, 4, 7)}
-
-
 IMAGES = draw(1403, 3, 6, 10)
 
 
 @plant(
-    BUGS,
     "patch_embedding: the tiles are laid out without exchanging rows and tiles back",
     patch_embedding,
     KERNEL,
@@ -692,7 +665,6 @@ def tiles_not_exchanged_back(residuals, g):
 
 
 @plant(
-    BUGS,
     "patch_embedding: the weight's gradient is (out, in), as PyTorch stores it",
     patch_embedding,
     KERNEL,
@@ -708,13 +680,10 @@ def out_in(residuals, g):
 
 
 OUTER = {"weight": draw(1404, 15, 11)}
-
-
 ROWS = Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5))
 
 
 @plant(
-    BUGS,
     "outer_product_mean: only b gets the one over the number of rows",
     outer_product_mean,
     OUTER,
@@ -732,7 +701,6 @@ def only_b_gets_the_mean(residuals, g):
 
 
 @plant(
-    BUGS,
     "outer_product_mean: the flat weight gradient has the channels of b first",
     outer_product_mean,
     OUTER,

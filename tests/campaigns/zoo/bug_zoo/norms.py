@@ -1,12 +1,13 @@
 """Normalisation: where means, scales and deviations go wrong."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant, rows
+from .bug import Bug, draw, plant_in, rows
 
 
 class rms_norm:
@@ -137,11 +138,10 @@ class group_norm:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 SCALE = {"scale": draw(101, 7)}
-
-
 X = draw(102, 2, 3, 7)
 
 
@@ -150,7 +150,6 @@ def mean(values):
 
 
 @plant(
-    BUGS,
     "rms_norm: the scale is left out on the way to x",
     rms_norm,
     SCALE,
@@ -165,7 +164,6 @@ def no_scale(residuals, g):
 
 
 @plant(
-    BUGS,
     "rms_norm: a sum for the mean of h·x̂",
     rms_norm,
     SCALE,
@@ -184,7 +182,6 @@ AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
 
 
 @plant(
-    BUGS,
     "layer_norm: the mean of h is not subtracted",
     layer_norm,
     AFFINE,
@@ -201,7 +198,6 @@ def mean_not_subtracted(residuals, g):
 
 
 @plant(
-    BUGS,
     "layer_norm: the scale gets the centred rows before they are divided",
     layer_norm,
     AFFINE,
@@ -219,7 +215,6 @@ def scale_before_division(residuals, g):
 
 
 @plant(
-    BUGS,
     "layer_norm: rstd multiplies h and then the whole once more",
     layer_norm,
     AFFINE,
@@ -237,7 +232,6 @@ def rstd_twice(residuals, g):
 
 
 @plant(
-    BUGS,
     "layer_norm: scale and bias get each other's gradient",
     layer_norm,
     AFFINE,
@@ -254,7 +248,6 @@ def scale_and_bias_exchanged(residuals, g):
 
 
 @plant(
-    BUGS,
     "batch_norm: the variance term is divided by N − 1",
     batch_norm,
     AFFINE,
@@ -272,7 +265,6 @@ def divided_by_one_less(residuals, g):
 
 
 @plant(
-    BUGS,
     "l2_normalize: projected, and not divided by the norm",
     l2_normalize,
     {},
@@ -287,8 +279,6 @@ def not_divided_by_the_norm(residuals, g):
 
 
 CHANNELS = {"scale": draw(1001, 6), "bias": draw(1002, 6)}
-
-
 GROUPED = draw(1003, 2, 5, 6)
 
 
@@ -297,7 +287,6 @@ def over_group(values):
 
 
 @plant(
-    BUGS,
     "group_norm: both means are divided by the channels of a group and not also by the times",
     group_norm,
     CHANNELS,

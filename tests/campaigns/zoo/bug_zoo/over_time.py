@@ -1,10 +1,12 @@
 """Along time: scans, convolutions, pooling, shifts."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant, rows
+from .bug import Bug, draw, plant_in, rows
 
 
 class leaky_scan:
@@ -236,10 +238,10 @@ class last_step:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 @plant(
-    BUGS,
     "leaky_scan: the cotangent is not carried from step to step",
     leaky_scan,
     {"decay": draw(401, 5, scale=0.5)},
@@ -253,13 +255,10 @@ def not_carried(residuals, g):
 
 
 CONV = {"weight": draw(403, 3, 5), "bias": draw(404, 5)}
-
-
 X = draw(405, 2, 7, 5)
 
 
 @plant(
-    BUGS,
     "causal_conv: g is delayed once more where it is advanced",
     causal_conv,
     CONV,
@@ -279,7 +278,6 @@ def delayed_once_more(residuals, g):
 
 
 @plant(
-    BUGS,
     "causal_conv: the taps of the weight gradient run backwards",
     causal_conv,
     CONV,
@@ -303,7 +301,6 @@ def forget_the_bias(params, x):
 
 
 plant(
-    BUGS,
     "causal_conv: the forward forgets the bias",
     causal_conv,
     CONV,
@@ -315,13 +312,10 @@ plant(
 
 
 MIX = {"mix": draw(1301, 5)}
-
-
 STEPS = draw(1302, 2, 7, 5)
 
 
 @plant(
-    BUGS,
     "token_shift: np.roll gives the last token what the first one's predecessor would get",
     token_shift,
     MIX,
@@ -336,7 +330,6 @@ def rolled(residuals, g):
 
 
 @plant(
-    BUGS,
     "token_shift: (d_x, d_params) for (d_params, d_x)",
     token_shift,
     MIX,
@@ -351,7 +344,6 @@ def other_order(residuals, g):
 
 
 @plant(
-    BUGS,
     "causal_mean: the cumulative sum runs forward again",
     causal_mean,
     {},
@@ -369,7 +361,6 @@ def count_in_integers(params, x):
 
 
 @plant(
-    BUGS,
     "causal_mean: a division by integers makes d_x float64",
     causal_mean,
     {},
@@ -384,13 +375,10 @@ def divided_by_integers(count, g):
 
 
 KEPT = np.array([[1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 0, 1, 0]], bool)
-
-
 PADDED = draw(1303, 3, 7, 5)
 
 
 @plant(
-    BUGS,
     "masked_mean: every time gets a share, also where the mask is off",
     masked_mean,
     {},
@@ -410,7 +398,6 @@ def divide_by_the_length(params, x, *, mask):
 
 
 plant(
-    BUGS,
     "masked_mean: the forward divides by the length and not by what is kept",
     masked_mean,
     {},
@@ -423,7 +410,6 @@ plant(
 
 
 @plant(
-    BUGS,
     "max_pool: an entry that is the largest of two windows gets only one of them",
     max_pool,
     {},
@@ -441,7 +427,6 @@ def one_window_only(residuals, g):
 
 
 @plant(
-    BUGS,
     "max_pool: the first of each window gets what the largest should get",
     max_pool,
     {},
@@ -459,7 +444,6 @@ def first_of_each_window(residuals, g):
 
 
 @plant(
-    BUGS,
     "max_pool: added to a copy that fancy indexing makes",
     max_pool,
     {},
@@ -478,7 +462,6 @@ def added_to_a_copy(residuals, g):
 
 
 @plant(
-    BUGS,
     "upsample: only the first of the repeats is read",
     upsample,
     {},
@@ -496,7 +479,6 @@ PLACES = {"scale": draw(1305, 7, 5)}
 
 
 @plant(
-    BUGS,
     "positional_scale: the scale's gradient keeps the batch",
     positional_scale,
     PLACES,
@@ -510,7 +492,6 @@ def batch_is_kept(residuals, g):
 
 
 @plant(
-    BUGS,
     "positional_scale: the first example stands for the batch",
     positional_scale,
     {"scale": draw(1306, 11, 5)},
@@ -526,7 +507,6 @@ def first_example_only(residuals, g):
 
 
 @plant(
-    BUGS,
     "positional_scale: g goes to x as it is",
     positional_scale,
     {"scale": draw(1307, 11, 5)},

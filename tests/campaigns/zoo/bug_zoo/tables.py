@@ -1,9 +1,11 @@
 """What is looked up."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant
+from .bug import Bug, draw, plant_in
 
 
 class embedding:
@@ -72,16 +74,14 @@ class embedding_bag:
 
 
 BUGS: list[Bug] = []
+plant = partial(plant_in, BUGS)
 
 
 TABLES = {"tokens": draw(501, 5, 3), "positions": draw(502, 13, 3)}
-
-
 TOKENS = np.random.default_rng(503).integers(0, 5, (2, 7))
 
 
 @plant(
-    BUGS,
     "position_embedding: += with an index array counts a repeated token once",
     position_embedding,
     TABLES,
@@ -99,7 +99,6 @@ def repeated_token_counts_once(residuals, g):
 
 
 @plant(
-    BUGS,
     "position_embedding: the gradient of the positions is allocated and not filled",
     position_embedding,
     TABLES,
@@ -116,7 +115,6 @@ def positions_not_filled(residuals, g):
 
 
 @plant(
-    BUGS,
     "embedding: tokens get a gradient of zeros",
     embedding,
     {"weight": draw(504, 11, 5)},
@@ -129,13 +127,10 @@ def zeros_for_tokens(residuals, g):
 
 
 WEIGHT = {"weight": draw(1401, 7, 5)}
-
-
 BAGS = np.array([[3, 1, 0, 0], [6, 2, 3, 0], [5, 5, 4, 1]])
 
 
 @plant(
-    BUGS,
     "embedding_bag: the padding's row learns",
     embedding_bag,
     WEIGHT,
@@ -152,7 +147,6 @@ def padding_learns(residuals, g):
 
 
 @plant(
-    BUGS,
     "embedding_bag: the tokens get zeros in the dtype of g",
     embedding_bag,
     WEIGHT,
