@@ -27,6 +27,14 @@ class Step:
     tag: Any = None  # the copies of one operation in an unrolled scan share it
 
 
+class Name:
+    """A variable of an inlined body; equal to itself only."""
+
+    def __init__(self, aval: Any) -> None:
+        """Hold its shape and dtype."""
+        self.aval = aval
+
+
 def steps_of(jaxpr: Any, tag: Any = ()) -> Iterator[Step]:
     """Yield the operations of a jaxpr in order."""
     for number, eqn in enumerate(jaxpr.eqns):
@@ -108,10 +116,10 @@ def _unrolled(eqn: Any, inner: Any, mark: Any) -> Iterator[Step]:
     turns = range(length)
     body = getattr(inner, "jaxpr", inner)
     for turn in reversed(turns) if eqn.params["reverse"] else turns:
-        here = [SimpleNamespace(aval=None) for _ in scanned]
+        here = [Name(None) for _ in scanned]
         for whole, part in zip(scanned, here, strict=True):
             yield Step("slice", [whole], [part], lambda values, i=turn: [values[0][i]])  # type: ignore[misc]
-        outputs: list[Any] = [SimpleNamespace(aval=v.aval) for v in body.outvars]
+        outputs = [Name(v.aval) for v in body.outvars]
         yield from _call(eqn, inner, [*constants, *carry, *here], outputs, mark)
         carry = outputs[:n_carry]
         for column, output in zip(stacked, outputs[n_carry:], strict=True):
@@ -133,7 +141,7 @@ def _rename(variable: Any, fresh: dict[int, Any]) -> Any:
         return variable
     if id(variable) not in fresh:
         # Kept beside its name, so that no other variable gets its id.
-        fresh[id(variable)] = (SimpleNamespace(aval=getattr(variable, "aval", None)), variable)
+        fresh[id(variable)] = (Name(getattr(variable, "aval", None)), variable)
     return fresh[id(variable)][0]
 
 
