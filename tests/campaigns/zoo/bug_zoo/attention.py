@@ -37,6 +37,13 @@ def ungrouped(x, n_heads):
     return np.ascontiguousarray(x.reshape(B, n_heads, G * RT // n_heads, K).swapaxes(1, 2))
 
 
+def to_grouped_scores(residuals, g):
+    """Return the cotangents of the values and of what goes into the softmax of `attention`."""
+    _, k, v, probs, _ = residuals
+    g = group(g, k.shape[1])
+    return probs.swapaxes(-1, -2) @ g, softmax_vjp(probs, g @ v.swapaxes(-1, -2))
+
+
 class attention:
     """Each query's mean of the values, by its match with the keys (Vaswani et al. 2017)."""
 
@@ -52,11 +59,9 @@ class attention:
 
     @staticmethod
     def vjp(residuals, g):
-        q, k, v, probs, H = residuals
+        q, k, _, _, H = residuals
         G, K = k.shape[1], k.shape[3]
-        g = group(g, G)
-        d_v = probs.swapaxes(-1, -2) @ g
-        d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
+        d_v, d_scores = to_grouped_scores(residuals, g)
         d_q = d_scores @ k / math.sqrt(K)
         d_k = d_scores.swapaxes(-1, -2) @ q  # q is over √K
         return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
@@ -333,14 +338,10 @@ def qkv(seed, B, T, S, H, G, K):
     cause="constant factor",
 )
 def query_not_scaled(residuals, g):
-    q, k, v, probs, H = residuals
-    G = k.shape[1]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    _, k, *_, H = residuals
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
+    return {}, d_x._replace(q=ungrouped(d_scores @ k, H))
 
 
 @plant(
@@ -371,17 +372,14 @@ def no_sum_over_the_keys(residuals, g):
     cause="slice kept",
 )
 def last_head_of_a_group(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    T = g.shape[1]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
+    q, k, *_, H = residuals
+    T, G = g.shape[1], k.shape[1]
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
     for head in range(H // G):
         rows = slice(head * T, (head + 1) * T)
         d_k = d_scores[:, :, rows].swapaxes(-1, -2) @ q[:, :, rows]
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    return {}, d_x._replace(k=ungrouped(d_k, G))
 
 
 @plant(
@@ -395,14 +393,7 @@ def last_head_of_a_group(residuals, g):
 )
 def computed_anew_without_the_mask(residuals, g):
     q, k, v, _, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    probs = probabilities(q @ k.swapaxes(-1, -2))
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    return attention.vjp((q, k, v, probabilities(q @ k.swapaxes(-1, -2)), H), g)
 
 
 @plant(
@@ -414,14 +405,8 @@ def computed_anew_without_the_mask(residuals, g):
     cause="swapped",
 )
 def queries_and_keys_exchanged(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / math.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_k, G), (d_q, H), (d_v, G))
+    _, d_x = attention.vjp(residuals, g)
+    return {}, QKV(d_x.k, d_x.q, d_x.v)
 
 
 @plant(
@@ -434,14 +419,10 @@ def queries_and_keys_exchanged(residuals, g):
     says=("float64",),
 )
 def root_is_float64(residuals, g):
-    q, k, v, probs, H = residuals
-    G, K = k.shape[1], k.shape[3]
-    g = group(g, G)
-    d_v = probs.swapaxes(-1, -2) @ g
-    d_scores = softmax_vjp(probs, g @ v.swapaxes(-1, -2))
-    d_q = d_scores @ k / np.sqrt(K)
-    d_k = d_scores.swapaxes(-1, -2) @ q
-    return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
+    _, k, *_, H = residuals
+    _, d_x = attention.vjp(residuals, g)
+    _, d_scores = to_grouped_scores(residuals, g)
+    return {}, d_x._replace(q=ungrouped(d_scores @ k / np.sqrt(k.shape[3]), H))
 
 
 @plant(
@@ -454,11 +435,7 @@ def root_is_float64(residuals, g):
     cause="jacobian not transposed",
 )
 def turned_forward_again(residuals, g):
-    (rotation,) = residuals
-    pairs = g[..., 0::2] + 1j * g[..., 1::2]
-    turned = pairs * rotation
-    d_x = np.stack([turned.real, turned.imag], axis=-1)
-    return {}, d_x.reshape(g.shape)
+    return {}, rotary.turned(g, residuals.rotation)
 
 
 @plant(
@@ -470,9 +447,8 @@ def turned_forward_again(residuals, g):
     cause="sign",
 )
 def minus_forgotten(residuals, g):
-    probs, distance = residuals
-    d_scores = probs * (g - (g * probs).sum(axis=-1, keepdims=True))
-    return {"slope": (d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
+    d_params, d_scores = alibi.vjp(residuals, g)
+    return {"slope": -d_params["slope"]}, d_scores
 
 
 PROJECTIONS = {"qkv": draw(222, 12, 20, scale=0.5), "out": draw(223, 12, 12, scale=0.5)}
@@ -530,41 +506,36 @@ def to_scores(probs, v, g):
     return d_v, softmax_vjp(probs, np.einsum("bthk,bshk->bhts", g, v))
 
 
+COSINE_ATTENTION = (cosine_attention, HEADS, ATTENDED)
+
+
 @plant(
     "cosine_attention: the scale's gradient meets the scores, which have the scale in them",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("params.scale",),
     cause="extra factor",
     says=("scale",),
 )
 def scores_for_cosines(residuals, g):
-    q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
-    d_v, d_scores = to_scores(probs, v, g)
-    d_scale = (d_scores * (scale * cosines)).sum(axis=(0, 2, 3))
-    d_cosines = d_scores * scale
-    d_q = unit_vjp(q, q_norm, np.einsum("bhts,bshk->bthk", d_cosines, k))
-    d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_cosines, q))
-    return {"scale": d_scale}, QKV(d_q, d_k, d_v)
+    *_, v, cosines, probs, scale = residuals
+    _, d_x = cosine_attention.vjp(residuals, g)
+    _, d_scores = to_scores(probs, v, g)
+    return {"scale": (d_scores * (scale * cosines)).sum(axis=(0, 2, 3))}, d_x
 
 
 @plant(
     "cosine_attention: the scale is left out on the way to the keys",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     leaves=("x.k",),
     cause="missing factor",
     says=("scale",),
 )
 def keys_without_the_scale(residuals, g):
-    q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
-    d_v, d_scores = to_scores(probs, v, g)
-    d_scale = (d_scores * cosines).sum(axis=(0, 2, 3))
-    d_q = unit_vjp(q, q_norm, np.einsum("bhts,bshk->bthk", d_scores * scale, k))
-    d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_scores, q))
-    return {"scale": d_scale}, QKV(d_q, d_k, d_v)
+    q, _, k, k_norm, v, _, probs, _ = residuals
+    d_params, d_x = cosine_attention.vjp(residuals, g)
+    _, d_scores = to_scores(probs, v, g)
+    d_k = np.einsum("bhts,bthk->bshk", d_scores, q)
+    return d_params, d_x._replace(k=unit_vjp(k, k_norm, d_k))
 
 
 def keep_float32(params, x):
@@ -574,9 +545,7 @@ def keep_float32(params, x):
 
 @plant(
     "cosine_attention: the probabilities are kept in float32 whatever comes in",
-    cosine_attention,
-    HEADS,
-    ATTENDED,
+    *COSINE_ATTENTION,
     forward=keep_float32,
     leaves=("params.scale", "x.k", "x.q", "x.v"),
     cause="precision",
@@ -588,45 +557,41 @@ def kept_in_float32(residuals, g):
 
 
 MEMORY = QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5))
+LINEAR_ATTENTION = (linear_attention, {}, MEMORY)
 
 
 @plant(
     "linear_attention: later keys get a gradient from earlier queries",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.k", "x.q"),
     cause="mask leak",
 )
 def scores_not_masked(residuals, g):
-    q, k, v, scores = residuals
+    q, k, v, _ = residuals
+    _, d_x = linear_attention.vjp(residuals, g)
     d_scores = g @ v.swapaxes(1, 2)
-    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores.swapaxes(1, 2) @ g)
+    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, d_x.v)
 
 
 @plant(
     "linear_attention: the values look back where they should look ahead",
-    linear_attention,
-    {},
-    MEMORY,
+    *LINEAR_ATTENTION,
     leaves=("x.v",),
     cause="jacobian not transposed",
 )
 def values_look_back(residuals, g):
-    q, k, v, scores = residuals
-    d_scores = np.tril(g @ v.swapaxes(1, 2))
-    return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores @ g)
+    _, d_x = linear_attention.vjp(residuals, g)
+    return {}, d_x._replace(v=residuals[3] @ g)
 
 
 TABLE = {"table": draw(1209, 3, 5)}
 LOGITS = draw(1210, 2, 5, 3, 7)
+RELATIVE_BIAS = (relative_bias, TABLE, LOGITS)
 
 
 @plant(
     "relative_bias: += with the table of distances counts each distance once",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="scatter",
@@ -641,9 +606,7 @@ def each_distance_once(residuals, g):
 
 @plant(
     "relative_bias: key minus query where the forward has query minus key",
-    relative_bias,
-    TABLE,
-    LOGITS,
+    *RELATIVE_BIAS,
     reach=2,
     leaves=("params.table",),
     cause="misplaced",

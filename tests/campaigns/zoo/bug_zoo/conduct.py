@@ -164,11 +164,12 @@ def normalise_in_place(params, x):
     return x @ (gain * direction), (x, direction, norm, gain)
 
 
+WEIGHT_NORM = (weight_norm, NORMED, X)
+
+
 plant(
     "weight_norm: the forward normalises the parameter in place",
-    weight_norm,
-    NORMED,
-    X,
+    *WEIGHT_NORM,
     forward=normalise_in_place,
     cause="overwritten",
     says=("params",),
@@ -220,9 +221,7 @@ def g_itself(offset, g):
 
 @plant(
     "weight_norm: d_params is a pair and not a dict",
-    weight_norm,
-    NORMED,
-    X,
+    *WEIGHT_NORM,
     leaves=("params",),
     cause="structure",
 )
@@ -282,13 +281,12 @@ def minus_one_in_a_reshape(residuals, g):
 
 
 MLP = {"up": draw(1615, 5, 7), "up_bias": draw(1616, 7), "down": draw(1617, 7, 3)}
+GELU_MLP = (gelu_mlp, MLP, X)
 
 
 @plant(
     "gelu_mlp: the backward of an older forward, which kept five arrays",
-    gelu_mlp,
-    MLP,
-    X,
+    *GELU_MLP,
     cause="exception",
 )
 def kept_five_arrays(residuals, g):
@@ -314,9 +312,7 @@ def exact_gelu(params, x):
 
 plant(
     "gelu_mlp: the forward has erf where the reference has tanh",
-    gelu_mlp,
-    MLP,
-    X,
+    *GELU_MLP,
     forward=exact_gelu,
     leaves=("y",),
     cause="value",

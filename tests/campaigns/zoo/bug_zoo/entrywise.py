@@ -251,13 +251,12 @@ def clipped(residuals, g):
 
 DYNAMIC = {"alpha": np.array(0.7), "gamma": draw(306, 5), "beta": draw(307, 5)}
 X = draw(308, 2, 3, 5)
+DYNAMIC_TANH = (dynamic_tanh, DYNAMIC, X)
 
 
 @plant(
     "dynamic_tanh: alpha does not get the inner derivative x",
-    dynamic_tanh,
-    DYNAMIC,
-    X,
+    *DYNAMIC_TANH,
     leaves=("params.alpha",),
     cause="missing factor",
 )
@@ -274,9 +273,7 @@ def no_inner_derivative(residuals, g):
 
 @plant(
     "dynamic_tanh: gamma stays in its own gradient",
-    dynamic_tanh,
-    DYNAMIC,
-    X,
+    *DYNAMIC_TANH,
     leaves=("params.gamma",),
     cause="extra factor",
     says=("gamma",),
@@ -329,13 +326,12 @@ def half_precision(residuals, g):
 
 
 ENTRIES = draw(1012, 2, 3, 7)
+SOFTPLUS = (softplus, {}, ENTRIES)
 
 
 @plant(
     "softplus: the 1/beta of the forward stays in the slope",
-    softplus,
-    {},
-    ENTRIES,
+    *SOFTPLUS,
     beta=3.0,
     leaves=("x",),
     cause="constant factor",
@@ -347,9 +343,7 @@ def one_over_beta_stays(residuals, g):
 
 @plant(
     "softplus: the sigmoid of the output",
-    softplus,
-    {},
-    ENTRIES,
+    *SOFTPLUS,
     beta=0.7,
     forward=lambda params, x, *, beta: (softplus.forward({}, x, beta=beta)[0], (x, beta)),
     leaves=("x",),
@@ -394,13 +388,12 @@ def cancels(residuals, g):
 
 WARM = {"temperature": np.array(1.7)}
 SCORES = draw(1201, 2, 3, 7)
+TEMPERATURE_SOFTMAX = (temperature_softmax, WARM, SCORES)
 
 
 @plant(
     "temperature_softmax: the minus of d(1/temperature) is forgotten",
-    temperature_softmax,
-    WARM,
-    SCORES,
+    *TEMPERATURE_SOFTMAX,
     leaves=("params.temperature",),
     cause="sign",
 )
@@ -413,9 +406,7 @@ def minus_forgotten(residuals, g):
 
 @plant(
     "temperature_softmax: the temperature's gradient is summed over each row only",
-    temperature_softmax,
-    WARM,
-    SCORES,
+    *TEMPERATURE_SOFTMAX,
     leaves=("params.temperature",),
     cause="missing sum",
 )

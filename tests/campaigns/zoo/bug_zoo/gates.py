@@ -208,13 +208,12 @@ plant = partial(plant_in, BUGS)
 
 MIX = {"weight": draw(25, 5, 5), "bias": draw(26, 5)}
 PAIR = Pair(draw(27, 2, 3, 5), draw(28, 2, 3, 5))
+GATED_MIX = (gated_mix, MIX, PAIR)
 
 
 @plant(
     "gated_mix: the sigmoid's slope is taken at z, which is one already",
-    gated_mix,
-    MIX,
-    PAIR,
+    *GATED_MIX,
     leaves=("params.bias", "params.weight", "x.a"),
     cause="wrong point",
 )
@@ -226,19 +225,10 @@ def sigmoid_of_sigmoid(residuals, g):
     return d_params, Pair(g * z + d_inner @ weight.T, g * (1.0 - z))
 
 
-@plant(
-    "gated_mix: d_x is a plain tuple",
-    gated_mix,
-    MIX,
-    PAIR,
-    leaves=("x",),
-    cause="structure",
-)
+@plant("gated_mix: d_x is a plain tuple", *GATED_MIX, leaves=("x",), cause="structure")
 def plain_tuple(residuals, g):
-    a, b, z, weight = residuals
-    d_inner = g * (a - b) * z * (1.0 - z)
-    d_params = {"weight": rows(a).T @ rows(d_inner), "bias": rows(d_inner).sum(axis=0)}
-    return d_params, (g * z + d_inner @ weight.T, g * (1.0 - z))
+    d_params, d_x = gated_mix.vjp(residuals, g)
+    return d_params, tuple(d_x)
 
 
 @plant(
@@ -254,7 +244,7 @@ def loop_starts_at_one(residuals, g):
     d_scale = np.zeros_like(scale)
     for b in range(1, len(x)):
         d_scale += (g[b] * x[b]).sum(axis=(0, 2))
-    return {"scale": d_scale}, g * scale[:, None]
+    return {"scale": d_scale}, head_scale.vjp(residuals, g)[1]
 
 
 EXPERTS = {"router": draw(506, 5, 3), "experts": draw(507, 3, 5, 7)}
@@ -269,52 +259,44 @@ def through_the_router(residuals, g):
     return d_gate * gate * (one_hot - probs), g * gate
 
 
+TOP1_GATE = (top1_gate, EXPERTS, ROWS)
+
+
 @plant(
     "top1_gate: an expert keeps the last row that chose it",
-    top1_gate,
-    EXPERTS,
-    ROWS,
+    *TOP1_GATE,
     leaves=("params.experts",),
     cause="scatter",
 )
 def last_row_of_an_expert(residuals, g):
-    x, _, chosen, _, _, router, experts = residuals
-    flat = rows(x)
-    d_logits, d_out = through_the_router(residuals, rows(g))
+    x, _, chosen, *_, experts = residuals
+    d_params, d_x = top1_gate.vjp(residuals, g)
+    _, d_out = through_the_router(residuals, rows(g))
     d_experts = np.zeros_like(experts)
     for n, expert in enumerate(chosen):
-        d_experts[expert] = np.outer(flat[n], d_out[n])
-    d_x = np.einsum("nf,ndf->nd", d_out, experts[chosen]) + d_logits @ router.T
-    return {"router": flat.T @ d_logits, "experts": d_experts}, d_x.reshape(x.shape)
+        d_experts[expert] = np.outer(rows(x)[n], d_out[n])
+    return d_params | {"experts": d_experts}, d_x
 
 
 @plant(
     "top1_gate: the router gets no gradient",
-    top1_gate,
-    EXPERTS,
-    ROWS,
+    *TOP1_GATE,
     leaves=("params.router",),
     cause="never written",
 )
 def router_gets_nothing(residuals, g):
-    x, _, chosen, _, _, router, experts = residuals
-    flat = rows(x)
-    d_logits, d_out = through_the_router(residuals, rows(g))
-    d_params = {"router": np.zeros_like(router), "experts": np.zeros_like(experts)}
-    np.add.at(d_params["experts"], chosen, flat[:, :, None] * d_out[:, None, :])
-    d_x = np.einsum("nf,ndf->nd", d_out, experts[chosen]) + d_logits @ router.T
-    return d_params, d_x.reshape(x.shape)
+    d_params, d_x = top1_gate.vjp(residuals, g)
+    return d_params | {"router": np.zeros_like(d_params["router"])}, d_x
 
 
 GATE = {"squeeze": draw(1101, 5, 3), "excite": draw(1102, 3, 5)}
 X = draw(1103, 2, 7, 5)
+SQUEEZE_EXCITE = (squeeze_excite, GATE, X)
 
 
 @plant(
     "squeeze_excite: what comes back through the mean is not divided by the times",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("x",),
     cause="wrong term",
 )
@@ -328,9 +310,7 @@ def mean_is_taken_for_a_sum(residuals, g):
 
 @plant(
     "squeeze_excite: the relu is passed as if it were the identity",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.squeeze", "x"),
     cause="missing factor",
 )
@@ -344,9 +324,7 @@ def relu_without_a_slope(residuals, g):
 
 @plant(
     "squeeze_excite: the relu lets through where the cotangent is positive",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.squeeze", "x"),
     cause="not linear in g",
 )
@@ -360,9 +338,7 @@ def relu_of_the_cotangent(residuals, g):
 
 @plant(
     "squeeze_excite: the gates of all examples get the sum over all examples",
-    squeeze_excite,
-    GATE,
-    X,
+    *SQUEEZE_EXCITE,
     leaves=("params.excite", "params.squeeze", "x"),
     cause="edge shape",
 )
@@ -401,11 +377,12 @@ def cell_cotangents(residuals, d_n, d_r, d_z, d_h):
     return d_params, Step(d_inner[:, :D] + d_both[:, :D], d_h)
 
 
+GRU_CELL = (gru_cell, CELL, STEP)
+
+
 @plant(
     "gru_cell: tanh's slope from what goes into it",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=(
         "params.candidate",
         "params.candidate_bias",
@@ -432,81 +409,62 @@ def slope_from_the_argument(residuals, g):
 
 @plant(
     "gru_cell: h does not get what z lets through directly",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=("x.h",),
     cause="missing term",
 )
 def no_direct_path(residuals, g):
-    _, _, h, r, z, n, _, candidate = residuals
-    d_n = g * (1.0 - z) * (1.0 - n * n)
-    d_rh = (d_n @ candidate.T)[:, -h.shape[1] :]
-    d_r, d_z = d_rh * h * r * (1.0 - r), g * (h - n) * z * (1.0 - z)
-    return cell_cotangents(residuals, d_n, d_r, d_z, 0.0)
+    d_params, d_step = gru_cell.vjp(residuals, g)
+    _, _, _, _, z, *_ = residuals
+    return d_params, d_step._replace(h=d_step.h - g * z)
 
 
 @plant(
     "gru_cell: the bias of the gates is made and not filled",
-    gru_cell,
-    CELL,
-    STEP,
+    *GRU_CELL,
     leaves=("params.gates_bias",),
     cause="never written",
 )
 def bias_of_the_gates_not_filled(residuals, g):
-    _, _, h, r, z, n, _, candidate = residuals
-    d_n = g * (1.0 - z) * (1.0 - n * n)
-    d_rh = (d_n @ candidate.T)[:, -h.shape[1] :]
-    d_r, d_z = d_rh * h * r * (1.0 - r), g * (h - n) * z * (1.0 - z)
-    d_params, d_step = cell_cotangents(residuals, d_n, d_r, d_z, g * z)
+    d_params, d_step = gru_cell.vjp(residuals, g)
     return d_params | {"gates_bias": np.zeros_like(d_params["gates_bias"])}, d_step
 
 
 SOFT_EXPERTS = {"router": draw(1113, 5, 3), "experts": draw(1114, 3, 5, 7)}
 TOKENS = draw(1115, 2, 7, 5)
+SOFT_EXPERTS_CASE = (soft_experts, SOFT_EXPERTS, TOKENS)
 
 
 @plant(
     "soft_experts: x does not feel the router",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("x",),
     cause="missing term",
 )
 def no_path_through_the_router(residuals, g):
-    x, probs, outs, _, experts = residuals
-    flat, g = rows(x), rows(g)
-    d_logits = softmax_vjp(probs, np.einsum("nf,nef->ne", g, outs))
-    d_outs = probs[:, :, None] * g[:, None, :]
-    d_params = {"router": flat.T @ d_logits, "experts": np.einsum("nd,nef->edf", flat, d_outs)}
-    return d_params, np.einsum("nef,edf->nd", d_outs, experts).reshape(x.shape)
+    _, probs, _, _, experts = residuals
+    d_params, d_x = soft_experts.vjp(residuals, g)
+    d_outs = probs[:, :, None] * rows(g)[:, None, :]
+    return d_params, np.einsum("nef,edf->nd", d_outs, experts).reshape(d_x.shape)
 
 
 @plant(
     "soft_experts: the probabilities weigh the experts' gradient twice",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("params.experts",),
     cause="extra factor",
 )
 def probabilities_twice(residuals, g):
-    x, probs, outs, router, experts = residuals
-    flat, g = rows(x), rows(g)
-    d_logits = softmax_vjp(probs, np.einsum("nf,nef->ne", g, outs))
-    d_outs = probs[:, :, None] * g[:, None, :]
-    d_experts = np.einsum("nd,ne,nef->edf", flat, probs, d_outs)
-    d_x = np.einsum("nef,edf->nd", d_outs, experts) + d_logits @ router.T
-    return {"router": flat.T @ d_logits, "experts": d_experts}, d_x.reshape(x.shape)
+    x, probs, *_ = residuals
+    d_params, d_x = soft_experts.vjp(residuals, g)
+    d_outs = probs[:, :, None] * rows(g)[:, None, :]
+    d_experts = np.einsum("nd,ne,nef->edf", rows(x), probs, d_outs)
+    return d_params | {"experts": d_experts}, d_x
 
 
 @plant(
     "soft_experts: in the loop each expert overwrites what the one before gave to x",
-    soft_experts,
-    SOFT_EXPERTS,
-    TOKENS,
+    *SOFT_EXPERTS_CASE,
     leaves=("x",),
     cause="slice kept",
 )

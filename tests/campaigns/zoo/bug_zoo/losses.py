@@ -180,13 +180,12 @@ def ignored_targets_get_a_gradient(residuals, g):
 
 PREDICTIONS = draw(510, 3, 5)
 TARGETS = draw(511, 3, 5)
+MSE = (mse, {}, PREDICTIONS)
 
 
 @plant(
     "mse: the loss is taken to be the last, so that g would be one",
-    mse,
-    {},
-    PREDICTIONS,
+    *MSE,
     targets=TARGETS,
     leaves=("x",),
     cause="g ignored",
@@ -197,9 +196,7 @@ def g_would_be_one(difference, g):
 
 @plant(
     "mse: the two of the square is forgotten",
-    mse,
-    {},
-    PREDICTIONS,
+    *MSE,
     targets=TARGETS,
     leaves=("x",),
     cause="constant factor",
@@ -210,9 +207,7 @@ def two_forgotten(difference, g):
 
 @plant(
     "mse: targets less predictions",
-    mse,
-    {},
-    PREDICTIONS,
+    *MSE,
     targets=TARGETS,
     forward=lambda params, x, *, targets: (
         mse.forward({}, x, targets=targets)[0],
@@ -232,11 +227,12 @@ def gradient_in_the_forward(params, x, *, teacher, temperature):
     return loss, temperature / len(p) * (p - q)
 
 
+DISTILLATION = (distillation, {}, STUDENT)
+
+
 @plant(
     "distillation: the gradient that the forward made is returned as it is",
-    distillation,
-    {},
-    STUDENT,
+    *DISTILLATION,
     teacher=TEACHER,
     temperature=2.5,
     forward=gradient_in_the_forward,
@@ -249,9 +245,7 @@ def returned_as_it_is(d_x, g):
 
 @plant(
     "distillation: teacher less student",
-    distillation,
-    {},
-    STUDENT,
+    *DISTILLATION,
     teacher=TEACHER,
     temperature=2.5,
     leaves=("x",),
@@ -264,9 +258,7 @@ def teacher_less_student(residuals, g):
 
 @plant(
     "distillation: T² and not the inner 1/T",
-    distillation,
-    {},
-    STUDENT,
+    *DISTILLATION,
     teacher=TEACHER,
     temperature=2.5,
     leaves=("x",),
@@ -278,13 +270,12 @@ def no_inner_derivative(residuals, g):
 
 
 LABELS = draw(1503, 3, 5)
+HUBER = (huber, {}, draw(1504, 3, 5))
 
 
 @plant(
     "huber: divided by the batch and not by all entries",
-    huber,
-    {},
-    draw(1504, 3, 5),
+    *HUBER,
     targets=LABELS,
     delta=0.9,
     leaves=("x",),
@@ -297,9 +288,7 @@ def divided_by_the_batch(residuals, g):
 
 @plant(
     "huber: the error is clipped after g is multiplied in",
-    huber,
-    {},
-    draw(1504, 3, 5),
+    *HUBER,
     targets=LABELS,
     delta=0.9,
     leaves=("x",),
@@ -327,13 +316,12 @@ def through_the_logarithms(residuals, g):
 
 SCALE = {"scale": np.array(1.3)}
 VIEWS = Pair(draw(1507, 7, 5), draw(1508, 7, 5))
+CONTRASTIVE = (contrastive, SCALE, VIEWS)
 
 
 @plant(
     "contrastive: only the half over the rows",
-    contrastive,
-    SCALE,
-    VIEWS,
+    *CONTRASTIVE,
     leaves=("params.scale", "x.a", "x.b"),
     cause="missing term",
 )
@@ -347,9 +335,7 @@ def half_over_the_rows(residuals, g):
 
 @plant(
     "contrastive: b gets the same side of the logits as a",
-    contrastive,
-    SCALE,
-    VIEWS,
+    *CONTRASTIVE,
     leaves=("x.b",),
     cause="jacobian not transposed",
 )

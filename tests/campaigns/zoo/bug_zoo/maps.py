@@ -398,13 +398,8 @@ def outer_product_the_other_way(residuals, g):
     cause="misplaced",
 )
 def planes_in_the_other_order(residuals, g):
-    x, (up_slope, gate_slope), hidden, gate_up, down = residuals
-    g = rows(g)
-    d_hidden = g @ down.T
-    d_gate, d_up = d_hidden * gate_slope, d_hidden * up_slope
-    d_gate_up = np.stack([rows(x).T @ d_up, rows(x).T @ d_gate])
-    d_x = d_gate @ gate_up[0].T + d_up @ gate_up[1].T
-    return {"gate_up": d_gate_up, "down": hidden.T @ g}, d_x.reshape(x.shape)
+    d_params, d_x = swiglu.vjp(residuals, g)
+    return d_params | {"gate_up": d_params["gate_up"][::-1].copy()}, d_x
 
 
 @plant(
@@ -417,14 +412,9 @@ def planes_in_the_other_order(residuals, g):
     cause="wrong term",
 )
 def adapter_path_not_scaled(residuals, g):
-    x, low, weight, down, up, scaling = residuals
-    d_low = g @ up.T
-    d_params = {
-        "weight": rows(x).T @ rows(g),
-        "down": scaling * (rows(x).T @ rows(d_low)),
-        "up": scaling * (rows(low).T @ rows(g)),
-    }
-    return d_params, g @ weight.T + d_low @ down.T
+    _, _, weight, down, up, _ = residuals
+    d_params, _ = lora.vjp(residuals, g)
+    return d_params, g @ weight.T + (g @ up.T) @ down.T
 
 
 @plant(
@@ -456,61 +446,52 @@ def tanh_of_tanh(residuals, g):
 )
 def decoder_not_counted(residuals, g):
     x, h, weight = residuals
-    d_a = (g @ weight) * (1.0 - h * h)
-    return {"weight": rows(x).T @ rows(d_a)}, d_a @ weight.T
+    _, d_x = tied_autoencoder.vjp(residuals, g)
+    return {"weight": rows(x).T @ rows((g @ weight) * (1.0 - h * h))}, d_x
 
 
 NORMED = {"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}
 INPUT = draw(1006, 2, 3, 5)
+WEIGHT_NORM = (weight_norm, NORMED, INPUT)
 
 
 @plant(
     "weight_norm: the norm of the direction is taken for a constant",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.direction",),
     cause="missing term",
 )
 def norm_is_a_constant(residuals, g):
-    x, unit, norm, gain = residuals
-    d_weight = rows(x).T @ rows(g)
-    d_params = {"direction": d_weight * gain / norm, "gain": (d_weight * unit).sum(axis=0)}
-    return d_params, g @ (gain * unit).T
+    x, _, norm, gain = residuals
+    d_params, d_x = weight_norm.vjp(residuals, g)
+    return d_params | {"direction": rows(x).T @ rows(g) * gain / norm}, d_x
 
 
 @plant(
     "weight_norm: the projection is not summed over the column",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.direction",),
     cause="missing sum",
 )
 def projection_not_summed(residuals, g):
     x, unit, norm, gain = residuals
-    d_weight = rows(x).T @ rows(g)
-    d_unit = d_weight * gain
-    d_direction = (d_unit - unit * (d_unit * unit)) / norm
-    d_params = {"direction": d_direction, "gain": (d_weight * unit).sum(axis=0)}
-    return d_params, g @ (gain * unit).T
+    d_params, d_x = weight_norm.vjp(residuals, g)
+    d_unit = rows(x).T @ rows(g) * gain
+    return d_params | {"direction": (d_unit - unit * (d_unit * unit)) / norm}, d_x
 
 
 @plant(
     "weight_norm: the gain's gradient comes from what is multiplied with the gain already",
-    weight_norm,
-    NORMED,
-    INPUT,
+    *WEIGHT_NORM,
     leaves=("params.gain",),
     cause="extra factor",
     says=("gain",),
 )
 def gain_twice(residuals, g):
-    x, unit, norm, gain = residuals
+    x, unit, _, gain = residuals
+    d_params, d_x = weight_norm.vjp(residuals, g)
     d_unit = (rows(x).T @ rows(g)) * gain
-    along = (d_unit * unit).sum(axis=0)
-    d_direction = (d_unit - unit * along) / norm
-    return {"direction": d_direction, "gain": along}, g @ (gain * unit).T
+    return d_params | {"gain": (d_unit * unit).sum(axis=0)}, d_x
 
 
 MLP = {"up": draw(1007, 5, 7), "up_bias": draw(1008, 7), "down": draw(1009, 7, 3)}
@@ -528,11 +509,12 @@ def with_slope(residuals, g, slope):
     return d_params, d_a @ up.T
 
 
+GELU_MLP = (gelu_mlp, MLP, INPUT)
+
+
 @plant(
     "gelu_mlp: the three of the cube's derivative is forgotten",
-    gelu_mlp,
-    MLP,
-    INPUT,
+    *GELU_MLP,
     leaves=("params.up", "params.up_bias", "x"),
     cause="wrong term",
 )
@@ -544,9 +526,7 @@ def three_forgotten(residuals, g):
 
 @plant(
     "gelu_mlp: the slope is taken at the activation",
-    gelu_mlp,
-    MLP,
-    INPUT,
+    *GELU_MLP,
     leaves=("params.up", "params.up_bias", "x"),
     cause="wrong point",
 )
@@ -558,13 +538,12 @@ def slope_at_the_activation(residuals, g):
 
 
 BRANCH = {"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}
+LAYER_SCALE = (layer_scale, BRANCH, INPUT)
 
 
 @plant(
     "layer_scale: the skip's cotangent is added twice",
-    layer_scale,
-    BRANCH,
-    INPUT,
+    *LAYER_SCALE,
     leaves=("x",),
     cause="wrong term",
 )
@@ -578,9 +557,7 @@ def skip_twice(residuals, g):
 
 @plant(
     "layer_scale: gamma is left out on the way to the weight",
-    layer_scale,
-    BRANCH,
-    INPUT,
+    *LAYER_SCALE,
     leaves=("params.weight",),
     cause="missing factor",
     says=("gamma",),
@@ -595,99 +572,82 @@ def weight_without_gamma(residuals, g):
 
 FORM = {"weight": draw(1104, 5, 5, 3)}
 PAIR = Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5))
+BILINEAR = (bilinear, FORM, PAIR)
 
 
 @plant(
     "bilinear: the cotangents of a and b are exchanged",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("x.a", "x.b"),
     cause="swapped",
 )
 def exchanged(residuals, g):
-    a, b, weight = residuals
-    d_weight = np.einsum("ni,nj,nk->ijk", rows(a), rows(b), rows(g))
-    at_b = np.einsum("...k,ijk,...j->...i", g, weight, b)
-    at_a = np.einsum("...k,ijk,...i->...j", g, weight, a)
-    return {"weight": d_weight}, Pair(at_a, at_b)
+    d_params, d_x = bilinear.vjp(residuals, g)
+    return d_params, Pair(d_x.b, d_x.a)
 
 
 @plant(
     "bilinear: the outer product of b and a",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("params.weight",),
     cause="transposed",
 )
 def outer_product_of_b_and_a(residuals, g):
-    a, b, weight = residuals
-    d_weight = np.einsum("ni,nj,nk->ijk", rows(b), rows(a), rows(g))
-    d_a = np.einsum("...k,ijk,...j->...i", g, weight, b)
-    d_b = np.einsum("...k,ijk,...i->...j", g, weight, a)
-    return {"weight": d_weight}, Pair(d_a, d_b)
+    a, b, _ = residuals
+    _, d_x = bilinear.vjp(residuals, g)
+    return {"weight": np.einsum("ni,nj,nk->ijk", rows(b), rows(a), rows(g))}, d_x
 
 
 @plant(
     "bilinear: b sees the matrix from the same side as a",
-    bilinear,
-    FORM,
-    PAIR,
+    *BILINEAR,
     leaves=("x.b",),
     cause="jacobian not transposed",
 )
 def same_side(residuals, g):
-    a, b, weight = residuals
-    d_weight = np.einsum("ni,nj,nk->ijk", rows(a), rows(b), rows(g))
-    d_a = np.einsum("...k,ijk,...j->...i", g, weight, b)
-    d_b = np.einsum("...k,ijk,...j->...i", g, weight, a)
-    return {"weight": d_weight}, Pair(d_a, d_b)
+    a, _, weight = residuals
+    d_params, d_x = bilinear.vjp(residuals, g)
+    return d_params, d_x._replace(b=np.einsum("...k,ijk,...j->...i", g, weight, a))
 
 
 KERNEL = {"weight": draw(1402, 4, 7)}
 IMAGES = draw(1403, 3, 6, 10)
+PATCH_EMBEDDING = (patch_embedding, KERNEL, IMAGES)
 
 
 @plant(
     "patch_embedding: the tiles are laid out without exchanging rows and tiles back",
-    patch_embedding,
-    KERNEL,
-    IMAGES,
+    *PATCH_EMBEDDING,
     size=2,
     leaves=("x",),
     cause="misplaced",
 )
 def tiles_not_exchanged_back(residuals, g):
-    patches, weight, _, shape = residuals
-    d_x = (g @ weight.T).reshape(shape)
-    return {"weight": rows(patches).T @ rows(g)}, d_x
+    _, weight, _, shape = residuals
+    d_params, _ = patch_embedding.vjp(residuals, g)
+    return d_params, (g @ weight.T).reshape(shape)
 
 
 @plant(
     "patch_embedding: the weight's gradient is (out, in), as PyTorch stores it",
-    patch_embedding,
-    KERNEL,
-    IMAGES,
+    *PATCH_EMBEDDING,
     size=2,
     leaves=("params.weight",),
     cause="transposed",
 )
 def out_in(residuals, g):
-    patches, weight, tiles, shape = residuals
-    d_x = (g @ weight.T).reshape(tiles).swapaxes(2, 3).reshape(shape)
-    return {"weight": rows(g).T @ rows(patches)}, d_x
+    _, d_x = patch_embedding.vjp(residuals, g)
+    return {"weight": rows(g).T @ rows(residuals[0])}, d_x
 
 
 OUTER = {"weight": draw(1404, 15, 11)}
 ROWS = Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5))
+OUTER_PRODUCT_MEAN = (outer_product_mean, OUTER, ROWS)
 
 
 @plant(
     "outer_product_mean: only b gets the one over the number of rows",
-    outer_product_mean,
-    OUTER,
-    ROWS,
+    *OUTER_PRODUCT_MEAN,
     leaves=("x.a",),
     cause="constant factor",
 )
@@ -702,17 +662,12 @@ def only_b_gets_the_mean(residuals, g):
 
 @plant(
     "outer_product_mean: the flat weight gradient has the channels of b first",
-    outer_product_mean,
-    OUTER,
-    ROWS,
+    *OUTER_PRODUCT_MEAN,
     leaves=("params.weight",),
     cause="misplaced",
 )
 def channels_of_b_first(residuals, g):
     a, b, _, weight = residuals
-    S = a.shape[1]
-    d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2]) / S
-    flat = (np.einsum("bse,bsc->bec", b, a) / S).reshape(len(a), len(weight))
-    d_a = np.einsum("bce,bse->bsc", d_outer, b)
-    d_b = np.einsum("bce,bsc->bse", d_outer, a)
-    return {"weight": flat.T @ g}, Pair(d_a, d_b)
+    _, d_x = outer_product_mean.vjp(residuals, g)
+    flat = (np.einsum("bse,bsc->bec", b, a) / a.shape[1]).reshape(len(a), len(weight))
+    return {"weight": flat.T @ g}, d_x

@@ -149,11 +149,12 @@ def mean(values):
     return values.mean(axis=-1, keepdims=True)
 
 
+RMS_NORM = (rms_norm, SCALE, X)
+
+
 @plant(
     "rms_norm: the scale is left out on the way to x",
-    rms_norm,
-    SCALE,
-    X,
+    *RMS_NORM,
     leaves=("x",),
     cause="missing factor",
     says=("scale",),
@@ -163,14 +164,7 @@ def no_scale(residuals, g):
     return {"scale": rows(g * x_hat).sum(axis=0)}, rstd * (g - x_hat * mean(g * x_hat))
 
 
-@plant(
-    "rms_norm: a sum for the mean of h·x̂",
-    rms_norm,
-    SCALE,
-    X,
-    leaves=("x",),
-    cause="wrong term",
-)
+@plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves=("x",), cause="wrong term")
 def sum_for_mean(residuals, g):
     x_hat, rstd, scale = residuals
     h = g * scale
@@ -179,15 +173,11 @@ def sum_for_mean(residuals, g):
 
 
 AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
+LAYER_NORM = (layer_norm, AFFINE, X)
 
 
 @plant(
-    "layer_norm: the mean of h is not subtracted",
-    layer_norm,
-    AFFINE,
-    X,
-    leaves=("x",),
-    cause="missing term",
+    "layer_norm: the mean of h is not subtracted", *LAYER_NORM, leaves=("x",), cause="missing term"
 )
 def mean_not_subtracted(residuals, g):
     centred, rstd, scale = residuals
@@ -199,9 +189,7 @@ def mean_not_subtracted(residuals, g):
 
 @plant(
     "layer_norm: the scale gets the centred rows before they are divided",
-    layer_norm,
-    AFFINE,
-    X,
+    *LAYER_NORM,
     leaves=("params.scale",),
     cause="missing factor",
     says=("rstd",),
@@ -216,9 +204,7 @@ def scale_before_division(residuals, g):
 
 @plant(
     "layer_norm: rstd multiplies h and then the whole once more",
-    layer_norm,
-    AFFINE,
-    X,
+    *LAYER_NORM,
     leaves=("x",),
     cause="extra factor",
     says=("rstd",),
@@ -233,9 +219,7 @@ def rstd_twice(residuals, g):
 
 @plant(
     "layer_norm: scale and bias get each other's gradient",
-    layer_norm,
-    AFFINE,
-    X,
+    *LAYER_NORM,
     leaves=("params.bias", "params.scale"),
     cause="swapped",
 )

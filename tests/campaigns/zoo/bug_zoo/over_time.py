@@ -256,13 +256,12 @@ def not_carried(residuals, g):
 
 CONV = {"weight": draw(403, 3, 5), "bias": draw(404, 5)}
 X = draw(405, 2, 7, 5)
+CAUSAL_CONV = (causal_conv, CONV, X)
 
 
 @plant(
     "causal_conv: g is delayed once more where it is advanced",
-    causal_conv,
-    CONV,
-    X,
+    *CAUSAL_CONV,
     leaves=("x",),
     cause="jacobian not transposed",
 )
@@ -279,9 +278,7 @@ def delayed_once_more(residuals, g):
 
 @plant(
     "causal_conv: the taps of the weight gradient run backwards",
-    causal_conv,
-    CONV,
-    X,
+    *CAUSAL_CONV,
     leaves=("params.weight",),
     cause="misplaced",
 )
@@ -302,9 +299,7 @@ def forget_the_bias(params, x):
 
 plant(
     "causal_conv: the forward forgets the bias",
-    causal_conv,
-    CONV,
-    X,
+    *CAUSAL_CONV,
     forward=forget_the_bias,
     leaves=("y",),
     cause="value",
@@ -313,13 +308,12 @@ plant(
 
 MIX = {"mix": draw(1301, 5)}
 STEPS = draw(1302, 2, 7, 5)
+TOKEN_SHIFT = (token_shift, MIX, STEPS)
 
 
 @plant(
     "token_shift: np.roll gives the last token what the first one's predecessor would get",
-    token_shift,
-    MIX,
-    STEPS,
+    *TOKEN_SHIFT,
     leaves=("x",),
     cause="mask leak",
 )
@@ -329,13 +323,7 @@ def rolled(residuals, g):
     return {"mix": rows(g * (x - before)).sum(axis=0)}, d_x
 
 
-@plant(
-    "token_shift: (d_x, d_params) for (d_params, d_x)",
-    token_shift,
-    MIX,
-    STEPS,
-    cause="swapped",
-)
+@plant("token_shift: (d_x, d_params) for (d_params, d_x)", *TOKEN_SHIFT, cause="swapped")
 def other_order(residuals, g):
     x, before, mix = residuals
     d_x = mix * g
@@ -343,11 +331,12 @@ def other_order(residuals, g):
     return d_x, {"mix": rows(g * (x - before)).sum(axis=0)}
 
 
+CAUSAL_MEAN = (causal_mean, {}, STEPS)
+
+
 @plant(
     "causal_mean: the cumulative sum runs forward again",
-    causal_mean,
-    {},
-    STEPS,
+    *CAUSAL_MEAN,
     leaves=("x",),
     cause="jacobian not transposed",
 )
@@ -362,9 +351,7 @@ def count_in_integers(params, x):
 
 @plant(
     "causal_mean: a division by integers makes d_x float64",
-    causal_mean,
-    {},
-    STEPS,
+    *CAUSAL_MEAN,
     forward=count_in_integers,
     leaves=("x",),
     cause="precision",
@@ -376,13 +363,12 @@ def divided_by_integers(count, g):
 
 KEPT = np.array([[1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 0, 1, 0]], bool)
 PADDED = draw(1303, 3, 7, 5)
+MASKED_MEAN = (masked_mean, {}, PADDED)
 
 
 @plant(
     "masked_mean: every time gets a share, also where the mask is off",
-    masked_mean,
-    {},
-    PADDED,
+    *MASKED_MEAN,
     mask=KEPT,
     leaves=("x",),
     cause="mask leak",
@@ -399,21 +385,18 @@ def divide_by_the_length(params, x, *, mask):
 
 plant(
     "masked_mean: the forward divides by the length and not by what is kept",
-    masked_mean,
-    {},
-    PADDED,
+    *MASKED_MEAN,
     mask=KEPT,
     forward=divide_by_the_length,
     leaves=("y",),
     cause="value",
 )(masked_mean.vjp)
+MAX_POOL = (max_pool, {}, STEPS)
 
 
 @plant(
     "max_pool: an entry that is the largest of two windows gets only one of them",
-    max_pool,
-    {},
-    STEPS,
+    *MAX_POOL,
     window=3,
     stride=1,
     leaves=("x",),
@@ -445,9 +428,7 @@ def first_of_each_window(residuals, g):
 
 @plant(
     "max_pool: added to a copy that fancy indexing makes",
-    max_pool,
-    {},
-    STEPS,
+    *MAX_POOL,
     window=3,
     stride=2,
     leaves=("x",),

@@ -79,13 +79,12 @@ plant = partial(plant_in, BUGS)
 
 TABLES = {"tokens": draw(501, 5, 3), "positions": draw(502, 13, 3)}
 TOKENS = np.random.default_rng(503).integers(0, 5, (2, 7))
+POSITION_EMBEDDING = (position_embedding, TABLES, TOKENS)
 
 
 @plant(
     "position_embedding: += with an index array counts a repeated token once",
-    position_embedding,
-    TABLES,
-    TOKENS,
+    *POSITION_EMBEDDING,
     leaves=("params.tokens",),
     cause="scatter",
 )
@@ -100,9 +99,7 @@ def repeated_token_counts_once(residuals, g):
 
 @plant(
     "position_embedding: the gradient of the positions is allocated and not filled",
-    position_embedding,
-    TABLES,
-    TOKENS,
+    *POSITION_EMBEDDING,
     leaves=("params.positions",),
     cause="never written",
 )
@@ -128,13 +125,12 @@ def zeros_for_tokens(residuals, g):
 
 WEIGHT = {"weight": draw(1401, 7, 5)}
 BAGS = np.array([[3, 1, 0, 0], [6, 2, 3, 0], [5, 5, 4, 1]])
+EMBEDDING_BAG = (embedding_bag, WEIGHT, BAGS)
 
 
 @plant(
     "embedding_bag: the padding's row learns",
-    embedding_bag,
-    WEIGHT,
-    BAGS,
+    *EMBEDDING_BAG,
     padding=0,
     leaves=("params.weight",),
     cause="mask leak",
@@ -148,9 +144,7 @@ def padding_learns(residuals, g):
 
 @plant(
     "embedding_bag: the tokens get zeros in the dtype of g",
-    embedding_bag,
-    WEIGHT,
-    BAGS,
+    *EMBEDDING_BAG,
     padding=0,
     leaves=("x",),
     cause="integer cotangent",
