@@ -61,12 +61,9 @@ class JaxOracle:
         given: str | None = None,
         keywords: dict[str, Any] | None = None,
     ) -> Callable[[Tree, Any], Any]:
-        """Return the reference as a function of ``(params, x)``.
+        """Return the reference as a function of ``(params, x)`` that computes in a dtype.
 
-        Args:
-            dtype: in which to compute.
-            given: "float32" for keywords that were rounded to it.
-            keywords: others to use.
+        Its keywords are those rounded to the dtype ``given``, or others if they are passed.
         """
         constants = pytree.map(
             lambda leaf: _constant(leaf, dtype), keywords or self.keywords[given or dtype]
@@ -88,15 +85,9 @@ class JaxOracle:
     def results(
         self, inputs: tuple[Tree, Any], g: Any, dtype: str, given: str | None = None
     ) -> Tree:
-        """Return ``{"y", "params", "x"}``: the value and the cotangents, as NumPy arrays.
+        """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
-        Integers have the cotangent None.
-
-        Args:
-            inputs: ``(params, x)``.
-            g: the cotangent of y.
-            dtype: in which to compute.
-            given: the dtype to which the inputs were rounded, if it is another.
+        ``dtype`` is that of the computation, ``given`` that of the inputs if it is another.
         """
         # One function a dtype: a constant in the keywords is another in the other mode of JAX.
         key = (id(self.keywords[given or dtype]), dtype)

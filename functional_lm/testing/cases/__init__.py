@@ -30,12 +30,7 @@ class Case(NamedTuple):
 
 
 def cases_of(name: str, module: Any) -> list[Case]:
-    """Return the inputs at which the layer of that name is checked; the same every time.
-
-    Args:
-        name: the layer.
-        module: the layer itself, for its ``init`` and types.
-    """
+    """Return the inputs at which the layer of that name is checked; the same every time."""
     draw = Draws((zlib.crc32(name.encode()),))
     _, function, cases = _LAYERS[name]
     inputs = cases(draw, Maker(draw, module, function))
@@ -49,7 +44,7 @@ def case_at(
 
     Args:
         name: the layer.
-        module: the layer itself.
+        module: the layer itself, for its ``init`` and types.
         sizes: by letter; those not given have their default.
         settings: keyword-only inputs, such as ``causal`` or ``eps``, beside those that are drawn.
         seed: of the draws.

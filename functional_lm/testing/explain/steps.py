@@ -39,15 +39,15 @@ def steps_of(jaxpr: Any, tag: Any = ()) -> Iterator[Step]:
     """Yield the operations of a jaxpr in order."""
     for number, eqn in enumerate(jaxpr.eqns):
         inner = next((eqn.params[name] for name in _BODIES if name in eqn.params), None)
-        mark = (*tag, number)
-        if inner is None or eqn.primitive.name in _OPAQUE:
-            yield _operation(eqn, mark)
-        elif eqn.primitive.name != "scan":
-            yield from _call(eqn, inner, list(eqn.invars), list(eqn.outvars), mark)
-        elif eqn.params["length"] <= _UNROLLED:
+        mark, name = (*tag, number), eqn.primitive.name
+        inputs, outputs = list(eqn.invars), list(eqn.outvars)
+        long = name == "scan" and eqn.params["length"] > _UNROLLED
+        if inner is None or name in _OPAQUE or long:
+            yield Step(name, inputs, outputs, _applier(eqn), _line_of(eqn), eqn.params, tag=mark)
+        elif name == "scan":
             yield from _unrolled(eqn, inner, mark)
         else:
-            yield _operation(eqn, mark)
+            yield from _call(eqn, inner, inputs, outputs, mark)
 
 
 def is_constant(variable: Any) -> bool:
@@ -59,18 +59,6 @@ def is_floating(variable: Any) -> bool:
     """Tell whether a variable is an array of floating numbers."""
     aval = getattr(variable, "aval", None)
     return aval is not None and np.issubdtype(getattr(aval, "dtype", np.int32), np.floating)
-
-
-def _operation(eqn: Any, mark: Any) -> Step:
-    return Step(
-        eqn.primitive.name,
-        list(eqn.invars),
-        list(eqn.outvars),
-        _applier(eqn),
-        _line_of(eqn),
-        eqn.params,
-        tag=mark,
-    )
 
 
 def _call(eqn: Any, inner: Any, inputs: list[Any], outputs: list[Any], mark: Any) -> Iterator[Step]:
