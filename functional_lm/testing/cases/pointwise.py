@@ -25,16 +25,16 @@ def _linear_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
-def _embedding(draw: Draws, _: Any, leading: Any, D: int, V: int) -> Inputs:
-    return {"weight": draw.normal(V, D)}, draw.integers(*leading, below=V), {}
+def _embedding(draw: Draws, _: Any, leading: Any, D: int, V: int, *, unused: int = 0) -> Inputs:
+    return {"weight": draw.normal(V, D)}, draw.integers(*leading, below=V - unused), {}
 
 
 def _embedding_cases(draw: Draws, make: Maker) -> Cases:
     return {
         **make.each(ROWS, 7, 11),
         "repeated": make((7, 13), 5, 3),
-        "large vocabulary": make((5, 331), 3, 1009),
-        "large, B=0": make((0, 5), 3, 1009),
+        "large vocabulary": make((5, 331), 3, 1009, unused=12),
+        "large, B=0": make((0, 5), 3, 1009, unused=12),
     }
 
 
