@@ -29,7 +29,6 @@ class Residuals(NamedTuple):
 
     body: transformer.Body
     loss: Any
-    has_auxiliary: bool
 
 
 def init(key: Key | None, *, model: Transformer, dtype: Any = np.float32) -> Tree:
@@ -67,16 +66,15 @@ def forward(
     x = x if tokens.ndim == 2 else x[0]
     head = transformer.head_params(params, model)
     loss, r_loss = model.loss.forward(head, x, targets=targets, recompute=recompute)
-    residuals = Residuals(r_body, r_loss, auxiliary is not None)
-    return loss if auxiliary is None else loss + auxiliary, residuals
+    return loss if auxiliary is None else loss + auxiliary, Residuals(r_body, r_loss)
 
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
-    r_body, r_loss, has_auxiliary = residuals
+    r_body, r_loss = residuals
     d_head, d_x = r_body.model.loss.vjp(r_loss, g)
     d_x = d_x if d_x.ndim == 3 else d_x[None]  # a text alone is a batch of one
-    return transformer.body_vjp(r_body, pack(d_x, g if has_auxiliary else None), d_head)
+    return transformer.body_vjp(r_body, pack(d_x, g), d_head)  # g, for auxiliary losses too
 
 
 @dataclasses.dataclass(frozen=True)

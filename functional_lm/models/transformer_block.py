@@ -20,6 +20,8 @@ from ..contract import Array, Key, Layer, Stream, Tree, expect_params, pack, unp
 from ..layers import dropout
 from ..prng import fold_in
 
+SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
+
 
 class Block(NamedTuple):
     """The layers of a block, with their settings bound."""

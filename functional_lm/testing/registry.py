@@ -36,8 +36,8 @@ def twin(value: Any) -> Any:
 
     A layer, loss or model of this library becomes its module in ``functional_lm.reference``; a
     layer from `compose.bind` an object whose ``forward`` has those settings that the twin's
-    ``forward`` names; NamedTuples, tuples, lists and dicts are mapped member by member, and
-    anything else is returned as it is.
+    ``forward`` names; another layer its ``twin``, if it has one; NamedTuples, tuples, lists and
+    dicts are mapped member by member, and anything else is returned as it is.
 
     Raises:
         ImportError: without jax, naming the extra to install.
@@ -59,7 +59,7 @@ def twin(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         members = [twin(member) for member in value]
         return type(value)(*members) if hasattr(value, "_fields") else type(value)(members)
-    return value
+    return getattr(value, "twin", value)
 
 
 @dataclasses.dataclass(frozen=True)

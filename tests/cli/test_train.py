@@ -49,23 +49,6 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(train, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_metrics_have_one_object_a_step(train, tmp_path):
-    assert train(tmp_path / "run", "--eval-every", "8", "--statistics-every", "9") == 0
-    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [record["step"] for record in records] == list(range(1, 21))
-    keys = {"step", "loss", "lr", "grad_norm", "step_ms", "tokens_per_second"}
-    for record in records:
-        more = {
-            1: {"statistics"},
-            9: {"statistics"},
-            18: {"statistics"},
-            20: {"val_loss", "sample"},
-        }
-        more |= {8: {"val_loss"}, 16: {"val_loss"}}
-        assert set(record) == keys | more.get(record["step"], set())
-        assert record["tokens_per_second"] == pytest.approx(64e3 / record["step_ms"], rel=0.01)
-
-
 def test_the_best_and_the_last_weights_are_kept(train, text, tmp_path):
     out = tmp_path / "run"
     # What is held out has letters that training never shows, so that it gets worse and worse.

@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 
 from functional_lm import prng, pytree
-from functional_lm.compose import bind
-from functional_lm.contract import Stream
-from functional_lm.layers import linear
-from functional_lm.models import language_model, llama, transformer
-from functional_lm.testing import certify, check_vjp
+from functional_lm.models import llama, transformer
+from functional_lm.testing import certify
 
 test_certified = certify("transformer")
 
@@ -138,40 +135,3 @@ def test_texts_of_other_lengths_step_side_by_side():
         logits, _ = transformer.forward(params, text, model=MODEL)
         np.testing.assert_allclose(found[row], logits[-2], rtol=0, atol=1e-13)
         np.testing.assert_allclose(after[row], logits[-1], rtol=0, atol=1e-13)
-
-
-class Router:
-    """A feed-forward layer whose auxiliary loss is the mean square of its input."""
-
-    @staticmethod
-    def init(key, *, dtype=np.float32):
-        return linear.init(key, d_in=24, d_out=24, dtype=dtype)
-
-    @staticmethod
-    def forward(params, x):
-        y, residuals = linear.forward(params, x)
-        return Stream(y, (x * x).mean()), (residuals, x)
-
-    @staticmethod
-    def vjp(residuals, g):
-        r_linear, x = residuals
-        d_params, d_x = linear.vjp(r_linear, g.x)
-        return d_params, d_x + g.auxiliary * 2 * x / x.size
-
-
-@pytest.mark.parametrize(("routed", "remat"), [((1,), False), ((0, 1), True)])
-def test_auxiliary_losses_are_added_and_their_cotangents_pass(routed, remat):
-    blocks = [
-        block._replace(mlp=Router) if i in routed else block for i, block in enumerate(MODEL.blocks)
-    ]
-    model = MODEL._replace(blocks=tuple(blocks), remat=remat)
-    params = transformer.init((0,), model=model, dtype=np.float64)
-    output, residuals = transformer.forward(params, TOKENS, model=model)
-    assert output.auxiliary > 0
-    loss = bind(language_model, model=model)
-    check_vjp(loss, params, TOKENS[:2, :4], targets=TOKENS[:2, 1:5]).raise_if_failed()
-    plain, _ = loss.forward(params, TOKENS, targets=TOKENS)
-    nothing = Stream(np.zeros_like(output.x), np.ones_like(output.auxiliary))
-    d_params, _ = transformer.vjp(residuals, nothing)
-    assert np.abs(d_params["embedding"]["weight"]).max() > 0
-    assert plain > output.auxiliary

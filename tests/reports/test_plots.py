@@ -217,11 +217,3 @@ def test_losses_by_learning_rate():
     png(figure)
     assert legend_of(figure.axes[0]) == ["each batch", "mean", "best: 0.01"]
     assert figure.axes[0].get_ylim() == (1.9, 4.0)
-
-
-def test_without_matplotlib_it_says_what_to_install(run_records, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'functional-lm\[plot\]'"):
-        picture({"run": run_records()})

@@ -69,7 +69,8 @@ def _attention(
 
 def _attention_cases(draw: Draws, make: Maker) -> Cases:
     mask, other = (draw.integers(B, 6, 5, 7, below=3) > 0 for B in (2, 3))
-    mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key
+    mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key ...
+    mask[:, :, 0, 0] = False  # ... and some that would see none if they were causal
     return {
         "full": make((2, 5), 7, 3, 3, 5),
         "causal": make((2, 7), 7, 3, 3, 5, causal=True),
@@ -99,6 +100,8 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     tiles = {"block_q": 3, "block_k": 5}
     params, far, side = make((2, 5), 7, 6, 2, 3, block_k=3)
     far = far._replace(q=far.q - 30.0, k=far.k + 30.0)  # scores of −1500: each exp of one is zero
+    mask = draw.integers(2, 6, 13, 11, below=3) > 0
+    tall = {"causal": True, "offset": -3, "block_q": 5, "block_k": 2}
     small = {"block_q": 3, "block_k": 2}
     wide = {"scale": 5.0, "block_q": 7, "block_k": 11}
     return {
@@ -107,7 +110,9 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
             f"{label}, in tiles": (params, x, side | tiles)
             for label, (params, x, side) in _attention_cases(draw, make).items()
         },
-        "tall tiles": make((2, 13), 11, 6, 2, 3, causal=True, offset=-3, block_q=5, block_k=2),
+        "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
+        "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
+        "window of more than the keys": make((2, 3), 7, 2, 1, 3, causal=True, offset=9, window=8),
         "a tile that sees nothing": make((2, 8), 7, 6, 2, 3, causal=True, offset=-4, **small),
         "scores far below zero": (params, far, side),
         "single entries": make((2, 5), 7, 6, 2, 3, causal=True, block_q=1, block_k=1),

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ...contract import Stream, Tree
 from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
 
 _SIZES = (24, 6, 2)  # D, H, G; K = 4
@@ -61,19 +62,57 @@ def _llama(vocabulary: int, D: int, H: int, G: int, F: int, L: int, settings: An
     return llama.architecture(llama.Config(vocabulary, **sizes, **(settings or {})))
 
 
+class _Router:
+    """A linear layer whose auxiliary loss is the mean square of its input."""
+
+    @staticmethod
+    def init(key: Any, *, dtype: Any) -> Tree:
+        return _linear().init(key, d_in=24, d_out=24, dtype=dtype)
+
+    @staticmethod
+    def forward(params: Tree, x: Any) -> tuple[Stream, Any]:
+        y, r_linear = _linear().forward(params, x)
+        return Stream(y, (x * x).mean()), (r_linear, x)
+
+    @staticmethod
+    def vjp(residuals: Any, g: Stream) -> tuple[Tree, Any]:
+        r_linear, x = residuals
+        d_params, d_x = _linear().vjp(r_linear, g.x)
+        return d_params, d_x + g.auxiliary * 2 * x / x.size
+
+    class twin:
+        @staticmethod
+        def forward(params: Tree, x: Any) -> Stream:
+            return Stream(x @ params["weight"], (x * x).mean())
+
+
+def _linear() -> Any:
+    from ...layers import linear
+
+    return linear
+
+
 def _transformer_block(
-    draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, F: int, *, config: Any = None
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, mlp: Any = None
 ) -> Inputs:
+    D, H, G, F = sizes
     (block,) = _llama(2, D, H, G, F, 1, config).blocks
+    block = block._replace(mlp=mlp or block.mlp)
     params = draw.near(m.init(draw.key(), block=block, dtype=np.float64))
     return params, draw.normal(*leading, D), {"block": block, "positions": np.arange(leading[-1])}
 
 
 def _transformer_block_cases(draw: Draws, make: Maker) -> Cases:
     dropout = {"dropout": 0.3, "norm_eps": 0.1}
+    plain = make((2, 3), *_SIZES, 7, key=(5,))
+    routed = make((2, 3), *_SIZES, 7, config={"dropout": 0.3}, mlp=_Router(), key=(5,))
+    loss = np.asarray(draw.normal())
     return {
         **make.each(HEADS, *_SIZES, 7, key=(5,)),
         "dropout": make((2, 5), *_SIZES, 7, config=dropout, key=(5,)),
+        "auxiliary loss before": (plain[0], Stream(plain[1], loss), plain[2]),
+        "auxiliary loss within": routed,
+        "auxiliary losses": (routed[0], Stream(routed[1], loss), routed[2]),
     }
 
 
@@ -98,11 +137,16 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
     gpt = gpt2.architecture(other)
+    first, second = gpt.blocks
+    routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
+    others = {
+        "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
+        "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
+    }
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
         "T=1": ((3, 1), {}),
         "B=0": ((0, 5), {}),
-        "no batch": ((5,), {}),
         "untied, half": ((3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
         "dropout": ((3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
         "rematerialised": ((3, 5), {"dropout": 0.2, "remat": True}),
@@ -111,7 +155,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     return {
         label: make(leading, *_SIZES, 7, 13, 2, config=config, key=(7,))
         for label, (leading, config) in settings.items()
-    } | {"GPT-2, dropout": make((3, 5), *_SIZES, 7, 13, 2, model=gpt, key=(7,))}
+    } | others
 
 
 LAYERS: Layers = {

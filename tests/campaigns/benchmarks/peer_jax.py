@@ -3,7 +3,7 @@
 Packed projections as of a fast implementation; optax; attention written out or JAX's own.
 """
 
-import time
+import itertools
 from functools import partial
 from typing import Any
 
@@ -11,26 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from workload import OPTIMIZER, Workload, draw, resident
+from workload import OPTIMIZER, Workload, draw, resident, timed
 
 
 def step(setting: dict[str, Any], attention: str):
     """Return a trainer with one of `ATTENTION`."""
     given = draw(setting)
     update, state = trainer(given, attention)
-    number = 0
+    numbers = itertools.count()
+
+    def step():
+        nonlocal state
+        state, loss = update(state, *given.batch(next(numbers)))
+        jax.block_until_ready((state, loss))
+        return loss
 
     def steps(n: int) -> dict[str, Any]:
-        nonlocal state, number
-        seconds, losses = [], []
-        for _ in range(n):
-            start = time.perf_counter()
-            state, loss = update(state, *given.batch(number))
-            jax.block_until_ready((state, loss))
-            seconds.append(time.perf_counter() - start)
-            losses.append(float(loss))
-            number += 1
-        return {"seconds": seconds, "losses": losses}
+        seconds, losses = timed(n, step)
+        return {"seconds": seconds, "losses": list(map(float, losses))}
 
     return {"jax": jax.__version__}, steps
 
@@ -60,9 +58,9 @@ def generation(setting: dict[str, Any], n_prompt: int, n_new: int, gain: float):
     decode = jax.jit(partial(_decode, n_heads=given.setting.n_heads, n_new=n_new))
 
     def texts(batch: int) -> dict[str, Any]:
-        start = time.perf_counter()
-        tokens = np.asarray(decode(params, given.tokens[0, :batch, :n_prompt]))
-        return {"seconds": [time.perf_counter() - start], "tokens": tokens.tolist()}
+        prompts = given.tokens[0, :batch, :n_prompt]
+        seconds, (tokens,) = timed(1, lambda: np.asarray(decode(params, prompts)))
+        return {"seconds": seconds, "tokens": tokens.tolist()}
 
     return {"jax": jax.__version__}, texts
 

@@ -4,11 +4,10 @@ The only place that knows its interface. `_model` knows that of earlier versions
 checkout from before the architectures (``--against``) can be measured beside this one.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-from workload import OPTIMIZER, Workload, draw, resident
+from workload import OPTIMIZER, Workload, draw, resident, timed
 
 try:
     from functional_lm.speed import runtime
@@ -30,11 +29,7 @@ def step(
     training = _training(draw(setting), shards or runtime.cores())
 
     def steps(n: int) -> dict[str, Any]:
-        seconds, losses = [], []
-        for _ in range(n):
-            start = time.perf_counter()
-            losses.append(next(training).loss)
-            seconds.append(time.perf_counter() - start)
+        seconds, losses = timed(n, lambda: next(training).loss)
         return {"seconds": seconds, "losses": losses}
 
     return about(), steps
@@ -67,13 +62,15 @@ def generation(
 
     def texts(batch: int) -> dict[str, Any]:
         prompts = given.tokens[0, :batch, :n_prompt]
-        start = time.perf_counter()
-        if batch == 1:
-            tokens = [list(generate(decoder, prompts[0], max_new_tokens=n_new))]
-        else:
+
+        def decode() -> list[list[int]]:
+            if batch == 1:
+                return [list(generate(decoder, prompts[0], max_new_tokens=n_new))]
             steps = generate_batch(decoder, prompts, max_new_tokens=n_new)
-            tokens = [list(text) for text in zip(*steps, strict=True)]
-        return {"seconds": [time.perf_counter() - start], "tokens": tokens}
+            return [list(text) for text in zip(*steps, strict=True)]
+
+        seconds, (tokens,) = timed(1, decode)
+        return {"seconds": seconds, "tokens": tokens}
 
     return about(), texts
 
@@ -86,15 +83,7 @@ def sgemm(size: int) -> tuple[dict[str, Any], Answer]:
     a, b = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
     out = a @ b
 
-    def steps(n: int) -> dict[str, Any]:
-        seconds = []
-        for _ in range(n):
-            start = time.perf_counter()
-            np.matmul(a, b, out=out)
-            seconds.append(time.perf_counter() - start)
-        return {"seconds": seconds}
-
-    return about(), steps
+    return about(), lambda n: {"seconds": timed(n, lambda: np.matmul(a, b, out=out))[0]}
 
 
 def _training(given: Workload, shards: int, options: dict[str, Any] | None = None) -> Any:

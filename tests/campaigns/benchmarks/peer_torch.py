@@ -1,32 +1,24 @@
 """PyTorch: eager or compiled, fused AdamW, the library's own attention, norm and loss."""
 
+import itertools
 import os
-import time
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from workload import OPTIMIZER, Workload, draw
+from workload import OPTIMIZER, Workload, draw, timed
 
 
 def step(setting: dict[str, Any], compiled: bool):
     """Return a trainer; compiled, the loss and its gradient are one compiled function each."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    update = trainer(draw(setting), compiled)
-    number = 0
+    update, numbers = trainer(draw(setting), compiled), itertools.count()
 
     def steps(n: int) -> dict[str, Any]:
-        nonlocal number
-        seconds, losses = [], []
-        for _ in range(n):
-            start = time.perf_counter()
-            loss = update(number)
-            seconds.append(time.perf_counter() - start)
-            losses.append(loss.item())
-            number += 1
-        return {"seconds": seconds, "losses": losses}
+        seconds, losses = timed(n, lambda: update(next(numbers)))
+        return {"seconds": seconds, "losses": [loss.item() for loss in losses]}
 
     return about(), steps
 
@@ -41,9 +33,8 @@ def generation(
 
     def texts(batch: int) -> dict[str, Any]:
         prompts = torch.from_numpy(given.tokens[0, :batch, :n_prompt]).long()
-        start = time.perf_counter()
-        tokens = _decode(model, prompts, n_new)
-        return {"seconds": [time.perf_counter() - start], "tokens": tokens.tolist()}
+        seconds, (tokens,) = timed(1, lambda: _decode(model, prompts, n_new))
+        return {"seconds": seconds, "tokens": tokens.tolist()}
 
     return about(), texts
 

@@ -5,6 +5,8 @@ same bits and nothing of one library reaches another.
 """
 
 import dataclasses
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 N_BATCHES = 64
@@ -91,6 +93,16 @@ def draw(setting: dict[str, Any], gain: float = 1.0) -> Workload:
     params |= {name: np.ones(D, np.float32) for name in [*norms, "norm"]}
     shape = (N_BATCHES, one.batch_size, one.seq_len + 1)
     return Workload(one, params, rng.integers(one.vocab_size, size=shape, dtype=np.int32))
+
+
+def timed(n: int, call: Callable[[], Any]) -> tuple[list[float], list[Any]]:
+    """Return the seconds that each of n calls took, and what they returned."""
+    seconds, values = [], []
+    for _ in range(n):
+        start = time.perf_counter()
+        values.append(call())
+        seconds.append(time.perf_counter() - start)
+    return seconds, values
 
 
 def resident() -> dict[str, float]:

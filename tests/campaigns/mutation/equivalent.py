@@ -44,39 +44,55 @@ layers/dropout.py forward
 
 layers/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
-  exchange_names | (T, S, causal, query_offset, block_q, block_k) → …
-    Tiles of any size compute the same, but for rounding.
-  exchange_names | y[..., :1] → q[..., :1]
-    The queries have the shape and the dtype of y.
-  drop_cast | np.zeros((len(m), K + 1), q.dtype) → np.zeros((len(m), K + 1))
-    Summed in float64 and then written in the dtype of y: only rounding differs.
-  exchange_names | len(m) → len(q_rows)
-    Both have one entry for each query of the tile.
-  decide | if not out[:, K].all(): → if True:
-  drop_subscript | out[:, K] → out
-    Where no sum is zero, every query sees a key, and the statements inside write nothing.
-  change_constant | np.copyto(out[:, K:], 1.0, where=where) → …
-    Zero over any positive number is zero, and so are its gradients.
+  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
+  exchange_… | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
 
 layers/flash_attention.py vjp
+  exchange_elements | … block_q, block_k = residuals → … block_k, block_q = residuals
+  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
+    Tiles of any size compute the same, but for rounding.
   exchange_names | k.shape → v.shape
-  exchange_names | y.shape → …
-    The cotangent and q have the shape of y; v differs from k in its last size alone.
+    v differs from k in its last size alone.
   negate | d_q_rows = np.zeros_like(q_rows) → d_q_rows = -np.zeros_like(q_rows)
     −0 plus any number is the number.
 
-layers/flash_attention.py _tiles
-  decide | min(rows.stop + query_offset, S) if causal else S → S
-    The further keys are hidden to all these queries.
+layers/flash_attention.py forward
+  exchange_names | y[..., :1] → q[..., :1]
+    The queries have the shape and the dtype of y.
+  drop_cast | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
+    Summed in float64 and then written in the dtype of y: only rounding differs.
+  exchange_names | len(m) → len(q_rows)
+    Both have one entry for each query of the tile.
+  decide | if not out[:, -1].all(): → if True:
+  drop_subscript | out[:, -1] → out
+  change_constant | -1 → 0
+    The statement inside writes only to the rows of queries that see no key, which are zero.
+  change_constant | np.copyto(out[:, -1:], 1.0, where=…) → …
+    Zero over any positive number is zero, and so are its gradients.
 
-layers/flash_attention.py _hidden
-  decide | None if allowed.all() else ~allowed → ~allowed
-    Hiding nothing changes nothing; it takes time.
+layers/flash_attention.py _tiles
+  decide | min(rows.stop + offset, S) if causal else S → S
+  exchange_names | min(rows.stop + offset, S) if causal else S → …
+  drop_call | min(column + block_k, stop) → column + block_k
+  decide | 0 if window is None else max(…, 0) → 0
+  change_sign | start + offset - window + 1 → start + offset - window - 1
+  drop_term | start + offset - window + 1 → start + offset - window
+  drop_term | start + offset - window → -window
+  drop_term | start + offset → offset
+    More keys than needed, and those are hidden; an offset or a window is causal always.
 
 layers/flash_attention.py _hide
-  decide | if hidden is not None: → if True:
-  exchange_names | hidden is not None → scores is not None
-    NumPy takes None as ``where`` for false, and copies nothing.
+  change_comparison | offset >= len(scores[0]) - 1 → offset > len(scores[0]) - 1
+  change_sign | len(scores[0]) - 1 → len(scores[0]) + 1
+  drop_term | len(scores[0]) - 1 → len(scores[0])
+  change_comparison | offset + len(scores) <= window → offset + len(scores) < window
+  decide | window is None or offset + len(scores) <= window → window is None
+  exchange_names | offset + len(scores) → window + len(scores)
+  exchange_names | offset + len(scores) <= window → …
+  decide | causal and (not (sees_last and sees_first)) → causal
+    Hiding nothing changes nothing; it takes time.
+  drop_cast | np.asarray(visible(…)) → …
+    Where attention is causal, `visible` returns an array.
 
 layers/linear.py forward
   drop_call | rows(x) → x
@@ -139,7 +155,7 @@ layers/swiglu.py forward
     silu is written over a, and is the same array.
 
 losses/cross_entropy.py forward
-  change_constant | np.where(kept, targets.reshape(-1), 0) → …
+  change_constant | np.where(kept, target, 0) → …
     Any class will do for a row that does not count.
   strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
     random
@@ -148,7 +164,6 @@ losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
   … | _LOGITS … → …
   … | … _LOGITS … → …
-  … | … _LOGITS → …
   … | len(weight) + 1 → …
   exchange_names | len(weight) → len(x)
   drop_call | max(256, …) → 256
@@ -192,6 +207,10 @@ models/self_attention.py vjp
   exchange_names | out.vjp → qkv.vjp
   exchange_names | qkv.vjp → out.vjp
     Both are `linear` here, and residuals carry all that a vjp needs.
+
+models/transformer.py body_vjp
+  decide | model.n_frozen or 0 → model.n_frozen
+    A slice from None is one from 0.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)

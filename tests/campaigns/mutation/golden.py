@@ -40,10 +40,21 @@ class Golden(NamedTuple):
     limits32: dict[str, float]  # of its root mean square over the draws
 
 
+FROZEN = ("params.embedding", "params.positions", "params.blocks.0.")
+"""What is not trained where ``n_frozen`` is one."""
+
+
 def freeze(name: str) -> list[Golden]:
-    """Compute the golden values of all cases of a layer, loss or model."""
+    """Compute the golden values of all cases of a layer, loss or model.
+
+    At every third case the transformer is judged with its lower half frozen, too.
+    """
     _, twin = registry.modules(name)
-    return [_freeze_case(case, twin, index) for index, case in enumerate(registry.cases(name))]
+    cases = registry.cases(name)
+    for case in cases[::3] if name == "transformer" else ():
+        keywords = case.keywords | {"model": case.keywords["model"]._replace(n_frozen=1)}
+        cases.append(case._replace(label=f"{case.label}, frozen", keywords=keywords))
+    return [_freeze_case(case, twin, index) for index, case in enumerate(cases)]
 
 
 def rows(truth: Any, result: Any) -> list[tuple[str, Any, Any]]:
@@ -85,14 +96,21 @@ def _freeze_case(case: Any, twin: Any, index: int) -> Golden:
     given = cast((case.params, case.x), np.float64)
     y = oracle.output(given, "float64")
     g = normal_like(rng, y)
-    exact = Draw(given, g, oracle.results(given, g, "float64"))
+
+    def results(*arguments: Any) -> Any:
+        truth = oracle.results(*arguments)
+        if getattr(case.keywords.get("model"), "n_frozen", None) is None:
+            return truth
+        return pytree.map_with_path(lambda p, x: None if p.startswith(FROZEN) else x, truth)
+
+    exact = Draw(given, g, results(given, g, "float64"))
     draws, figures = [], []
     for i in range(DRAWS):
         near = redraw(rng, given) if i else given
         inputs, g = cast((near, normal_like(rng, y)), np.float32)
-        truth = oracle.results(*cast((inputs, g), np.float64), "float64")
+        truth = results(*cast((inputs, g), np.float64), "float64")
         draws.append(Draw(inputs, g, truth))
-        figures.append(_figures(truth, oracle.results(inputs, g, "float32")))
+        figures.append(_figures(truth, results(inputs, g, "float32")))
     keywords = read_only(pytree.map(np.array, case.keywords))
     return Golden(
         f"{case.layer}, {case.label}",
@@ -109,9 +127,9 @@ def _largest(truth: Any) -> dict[str, float]:
     sizes: dict[bool, float] = {}
     paths = pytree.leaves_with_path(truth)
     for path, leaf in paths:
-        size = float(np.abs(leaf).max(initial=0.0))
-        sizes[path == "y"] = max(size, sizes.get(path == "y", 0.0))
-    return {path: sizes[path == "y"] for path, _ in paths}
+        size, of_y = float(np.abs(leaf).max(initial=0.0)), path.startswith("y")
+        sizes[of_y] = max(size, sizes.get(of_y, 0.0))
+    return {path: sizes[path.startswith("y")] for path, _ in paths}
 
 
 def _limits64(truth: Any) -> dict[str, float]:

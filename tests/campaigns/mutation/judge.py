@@ -110,8 +110,9 @@ def _time_limit() -> Iterator[None]:
 def _run(layer: Any, golden: Golden, inputs: Any, g: Any, keywords: Any = None) -> Any:
     """Return ``{"y", "params", "x"}`` with read-only arguments; residuals keep the dtype."""
     y, residuals = layer.forward(*read_only(inputs), **(keywords or golden.keywords))
+    dtype = pytree.leaves(g)[0].dtype
     for path, leaf in pytree.leaves_with_path(residuals):
-        if leaf.dtype.kind in "fc" and leaf.real.dtype != g.dtype:
+        if leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
             raise Wrong(f"residuals.{path} is {leaf.dtype}")
     d_params, d_x = layer.vjp(read_only(residuals), read_only(g))
     return {"y": y, "params": d_params, "x": d_x}
@@ -130,7 +131,7 @@ def _errors(draw: Draw, result: Any) -> dict[str, float]:
     """Return ‖result − truth‖ by leaf, after comparing structure, shapes and dtypes."""
     found = {}
     for path, true, received in rows(draw.truth, result):
-        _expect_like(path, true, received, draw.g.dtype)
+        _expect_like(path, true, received, pytree.leaves(draw.g)[0].dtype)
         found[path] = limits.norm(limits.flush(received) - limits.flush(true))
     return found
 
@@ -156,7 +157,8 @@ def _check_conduct(layer: Any, golden: Golden) -> None:
     _, residuals = layer.forward(*draw.inputs, **golden.keywords)
     once = pytree.leaves(layer.vjp(residuals, draw.g))
     for factor in (0, 1, 2):
-        scaled = pytree.leaves(layer.vjp(residuals, draw.g * draw.g.dtype.type(factor)))
+        g = pytree.map(lambda leaf, f=factor: np.asarray(leaf * leaf.dtype.type(f)), draw.g)
+        scaled = pytree.leaves(layer.vjp(residuals, g))
         for a, b in zip(once, scaled, strict=True):
             normal = np.abs(a) > 1e-290
             if not np.array_equal(factor * a[normal], b[normal]):

@@ -4,8 +4,9 @@ What computes is mutated, and what only checks is not: calls of ``expect_...``, 
 ``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
 
 A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
-formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward``. Of the models only
-the ``vjp`` is mutated.
+formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward`` if a forward reaches
+it. Of the models only the first class is mutated. What neither reaches has unit tests of its own:
+``init``, ``step``, ``init_cache``, ``input_vjp``, ``weights``, ``freeze``, ``activations``.
 """
 
 import ast
@@ -120,7 +121,12 @@ def _compile(body: list[Any]) -> CodeType:
 
 
 def _loaded(function: ast.FunctionDef) -> list[str]:
-    return [node.id for node in ast.walk(function) if isinstance(node, ast.Name)]
+    """Return the global names that a function reads; a variable may have a function's name."""
+    nodes = list(ast.walk(function))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    own = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    own |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return [node.id for node in names if node.id not in own]
 
 
 def _reached(functions: dict[str, ast.FunctionDef], roots: list[str]) -> list[str]:
@@ -185,7 +191,7 @@ def _sites(block: Any, field: str = "body") -> Iterator[_Site]:
                 for target in targets:
                     if isinstance(target, ast.Subscript):  # its index is an expression
                         yield from _expressions(statement, target, "slice")
-            else:
+            elif name not in ("annotation", "returns"):
                 yield from _expressions(statement, statement, name)
 
 

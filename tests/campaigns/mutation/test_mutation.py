@@ -63,6 +63,14 @@ def test_validation_is_not_mutated(here):
     assert mutants._mutants("file.py", function, "vjp") == []
 
 
+def test_a_variable_is_not_the_function_of_that_name(here):
+    import mutants
+
+    source = "def vjp(weights):\n    probs = h(weights)\ndef h(x):\n    weights = x"
+    functions = {f.name: f for f in ast.parse(source + "\ndef weights(x): pass\n").body}
+    assert mutants._reached(functions, ["vjp"]) == ["vjp", "h"]
+
+
 def test_mutants_survive_where_the_cases_are_weak(here):
     pytest.importorskip("jax")
     import golden

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in, probabilities, softmax_vjp
+from .bug import Bug, Layer, draw, plant_in, probabilities, softmax_vjp
 from .maps import linear, swiglu
 from .norms import rms_norm
 
@@ -44,10 +44,9 @@ def to_grouped_scores(residuals, g):
     return probs.swapaxes(-1, -2) @ g, softmax_vjp(probs, g @ v.swapaxes(-1, -2))
 
 
-class attention:
+class attention(Layer):
     """Each query's mean of the values, by its match with the keys (Vaswani et al. 2017)."""
 
-    @staticmethod
     def forward(params, x, *, causal=False):
         (B, T, H, K), (S, G) = x.q.shape, x.k.shape[1:3]
         q, k, v = group(x.q / math.sqrt(K), G), group(x.k, G), group(x.v, G)
@@ -57,7 +56,6 @@ class attention:
         probs = probabilities(scores).reshape(B, G, H // G * T, S)
         return ungrouped(probs @ v, H), (q, k, v, probs, H)
 
-    @staticmethod
     def vjp(residuals, g):
         q, k, _, _, H = residuals
         G, K = k.shape[1], k.shape[3]
@@ -66,7 +64,6 @@ class attention:
         d_k = d_scores.swapaxes(-1, -2) @ q  # q is over √K
         return {}, ungroup((d_q, H), (d_k, G), (d_v, G))
 
-    @staticmethod
     def reference(params, x, *, causal=False):
         q, k, v = x
         repeats = q.shape[2] // k.shape[2]
@@ -77,29 +74,25 @@ class attention:
         return jnp.einsum("bhts,bshk->bthk", jnp.where(visible, probs, 0), v)
 
 
-class rotary:
+class rotary(Layer):
     """Each pair of neighbours of a head turned by its position's angle (Su et al. 2021)."""
 
     class Residuals(NamedTuple):
         rotation: Any  # (T, 1, K/2) complex
 
-    @staticmethod
     def turned(x, rotation):
         pairs = (x[..., 0::2] + 1j * x[..., 1::2]) * rotation
         return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
 
-    @staticmethod
     def forward(params, x, *, positions):
         frequency = 10000.0 ** (np.arange(0, x.shape[-1], 2) / -x.shape[-1])
         angle = positions[:, None, None] * frequency
         rotation = np.exp(1j * angle).astype(np.result_type(x.dtype, np.complex64))
         return rotary.turned(x, rotation), rotary.Residuals(rotation)
 
-    @staticmethod
     def vjp(residuals, g):
         return {}, rotary.turned(g, residuals.rotation.conj())
 
-    @staticmethod
     def reference(params, x, *, positions):
         half = x.shape[-1] // 2
         angle = np.multiply.outer(positions, np.power(10000.0, -np.arange(half) / half))
@@ -109,7 +102,7 @@ class rotary:
         return jnp.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], axis=-1).reshape(x.shape)
 
 
-class self_attention:
+class self_attention(Layer):
     """Queries, keys and values from one projection, turned, attended causally, projected back."""
 
     class Residuals(NamedTuple):
@@ -118,7 +111,6 @@ class self_attention:
         attention: Any
         out: Any
 
-    @staticmethod
     def forward(params, x, *, n_heads, n_kv_heads, positions):
         H, G, K = n_heads, n_kv_heads, len(params["out"]) // n_heads
         packed, qkv = linear.forward({"weight": params["qkv"]}, x)
@@ -130,7 +122,6 @@ class self_attention:
         y, out = linear.forward({"weight": params["out"]}, attended.reshape(*x.shape[:2], H * K))
         return y, self_attention.Residuals(qkv, turning, attending, out)
 
-    @staticmethod
     def vjp(residuals, g):
         d_out, d_attended = linear.vjp(residuals.out, g)
         d_qkv, d_x = self_attention.inner_vjp(
@@ -138,13 +129,11 @@ class self_attention:
         )
         return {"qkv": d_qkv["weight"], "out": d_out["weight"]}, d_x
 
-    @staticmethod
     def heads(residuals, d_attended):
         """Return (B, T, H, K) of (B, T, H·K)."""
         H, K = residuals.attention[-1], residuals.attention[0].shape[-1]
         return d_attended.reshape(*d_attended.shape[:2], H, K)
 
-    @staticmethod
     def inner_vjp(residuals, d_heads):
         _, d = attention.vjp(residuals.attention, d_heads)
         _, d_turned = rotary.vjp(residuals.rotary, np.concatenate([d.q, d.k], axis=2))
@@ -152,7 +141,6 @@ class self_attention:
         B, T, heads, K = d_packed.shape
         return linear.vjp(residuals.qkv, d_packed.reshape(B, T, heads * K))
 
-    @staticmethod
     def reference(params, x, *, n_heads, n_kv_heads, positions):
         size = params["out"].shape[0] // n_heads
         widths = [n_heads * size, (n_heads + n_kv_heads) * size]
@@ -165,7 +153,7 @@ class self_attention:
         return y.reshape(*x.shape[:2], n_heads * size) @ params["out"]
 
 
-class transformer_block:
+class transformer_block(Layer):
     """x + attention of its norm, then the same with swiglu."""
 
     class Residuals(NamedTuple):
@@ -174,7 +162,6 @@ class transformer_block:
         norm2: Any
         mlp: Any
 
-    @staticmethod
     def forward(params, x, **heads):
         h, norm1 = rms_norm.forward(params["norm1"], x)
         a, attended = self_attention.forward(params["attention"], h, **heads)
@@ -183,7 +170,6 @@ class transformer_block:
         m, mlp = swiglu.forward(params["mlp"], h)
         return x + m, transformer_block.Residuals(norm1, attended, norm2, mlp)
 
-    @staticmethod
     def vjp(residuals, g):
         d_mlp, d_h = swiglu.vjp(residuals.mlp, g)
         d_norm2, d_branch = rms_norm.vjp(residuals.norm2, d_h)
@@ -193,19 +179,17 @@ class transformer_block:
         d_params = {"norm1": d_norm1, "attention": d_attention, "norm2": d_norm2, "mlp": d_mlp}
         return d_params, g + d_branch
 
-    @staticmethod
     def reference(params, x, **heads):
         h = rms_norm.reference(params["norm1"], x)
         x = x + self_attention.reference(params["attention"], h, **heads)
         return x + swiglu.reference(params["mlp"], rms_norm.reference(params["norm2"], x))
 
 
-class alibi:
+class alibi(Layer):
     """Causal attention weights: softmax of scores less slope·distance (Press et al. 2022)."""
 
     SHARES_MEMORY = "y is the residual"
 
-    @staticmethod
     def forward(params, x):
         slope = params["slope"]  # (H,)
         T, _, S = x.shape[1:]  # (B, T, H, S)
@@ -214,13 +198,11 @@ class alibi:
         probs = probabilities(np.where(distance >= 0, scores, -math.inf))
         return probs, (probs, distance)
 
-    @staticmethod
     def vjp(residuals, g):
         probs, distance = residuals
         d_scores = probs * (g - (g * probs).sum(axis=-1, keepdims=True))
         return {"slope": -(d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
 
-    @staticmethod
     def reference(params, x):
         distance = np.arange(x.shape[1])[:, None, None] - np.arange(x.shape[3])
         scores = x - params["slope"][:, None] * distance
@@ -238,10 +220,9 @@ def unit_vjp(direction, norm, g):
     return (g - direction * (g * direction).sum(axis=-1, keepdims=True)) / norm
 
 
-class cosine_attention:
+class cosine_attention(Layer):
     """Attention whose scores are cosines, times a number for each head (Henry et al. 2020)."""
 
-    @staticmethod
     def forward(params, x):
         scale = params["scale"][:, None, None]  # (H, 1, 1)
         (q, q_norm), (k, k_norm) = unit(x.q), unit(x.k)
@@ -250,7 +231,6 @@ class cosine_attention:
         y = np.einsum("bhts,bshk->bthk", probs, x.v)
         return y, (q, q_norm, k, k_norm, x.v, cosines, probs, scale)
 
-    @staticmethod
     def vjp(residuals, g):
         q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
         d_v = np.einsum("bhts,bthk->bshk", probs, g)
@@ -261,7 +241,6 @@ class cosine_attention:
         d_k = unit_vjp(k, k_norm, np.einsum("bhts,bthk->bshk", d_cosines, q))
         return {"scale": d_scale}, QKV(d_q, d_k, d_v)
 
-    @staticmethod
     def reference(params, x):
         q = x.q / jnp.linalg.norm(x.q, axis=-1, keepdims=True)
         k = x.k / jnp.linalg.norm(x.k, axis=-1, keepdims=True)
@@ -269,33 +248,29 @@ class cosine_attention:
         return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, axis=-1), x.v)
 
 
-class linear_attention:
+class linear_attention(Layer):
     """yₜ = Σₛ (qₜ·kₛ)·vₛ over s ≤ t."""
 
-    @staticmethod
     def forward(params, x):
         q, k, v = x  # (B, T, K), (B, T, K), (B, T, V)
         scores = np.tril(q @ k.swapaxes(1, 2))
         return scores @ v, (q, k, v, scores)
 
-    @staticmethod
     def vjp(residuals, g):
         q, k, v, scores = residuals
         d_scores = np.tril(g @ v.swapaxes(1, 2))
         return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores.swapaxes(1, 2) @ g)
 
-    @staticmethod
     def reference(params, x):
         memory = jnp.cumsum(x.k[:, :, :, None] * x.v[:, :, None, :], axis=1)
         return jnp.einsum("btk,btkv->btv", x.q, memory)
 
 
-class relative_bias:
+class relative_bias(Layer):
     """The softmax of scores plus a number for each head and distance (Raffel et al. 2019)."""
 
     SHARES_MEMORY = "y is the residual"
 
-    @staticmethod
     def forward(params, x, *, reach):
         T, _, S = x.shape[1:]  # (B, T, H, S)
         distance = np.arange(T)[:, None] - np.arange(S)
@@ -304,7 +279,6 @@ class relative_bias:
         probs = probabilities(x + bias.swapaxes(0, 1))
         return probs, (probs, bucket, params["table"])
 
-    @staticmethod
     def vjp(residuals, g):
         probs, bucket, table = residuals
         d_scores = softmax_vjp(probs, g)
@@ -313,7 +287,6 @@ class relative_bias:
         np.add.at(d_table, (slice(None), bucket), d_bias)
         return {"table": d_table}, d_scores
 
-    @staticmethod
     def reference(params, x, *, reach):
         distance = np.arange(x.shape[1])[:, None] - np.arange(x.shape[3])
         bucket = np.clip(distance, -reach, reach) + reach

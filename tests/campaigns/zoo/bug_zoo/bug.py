@@ -1,10 +1,19 @@
 """What a bug of the zoo consists of, and how it is planted."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Layer:
+    """A layer of the zoo: a namespace of functions, which get no ``self``."""
+
+    def __init_subclass__(cls) -> None:
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FunctionType):
+                setattr(cls, name, staticmethod(value))
 
 
 class Bug(NamedTuple):

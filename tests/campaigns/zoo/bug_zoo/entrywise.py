@@ -7,104 +7,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
+from .bug import Bug, Layer, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
 
 
-class softmax:
+class softmax(Layer):
     """y = exp(x)/Σ exp(x) for each row."""
 
-    @staticmethod
     def forward(params, x):
         probs = probabilities(x)
         return probs * 1, (probs,)
 
-    @staticmethod
     def vjp(residuals, g):
         (probs,) = residuals
         return {}, softmax_vjp(probs, g)
 
-    @staticmethod
     def reference(params, x):
         return jax.nn.softmax(x, axis=-1)
 
 
-class silu:
+class silu(Layer):
     """y = x·σ(x)."""
 
-    @staticmethod
     def forward(params, x):
         sigma = sigmoid(x)
         return x * sigma, (x, sigma)
 
-    @staticmethod
     def vjp(residuals, g):
         x, sigma = residuals
         return {}, g * sigma * (1.0 + x * (1.0 - sigma))
 
-    @staticmethod
     def reference(params, x):
         return jax.nn.silu(x)
 
 
-class dropout:
+class dropout(Layer):
     """Drops entries at a rate and scales the others up; which ones follows from a key."""
 
-    @staticmethod
     def drawn(shape, rate, key):
         rng = np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
         return rng.random(shape, dtype=np.float32) < 1 - rate
 
-    @staticmethod
     def forward(params, x, *, rate, key):
         multiplier = dropout.drawn(x.shape, rate, key).astype(x.dtype) / (1.0 - rate)
         return x * multiplier, multiplier
 
-    @staticmethod
     def vjp(multiplier, g):
         return {}, g * multiplier
 
-    @staticmethod
     def reference(params, x, *, rate, key):
         return jnp.where(dropout.drawn(x.shape, rate, key), x / (1 - rate), 0)
 
 
-class log_softmax:
+class log_softmax(Layer):
     """y = x − log Σ exp(x)."""
 
-    @staticmethod
     def forward(params, x):
         shifted = x - x.max(axis=-1, keepdims=True)
         y = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         return y, np.exp(y)
 
-    @staticmethod
     def vjp(probs, g):
         return {}, g - probs * g.sum(axis=-1, keepdims=True)
 
-    @staticmethod
     def reference(params, x):
         return jax.nn.log_softmax(x, axis=-1)
 
 
-class softcap:
+class softcap(Layer):
     """y = cap·tanh(x/cap), the cap on the logits of Gemma 2."""
 
-    @staticmethod
     def forward(params, x, *, cap):
         t = np.tanh(x / cap)
         return cap * t, (x, t, cap)
 
-    @staticmethod
     def vjp(residuals, g):
         _, t, _ = residuals
         return {}, g * (1.0 - t * t)
 
-    @staticmethod
     def reference(params, x, *, cap):
         return cap * jnp.tanh(x / cap)
 
 
-class dynamic_tanh:
+class dynamic_tanh(Layer):
     """y = gamma·tanh(alpha·x) + beta with one number alpha (Zhu et al. 2025)."""
 
     class Residuals(NamedTuple):
@@ -113,13 +97,11 @@ class dynamic_tanh:
         alpha: Any
         gamma: Any
 
-    @staticmethod
     def forward(params, x):
         t = np.tanh(params["alpha"] * x)
         y = params["gamma"] * t + params["beta"]
         return y, dynamic_tanh.Residuals(x, t, params["alpha"], params["gamma"])
 
-    @staticmethod
     def vjp(residuals, g):
         x, t, alpha, gamma = residuals
         d_inner = g * gamma * (1.0 - t * t)
@@ -130,49 +112,42 @@ class dynamic_tanh:
         }
         return d_params, d_inner * alpha
 
-    @staticmethod
     def reference(params, x):
         return params["gamma"] * jnp.tanh(params["alpha"] * x) + params["beta"]
 
 
-class softplus:
+class softplus(Layer):
     """y = log(1 + exp(beta·x))/beta."""
 
-    @staticmethod
     def forward(params, x, *, beta):
         z = beta * x
         y = (np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))) / beta
         return y, (x, beta)
 
-    @staticmethod
     def vjp(residuals, g):
         x, beta = residuals
         return {}, g * sigmoid(beta * x)
 
-    @staticmethod
     def reference(params, x, *, beta):
         return jax.nn.softplus(beta * x) / beta
 
 
-class temperature_softmax:
+class temperature_softmax(Layer):
     """The softmax of x over a learned temperature."""
 
     SHARES_MEMORY = "y is the residual"
 
-    @staticmethod
     def forward(params, x):
         temperature = params["temperature"]
         probs = probabilities(x / temperature)
         return probs, (x, probs, temperature)
 
-    @staticmethod
     def vjp(residuals, g):
         x, probs, temperature = residuals
         d_scores = softmax_vjp(probs, g)
         d_temperature = -(d_scores * x).sum() / (temperature * temperature)
         return {"temperature": d_temperature}, d_scores / temperature
 
-    @staticmethod
     def reference(params, x):
         return jax.nn.softmax(x / params["temperature"], axis=-1)
 
@@ -261,14 +236,9 @@ DYNAMIC_TANH = (dynamic_tanh, DYNAMIC, X)
     cause="missing factor",
 )
 def no_inner_derivative(residuals, g):
-    _, t, alpha, gamma = residuals
-    d_inner = g * gamma * (1.0 - t * t)
-    d_params = {
-        "alpha": d_inner.sum(),
-        "gamma": rows(g * t).sum(axis=0),
-        "beta": rows(g).sum(axis=0),
-    }
-    return d_params, d_inner * alpha
+    _, t, _, gamma = residuals
+    d_params, d_x = dynamic_tanh.vjp(residuals, g)
+    return d_params | {"alpha": (g * gamma * (1.0 - t * t)).sum()}, d_x
 
 
 @plant(
@@ -279,15 +249,9 @@ def no_inner_derivative(residuals, g):
     says=("gamma",),
 )
 def gamma_stays(residuals, g):
-    x, t, alpha, gamma = residuals
-    d_scaled = g * gamma
-    d_inner = d_scaled * (1.0 - t * t)
-    d_params = {
-        "alpha": (d_inner * x).sum(),
-        "gamma": rows(d_scaled * t).sum(axis=0),
-        "beta": rows(g).sum(axis=0),
-    }
-    return d_params, d_inner * alpha
+    _, t, _, gamma = residuals
+    d_params, d_x = dynamic_tanh.vjp(residuals, g)
+    return d_params | {"gamma": rows(g * gamma * t).sum(axis=0)}, d_x
 
 
 @plant(
@@ -398,10 +362,8 @@ TEMPERATURE_SOFTMAX = (temperature_softmax, WARM, SCORES)
     cause="sign",
 )
 def minus_forgotten(residuals, g):
-    x, probs, temperature = residuals
-    d_scores = softmax_vjp(probs, g)
-    d_temperature = (d_scores * x).sum() / (temperature * temperature)
-    return {"temperature": d_temperature}, d_scores / temperature
+    d_params, d_x = temperature_softmax.vjp(residuals, g)
+    return {"temperature": -d_params["temperature"]}, d_x
 
 
 @plant(
@@ -412,6 +374,6 @@ def minus_forgotten(residuals, g):
 )
 def summed_over_each_row_only(residuals, g):
     x, probs, temperature = residuals
+    _, d_x = temperature_softmax.vjp(residuals, g)
     d_scores = softmax_vjp(probs, g)
-    d_temperature = -(d_scores * x).sum(axis=-1) / (temperature * temperature)
-    return {"temperature": d_temperature}, d_scores / temperature
+    return {"temperature": -(d_scores * x).sum(axis=-1) / (temperature * temperature)}, d_x

@@ -7,54 +7,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Pair, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
+from .bug import Bug, Layer, Pair, draw, plant_in, probabilities, rows, sigmoid, softmax_vjp
 
 
-class gated_mix:
+class gated_mix(Layer):
     """y = z·a + (1 − z)·b with z = σ(a·W + bias), as in highway networks."""
 
-    @staticmethod
     def forward(params, x):
         a, b = x
         z = sigmoid(a @ params["weight"] + params["bias"])
         return z * a + (1.0 - z) * b, (a, b, z, params["weight"])
 
-    @staticmethod
     def vjp(residuals, g):
         a, b, z, weight = residuals
         d_inner = g * (a - b) * z * (1.0 - z)
         d_params = {"weight": rows(a).T @ rows(d_inner), "bias": rows(d_inner).sum(axis=0)}
         return d_params, Pair(g * z + d_inner @ weight.T, g * (1.0 - z))
 
-    @staticmethod
     def reference(params, x):
         a, b = x
         z = jax.nn.sigmoid(a @ params["weight"] + params["bias"])
         return z * a + (1 - z) * b
 
 
-class head_scale:
+class head_scale(Layer):
     """Each head times its own number."""
 
-    @staticmethod
     def forward(params, x):
         scale = params["scale"]  # (H,)
         return x * scale[:, None], (x, scale)  # (B, T, H, K)
 
-    @staticmethod
     def vjp(residuals, g):
         x, scale = residuals
         return {"scale": (g * x).sum(axis=(0, 1, 3))}, g * scale[:, None]
 
-    @staticmethod
     def reference(params, x):
         return jnp.einsum("bthk,h->bthk", x, params["scale"])
 
 
-class top1_gate:
+class top1_gate(Layer):
     """Each row goes to the expert that the router likes best, times that probability."""
 
-    @staticmethod
     def forward(params, x):
         router, experts = params["router"], params["experts"]  # (D, E), (E, D, F)
         flat = rows(x)
@@ -65,7 +58,6 @@ class top1_gate:
         y = (gate * out).reshape(*x.shape[:-1], out.shape[1])
         return y, (x, probs, chosen, gate, out, router, experts)
 
-    @staticmethod
     def vjp(residuals, g):
         x, probs, chosen, gate, out, router, experts = residuals
         flat, g = rows(x), rows(g)
@@ -78,17 +70,15 @@ class top1_gate:
         d_x = np.einsum("nf,ndf->nd", d_out, experts[chosen]) + d_logits @ router.T
         return {"router": flat.T @ d_logits, "experts": d_experts}, d_x.reshape(x.shape)
 
-    @staticmethod
     def reference(params, x):
         probs = jax.nn.softmax(x @ params["router"], axis=-1)
         best = jax.nn.one_hot(probs.argmax(axis=-1), probs.shape[-1], dtype=x.dtype)
         return jnp.einsum("...e,...e,...d,edf->...f", best, probs, x, params["experts"])
 
 
-class squeeze_excite:
+class squeeze_excite(Layer):
     """Each channel times a gate, which a small network makes of the means over time."""
 
-    @staticmethod
     def forward(params, x):
         squeeze, excite = params["squeeze"], params["excite"]  # (D, R), (R, D)
         mean = x.mean(axis=1)  # (B, D)
@@ -96,7 +86,6 @@ class squeeze_excite:
         z = sigmoid(h @ excite)  # (B, D)
         return x * z[:, None], (x, mean, h, z, squeeze, excite)
 
-    @staticmethod
     def vjp(residuals, g):
         x, mean, h, z, squeeze, excite = residuals
         d_e = (g * x).sum(axis=1) * z * (1.0 - z)
@@ -105,7 +94,6 @@ class squeeze_excite:
         d_x = g * z[:, None] + d_mean[:, None] / x.shape[1]
         return {"squeeze": mean.T @ d_h, "excite": h.T @ d_e}, d_x
 
-    @staticmethod
     def reference(params, x):
         h = jax.nn.relu(x.mean(axis=1, keepdims=True) @ params["squeeze"])
         return x * jax.nn.sigmoid(h @ params["excite"])
@@ -118,10 +106,9 @@ class Step(NamedTuple):
     h: Any  # (B, H)
 
 
-class gru_cell:
+class gru_cell(Layer):
     """h' = (1 − z)·n + z·h, with a reset gate r inside of n (Cho et al. 2014)."""
 
-    @staticmethod
     def forward(params, x):
         x, h = x
         both = np.concatenate([x, h], axis=-1)
@@ -131,7 +118,6 @@ class gru_cell:
         y = (1.0 - z) * n + z * h
         return y, (both, inner, h, r, z, n, params["gates"], params["candidate"])
 
-    @staticmethod
     def vjp(residuals, g):
         both, inner, h, r, z, n, gates, candidate = residuals
         D = both.shape[1] - h.shape[1]
@@ -148,7 +134,6 @@ class gru_cell:
         }
         return d_params, Step(d_inner[:, :D] + d_both[:, :D], g * z + d_rh * r + d_both[:, D:])
 
-    @staticmethod
     def reference(params, x):
         x, h = x
         gates = jnp.hstack([x, h]) @ params["gates"] + params["gates_bias"]
@@ -157,10 +142,9 @@ class gru_cell:
         return n + z * (h - n)
 
 
-class soft_experts:
+class soft_experts(Layer):
     """Every expert's output, weighted with the softmax of a router."""
 
-    @staticmethod
     def forward(params, x):
         router, experts = params["router"], params["experts"]  # (D, E), (E, D, F)
         flat = rows(x)
@@ -169,7 +153,6 @@ class soft_experts:
         y = np.einsum("ne,nef->nf", probs, outs).reshape(*x.shape[:-1], experts.shape[2])
         return y, (x, probs, outs, router, experts)
 
-    @staticmethod
     def vjp(residuals, g):
         x, probs, outs, router, experts = residuals
         flat, g = rows(x), rows(g)
@@ -180,24 +163,20 @@ class soft_experts:
         d_experts = np.einsum("nd,nef->edf", flat, d_outs)
         return {"router": flat.T @ d_logits, "experts": d_experts}, d_x.reshape(x.shape)
 
-    @staticmethod
     def reference(params, x):
         probs = jax.nn.softmax(x @ params["router"], axis=-1)
         return jnp.einsum("...e,...d,edf->...f", probs, x, params["experts"])
 
 
-class mixup:
+class mixup(Layer):
     """y = share·a + (1 − share)·b."""
 
-    @staticmethod
     def forward(params, x, *, share):
         return share * x.a + (1.0 - share) * x.b, share
 
-    @staticmethod
     def vjp(share, g):
         return {}, Pair(share * g, (1.0 - share) * g)
 
-    @staticmethod
     def reference(params, x, *, share):
         return x.b + share * (x.a - x.b)
 

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .bug import Bug, Pair, draw, plant_in, probabilities, rows, sigmoid
+from .bug import Bug, Layer, Pair, draw, plant_in, probabilities, rows, sigmoid
 
 
-class cross_entropy:
+class cross_entropy(Layer):
     """The mean of −log softmax(x)[target] over the targets that count."""
 
-    @staticmethod
     def forward(params, x, *, targets, ignore_index=-100):
         kept = np.flatnonzero(targets != ignore_index)
         probs = probabilities(x)
@@ -22,11 +21,9 @@ class cross_entropy:
         d_x[kept, targets[kept]] -= 1.0 / len(kept)
         return -np.log(probs[kept, targets[kept]]).mean(), d_x
 
-    @staticmethod
     def vjp(d_x, g):
         return {}, g * d_x
 
-    @staticmethod
     def reference(params, x, *, targets, ignore_index=-100):
         kept = targets != ignore_index
         labels = jnp.where(kept, targets, 0)
@@ -34,19 +31,16 @@ class cross_entropy:
         return jnp.sum(jnp.where(kept, losses, 0)) / jnp.maximum(kept.sum(), 1)
 
 
-class mse:
+class mse(Layer):
     """The mean of (x − targets)²."""
 
-    @staticmethod
     def forward(params, x, *, targets):
         difference = x - targets.astype(x.dtype)
         return (difference * difference).mean(), difference
 
-    @staticmethod
     def vjp(difference, g):
         return {}, g * (2.0 / difference.size) * difference
 
-    @staticmethod
     def reference(params, x, *, targets):
         return jnp.mean(jnp.square(x - jnp.asarray(targets, x.dtype)))
 
@@ -57,10 +51,9 @@ def log_softmax(x):
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-class distillation:
+class distillation(Layer):
     """T²·KL(teacher ‖ student) of the softmax at temperature T, per row (Hinton et al. 2015)."""
 
-    @staticmethod
     def forward(params, x, *, teacher, temperature):
         student, teacher = x / temperature, teacher / temperature
         p, q = probabilities(student), probabilities(teacher)
@@ -68,12 +61,10 @@ class distillation:
         loss = (q * (log_q - log_p)).sum() * (temperature * temperature / len(rows(x)))
         return loss, (p, q, temperature)
 
-    @staticmethod
     def vjp(residuals, g):
         p, q, temperature = residuals
         return {}, g * (temperature / len(rows(p))) * (p - q)
 
-    @staticmethod
     def reference(params, x, *, teacher, temperature):
         log_p = jax.nn.log_softmax(x / temperature)
         log_q = jax.nn.log_softmax(jnp.asarray(teacher, x.dtype) / temperature)
@@ -81,51 +72,44 @@ class distillation:
         return temperature**2 * divergence.mean()
 
 
-class huber:
+class huber(Layer):
     """The mean of half the square of the error, and linear beyond delta."""
 
-    @staticmethod
     def forward(params, x, *, targets, delta):
         error = x - targets
         size = np.abs(error)
         losses = np.where(size <= delta, 0.5 * error * error, delta * (size - 0.5 * delta))
         return losses.mean(), (error, delta)
 
-    @staticmethod
     def vjp(residuals, g):
         error, delta = residuals
         return {}, g / error.size * np.clip(error, -delta, delta)
 
-    @staticmethod
     def reference(params, x, *, targets, delta):
         error = jnp.abs(x - jnp.asarray(targets, x.dtype))
         near = jnp.minimum(error, delta)
         return jnp.mean(0.5 * near * near + delta * (error - near))
 
 
-class binary_cross_entropy:
+class binary_cross_entropy(Layer):
     """The mean of −t·log σ(x) − (1 − t)·log σ(−x)."""
 
-    @staticmethod
     def forward(params, x, *, targets):
         losses = np.maximum(x, 0.0) - x * targets + np.log1p(np.exp(-np.abs(x)))
         return losses.mean(), (sigmoid(x), targets)
 
-    @staticmethod
     def vjp(residuals, g):
         probs, targets = residuals
         return {}, g / probs.size * (probs - targets)
 
-    @staticmethod
     def reference(params, x, *, targets):
         t = jnp.asarray(targets, x.dtype)
         return -jnp.mean(t * jax.nn.log_sigmoid(x) + (1 - t) * jax.nn.log_sigmoid(-x))
 
 
-class contrastive:
+class contrastive(Layer):
     """The i-th a belongs to the i-th b: cross-entropy over rows and columns (CLIP)."""
 
-    @staticmethod
     def forward(params, x):
         a, b = x  # (N, D), (N, D)
         products = a @ b.T
@@ -134,7 +118,6 @@ class contrastive:
         loss = -0.5 * (np.diagonal(by_row) + np.diagonal(by_column)).mean()
         return loss, (a, b, products, np.exp(by_row), np.exp(by_column), params["scale"])
 
-    @staticmethod
     def vjp(residuals, g):
         a, b, products, by_row, by_column, scale = residuals
         N = len(a)
@@ -142,7 +125,6 @@ class contrastive:
         d_products = scale * d_logits
         return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products.T @ a)
 
-    @staticmethod
     def reference(params, x):
         logits = params["scale"] * jnp.einsum("id,jd->ij", x.a, x.b)
         right = jnp.trace(jax.nn.log_softmax(logits, axis=1) + jax.nn.log_softmax(logits, axis=0))
@@ -340,8 +322,8 @@ def half_over_the_rows(residuals, g):
     cause="jacobian not transposed",
 )
 def same_side_of_the_logits(residuals, g):
-    a, b, products, by_row, by_column, scale = residuals
+    a, _, _, by_row, by_column, scale = residuals
     N = len(a)
+    d_params, d_x = contrastive.vjp(residuals, g)
     d_logits = g / N * (0.5 * by_row + 0.5 * by_column - np.eye(N, dtype=a.dtype))
-    d_products = scale * d_logits
-    return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products @ a)
+    return d_params, d_x._replace(b=(scale * d_logits) @ a)

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Pair, draw, plant_in, rows, sigmoid
+from .bug import Bug, Layer, Pair, draw, plant_in, rows, sigmoid
 
 
-class linear:
+class linear(Layer):
     """y = x·W + b; the bias may be missing."""
 
-    @staticmethod
     def forward(params, x):
         y = x @ params["weight"]
         return y + params["bias"] if "bias" in params else y, (
@@ -22,7 +21,6 @@ class linear:
             "bias" in params,
         )
 
-    @staticmethod
     def vjp(residuals, g):
         x, weight, has_bias = residuals
         d_params = {"weight": rows(x).T @ rows(g)}
@@ -30,33 +28,28 @@ class linear:
             d_params["bias"] = rows(g).sum(axis=0)
         return d_params, g @ weight.T
 
-    @staticmethod
     def reference(params, x):
         y = jnp.einsum("...i,ij->...j", x, params["weight"])
         return y + params["bias"] if "bias" in params else y
 
 
-class unembedding:
+class unembedding(Layer):
     """y = x·Wᵀ: a logit for each row of the table."""
 
-    @staticmethod
     def forward(params, x):
         return x @ params["weight"].T, (x, params["weight"])
 
-    @staticmethod
     def vjp(residuals, g):
         x, weight = residuals
         return {"weight": rows(g).T @ rows(x)}, g @ weight
 
-    @staticmethod
     def reference(params, x):
         return x @ params["weight"].T
 
 
-class swiglu:
+class swiglu(Layer):
     """y = (silu(x·gate)·(x·up))·down with gate and up in one array (Shazeer 2020)."""
 
-    @staticmethod
     def forward(params, x):
         gate_up, down = params["gate_up"], params["down"]
         a, u = rows(x) @ gate_up  # (2, N, F)
@@ -65,7 +58,6 @@ class swiglu:
         slopes = np.stack([a * sigma, u * sigma * (1.0 + a * (1.0 - sigma))])  # of u, of a
         return (hidden @ down).reshape(x.shape), (x, slopes, hidden, gate_up, down)
 
-    @staticmethod
     def vjp(residuals, g):
         x, slopes, hidden, gate_up, down = residuals
         g = rows(g)
@@ -73,23 +65,20 @@ class swiglu:
         d_x = d_gate_up[0] @ gate_up[0].T + d_gate_up[1] @ gate_up[1].T
         return {"gate_up": rows(x).T @ d_gate_up, "down": hidden.T @ g}, d_x.reshape(x.shape)
 
-    @staticmethod
     def reference(params, x):
         gate, up = params["gate_up"]
         return (jax.nn.silu(x @ gate) * (x @ up)) @ params["down"]
 
 
-class lora:
+class lora(Layer):
     """y = x·W + (alpha/R)·(x·down)·up: an adapter of rank R (Hu et al. 2021)."""
 
-    @staticmethod
     def forward(params, x, *, alpha):
         weight, down, up = params["weight"], params["down"], params["up"]
         scaling = alpha / down.shape[1]
         low = x @ down  # (..., R)
         return x @ weight + scaling * (low @ up), (x, low, weight, down, up, scaling)
 
-    @staticmethod
     def vjp(residuals, g):
         x, low, weight, down, up, scaling = residuals
         d_low = scaling * (g @ up.T)
@@ -100,22 +89,19 @@ class lora:
         }
         return d_params, g @ weight.T + d_low @ down.T
 
-    @staticmethod
     def reference(params, x, *, alpha):
         adapter = params["down"] @ params["up"] * (alpha / params["down"].shape[1])
         return x @ (params["weight"] + adapter)
 
 
-class tanh_mlp:
+class tanh_mlp(Layer):
     """y = tanh(x·W₁ + b₁)·W₂ + b₂."""
 
-    @staticmethod
     def forward(params, x):
         up, down = params["up"], params["down"]
         h = np.tanh(x @ up["weight"] + up["bias"])
         return h @ down["weight"] + down["bias"], (x, h, up["weight"], down["weight"])
 
-    @staticmethod
     def vjp(residuals, g):
         x, h, up, down = residuals
         d_a = (g @ down.T) * (1.0 - h * h)
@@ -123,43 +109,37 @@ class tanh_mlp:
         d_down = {"weight": rows(h).T @ rows(g), "bias": rows(g).sum(axis=0)}
         return {"up": d_up, "down": d_down}, d_a @ up.T
 
-    @staticmethod
     def reference(params, x):
         h = jnp.tanh(x @ params["up"]["weight"] + params["up"]["bias"])
         return h @ params["down"]["weight"] + params["down"]["bias"]
 
 
-class tied_autoencoder:
+class tied_autoencoder(Layer):
     """y = tanh(x·W)·Wᵀ: one weight encodes and decodes."""
 
-    @staticmethod
     def forward(params, x):
         weight = params["weight"]
         h = np.tanh(x @ weight)
         return h @ weight.T, (x, h, weight)
 
-    @staticmethod
     def vjp(residuals, g):
         x, h, weight = residuals
         d_a = (g @ weight) * (1.0 - h * h)
         return {"weight": rows(x).T @ rows(d_a) + rows(g).T @ rows(h)}, d_a @ weight.T
 
-    @staticmethod
     def reference(params, x):
         return jnp.tanh(x @ params["weight"]) @ params["weight"].T
 
 
-class weight_norm:
+class weight_norm(Layer):
     """y = x·W, where each column of W is a direction over its norm, times a gain."""
 
-    @staticmethod
     def forward(params, x):
         direction, gain = params["direction"], params["gain"]  # (D, F), (F,)
         norm = np.sqrt((direction * direction).sum(axis=0))
         unit = direction / norm
         return x @ (gain * unit), (x, unit, norm, gain)
 
-    @staticmethod
     def vjp(residuals, g):
         x, unit, norm, gain = residuals
         d_weight = rows(x).T @ rows(g)
@@ -168,7 +148,6 @@ class weight_norm:
         d_params = {"direction": d_direction, "gain": (d_weight * unit).sum(axis=0)}
         return d_params, g @ (gain * unit).T
 
-    @staticmethod
     def reference(params, x):
         norm = jnp.linalg.norm(params["direction"], axis=0)
         return x @ (params["direction"] / norm) * params["gain"]
@@ -178,17 +157,15 @@ GELU_INNER = math.sqrt(2.0 / math.pi)
 GELU_CUBE = 0.044715
 
 
-class gelu_mlp:
+class gelu_mlp(Layer):
     """y = gelu(x·up + up_bias)·down, with the gelu in its tanh form."""
 
-    @staticmethod
     def forward(params, x):
         a = x @ params["up"] + params["up_bias"]
         t = np.tanh(GELU_INNER * (a + GELU_CUBE * a * a * a))
         h = 0.5 * a * (1.0 + t)
         return h @ params["down"], (x, a, t, h, params["up"], params["down"])
 
-    @staticmethod
     def vjp(residuals, g):
         x, a, t, h, up, down = residuals
         d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * a * a)
@@ -201,43 +178,37 @@ class gelu_mlp:
         }
         return d_params, d_a @ up.T
 
-    @staticmethod
     def reference(params, x):
         h = jax.nn.gelu(x @ params["up"] + params["up_bias"], approximate=True)
         return h @ params["down"]
 
 
-class layer_scale:
+class layer_scale(Layer):
     """y = x + gamma·tanh(x·W): a residual branch with a scale for each channel."""
 
-    @staticmethod
     def forward(params, x):
         weight, gamma = params["weight"], params["gamma"]
         t = np.tanh(x @ weight)
         return x + gamma * t, (x, t, weight, gamma)
 
-    @staticmethod
     def vjp(residuals, g):
         x, t, weight, gamma = residuals
         d_a = g * gamma * (1.0 - t * t)
         d_params = {"weight": rows(x).T @ rows(d_a), "gamma": rows(g * t).sum(axis=0)}
         return d_params, g + d_a @ weight.T
 
-    @staticmethod
     def reference(params, x):
         return x + jnp.tanh(x @ params["weight"]) * params["gamma"]
 
 
-class bilinear:
+class bilinear(Layer):
     """yₖ = a·Wₖ·b for the two inputs a and b."""
 
-    @staticmethod
     def forward(params, x):
         a, b = x
         y = np.einsum("...i,ijk,...j->...k", a, params["weight"], b)
         return y, (a, b, params["weight"])
 
-    @staticmethod
     def vjp(residuals, g):
         a, b, weight = residuals
         d_weight = np.einsum("ni,nj,nk->ijk", rows(a), rows(b), rows(g))
@@ -245,16 +216,14 @@ class bilinear:
         d_b = np.einsum("...k,ijk,...i->...j", g, weight, a)
         return {"weight": d_weight}, Pair(d_a, d_b)
 
-    @staticmethod
     def reference(params, x):
         products = x.a[..., :, None] * x.b[..., None, :]
         return jnp.tensordot(products, params["weight"], axes=2)
 
 
-class patch_embedding:
+class patch_embedding(Layer):
     """Squares of an image, each a row, times a weight (Dosovitskiy et al. 2020)."""
 
-    @staticmethod
     def forward(params, x, *, size):
         B, height, width = x.shape
         down, across = height // size, width // size
@@ -262,13 +231,11 @@ class patch_embedding:
         patches = tiles.reshape(B, down * across, size * size)
         return patches @ params["weight"], (patches, params["weight"], tiles.shape, x.shape)
 
-    @staticmethod
     def vjp(residuals, g):
         patches, weight, tiles, shape = residuals
         d_x = (g @ weight.T).reshape(tiles).swapaxes(2, 3).reshape(shape)
         return {"weight": rows(patches).T @ rows(g)}, d_x
 
-    @staticmethod
     def reference(params, x, *, size):
         B, height, width = x.shape
         tiles = x.reshape(B, height // size, size, width // size, size)
@@ -277,10 +244,9 @@ class patch_embedding:
         return y.reshape(B, y.shape[1] * y.shape[2], y.shape[3])
 
 
-class outer_product_mean:
+class outer_product_mean(Layer):
     """The mean over the rows of a ⊗ b, times a weight, as in AlphaFold."""
 
-    @staticmethod
     def forward(params, x):
         a, b = x  # (B, S, C), (B, S, E)
         weight = params["weight"]  # (C·E, F)
@@ -288,7 +254,6 @@ class outer_product_mean:
         flat = outer.reshape(len(a), len(weight))
         return flat @ weight, (a, b, flat, weight)
 
-    @staticmethod
     def vjp(residuals, g):
         a, b, flat, weight = residuals
         d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2]) / a.shape[1]
@@ -296,7 +261,6 @@ class outer_product_mean:
         d_b = np.einsum("bce,bsc->bse", d_outer, a)
         return {"weight": flat.T @ g}, Pair(d_a, d_b)
 
-    @staticmethod
     def reference(params, x):
         weight = params["weight"].reshape(x.a.shape[2], x.b.shape[2], -1)
         products = jnp.einsum("bsc,bse,cef->bsf", x.a, x.b, weight)

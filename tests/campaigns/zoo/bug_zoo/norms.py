@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in, rows
+from .bug import Bug, Layer, draw, plant_in, rows
 
 
-class rms_norm:
+class rms_norm(Layer):
     """y = x̂·s, where x̂ is the row over its root mean square (Zhang and Sennrich 2019)."""
 
     class Residuals(NamedTuple):
@@ -18,25 +18,22 @@ class rms_norm:
         rstd: Any  # (..., 1)
         scale: Any  # (D,)
 
-    @staticmethod
     def forward(params, x, *, eps=1e-6):
         rstd = 1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
         return x * rstd * params["scale"], rms_norm.Residuals(x * rstd, rstd, params["scale"])
 
-    @staticmethod
     def vjp(residuals, g):
         x_hat, rstd, scale = residuals
         h = g * scale
         d_x = rstd * (h - x_hat * (h * x_hat).mean(axis=-1, keepdims=True))
         return {"scale": rows(g * x_hat).sum(axis=0)}, d_x
 
-    @staticmethod
     def reference(params, x, *, eps=1e-6):
         rms = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
         return x / rms * params["scale"]
 
 
-class layer_norm:
+class layer_norm(Layer):
     """y = x̂·s + b, where x̂ is the row less its mean, over its deviation (Ba et al. 2016)."""
 
     class Residuals(NamedTuple):
@@ -44,14 +41,12 @@ class layer_norm:
         rstd: Any  # (..., 1)
         scale: Any  # (D,)
 
-    @staticmethod
     def forward(params, x, *, eps=1e-5):
         centred = x - x.mean(axis=-1, keepdims=True)
         rstd = 1.0 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
         y = centred * rstd * params["scale"] + params["bias"]
         return y, layer_norm.Residuals(centred, rstd, params["scale"])
 
-    @staticmethod
     def vjp(residuals, g):
         centred, rstd, scale = residuals
         x_hat = centred * rstd
@@ -61,22 +56,19 @@ class layer_norm:
         d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
         return d_params, rstd * (h - mean_h - x_hat * mean_hx)
 
-    @staticmethod
     def reference(params, x, *, eps=1e-5):
         return jax.nn.standardize(x, epsilon=eps) * params["scale"] + params["bias"]
 
 
-class batch_norm:
+class batch_norm(Layer):
     """Each column less its mean over the batch, over its deviation (Ioffe and Szegedy 2015)."""
 
-    @staticmethod
     def forward(params, x, *, eps=1e-5):
         centred = x - x.mean(axis=0)
         rstd = 1.0 / np.sqrt((centred * centred).mean(axis=0) + eps)  # (D,)
         x_hat = centred * rstd
         return x_hat * params["scale"] + params["bias"], (x_hat, rstd, params["scale"])
 
-    @staticmethod
     def vjp(residuals, g):
         x_hat, rstd, scale = residuals
         d_bias = g.sum(axis=0)
@@ -84,34 +76,29 @@ class batch_norm:
         d_x = scale * rstd * (g - d_bias / len(g) - x_hat * (d_scale / len(g)))
         return {"scale": d_scale, "bias": d_bias}, d_x
 
-    @staticmethod
     def reference(params, x, *, eps=1e-5):
         return jax.nn.standardize(x, axis=0, epsilon=eps) * params["scale"] + params["bias"]
 
 
-class l2_normalize:
+class l2_normalize(Layer):
     """y = x/‖x‖ for each row."""
 
-    @staticmethod
     def forward(params, x):
         norm = np.sqrt((x * x).sum(axis=-1, keepdims=True))
         return x / norm, (x, norm)
 
-    @staticmethod
     def vjp(residuals, g):
         x, norm = residuals
         unit = x / norm
         return {}, (g - unit * (g * unit).sum(axis=-1, keepdims=True)) / norm
 
-    @staticmethod
     def reference(params, x):
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
-class group_norm:
+class group_norm(Layer):
     """Each group of channels less its mean over time and group, over its deviation."""
 
-    @staticmethod
     def forward(params, x, *, n_groups, eps=1e-5):
         grouped = x.reshape(*x.shape[:2], n_groups, x.shape[2] // n_groups)  # (B, T, G, C)
         centred = grouped - grouped.mean(axis=(1, 3), keepdims=True)
@@ -120,7 +107,6 @@ class group_norm:
         y = x_hat.reshape(x.shape) * params["scale"] + params["bias"]
         return y, (x_hat, rstd, params["scale"])
 
-    @staticmethod
     def vjp(residuals, g):
         x_hat, rstd, scale = residuals
         h = (g * scale).reshape(x_hat.shape)
@@ -130,7 +116,6 @@ class group_norm:
         d_scale = rows(g * x_hat.reshape(g.shape)).sum(axis=0)
         return {"scale": d_scale, "bias": rows(g).sum(axis=0)}, d_x.reshape(g.shape)
 
-    @staticmethod
     def reference(params, x, *, n_groups, eps=1e-5):
         grouped = jnp.stack(jnp.split(x, n_groups, axis=-1))  # (G, B, T, C)
         normal = jax.nn.standardize(grouped, axis=(2, 3), epsilon=eps)
@@ -161,15 +146,16 @@ RMS_NORM = (rms_norm, SCALE, X)
 )
 def no_scale(residuals, g):
     x_hat, rstd, _ = residuals
-    return {"scale": rows(g * x_hat).sum(axis=0)}, rstd * (g - x_hat * mean(g * x_hat))
+    d_params, _ = rms_norm.vjp(residuals, g)
+    return d_params, rstd * (g - x_hat * mean(g * x_hat))
 
 
 @plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves=("x",), cause="wrong term")
 def sum_for_mean(residuals, g):
     x_hat, rstd, scale = residuals
     h = g * scale
-    projection = (h * x_hat).sum(axis=-1, keepdims=True)
-    return {"scale": rows(g * x_hat).sum(axis=0)}, rstd * (h - x_hat * projection)
+    d_params, _ = rms_norm.vjp(residuals, g)
+    return d_params, rstd * (h - x_hat * (h * x_hat).sum(axis=-1, keepdims=True))
 
 
 AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
@@ -181,9 +167,8 @@ LAYER_NORM = (layer_norm, AFFINE, X)
 )
 def mean_not_subtracted(residuals, g):
     centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
+    x_hat, h = centred * rstd, g * scale
+    d_params, _ = layer_norm.vjp(residuals, g)
     return d_params, rstd * (h - x_hat * mean(h * x_hat))
 
 
@@ -195,11 +180,8 @@ def mean_not_subtracted(residuals, g):
     says=("rstd",),
 )
 def scale_before_division(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_params = {"scale": rows(g * centred).sum(axis=0), "bias": rows(g).sum(axis=0)}
-    return d_params, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
+    d_params, d_x = layer_norm.vjp(residuals, g)
+    return d_params | {"scale": rows(g * residuals[0]).sum(axis=0)}, d_x
 
 
 @plant(
@@ -211,9 +193,8 @@ def scale_before_division(residuals, g):
 )
 def rstd_twice(residuals, g):
     centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale * rstd
-    d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
+    x_hat, h = centred * rstd, g * scale * rstd
+    d_params, _ = layer_norm.vjp(residuals, g)
     return d_params, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
 
 
@@ -224,11 +205,8 @@ def rstd_twice(residuals, g):
     cause="swapped",
 )
 def scale_and_bias_exchanged(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat = centred * rstd
-    h = g * scale
-    d_scale, d_bias = rows(g).sum(axis=0), rows(g * x_hat).sum(axis=0)
-    return {"scale": d_scale, "bias": d_bias}, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
+    d_params, d_x = layer_norm.vjp(residuals, g)
+    return {"scale": d_params["bias"], "bias": d_params["scale"]}, d_x
 
 
 @plant(
@@ -242,10 +220,9 @@ def scale_and_bias_exchanged(residuals, g):
 def divided_by_one_less(residuals, g):
     x_hat, rstd, scale = residuals
     N = len(g)
-    d_bias = g.sum(axis=0)
-    d_scale = (g * x_hat).sum(axis=0)
-    d_x = scale * rstd * (g - d_bias / N - x_hat * d_scale / (N - 1))
-    return {"scale": d_scale, "bias": d_bias}, d_x
+    d_params, _ = batch_norm.vjp(residuals, g)
+    d_x = g - d_params["bias"] / N - x_hat * d_params["scale"] / (N - 1)
+    return d_params, scale * rstd * d_x
 
 
 @plant(
@@ -283,6 +260,6 @@ def divided_by_the_channels(residuals, g):
     x_hat, rstd, scale = residuals
     C = x_hat.shape[3]
     h = (g * scale).reshape(x_hat.shape)
+    d_params, _ = group_norm.vjp(residuals, g)
     d_x = rstd * (h - over_group(h) / C - x_hat * over_group(h * x_hat) / C)
-    d_scale = rows(g * x_hat.reshape(g.shape)).sum(axis=0)
-    return {"scale": d_scale, "bias": rows(g).sum(axis=0)}, d_x.reshape(g.shape)
+    return d_params, d_x.reshape(g.shape)

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in, rows
+from .bug import Bug, Layer, draw, plant_in, rows
 
 
-class leaky_scan:
+class leaky_scan(Layer):
     """hₜ = decay·hₜ₋₁ + xₜ from h = 0, and y is h."""
 
-    @staticmethod
     def forward(params, x):
         decay = params["decay"]  # (D,)
         h = np.zeros_like(x)  # (B, T, D)
@@ -21,7 +20,6 @@ class leaky_scan:
         before = np.concatenate([np.zeros_like(h[:, :1]), h[:, :-1]], axis=1)
         return h, (before, decay)
 
-    @staticmethod
     def vjp(residuals, g):
         before, decay = residuals
         d_h = g.copy()
@@ -29,7 +27,6 @@ class leaky_scan:
             d_h[:, t] += decay * d_h[:, t + 1]
         return {"decay": rows(d_h * before).sum(axis=0)}, d_h
 
-    @staticmethod
     def reference(params, x):
         def step(h, x_t):
             h = params["decay"] * h + x_t
@@ -45,10 +42,9 @@ def lagged(padded, lags, k):
     return padded[:, first : first + padded.shape[1] - lags + 1]
 
 
-class causal_conv:
+class causal_conv(Layer):
     """yₜ = Σₖ weightₖ·xₜ₋ₖ + bias, each channel for itself."""
 
-    @staticmethod
     def forward(params, x):
         weight = params["weight"]  # (W, D)
         lags = len(weight)
@@ -59,7 +55,6 @@ class causal_conv:
             y += weight[k] * lagged(padded, lags, k)
         return y, (padded, weight)
 
-    @staticmethod
     def vjp(residuals, g):
         padded, weight = residuals
         T = g.shape[1]
@@ -70,7 +65,6 @@ class causal_conv:
             d_x[:, : max(T - k, 0)] += weight[k] * g[:, k:]
         return {"weight": d_weight, "bias": rows(g).sum(axis=0)}, d_x
 
-    @staticmethod
     def reference(params, x):
         shifted = [
             jnp.pad(x, ((0, 0), (k, 0), (0, 0)))[:, : x.shape[1]]
@@ -79,77 +73,66 @@ class causal_conv:
         return jnp.einsum("kd,kbtd->btd", params["weight"], jnp.stack(shifted)) + params["bias"]
 
 
-class token_shift:
+class token_shift(Layer):
     """yₜ = mix·xₜ + (1 − mix)·xₜ₋₁, as in RWKV."""
 
-    @staticmethod
     def forward(params, x):
         mix = params["mix"]  # (D,)
         before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         return mix * x + (1.0 - mix) * before, (x, before, mix)
 
-    @staticmethod
     def vjp(residuals, g):
         x, before, mix = residuals
         d_x = mix * g
         d_x[:, :-1] += (1.0 - mix) * g[:, 1:]
         return {"mix": rows(g * (x - before)).sum(axis=0)}, d_x
 
-    @staticmethod
     def reference(params, x):
         before = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
         return before + params["mix"] * (x - before)
 
 
-class causal_mean:
+class causal_mean(Layer):
     """yₜ is the mean of x up to t."""
 
-    @staticmethod
     def forward(params, x):
         count = np.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]  # (T, 1)
         return np.cumsum(x, axis=1) / count, count
 
-    @staticmethod
     def vjp(count, g):
         backwards = np.cumsum((g / count)[:, ::-1], axis=1)
         return {}, backwards[:, ::-1].copy()
 
-    @staticmethod
     def reference(params, x):
         weights = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), x.dtype))
         return jnp.einsum("ts,bsd->btd", weights / weights.sum(axis=1, keepdims=True), x)
 
 
-class masked_mean:
+class masked_mean(Layer):
     """The mean over those times that a mask keeps."""
 
-    @staticmethod
     def forward(params, x, *, mask):
         kept = mask[:, :, None].astype(x.dtype)  # (B, T, 1)
         count = kept.sum(axis=1)  # (B, 1)
         return (x * kept).sum(axis=1) / count, (kept, count)
 
-    @staticmethod
     def vjp(residuals, g):
         kept, count = residuals
         return {}, kept * (g / count)[:, None]
 
-    @staticmethod
     def reference(params, x, *, mask):
         return jnp.mean(x, axis=1, where=mask[:, :, None])
 
 
-class max_pool:
+class max_pool(Layer):
     """The largest of each window over time, for each channel."""
 
-    @staticmethod
     def forward(params, x, *, window, stride):
         starts = stride * np.arange((x.shape[1] - window) // stride + 1)
         windows = x[:, starts[:, None] + np.arange(window)]  # (B, P, W, D)
         best = windows.argmax(axis=2)  # (B, P, D)
         return windows.max(axis=2), (best, starts, x.shape)
 
-    @staticmethod
     def vjp(residuals, g):
         best, starts, shape = residuals
         d_x = np.zeros(shape, g.dtype)
@@ -157,82 +140,69 @@ class max_pool:
         np.add.at(d_x, (b, best + starts[:, None], d), g)
         return {}, d_x
 
-    @staticmethod
     def reference(params, x, *, window, stride):
         first = range(0, x.shape[1] - window + 1, stride)
         return jnp.stack([x[:, i : i + window].max(axis=1) for i in first], axis=1)
 
 
-class upsample:
+class upsample(Layer):
     """Each time, so many times in a row."""
 
-    @staticmethod
     def forward(params, x, *, times):
         return np.repeat(x, times, axis=1), (x.shape, times)
 
-    @staticmethod
     def vjp(residuals, g):
         (B, T, D), times = residuals
         return {}, g.reshape(B, T, times, D).sum(axis=2)
 
-    @staticmethod
     def reference(params, x, *, times):
         return x[:, jnp.arange(x.shape[1] * times) // times]
 
 
-class positional_scale:
+class positional_scale(Layer):
     """Each entry times the number of its position and channel."""
 
-    @staticmethod
     def forward(params, x):
         scale = params["scale"]  # (L, D), L not less than T
         return x * scale[: x.shape[1]], (x, scale)
 
-    @staticmethod
     def vjp(residuals, g):
         x, scale = residuals
         d_scale = np.zeros_like(scale)
         d_scale[: x.shape[1]] = (g * x).sum(axis=0)
         return {"scale": d_scale}, g * scale[: x.shape[1]]
 
-    @staticmethod
     def reference(params, x):
         return jnp.einsum("btd,td->btd", x, params["scale"][: x.shape[1]])
 
 
-class positional_offset:
+class positional_offset(Layer):
     """Each entry plus the number of its position and channel."""
 
-    @staticmethod
     def forward(params, x):
         offset = params["offset"]  # (L, D), L not less than T
         return x + offset[: x.shape[1]], offset
 
-    @staticmethod
     def vjp(offset, g):
         d_offset = np.zeros_like(offset)
         d_offset[: g.shape[1]] = g.sum(axis=0)
         return {"offset": d_offset}, g.copy()
 
-    @staticmethod
     def reference(params, x):
         return jax.vmap(jnp.add, (0, None))(x, params["offset"][: x.shape[1]])
 
 
-class last_step:
+class last_step(Layer):
     """The last time of each sequence."""
 
-    @staticmethod
     def forward(params, x):
         return x[:, -1].copy(), x.shape
 
-    @staticmethod
     def vjp(shape, g):
         d_x = np.zeros(shape, g.dtype)
         d_x[:, -1] = g
         return {}, d_x
 
-    @staticmethod
     def reference(params, x):
         return x[:, -1]
 
@@ -266,14 +236,12 @@ CAUSAL_CONV = (causal_conv, CONV, X)
     cause="jacobian not transposed",
 )
 def delayed_once_more(residuals, g):
-    padded, weight = residuals
-    lags, T = len(weight), g.shape[1]
-    d_weight = np.zeros_like(weight)
+    _, weight = residuals
+    d_params, _ = causal_conv.vjp(residuals, g)
     d_x = np.zeros_like(g)
-    for k in range(lags):
-        d_weight[k] = rows(g * lagged(padded, lags, k)).sum(axis=0)
-        d_x[:, k:] += weight[k] * g[:, : max(T - k, 0)]
-    return {"weight": d_weight, "bias": rows(g).sum(axis=0)}, d_x
+    for k in range(len(weight)):
+        d_x[:, k:] += weight[k] * g[:, : max(g.shape[1] - k, 0)]
+    return d_params, d_x
 
 
 @plant(
@@ -284,13 +252,11 @@ def delayed_once_more(residuals, g):
 )
 def taps_run_backwards(residuals, g):
     padded, weight = residuals
-    lags, T = len(weight), g.shape[1]
+    d_params, d_x = causal_conv.vjp(residuals, g)
     d_weight = np.zeros_like(weight)
-    d_x = np.zeros_like(g)
-    for k in range(lags):
-        d_weight[k] = rows(g * padded[:, k : k + T]).sum(axis=0)
-        d_x[:, : max(T - k, 0)] += weight[k] * g[:, k:]
-    return {"weight": d_weight, "bias": rows(g).sum(axis=0)}, d_x
+    for k in range(len(weight)):
+        d_weight[k] = rows(g * padded[:, k : k + g.shape[1]]).sum(axis=0)
+    return d_params | {"weight": d_weight}, d_x
 
 
 def forget_the_bias(params, x):
@@ -318,17 +284,14 @@ TOKEN_SHIFT = (token_shift, MIX, STEPS)
     cause="mask leak",
 )
 def rolled(residuals, g):
-    x, before, mix = residuals
-    d_x = mix * g + (1.0 - mix) * np.roll(g, -1, axis=1)
-    return {"mix": rows(g * (x - before)).sum(axis=0)}, d_x
+    _, _, mix = residuals
+    d_params, _ = token_shift.vjp(residuals, g)
+    return d_params, mix * g + (1.0 - mix) * np.roll(g, -1, axis=1)
 
 
 @plant("token_shift: (d_x, d_params) for (d_params, d_x)", *TOKEN_SHIFT, cause="swapped")
 def other_order(residuals, g):
-    x, before, mix = residuals
-    d_x = mix * g
-    d_x[:, :-1] += (1.0 - mix) * g[:, 1:]
-    return d_x, {"mix": rows(g * (x - before)).sum(axis=0)}
+    return token_shift.vjp(residuals, g)[::-1]
 
 
 CAUSAL_MEAN = (causal_mean, {}, STEPS)
@@ -497,7 +460,4 @@ def first_example_only(residuals, g):
     says=("scale",),
 )
 def as_it_is(residuals, g):
-    x, scale = residuals
-    d_scale = np.zeros_like(scale)
-    d_scale[: x.shape[1]] = (g * x).sum(axis=0)
-    return {"scale": d_scale}, g.copy()
+    return positional_scale.vjp(residuals, g)[0], g.copy()

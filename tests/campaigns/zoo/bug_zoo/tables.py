@@ -5,37 +5,32 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, draw, plant_in
+from .bug import Bug, Layer, draw, plant_in
 
 
-class embedding:
+class embedding(Layer):
     """The row of each token."""
 
-    @staticmethod
     def forward(params, tokens):
         return params["weight"][tokens], (tokens, params["weight"])
 
-    @staticmethod
     def vjp(residuals, g):
         tokens, weight = residuals
         d_weight = np.zeros_like(weight)
         np.add.at(d_weight, tokens, g)
         return {"weight": d_weight}, None
 
-    @staticmethod
     def reference(params, tokens):
         return jnp.take(params["weight"], tokens, axis=0)
 
 
-class position_embedding:
+class position_embedding(Layer):
     """The row of each token plus the row of its position."""
 
-    @staticmethod
     def forward(params, x):
         tokens, positions = params["tokens"], params["positions"]
         return tokens[x] + positions[: x.shape[1]], (x, tokens, positions)
 
-    @staticmethod
     def vjp(residuals, g):
         x, tokens, positions = residuals
         d_tokens = np.zeros_like(tokens)
@@ -44,29 +39,25 @@ class position_embedding:
         d_positions[: x.shape[1]] = g.sum(axis=0)
         return {"tokens": d_tokens, "positions": d_positions}, None
 
-    @staticmethod
     def reference(params, x):
         return jnp.take(params["tokens"], x, axis=0) + params["positions"][: x.shape[1]]
 
 
-class embedding_bag:
+class embedding_bag(Layer):
     """The mean of the rows of a bag of tokens; the padding does not count."""
 
-    @staticmethod
     def forward(params, x, *, padding):
         weight = params["weight"]  # (V, D)
         kept = (x != padding)[:, :, None].astype(weight.dtype)  # (B, T, 1)
         count = np.maximum(kept.sum(axis=1), 1.0)  # (B, 1)
         return (weight[x] * kept).sum(axis=1) / count, (x, kept, count, weight)
 
-    @staticmethod
     def vjp(residuals, g):
         x, kept, count, weight = residuals
         d_weight = np.zeros_like(weight)
         np.add.at(d_weight, x, kept * (g / count)[:, None])
         return {"weight": d_weight}, None
 
-    @staticmethod
     def reference(params, x, *, padding):
         kept = (x != padding).astype(params["weight"].dtype)
         sums = jnp.einsum("btd,bt->bd", jnp.take(params["weight"], x, axis=0), kept)
@@ -89,12 +80,10 @@ POSITION_EMBEDDING = (position_embedding, TABLES, TOKENS)
     cause="scatter",
 )
 def repeated_token_counts_once(residuals, g):
-    x, tokens, positions = residuals
+    x, tokens, _ = residuals
     d_tokens = np.zeros_like(tokens)
     d_tokens[x] += g
-    d_positions = np.zeros_like(positions)
-    d_positions[: x.shape[1]] = g.sum(axis=0)
-    return {"tokens": d_tokens, "positions": d_positions}, None
+    return position_embedding.vjp(residuals, g)[0] | {"tokens": d_tokens}, None
 
 
 @plant(
@@ -104,11 +93,8 @@ def repeated_token_counts_once(residuals, g):
     cause="never written",
 )
 def positions_not_filled(residuals, g):
-    x, tokens, positions = residuals
-    d_tokens = np.zeros_like(tokens)
-    d_positions = np.zeros_like(positions)
-    np.add.at(d_tokens, x, g)
-    return {"tokens": d_tokens, "positions": d_positions}, None
+    d_params, _ = position_embedding.vjp(residuals, g)
+    return d_params | {"positions": np.zeros_like(d_params["positions"])}, None
 
 
 @plant(
@@ -150,7 +136,5 @@ def padding_learns(residuals, g):
     cause="integer cotangent",
 )
 def zeros_like_g(residuals, g):
-    x, kept, count, weight = residuals
-    d_weight = np.zeros_like(weight)
-    np.add.at(d_weight, x, kept * (g / count)[:, None])
-    return {"weight": d_weight}, np.zeros(x.shape, g.dtype)
+    d_params, _ = embedding_bag.vjp(residuals, g)
+    return d_params, np.zeros(residuals[0].shape, g.dtype)
