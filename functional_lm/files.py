@@ -18,22 +18,6 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 
-__all__ = [
-    "FileFormatError",
-    "Tensors",
-    "known_encoding",
-    "parse_json",
-    "read_bytes",
-    "read_json",
-    "read_tensors",
-    "read_text",
-    "read_toml",
-    "remove_stale",
-    "shown",
-    "sync_folder",
-    "write_atomic",
-]
-
 MAX_BYTES = 16 * 2**20
 """The longest JSON; parsed, it takes at most some hundred MiB."""
 MAX_TOML = 2**20  # its parser takes seconds for a MiB

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -47,7 +47,7 @@ class Check:
         dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         start = time.perf_counter()
         reports: dict[str, list[Report]] = {}
-        print("\n".join(columns([_HEADER, _WIDTHS])[:1]), flush=True)
+        print("\n".join(columns(_HEAD)[:1]), flush=True)
         for name in chosen:
             _progress(f"{name}, {counts[name]} cases ...")
             reports[name] = check_layer(name, seed=self.seed, dtypes=dtypes)
@@ -57,17 +57,19 @@ class Check:
         for report in failed:
             print(f"\n{report}")
         if self.json is not None:
-            write_atomic(self.json, json.dumps(_record(reports), indent=1) + "\n")
+            layers = {name: [r.to_dict() for r in of] for name, of in reports.items()}
+            content = {"ok": not failed, "layers": layers}
+            write_atomic(self.json, json.dumps(content, indent=1) + "\n")
         total = sum(counts.values())
         verdict = f"{len(failed)} of {total} cases FAILED" if failed else f"all {total} cases ok"
         print(f"\n{len(chosen)} layers, {verdict}, in {time.perf_counter() - start:.0f} s")
         return 1 if failed else 0
 
 
-_HEADER: tuple[str, ...]
-_HEADER = ("layer and leaf", "f64 error", "f32 error", "over XLA", "ULPs", "residuals", "verdict")
-_WIDTHS: tuple[str, ...]
-_WIDTHS = ("  params.blocks.0.attention.qkv", "0.0e+00", "0.0e+00", "0.00", "0000", "00,000 B", "")
+_HEAD: list[tuple[str, ...]] = [  # and the widest that there is
+    ("layer and leaf", "f64 error", "f32 error", "over XLA", "ULPs", "residuals", "verdict"),
+    ("  params.blocks.0.attention.qkv", "0.0e+00", "0.0e+00", "0.00", "0000", "00,000 B", ""),
+]
 
 
 def _table(name: str, reports: list[Report]) -> list[str]:
@@ -75,10 +77,9 @@ def _table(name: str, reports: list[Report]) -> list[str]:
     kept = reports[0].residual_bytes
     size = "-" if kept is None else f"{kept:,} B"
     verdict = "ok" if all(reports) else "FAILED"
-    lines = [_HEADER, _WIDTHS, (f"{name}, {len(reports)} cases", "", "", "", "", size, verdict)]
+    lines = [*_HEAD, (f"{name}, {len(reports)} cases", "", "", "", "", size, verdict)]
     for path in dict.fromkeys(path for report in reports for path in report.leaves):
-        leaves = [report.leaves[path] for report in reports if path in report.leaves]
-        lines.append(_row(path, leaves))
+        lines.append(_row(path, [r.leaves[path] for r in reports if path in r.leaves]))
     return columns(lines)[2:]
 
 
@@ -100,13 +101,6 @@ def _largest(values: list[float | None]) -> float | None:
     """Return the largest; NaN if there is one."""
     known = [value for value in values if value is not None]
     return max(known, key=lambda value: (value != value, value), default=None)
-
-
-def _record(reports: dict[str, list[Report]]) -> dict[str, Any]:
-    return {
-        "ok": all(report.ok for of_layer in reports.values() for report in of_layer),
-        "layers": {name: [r.to_dict() for r in of_layer] for name, of_layer in reports.items()},
-    }
 
 
 def _progress(text: str) -> None:

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
+from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
 from ..training import text_loss
 
@@ -49,7 +50,7 @@ class Evaluate:
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
-            seq_len = _table(run.settings.get("training")).get("seq_len", longest)
+            seq_len = table_of(run.settings, "training").get("seq_len", longest)
         if expect_int("seq_len", seq_len) > longest:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
@@ -76,7 +77,7 @@ class Evaluate:
         """Return the text and its name."""
         if self.text_file is not None:
             return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
-        record = _table(run.settings.get("text"))
+        record = table_of(run.settings, "text")
         file, corpus_name = record.get("text_file"), record.get("corpus")
         if "sha256" not in record or not isinstance(file, str | None):
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
@@ -90,8 +91,3 @@ class Evaluate:
                 "to measure as --text-file"
             )
         return corpus.text, f"{self.part} part of {corpus.source}"
-
-
-def _table(value: Any) -> dict[str, Any]:
-    """Return a table of a config; a config that somebody changed may have anything there."""
-    return value if isinstance(value, dict) else {}

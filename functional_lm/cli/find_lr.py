@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import ClassVar
 
 from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
-from ..runs.folder import expect_free
 from ..training.range_test import EXPLOSION, range_test
 from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
@@ -47,8 +45,7 @@ class FindLr(Setup[C]):
 
     def run(self) -> int:
         """Run the test, draw its curve, write it and the picture."""
-        out = self.out or new_folder(time.strftime("find-lr-%Y%m%d-%H%M%S"))
-        expect_free(out, overwrite=False)
+        out = new_folder(self.out, "find-lr")
         corpus = self.source.load_text()
         experiment = self.experiment(corpus)
         experiment.rehearse()

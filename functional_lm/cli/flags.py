@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+import time
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import DEFAULT
-from ..runs.folder import MODEL_SOURCE
+from ..runs.folder import MODEL_SOURCE, expect_free
 from ..text import CORPORA, Corpus, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
 
@@ -143,7 +144,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in recorded}
 
 
-def new_folder(name: str) -> Path:
-    """Return a folder of that name under runs/, or with a number where there is one already."""
+def new_folder(out: Path | None, kind: str) -> Path:
+    """Return a folder that does not exist yet: ``out``, or if not given runs/<kind>-<time>.
+
+    Raises:
+        FileExistsError: if there is something in ``out``.
+    """
+    if out is not None:
+        expect_free(out, overwrite=False)
+        return out
+    name = time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     paths = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
     return next(path for path in map(Path("runs").joinpath, paths) if not path.exists())

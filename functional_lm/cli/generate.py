@@ -29,11 +29,7 @@ BATCH = 32
 """Samples that are made at once: each has a cache of its own."""
 
 TRANSFORMS: dict[str, Callable[[Any], Transform]] = {
-    "repetition_penalty": repetition_penalty,
-    "temperature": temperature,
-    "top_k": top_k,
-    "top_p": top_p,
-    "min_p": min_p,
+    one.__name__: one for one in (repetition_penalty, temperature, top_k, top_p, min_p)
 }
 """What the flags of these names do to the logits, in this order."""
 

@@ -94,15 +94,9 @@ def _complain(program: str, *faults: str, status: int = 2) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: functional-lm COMMAND [--help] [...]",
-            "",
-            "A transformer language model in NumPy with every gradient written by hand.",
-            "",
-            *lines,
-            "",
-            "  --version  Print the version.",
-        ]
+    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+    return (
+        "usage: functional-lm COMMAND [--help] [...]\n\n"
+        "A transformer language model in NumPy with every gradient written by hand.\n\n"
+        f"{commands}\n\n  --version  Print the version."
     )

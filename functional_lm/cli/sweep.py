@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..files import write_atomic
-from ..runs.folder import expect_free
 from ..runs.records import final_loss
 from ..training import Experiment
 from .display import curve, write_rate_picture
@@ -36,8 +35,7 @@ class Sweep(Setup[C]):
     def run(self) -> int:
         """Train each, print the table, write it and the plots."""
         rates = self._rates()
-        out = self.out or new_folder(time.strftime("sweep-%Y%m%d-%H%M%S"))
-        expect_free(out, overwrite=False)
+        out = new_folder(self.out, "sweep")
         corpus = self.source.load_text()
         experiments = [self.experiment(corpus, lr=rate, min_lr=self.min_lr) for rate in rates]
         experiments[0].rehearse()
@@ -49,9 +47,14 @@ class Sweep(Setup[C]):
         for rate, experiment in zip(rates, experiments, strict=True):
             row = _measure(experiment)
             rows.append({"lr": rate, **row})
-            figures = f"{_figure(row['loss']):>7}  {_figure(row['val_loss']):>10}"
+            loss, val_loss = (
+                "-" if row[name] is None else f"{row[name]:.3f}" for name in ("loss", "val_loss")
+            )
             fault = f"  {row['fault']}" if row["fault"] else ""
-            print(f"{rate:>8.1e}  {figures}  {row['seconds']:>7.1f}{fault}", flush=True)
+            print(
+                f"{rate:>8.1e}  {loss:>7}  {val_loss:>10}  {row['seconds']:>7.1f}{fault}",
+                flush=True,
+            )
             write_atomic(out / SWEEP_FILE, json.dumps(rows, indent=2) + "\n")
         learned = [row for row in rows if row["fault"] is None]
         if not learned:
@@ -100,7 +103,3 @@ def _measure(experiment: Experiment) -> dict[str, Any]:
     except FloatingPointError:
         row["fault"] = f"diverged at step {len(losses) + 1}"
     return row | {"seconds": round(time.perf_counter() - start, 1)}
-
-
-def _figure(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.3f}"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..health import Finding
+from ..runs.folder import table_of
 from ..runs.metrics import Record
 from ..runs.records import FINAL, clock, final_loss, in_order, series
 from .plots import encode, figures, not_recorded
@@ -85,8 +86,7 @@ def final_figures(
     records: Sequence[Record], settings: Mapping[str, Any], parameters: int | None = None
 ) -> list[Figure]:
     """Return the results of a run, without those that were not recorded."""
-    training = settings.get("training")
-    planned = training.get("steps") if isinstance(training, Mapping) else None
+    planned = table_of(settings, "training").get("steps")
     last = records[-1]["step"]
     early = isinstance(planned, int) and planned > last
     results = [Figure("steps", f"{last:,}", f"of {planned:,}" if early else "")]

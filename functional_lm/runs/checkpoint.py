@@ -210,13 +210,6 @@ def in_form_of(like: Any, node: Any, path: str | Path, at: str = "") -> Any:
 # The checkpoints of a run.
 
 
-class Saved(NamedTuple):
-    """What `latest_state` returns."""
-
-    state: TrainState
-    metadata: dict[str, Any]
-
-
 def save_state(
     run: str | Path, state: TrainState, *, metadata: dict[str, Any], best_step: int | None = None
 ) -> Path:
@@ -258,8 +251,8 @@ def latest_state(
     like: TrainState,
     warn: Callable[[str], None] = lambda message: None,
     check: Callable[[dict[str, Any]], None] = lambda metadata: None,
-) -> Saved:
-    """Return the newest checkpoint of a run that can be read.
+) -> tuple[TrainState, dict[str, Any]]:
+    """Return the newest checkpoint of a run that can be read, with its metadata.
 
     A damaged one gets another name, so that it is never mistaken for a good one again.
 
@@ -291,7 +284,7 @@ def latest_state(
         check(metadata)
         tree = {"params": like.params, "optimizer_state": like.optimizer_state}
         loaded = in_form_of(tree, loaded, path)
-        return Saved(TrainState(**counts, **loaded), metadata)  # type: ignore[arg-type]
+        return TrainState(**counts, **loaded), metadata  # type: ignore[arg-type]
     raise FileFormatError(run, "has no checkpoint that can be read; start the run anew")
 
 

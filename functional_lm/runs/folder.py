@@ -27,7 +27,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -345,6 +345,11 @@ def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
 
 def vocab_size_of(config: dict[str, Any]) -> int | None:
     """Return the size of the vocabulary in what `read_config` returned, if it has one."""
-    model = config.get("model")
-    size = model.get("vocab_size") if isinstance(model, dict) else None
+    size = table_of(config, "model").get("vocab_size")
     return size if isinstance(size, int) else None
+
+
+def table_of(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of a config, {} if it has anything else there."""
+    table = config.get(name)
+    return table if isinstance(table, dict) else {}

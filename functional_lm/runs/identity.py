@@ -17,25 +17,20 @@ MAY_CHANGE = ("steps", "epochs")
 
 def identity(experiment: Experiment) -> dict[str, Any]:
     """Return config, settings, tokenizer, the hash of the text and the environment, for JSON."""
+    process = runtime.info()
     return {
         "config": dataclasses.asdict(experiment.config),
         "settings": dataclasses.asdict(experiment.settings),
         "tokenizer": json.loads(experiment.tokenizer.to_json()),
         "text_sha256": experiment.text_sha256,
-        "environment": environment(),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Return the versions on which the last bits of a run depend."""
-    now = runtime.info()
-    return {
-        "functional_lm": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "BLAS": now.blas,
-        "BLAS kernel": now.kernel,
-        "BLAS threads": now.blas_threads,
+        "environment": {  # on which the last bits depend
+            "functional_lm": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "BLAS": process.blas,
+            "BLAS kernel": process.kernel,
+            "BLAS threads": process.blas_threads,
+        },
     }
 
 

@@ -197,7 +197,7 @@ class Session:
                     raise FileFormatError(folder / name, "must not be a link; move its target here")
             remove_stale(folder)
             remove_stale(folder / CHECKPOINTS)
-            found = latest_state(
+            state, metadata = latest_state(
                 folder,
                 session.state,
                 session.notes.append,
@@ -207,8 +207,8 @@ class Session:
             )
             settings = dataclasses.asdict(experiment.settings)
             change_settings(folder, {name: settings[name] for name in MAY_CHANGE})
-            best = found.metadata["best_step"], found.metadata["best_loss"]
-            progress = _Progress(found.state, *([] if best[0] is None else best))
+            best = metadata["best_step"], metadata["best_loss"]
+            progress = _Progress(state, *([] if best[0] is None else best))
             session._progress = session._saved = progress
             keep_last(folder, best[0])  # a kill may have come between a save and this
             session._open_metrics()

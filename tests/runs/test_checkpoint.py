@@ -213,7 +213,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before_loudly(tmp_path):
     data[-1] ^= 1
     path.write_bytes(data)
     said = []
-    assert latest_state(tmp_path, state(0), said.append).state.step == 5
+    assert latest_state(tmp_path, state(0), said.append)[0].step == 5
     assert len(said) == 1
     assert "step-00000010.safetensors is damaged" in said[0]
     assert present(tmp_path) == [
@@ -221,7 +221,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before_loudly(tmp_path):
         "step-00000010.safetensors.damaged",
     ]
     save(tmp_path, 10)
-    assert latest_state(tmp_path, state(0)).state.step == 10
+    assert latest_state(tmp_path, state(0))[0].step == 10
 
 
 def test_no_checkpoint_that_can_be_read(tmp_path):
