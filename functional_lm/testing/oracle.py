@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
+from .inputs import same_bits
 
 
 class JaxOracle:
@@ -50,7 +51,7 @@ class JaxOracle:
         self._reference = reference
         self.keywords = {"float64": keywords, "float32": keywords}
         rounded = pytree.map(_round, keywords)
-        if not _equal(rounded, keywords):
+        if not same_bits(rounded, keywords):
             self.keywords["float32"] = rounded
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
         self._compiled: dict[tuple[int, str], Callable[..., Any]] = {}
@@ -160,12 +161,6 @@ class JaxOracle:
 def _round(leaf: Array) -> Array:
     """Return floating values rounded to float32, still in their own dtype."""
     return leaf.astype(np.float32).astype(leaf.dtype) if leaf.dtype.kind == "f" else leaf
-
-
-def _equal(a: Tree, b: Tree) -> bool:
-    return all(
-        np.array_equal(x, y) for x, y in zip(pytree.leaves(a), pytree.leaves(b), strict=True)
-    )
 
 
 def _constant(leaf: Array, dtype: str) -> Array:

@@ -71,7 +71,11 @@ def explain(examination: Examination) -> None:
     for path in wrong:
         cause, explanation = _cause_of(examination, path)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
-            report.findings[:] = [_renamed(f, path, cause) for f in report.findings]
+            shallow = (path, "not linear in g")
+            report.findings[:] = [
+                dataclasses.replace(f, cause=cause) if (f.leaf, f.cause) == shallow else f
+                for f in report.findings
+            ]
         message = f"{path} is wrong in float64: {_worst(examination, path)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
     for path, leaf in report.leaves.items():
@@ -104,13 +108,6 @@ def _cause_of(examination: Examination, path: str) -> Cause:
         if cause is not None:
             return cause
     return "unknown", "no signature and no replay of the reference matches"
-
-
-def _renamed(finding: Finding, path: str, cause: str) -> Finding:
-    """Name the deeper cause of what is not linear in g."""
-    if finding.leaf == path and finding.cause == "not linear in g":
-        return dataclasses.replace(finding, cause=cause)
-    return finding
 
 
 def _value_explanation(evidence: Evidence) -> str:

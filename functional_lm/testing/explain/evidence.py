@@ -12,7 +12,7 @@ import numpy as np
 from ... import pytree
 from ...contract import Array
 from ..inputs import at
-from ..subject import Comparison, Examination
+from ..subject import Examination
 
 
 class Evidence:
@@ -21,13 +21,9 @@ class Evidence:
     def __init__(self, examination: Examination, path: str) -> None:
         """Take the leaf; more is computed when it is asked for."""
         self.examination = examination
+        self.comparisons = examination.comparisons
         self.path = path
         self.tolerance = max(1e-9, 10 * examination.oracle.tolerance)
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """The draws."""
-        return self.examination.comparisons
 
     @functools.cached_property
     def pairs(self) -> list[tuple[Array, Array]]:
