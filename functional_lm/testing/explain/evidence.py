@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,12 @@ class Evidence:
         exact = self.examination.oracle.results(inputs, g, "float64")
         project = self.examination.oracle.project
         return leaf_of(project(ours), self.path), leaf_of(exact, self.path)
+
+    def unit_responses(self, g: Any) -> Iterator[tuple[Array, Array]]:
+        """Yield (ours, the truth), flat, for a one at each entry of g and zeros elsewhere."""
+        for unit in np.eye(g.size):
+            ours, exact = self.response(unit.reshape(g.shape))
+            yield ours.reshape(-1), exact.reshape(-1)
 
     @functools.cached_property
     def responses(self) -> dict[tuple[int, int], tuple[Array, Array]]:
