@@ -63,7 +63,7 @@ GENERATOR = np.random.default_rng(605)
         dropout.forward(params, x, rate=rate, key=key)[0],
         rate,
     ),
-    leaves=("x",),
+    leaves="x",
     cause="hidden state",
 )
 def drawn_anew(rate, g):
@@ -184,7 +184,7 @@ GRADIENTS = {}
     {"weight": draw(1606, 4, 7)},
     draw(1607, 3, 6, 10),
     size=2,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="hidden state",
 )
 def added_up(residuals, g):
@@ -221,7 +221,7 @@ def g_itself(offset, g):
 @plant(
     "weight_norm: d_params is a pair and not a dict",
     *WEIGHT_NORM,
-    leaves=("params",),
+    leaves="params",
     cause="structure",
 )
 def pair_of_gradients(residuals, g):
@@ -310,6 +310,6 @@ plant(
     "gelu_mlp: the forward has erf where the reference has tanh",
     *GELU_MLP,
     forward=exact_gelu,
-    leaves=("y",),
+    leaves="y",
     cause="value",
 )(gelu_mlp.vjp)
