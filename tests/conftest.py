@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,23 @@ def shakespeare() -> str:
 def root() -> Path:
     """Return the top folder of the project."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a function that mounts a file system in memory, of a size such as 2m, or skips."""
+    folder = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small file system cannot be mounted here")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

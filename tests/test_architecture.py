@@ -74,9 +74,7 @@ def test_imports_run_downwards(path):
             alone = part in ("layers", "losses") and path.stem != "__init__"
             assert not alone, f"{path.name} imports its sibling {module}"
         elif part == "testing":
-            assert names[0] in FOUNDATION or {"cases", "registry.py", "shapes.py"} & {
-                *path.parts
-            }, module
+            assert names[0] in FOUNDATION or {"cases", "registry.py"} & {*path.parts}, module
         else:
             at, other = level(part), level(names[0])
             beside = at == other and part not in SIBLINGS

@@ -435,19 +435,8 @@ def test_a_folder_that_nobody_may_write_to():
         shutil.rmtree(folder)
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A file system of two MiB in memory, or skip."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk(full_disk):
+def test_a_full_disk(small_disk):
+    full_disk = small_disk("2m")
     path = full_disk / "a"
     write_atomic(path, OLD)
     for _ in range(3):  # nothing is left that would fill it further

@@ -10,7 +10,7 @@ import tyro
 from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
-from ..testing.shapes import DEFAULTS, LETTERS
+from ..testing.cases import DEFAULTS, LETTERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,10 +50,8 @@ def compare_float32(examination: Examination) -> None:
             _measure_float32(examination, examination.draw(i), figures)
             done = i + 1
         _judge_float32(examination, figures)
-        shares = [
-            _share(leaves[path].float32_error, leaves[path].float32_limit) for path in figures
-        ]
-        if not any(1 < share < 4 for share in shares):
+        judged = [leaves[path] for path in figures]
+        if not any(1 < _share(leaf.float32_error, leaf.float32_limit) < 4 for leaf in judged):
             return
 
 

@@ -15,7 +15,7 @@ from .numeric import NumericOracle
 from .oracle import JaxOracle
 from .refusals import check_refusals
 from .report import Finding, Report
-from .subject import BrokenLayer, Examination, Oracle, Subject
+from .subject import BrokenLayer, Examination, Subject
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
 DTYPES = ("float64", "float32")
@@ -130,7 +130,7 @@ def check(
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
-    oracle: Oracle
+    oracle: JaxOracle | NumericOracle
     if reference is None:
         oracle = NumericOracle(subject)
     elif isinstance(reference, JaxOracle):

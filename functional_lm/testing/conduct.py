@@ -37,17 +37,13 @@ def check_contract(examination: Examination, dtype: str) -> None:
                 faults.append(_dtype_fault(place, leaf.real.dtype, dtype, str(leaf.dtype)))
             is_finite = leaf.dtype.kind not in "fc" or np.isfinite(leaf).all()
             if not (is_finite or name == "residuals" or subject.may_be_non_finite):
-                faults.append(
-                    Finding(
-                        "contract",
-                        f"{place} is not finite in {dtype}",
-                        place,
-                        dtype,
-                        "not finite",
-                        f"{_first_bad(leaf)}; declare MAY_BE_NON_FINITE = True in the layer's "
-                        "module if it has to be so",
-                    )
+                index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
+                message = f"{place} is not finite in {dtype}"
+                advice = (
+                    f"{leaf[index]} at {list(index)}; declare MAY_BE_NON_FINITE = True in the "
+                    "layer's module if it has to be so"
                 )
+                faults.append(Finding("contract", message, place, dtype, "not finite", advice))
     _stop_at(examination, faults, dtype)
 
 
@@ -62,18 +58,17 @@ def check_purity(examination: Examination, dtype: str) -> None:
     subject.forward(jitter((0,), inputs))
     kept_residuals = [leaf.copy() for leaf in pytree.leaves(freeze(residuals))]
     cotangents = subject.vjp(residuals, g)
-    faults = []
-    if not same_bits(subject.forward(inputs)[0], y):
-        faults.append(("a second forward of the same inputs gives other bits", "hidden state"))
-    if not same_bits(subject.vjp(residuals, g), cotangents):
-        faults.append(("a second vjp of the same residuals and g gives other bits", "hidden state"))
+    again, twice = subject.forward(inputs)[0], subject.vjp(residuals, g)
     fresh = subject.vjp(subject.forward(inputs)[1], g)
-    if not same_bits(fresh, cotangents):
-        faults.append(("vjp gives other bits after another forward", "hidden state"))
-    if not same_bits(inputs, kept_inputs):
-        faults.append(("forward or vjp writes to its inputs", "overwritten"))
-    if not same_bits(pytree.leaves(residuals), kept_residuals):
-        faults.append(("vjp writes to its residuals", "overwritten"))
+    hidden, written = "hidden state", "overwritten"
+    rules = (
+        (again, y, "a second forward of the same inputs gives other bits", hidden),
+        (twice, cotangents, "a second vjp of the same residuals and g gives other bits", hidden),
+        (fresh, cotangents, "vjp gives other bits after another forward", hidden),
+        (inputs, kept_inputs, "forward or vjp writes to its inputs", written),
+        (pytree.leaves(residuals), kept_residuals, "vjp writes to its residuals", written),
+    )
+    faults = [(message, cause) for a, b, message, cause in rules if not same_bits(a, b)]
     if not (subject.shares_memory or subject.writes):
         faults += _shared(subject, inputs, g)
     for message, cause in faults:
@@ -122,9 +117,9 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
     try:
         pairs = pytree.zip_with_path(primal, cotangent)
     except (ValueError, TypeError) as error:
-        message = f"{name} has another structure: {error}"
+        leaf = _missing_leaf(name, primal, cotangent)
         return [
-            Finding("contract", message, _missing_leaf(name, primal, cotangent), "", "structure")
+            Finding("contract", f"{name} has another structure: {error}", leaf, "", "structure")
         ]
     faults = []
     for path, required, received in pairs:
@@ -226,8 +221,3 @@ def _gradients(inputs: Any, cotangents: Any) -> list[tuple[str, Any, Any]]:
     params, x = inputs
     rows = pytree.zip_with_path({"params": params, "x": x}, {"params": d_params, "x": d_x})
     return [(path, leaf, d_leaf) for path, leaf, d_leaf in rows if d_leaf is not None]
-
-
-def _first_bad(leaf: Any) -> str:
-    index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
-    return f"{leaf[index]} at {list(index)}"

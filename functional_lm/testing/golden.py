@@ -8,12 +8,12 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
-from .check import DTYPES, check
+from .cases import case_at
+from .check import DTYPES
 from .inputs import cast, normal_like
 from .limits import norm
 from .oracle import JaxOracle
-from .registry import modules, twin
-from .shapes import case_at
+from .registry import check_case, modules, twin
 from .subject import Subject
 
 FACTOR = 8.0
@@ -72,17 +72,12 @@ def golden(
     case = case_at(name, layer, sizes or {}, settings or {}, seed)
     inputs = cast((case.params, case.x), np.float32)
     wide = cast(inputs, np.float64)
-    report = check(
-        f"{name} ({case.label})",
-        layer,
-        *wide,
-        reference=reference,
-        cotangent=None,
+    report = check_case(
+        name,
+        case._replace(params=wide[0], x=wide[1]),
         seed=seed,
         dtypes=DTYPES,
         factor=FACTOR,
-        keywords=case.keywords,
-        reference_keywords=twin(case.keywords),
         reproduce=f"golden({name!r}, {sizes!r}, {settings!r}, seed={seed})",
     )
     report.raise_if_failed()
@@ -103,14 +98,15 @@ def golden(
         **_named("float32", {"y": y, "params": d_params, "x": d_x}),
         **_named("float64", truth),
     }
-    limits = {
-        path: {
-            "float64": leaf.float64_limit * _scale(tensors[f"float64.{path}"]),
-            "float32": leaf.float32_limit * _scale(tensors[f"float64.{path}"]),
+    limits = {}
+    for path, leaf in report.leaves.items():
+        scale = norm(tensors[f"float64.{path}"]) or 1.0  # what errors of a report are relative to
+        assert leaf.float64_limit is not None
+        assert leaf.float32_limit is not None
+        limits[path] = {
+            "float64": leaf.float64_limit * scale,
+            "float32": leaf.float32_limit * scale,
         }
-        for path, leaf in report.leaves.items()
-        if leaf.float64_limit is not None and leaf.float32_limit is not None
-    }
     metadata = {
         "layer": name,
         "sizes": case.label,
@@ -130,11 +126,6 @@ def _named(prefix: str, tree: Tree) -> dict[str, Array]:
             array = np.stack([array.real, array.imag], axis=-1)
         found[f"{prefix}.{path}" if path else prefix] = array
     return found
-
-
-def _scale(exact: Array) -> float:
-    """Return what the errors of a report are relative to."""
-    return norm(exact) or 1.0
 
 
 def _plain(value: Any) -> Any:

@@ -34,8 +34,8 @@ class NumericOracle:
     and is analytic there; whether it does is tried out against the five points.
     """
 
-    draws = 2
-    has_float32 = False
+    draws = 2  # how many inputs are looked at
+    has_float32 = False  # whether it can say how inaccurate float32 has to be
 
     def __init__(self, subject: Subject) -> None:
         """Take the layer; nothing is run yet."""

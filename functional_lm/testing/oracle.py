@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
+from .inputs import same_bits
 
 
 class JaxOracle:
@@ -50,10 +51,10 @@ class JaxOracle:
         self._reference = reference
         self.keywords = {"float64": keywords, "float32": keywords}
         rounded = pytree.map(_round, keywords)
-        if not _equal(rounded, keywords):
+        if not same_bits(rounded, keywords):
             self.keywords["float32"] = rounded
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
-        self._compiled: dict[tuple[int | str, str], Callable[..., Any]] = {}
+        self._compiled: dict[tuple[int, str], Callable[..., Any]] = {}
 
     def function(
         self,
@@ -61,12 +62,9 @@ class JaxOracle:
         given: str | None = None,
         keywords: dict[str, Any] | None = None,
     ) -> Callable[[Tree, Any], Any]:
-        """Return the reference as a function of ``(params, x)``.
+        """Return the reference as a function of ``(params, x)`` that computes in a dtype.
 
-        Args:
-            dtype: in which to compute.
-            given: "float32" for keywords that were rounded to it.
-            keywords: others to use.
+        Its keywords are those rounded to the dtype ``given``, or others if they are passed.
         """
         constants = pytree.map(
             lambda leaf: _constant(leaf, dtype), keywords or self.keywords[given or dtype]
@@ -88,33 +86,25 @@ class JaxOracle:
     def results(
         self, inputs: tuple[Tree, Any], g: Any, dtype: str, given: str | None = None
     ) -> Tree:
-        """Return ``{"y", "params", "x"}``: the value and the cotangents, as NumPy arrays.
+        """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
-        Integers have the cotangent None.
-
-        Args:
-            inputs: ``(params, x)``.
-            g: the cotangent of y.
-            dtype: in which to compute.
-            given: the dtype to which the inputs were rounded, if it is another.
+        ``dtype`` is that of the computation, ``given`` that of the inputs if it is another.
         """
-        keywords = self.keywords[given or dtype]
         # One function a dtype: a constant in the keywords is another in the other mode of JAX.
-        key: tuple[int | str, str] = (id(keywords), dtype)
+        key = (id(self.keywords[given or dtype]), dtype)
         if key not in self._compiled:
             self._compiled[key] = self.jax.jit(self.differentiated(self.function(dtype, given)))
-        with self.jax.enable_x64(dtype == "float64"):
-            y, cotangents = self._compiled[key](*inputs, g)
-        return self.tree(inputs, y, cotangents)
+        return self.results_of(self._compiled[key], inputs, g, dtype)
 
-    def results_of(self, key: str, function: Callable[..., Any], inputs: Any, g: Any) -> Tree:
-        """Return the float64 results of another function of ``(params, x)``, known by a key."""
-        place = (key, "float64")
-        if place not in self._compiled:
-            self._compiled[place] = self.jax.jit(self.differentiated(function))
-        with self.jax.enable_x64(True):
-            y, cotangents = self._compiled[place](*inputs, g)
-        return self.tree(inputs, y, cotangents)
+    def results_of(self, run: Callable[..., Any], inputs: Any, g: Any, dtype: str) -> Tree:
+        """Return the results of what `differentiated` returned."""
+        with self.jax.enable_x64(dtype == "float64"):
+            y, cotangents = run(*inputs, g)
+        remaining = iter(cotangents)
+        d_params, d_x = pytree.map(
+            lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
+        )
+        return {"y": self.jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -142,14 +132,6 @@ class JaxOracle:
 
         with self.jax.enable_x64(True):
             return np.asarray(self.jax.jvp(of_leaf, (leaf,), (tangent,))[1])
-
-    def tree(self, inputs: Any, y: Any, cotangents: list[Any]) -> Tree:
-        """Put the cotangents of the floating leaves back where their leaves stand."""
-        remaining = iter(cotangents)
-        d_params, d_x = pytree.map(
-            lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
-        )
-        return {"y": self.jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
     def differentiated(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``(params, x, g) -> (y, cotangents of the floating leaves)``."""
@@ -179,12 +161,6 @@ class JaxOracle:
 def _round(leaf: Array) -> Array:
     """Return floating values rounded to float32, still in their own dtype."""
     return leaf.astype(np.float32).astype(leaf.dtype) if leaf.dtype.kind == "f" else leaf
-
-
-def _equal(a: Tree, b: Tree) -> bool:
-    return all(
-        np.array_equal(x, y) for x, y in zip(pytree.leaves(a), pytree.leaves(b), strict=True)
-    )
 
 
 def _constant(leaf: Array, dtype: str) -> Array:

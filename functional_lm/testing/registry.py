@@ -125,37 +125,40 @@ def check_layer(
         ImportError: without jax.
         ValueError: for an unknown name or label, listing the known ones.
     """
-    layer, reference = modules(name)
+    selected = [case] if isinstance(case, Case) else cases(name)
+    if isinstance(case, str):
+        labels = [known.label for known in selected]
+        if case not in labels:
+            raise ValueError(f"{name} has no case {case!r}; it has {', '.join(labels)}")
+        selected = [selected[labels.index(case)]]
     return [
-        check(
-            f"{name} ({case.label})",
-            layer,
-            case.params,
-            case.x,
-            reference=reference,
-            cotangent=None,
+        check_case(
+            name,
+            one,
             seed=seed,
             dtypes=dtypes,
             factor=FACTOR,
             refusals=True,
-            keywords=case.keywords,
-            reference_keywords=twin(case.keywords),
-            reproduce=f"check_layer({name!r}, {case.label!r}, seed={seed})",
+            reproduce=f"check_layer({name!r}, {one.label!r}, seed={seed})",
         )
-        for case in _selected(name, case)
+        for one in selected
     ]
 
 
-def _selected(name: str, case: Case | str | None) -> list[Case]:
-    if isinstance(case, Case):
-        return [case]
-    known = cases(name)
-    if case is None:
-        return known
-    labels = [known_case.label for known_case in known]
-    if case not in labels:
-        raise ValueError(f"{name} has no case {case!r}; it has {', '.join(labels)}")
-    return [known[labels.index(case)]]
+def check_case(name: str, case: Case, **settings: Any) -> Report:
+    """Check a layer of this library at one case; the settings are those of `check.check`."""
+    layer, reference = modules(name)
+    return check(
+        f"{name} ({case.label})",
+        layer,
+        case.params,
+        case.x,
+        reference=reference,
+        cotangent=None,
+        keywords=case.keywords,
+        reference_keywords=twin(case.keywords),
+        **settings,
+    )
 
 
 def _packages() -> dict[str, list[str]]:

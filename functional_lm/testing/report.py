@@ -34,10 +34,7 @@ class LeafReport:
 
     def within(self, dtype: str) -> bool:
         """Whether the error in that dtype, if it was measured, is within its limit."""
-        error, limit = {
-            "float64": (self.float64_error, self.float64_limit),
-            "float32": (self.float32_error, self.float32_limit),
-        }[dtype]
+        error, limit = getattr(self, f"{dtype}_error"), getattr(self, f"{dtype}_limit")
         return error is None or (limit is not None and error <= limit)
 
     @property

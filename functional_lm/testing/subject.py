@@ -5,14 +5,18 @@ Whatever the layer raises or writes to is a finding, not a crash of the checker.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import pytree
 from ..contract import Differentiable, Tree
-from .inputs import cast, freeze, same_bits
+from .inputs import at, cast, freeze, same_bits
 from .report import Finding, Report
+
+if TYPE_CHECKING:
+    from .numeric import NumericOracle
+    from .oracle import JaxOracle
 
 
 class BrokenLayer(Exception):
@@ -142,32 +146,8 @@ def _copy(value: Any) -> Any:
 def _changed(name: str, before: Any, after: Any) -> str:
     for path, a, b in pytree.zip_with_path(before, after):
         if not same_bits(a, b):
-            return f"{name}.{path}" if path else name
+            return at(name, path)
     return name
-
-
-class Oracle(Protocol):
-    """What tells the truth about a layer."""
-
-    draws: int  # how many inputs are looked at
-    has_float32: bool  # whether it can say how inaccurate float32 has to be
-
-    @property
-    def name(self) -> str:
-        """What the gradients are compared with."""
-
-    @property
-    def tolerance(self) -> float:
-        """The relative error allowed in float64."""
-
-    def output(self, inputs: Any, dtype: str) -> Any:
-        """Return a tree in the shapes and dtypes of y."""
-
-    def results(self, inputs: Any, g: Any, dtype: str, given: str | None = None) -> Tree:
-        """Return ``{"y", "params", "x"}``, or without y."""
-
-    def project(self, results: Tree) -> Tree:
-        """Return of a layer's results what this oracle can compare."""
 
 
 @dataclasses.dataclass
@@ -185,7 +165,7 @@ class Examination:
     """One check of one layer, from the first stage to the last."""
 
     subject: Subject
-    oracle: Oracle
+    oracle: "JaxOracle | NumericOracle"
     draws: list[tuple[Any, Any]]  # ((params, x), g) in float64; the first is what was given
     draw: Callable[[int], tuple[Any, Any]]  # any number of them
     dtypes: tuple[str, ...]

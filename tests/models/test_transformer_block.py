@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from functional_lm import pytree
 from functional_lm.compose import bind
@@ -34,8 +33,3 @@ def test_the_two_dropouts_draw_from_different_keys():
         PARAMS, X, block=block, positions=np.arange(5), key=(0,)
     )
     assert (residuals.dropout1.multiplier != residuals.dropout2.multiplier).any()
-
-
-def test_unknown_parameters_are_named():
-    with pytest.raises(ValueError, match="norm3"):
-        transformer_block.forward({**PARAMS, "norm3": {}}, X, **SIDE)

@@ -1,5 +1,6 @@
-"""The checker itself: it passes what is right and names what is wrong."""
+"""The checker itself: it passes what is right and names what is wrong; the bug zoo has more."""
 
+import json
 import sys
 import types
 
@@ -8,133 +9,107 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from functional_lm.layers import attention, embedding, linear, rms_norm, rotary, silu
-from functional_lm.testing import Case, check_vjp, registry
+from functional_lm.layers import embedding, linear, silu
+from functional_lm.testing import check_vjp, registry
 
 RNG = np.random.default_rng(0)
-
-
-def layer(right, vjp, forward=None):
-    """Return a layer with a planted bug."""
-    return types.SimpleNamespace(__name__=right.__name__, forward=forward or right.forward, vjp=vjp)
-
-
-def case(name, label):
-    return next(case for case in registry.cases(name) if case.label == label)
-
-
-def missing_mean_term(residuals, g):
-    d_params, _ = rms_norm.vjp(residuals, g)
-    return d_params, residuals.rstd * g * residuals.scale
-
-
-def transposed_weight(residuals, g):
-    d_params, _ = linear.vjp(residuals, g)
-    return d_params, g @ residuals.weight  # square, so the shape is right
-
-
-def assigned_instead_of_added(residuals, g):
-    d_weight = np.zeros_like(residuals.weight)
-    d_weight[residuals.tokens] = g
-    return {"weight": d_weight}, None
-
-
-def tripled(residuals, g):
-    d_params, d_x = linear.vjp(residuals, g)
-    return {**d_params, "weight": 3 * d_params["weight"]}, d_x
-
-
-def wrong_sign(residuals, g):
-    return rotary.vjp(residuals._replace(rotation=residuals.rotation.conj()), g)
-
-
-def dropped_group_sum(residuals, g):
-    _, d_x = attention.vjp(residuals, g)
-    first = g.copy()
-    first[:, :, 1:3] = first[:, :, 4:] = 0  # one query head of each group
-    _, partial = attention.vjp(residuals, first)
-    return {}, d_x._replace(v=partial.v)
-
-
-def leaf_never_written(residuals, g):
-    d_params, d_x = linear.vjp(residuals, g)
-    return {**d_params, "bias": np.zeros_like(d_params["bias"])}, d_x
-
-
-def right_for_ones_only(residuals, g):
-    return silu.vjp(residuals, np.ones_like(g))
-
-
-SQUARE = {"weight": RNG.standard_normal((5, 5))}
-
-BUGS = {
-    "missing mean term": (rms_norm, missing_mean_term, case("rms_norm", "primes"), ["x"]),
-    "transposed weight": (
-        linear,
-        transposed_weight,
-        Case("linear", "", SQUARE, RNG.standard_normal((2, 3, 5)), {}),
-        ["x"],
-    ),
-    "= for +=": (
-        embedding,
-        assigned_instead_of_added,
-        case("embedding", "repeated"),
-        ["params.weight"],
-    ),
-    "tripled gradient": (linear, tripled, case("linear", "bias"), ["params.weight"]),
-    "wrong sign": (rotary, wrong_sign, case("rotary", "interleaved"), ["x"]),
-    "dropped group sum": (attention, dropped_group_sum, case("attention", "H=6 G=1"), ["x.v"]),
-    "leaf never written": (linear, leaf_never_written, case("linear", "bias"), ["params.bias"]),
-    "right for g = 1 only": (silu, right_for_ones_only, case("silu", "primes"), None),
-}
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught_and_its_leaf_named(bug):
-    right, vjp, case, wrong = BUGS[bug]
-    _, twin = registry.modules(case.layer)
-    assert check_vjp(right, case.params, case.x, reference=twin, **case.keywords)
-    report = check_vjp(layer(right, vjp), case.params, case.x, reference=twin, **case.keywords)
-    assert not report
-    if wrong is None:  # not even linear in g
-        assert any("zero g does not give zero" in str(f) for f in report.findings)
-        assert "x" in [path for path, leaf in report.leaves.items() if not leaf.ok]
-        return
-    assert [path for path, leaf in report.leaves.items() if not leaf.ok] == wrong
-    for path in wrong:
-        leaf = report.leaves[path]
-        assert leaf.float64_error > leaf.float64_limit
-        assert leaf.float32_error > leaf.float32_limit
-        assert f"{path} " in str(report)
-    assert "WRONG" in str(report)
-
-
 X = RNG.standard_normal((3, 5))
+TEXTS = RNG.standard_normal((2, 5, 3))  # (B, T, D)
 
 
 def square(params, x):
     return x * x, x
 
 
-def square_vjp(residuals, g):
-    return {}, 2 * residuals * g
+def square_vjp(x, g):
+    return {}, 2 * x * g
 
 
-def findings(forward=square, vjp=square_vjp, **keywords):
-    subject = types.SimpleNamespace(forward=forward, vjp=vjp)
-    keywords = {"reference": lambda params, x: x * x} | keywords
-    report = check_vjp(subject, {}, X, **keywords)
+def check(
+    forward=square, vjp=square_vjp, x=X, reference=lambda p, x: x * x, declared=None, **keywords
+):
+    layer = types.SimpleNamespace(forward=forward, vjp=vjp, **(declared or {}))
+    report = check_vjp(layer, {}, x, reference=reference, **keywords)
     assert report.ok == (not report.findings)
-    return " ".join(map(str, report.findings))
+    return report
 
 
-def test_a_right_layer_has_no_findings():
-    assert findings() == ""
-    assert findings(cotangent=np.ones((3, 5))) == ""
-    assert findings(dtypes=("float32",)) == ""
+def findings(**changes):
+    return " ".join(map(str, check(**changes).findings))
 
 
-CONTRACT = {
+def test_a_tripled_gradient_is_caught_and_its_leaf_named():
+    def tripled(residuals, g):
+        d_params, d_x = linear.vjp(residuals, g)
+        return {**d_params, "weight": 3 * d_params["weight"]}, d_x
+
+    case = next(case for case in registry.cases("linear") if case.label == "bias")
+    wrong = types.SimpleNamespace(forward=linear.forward, vjp=tripled)
+    _, twin = registry.modules("linear")
+    assert check_vjp(linear, case.params, case.x, reference=twin)
+    report = check_vjp(wrong, case.params, case.x, reference=twin)
+    assert [path for path, leaf in report.leaves.items() if not leaf.ok] == ["params.weight"]
+    leaf = report.leaves["params.weight"]
+    assert leaf.float64_error > leaf.float64_limit
+    assert leaf.float32_error > leaf.float32_limit
+    assert "params.weight " in str(report)
+    assert "WRONG" in str(report)
+
+
+MASK = np.array([True, True, False, True, True])
+IDENTITY = {
+    "forward": lambda p, x: (x, ()),
+    "vjp": lambda r, g: ({}, g),
+    "reference": lambda p, x: x,
+}
+MASKED = {
+    "forward": lambda p, x: (np.where(MASK, x, -np.inf).astype(x.dtype), ()),
+    "vjp": lambda r, g: ({}, g * MASK),
+    "reference": lambda p, x: jnp.where(MASK, x, -jnp.inf),
+}
+SOFTPLUS = {
+    "forward": lambda p, x: (np.log1p(np.exp(x)), x),
+    "vjp": lambda x, g: ({}, g / (1 + np.exp(-x))),
+    "reference": lambda p, x: jax.nn.softplus(x),
+}
+CUMSUM = {
+    "forward": lambda p, x: (np.cumsum(x, axis=1), ()),
+    "vjp": lambda r, g: ({}, np.cumsum(g[:, ::-1], axis=1)[:, ::-1].copy()),
+    "reference": lambda p, x: jnp.cumsum(x, axis=1),
+    "x": TEXTS,
+}
+CENTRED = {
+    "forward": lambda p, x: (x - x.mean(axis=0), ()),
+    "vjp": lambda r, g: ({}, g - g.mean(axis=0)),
+    "reference": lambda p, x: x - x.mean(axis=0),
+}
+RIGHT = {
+    "plain": {},
+    "a cotangent": {"cotangent": np.ones((3, 5))},
+    "float32 alone": {"dtypes": ("float32",)},
+    "a view, declared": IDENTITY | {"declared": {"SHARES_MEMORY": "it is the identity"}},
+    "infinity, declared": MASKED | {"declared": {"MAY_BE_NON_FINITE": True}},
+    "scales that are not declared": SOFTPLUS,
+    "a reference that mixes examples": CENTRED,
+    "time on the second axis": CUMSUM,
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_a_right_layer_has_no_findings(kind):
+    assert findings(**RIGHT[kind]) == ""
+
+
+def test_a_second_axis_that_is_not_time_raises_no_alarm():
+    layer = types.SimpleNamespace(
+        forward=lambda p, x: (x + p["offset"], ()),
+        vjp=lambda r, g: ({"offset": g.sum(axis=0)}, g * 1.0),
+    )
+    params = {"offset": RNG.standard_normal((5, 3))}
+    check_vjp(layer, params, TEXTS, reference=lambda p, x: x + p["offset"]).raise_if_failed()
+
+
+WRONG = {
     "forward must return (y, residuals): got ndarray float64": {"forward": lambda p, x: x * x},
     "vjp must return (d_params, d_x): got a tuple of 3": {"vjp": lambda r, g: ({}, g, g)},
     "forward raised ZeroDivisionError: division by zero": {"forward": lambda p, x: 1 / 0},
@@ -156,6 +131,19 @@ CONTRACT = {
         "vjp": lambda r, g: ({}, 2 * r.astype(g.dtype) * g),
     },
     "x is not finite": {"vjp": lambda r, g: ({}, np.full_like(g, np.nan))},
+    "y is not finite": {  # although the reference's is not either
+        "forward": lambda p, x: (x * np.nan, x),
+        "vjp": lambda x, g: ({}, g * np.nan),
+        "reference": lambda p, x: x * jnp.nan,
+    },
+    "declare MAY_BE_NON_FINITE": MASKED,
+    "y is wrong in float64": MASKED  # infinity in other places
+    | {
+        "declared": {"MAY_BE_NON_FINITE": True},
+        "reference": lambda p, x: jnp.where(MASK, x, -jnp.inf)[:, ::-1],
+    },
+    "y shares memory with x; return a copy": IDENTITY,
+    "the gradient of x shares memory with g": IDENTITY,
     "vjp writes to g": {"vjp": lambda r, g: ({}, np.multiply(2 * r, g, out=g))},
     "zero g does not give zero": {"vjp": lambda r, g: ({}, 2 * r * g + 1e-30)},
     "not linear in g": {"vjp": lambda r, g: ({}, 2 * r * np.abs(g))},
@@ -168,17 +156,43 @@ CONTRACT = {
     "x is wrong for Fortran-ordered inputs": {
         "vjp": lambda r, g: ({}, 2 * r * g.ravel(order="K").reshape(g.shape))
     },
+    "x is wrong for one example (x[0:1])": {
+        "vjp": lambda x, g: ({}, 2 * x * g + (len(x) != 3) * g.sum())
+    },
+    "for an empty batch (x[:0])": {"vjp": lambda x, g: ({}, 2 * x * g + 0 * np.abs(x).max())},
+    "x is wrong for one token (x[:, :1])": CUMSUM
+    | {"vjp": lambda r, g: ({}, 2 * g) if g.shape[1] == 1 else CUMSUM["vjp"](r, g)},
+    "for x times 10000": SOFTPLUS | {"declared": {"EXTREME_SCALES": (1e-3, 1e4)}},
+    "float16 numbers: a cast": {
+        "vjp": lambda x, g: ({}, (2 * x * g).astype(np.float16).astype(g.dtype))
+    },
 }
 
 
-@pytest.mark.parametrize("says", CONTRACT)
-def test_a_breach_of_the_contract_is_named(says):
-    assert says in findings(**CONTRACT[says])
+@pytest.mark.parametrize("says", WRONG)
+def test_what_is_wrong_is_named(says):
+    assert says in findings(**WRONG[says])
 
 
-def test_another_result_the_second_time_is_found():
-    count = iter(range(100))
+CAUSES = {
+    "shared memory": IDENTITY,
+    "edge shape": WRONG["x is wrong for one example (x[0:1])"],
+    "not finite": WRONG["y is not finite"],
+    "precision": WRONG["float16 numbers: a cast"],
+    "overwritten": WRONG["vjp writes to g"],
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_there_is_one_cause(cause):
+    assert set(check(**CAUSES[cause]).causes.values()) == {cause}
+
+
+def test_other_bits_the_second_time_are_found():
+    count = iter(range(1000))
     assert "second vjp" in findings(vjp=lambda r, g: ({}, 2 * r * g * (1 + 1e-15 * next(count))))
+    said = findings(forward=lambda p, x: (x * x * (1 + 1e-15 * next(count)), x))
+    assert "a second forward of the same inputs gives other bits" in said
 
 
 def test_state_that_is_hidden_between_calls_is_found():
@@ -188,19 +202,8 @@ def test_state_that_is_hidden_between_calls_is_found():
         hidden["x"] = x
         return x * x, ()
 
-    report = check_vjp(
-        types.SimpleNamespace(forward=forward, vjp=lambda r, g: ({}, 2 * hidden["x"] * g)),
-        {},
-        X,
-        reference=lambda params, x: x * x,
-    )
-    assert any("a second vjp of the same residuals" in str(f) for f in report.findings)
-
-
-def test_another_value_the_second_time_is_found():
-    count = iter(range(1000))
-    said = findings(lambda params, x: (x * x * (1 + 1e-15 * next(count)), x))
-    assert "a second forward of the same inputs gives other bits" in said
+    said = findings(forward=forward, vjp=lambda r, g: ({}, 2 * hidden["x"] * g))
+    assert "a second vjp of the same residuals" in said
 
 
 def test_a_write_to_a_keyword_is_found_and_does_not_reach_the_caller():
@@ -209,14 +212,8 @@ def test_a_write_to_a_keyword_is_found_and_does_not_reach_the_caller():
         return x * x, x
 
     n = np.zeros(3)
-    report = check_vjp(
-        types.SimpleNamespace(forward=forward, vjp=square_vjp),
-        {},
-        X,
-        reference=lambda params, x, n: x * x,
-        n=n,
-    )
-    assert "forward writes to keyword.n" in str(report.findings[-1])
+    said = findings(forward=forward, reference=lambda p, x, n: x * x, n=n)
+    assert "forward writes to keyword.n" in said
     assert not n.any()
     assert n.flags.writeable
 
@@ -228,60 +225,99 @@ def test_a_write_to_the_residuals_behind_a_view_is_found():
         store[0, 0] += 1
         return {}, 2 * X.astype(g.dtype) * g
 
-    def forward(params, x):
-        return x * x, store.view()
+    said = findings(forward=lambda p, x: (x * x, store.view()), vjp=vjp, dtypes=("float64",))
+    assert "vjp writes to its residuals" in said
 
-    assert "vjp writes to its residuals" in findings(forward, vjp, dtypes=("float64",))
+
+def test_after_a_write_the_check_goes_on_with_copies():
+    report = check(**WRONG["vjp writes to g"])
+    assert [str(f) for f in report.findings] == ["vjp writes to g"]
+    assert report.leaves["x"].ok  # it was judged all the same
 
 
 def test_a_gradient_for_tokens_must_be_none():
-    def vjp(residuals, g):
-        d_params, _ = embedding.vjp(residuals, g)
-        return d_params, np.zeros(3)
-
-    report = check_vjp(
-        layer(embedding, vjp),
-        {"weight": X},
-        np.array([0, 2, 1]),
-        reference=lambda params, tokens: params["weight"][tokens],
+    layer = types.SimpleNamespace(
+        forward=embedding.forward, vjp=lambda r, g: (embedding.vjp(r, g)[0], np.zeros(3))
     )
+    ids = np.array([0, 2, 1])
+    report = check_vjp(layer, {"weight": X}, ids, reference=lambda p, tokens: p["weight"][tokens])
     assert "the cotangent of x must be None" in str(report.findings[0])
 
 
 def test_a_float32_result_less_accurate_than_xla_is_found():
-    def forward(params, x):  # the variance by a difference of large numbers
-        return (x * x).mean(-1) - x.mean(-1) ** 2, x
-
-    def vjp(x, g):
-        return {}, 2 * (x - x.mean(-1, keepdims=True)) * g[..., None] / x.shape[-1]
-
-    subject = types.SimpleNamespace(forward=forward, vjp=vjp)
-    x = 1000 + X
-    report = check_vjp(subject, {}, x, reference=lambda params, x: jnp.var(x, axis=-1))
-    assert not report
+    report = check(  # the variance by a difference of large numbers
+        forward=lambda p, x: ((x * x).mean(-1) - x.mean(-1) ** 2, x),
+        vjp=lambda x, g: ({}, 2 * (x - x.mean(-1, keepdims=True)) * g[..., None] / x.shape[-1]),
+        x=1000 + X,
+        reference=lambda p, x: jnp.var(x, axis=-1),
+    )
     assert report.leaves["y"].float32_error > report.leaves["y"].float32_limit
     assert report.leaves["x"].ok
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floating_keywords_come_in_the_dtype_of_x(dtype):
+    seen = set()
+
+    def forward(params, x, *, target):
+        seen.add((x.dtype, target.dtype))
+        return np.sum((x - target) ** 2), x - target
+
+    said = findings(
+        forward=forward,
+        reference=lambda p, x, *, target: jnp.sum((x - target) ** 2),
+        target=RNG.standard_normal((3, 5)).astype(dtype),
+    )
+    assert said == ""
+    assert all(a == b for a, b in seen)
+
+
+def test_the_report_as_json():
+    report = check()
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["ok"] is True
+    assert record["leaves"]["x"]["over_xla"] == report.leaves["x"].over_xla
+    assert record["oracle"] == "jax.vjp of the reference"
+    bad = check(vjp=lambda x, g: ({}, x * np.nan))
+    record = json.loads(json.dumps(bad.to_dict(), allow_nan=False))
+    assert record["leaves"]["x"]["float64_error"] == "nan"
+    assert record["findings"][0]["cause"] == "not finite"
+
+
+def test_residual_bytes_leave_out_what_is_shared():
+    layer = types.SimpleNamespace(
+        forward=lambda p, x: (x * x, (x, x.T, p["w"], np.tanh(x))),
+        vjp=lambda r, g: ({"w": 0 * r[2]}, 2 * r[0] * g),
+    )
+    report = check_vjp(layer, {"w": np.ones(7)}, X, reference=lambda p, x: x * x)
+    assert report
+    assert report.residual_bytes == 15 * 4
 
 
 def test_the_reference_may_be_a_module_or_a_function():
     _, twin = registry.modules("silu")
     for reference in (twin, twin.forward, lambda params, x: jax.nn.silu(x)):
         assert check_vjp(silu, {}, X, reference=reference)
-    with pytest.raises(TypeError, match="reference must be a function"):
-        check_vjp(silu, {}, X, reference=3)
 
 
 def test_without_jax_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.raises(ImportError, match=r"pip install 'functional-lm\[jax\]'"):
-        check_vjp(silu, {}, X, reference=lambda params, x: x)
+        check()
 
 
-def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ValueError, match="'float16'"):
-        check_vjp(silu, {}, X, reference=lambda params, x: x, dtypes=("float16",))
-
-
-def test_a_cotangent_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"cotangent must have shape \(3, 5\): got \(5,\)"):
-        check_vjp(silu, {}, X, reference=registry.modules("silu")[1], cotangent=np.ones(5))
+@pytest.mark.parametrize(
+    ("layer", "x", "settings", "error", "says"),
+    [
+        (silu, X, {"reference": 3}, TypeError, "reference must be a function"),
+        (silu, X, {"dtypes": ("float16",)}, ValueError, "'float16'"),
+        (silu, X, {"dtypes": ()}, ValueError, "at least one"),
+        (silu, X, {"cotangent": np.ones(5)}, ValueError, r"have shape \(3, 5\): got \(5,\)"),
+        (silu, 3.0, {}, TypeError, "must hold NumPy arrays"),
+        (silu, np.array(["a"]), {}, TypeError, "x must be an array of numbers: got <U1"),
+        (types.SimpleNamespace(forward=square), X, {}, TypeError, "has no vjp"),
+    ],
+)
+def test_bad_arguments_are_refused(layer, x, settings, error, says):
+    with pytest.raises(error, match=says):
+        check_vjp(layer, {}, x, **{"reference": lambda p, x: jax.nn.silu(x)} | settings)

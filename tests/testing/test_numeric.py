@@ -82,18 +82,18 @@ def test_a_kink_beside_an_input_raises_no_alarm():
     check_vjp(layer, {}, x).raise_if_failed()
 
 
-@pytest.mark.parametrize("factor", [-1.0, 1 + 1e-6, 3.0])
-def test_a_wrong_gradient_is_found(factor):
-    def vjp(residuals, g):
-        d_params, d_x = silu.vjp(residuals, g)
-        return d_params, d_x * factor
-
-    wrong = types.SimpleNamespace(forward=silu.forward, vjp=vjp)
-    assert not check_vjp(wrong, {}, X)
-
-
-@pytest.mark.parametrize("d_x", [np.zeros((7, 1)), None])
-def test_a_gradient_of_another_shape_is_found(d_x):
-    wrong = types.SimpleNamespace(forward=silu.forward, vjp=lambda residuals, g: ({}, d_x))
-    report = check_vjp(wrong, {}, X)
-    assert "x must" in str(report.findings[0])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda d_x: -d_x,
+        lambda d_x: d_x * (1 + 1e-6),
+        lambda d_x: d_x * 3,
+        lambda d_x: d_x[:, None],
+        lambda d_x: None,
+    ],
+)
+def test_a_wrong_gradient_is_found(wrong):
+    layer = types.SimpleNamespace(
+        forward=silu.forward, vjp=lambda residuals, g: ({}, wrong(silu.vjp(residuals, g)[1]))
+    )
+    assert list(check_vjp(layer, {}, X).causes) == ["x"]

@@ -4,14 +4,15 @@ Sizes are distinct primes or awkward, never all powers of two, so that a transpo
 axis cannot hide; scales are random, so that a factor that happens to be one cannot either.
 """
 
+import inspect
 import zlib
 from typing import Any, NamedTuple
 
 from ...contract import Tree
 from . import attention, losses, models, pointwise
-from .draws import Draws
+from .draws import Draws, Maker
 
-__all__ = ["Case", "Draws", "cases_of"]
+__all__ = ["DEFAULTS", "LETTERS", "Case", "case_at", "cases_of"]
 
 
 class Case(NamedTuple):
@@ -29,14 +30,55 @@ class Case(NamedTuple):
 
 
 def cases_of(name: str, module: Any) -> list[Case]:
-    """Return the inputs at which the layer of that name is checked; the same every time.
+    """Return the inputs at which the layer of that name is checked; the same every time."""
+    draw = Draws((zlib.crc32(name.encode()),))
+    _, function, cases = _LAYERS[name]
+    inputs = cases(draw, Maker(draw, module, function))
+    return [Case(name, label, *arrays) for label, arrays in inputs.items()]
+
+
+def case_at(
+    name: str, module: Any, sizes: dict[str, int], settings: dict[str, Any], seed: int = 0
+) -> Case:
+    """Draw parameters, input and side inputs of a layer at given sizes.
 
     Args:
         name: the layer.
         module: the layer itself, for its ``init`` and types.
+        sizes: by letter; those not given have their default.
+        settings: keyword-only inputs, such as ``causal`` or ``eps``, beside those that are drawn.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for a letter that the layer does not have, a size below zero, or a keyword
+            that its forward does not name.
     """
-    draw = Draws((zlib.crc32(name.encode()),))
-    return [Case(name, *case) for case in _CASES[name](draw, module)]
+    letters = LETTERS[name]
+    for letter, size in sizes.items():
+        if letter not in letters:
+            raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}; use these")
+        if size < 0:
+            raise ValueError(f"sizes must not be negative: got {letter}={size}; pass 0 or more")
+    make = Maker(Draws((seed,)), module, _LAYERS[name][1])
+    known = set(inspect.signature(module.forward).parameters) - {"params", "x", "tokens"}
+    for setting in settings:
+        if setting not in known | make.seen:
+            has = f"the keywords {', '.join(sorted(known))}" if known else "no keywords"
+            raise ValueError(f"{name} has {has}: got {setting}; leave it out")
+    full = {letter: sizes.get(letter, DEFAULTS[letter]) for letter in letters}
+    if "S" in full and "S" not in sizes:
+        full["S"] = full["T"]
+    if "G" in full and "G" not in sizes and full["H"] % full["G"]:
+        full["G"] = full["H"]
+    label = " ".join(f"{letter}={size}" for letter, size in full.items())
+    B, T, *others = full.values()
+    return Case(name, label, *make((B, T), *others, **settings))
 
 
-_CASES = pointwise.CASES | attention.CASES | losses.CASES | models.CASES
+DEFAULTS = {"B": 2, "T": 5, "S": 5, "D": 24, "D_in": 5, "D_out": 7}
+DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2}
+"""The size of each letter that is not given; L is the number of blocks."""
+
+_LAYERS = pointwise.LAYERS | attention.LAYERS | losses.LAYERS | models.LAYERS
+LETTERS = {name: ["B", "T", *letters.split()] for name, (letters, _, _) in _LAYERS.items()}
+"""The letters that a layer's inputs have."""

@@ -1,88 +1,65 @@
-"""The cases of the models."""
+"""Inputs for the models."""
 
 from typing import Any
 
 import numpy as np
 
 from ...contract import Stream, Tree
-from .draws import Draws, Inputs
+from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
 
-_SIZES: dict[str, Any] = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2}  # K = 4
-
-
-def _self_attention(draw: Draws, module: Any) -> Inputs:
-    def made(**sizes: Any) -> Tree:
-        return draw.near(module.init(draw.key(), **_SIZES, **sizes, dtype=np.float64))
-
-    def side(T: int, **settings: Any) -> dict[str, Any]:
-        return {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(T), **settings}
-
-    params = made()
-    for label, (B, T) in {"H=6 G=2": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}.items():
-        yield label, params, draw.normal(B, T, 24), side(T)
-    mask = draw.integers(2, 1, 1, 5, below=2) > 0
-    padded = side(5, visibility=module.CAUSAL._replace(mask=mask), rope_pairing="half")
-    padded["positions"] = np.arange(5) + 3
-    yield "padding, half", params, draw.normal(2, 5, 24), padded
-    yield (
-        "full",
-        params,
-        draw.normal(2, 5, 24),
-        side(5, visibility=module.Visibility(), rope_theta=50.0),
-    )
-    yield "tiled, padding, half", params, draw.normal(2, 5, 24), padded | {"attention": "tiled"}
-    yield "tiled, several tiles", params, draw.normal(1, 131, 24), side(131, attention="tiled")
-    window = module.Visibility(causal=True, window=3)
-    yield (
-        "window, not turned",
-        params,
-        draw.normal(2, 7, 24),
-        side(7, visibility=window, rope_theta=None),
-    )
-    other = side(5, value_size=3)
-    yield "heads of other sizes", made(head_size=2, value_size=3), draw.normal(2, 5, 24), other
-    yield (
-        "tiled, heads of other sizes",
-        made(head_size=2, value_size=3),
-        draw.normal(2, 5, 24),
-        other | {"attention": "tiled"},
-    )
+_SIZES = (24, 6, 2)  # D, H, G; K = 4
 
 
-def _mlp(draw: Draws, module: Any) -> Inputs:
+def _mlp(
+    draw: Draws, m: Any, leading: Any, D: int, F: int, *, init: dict[str, Any] | None = None
+) -> Inputs:
+    sizes = {"d_model": D, "d_ff": F, **(init or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {}
+
+
+def _mlp_cases(draw: Draws, make: Maker) -> Cases:
     from ...compose import bind
     from ...layers import linear, silu
 
-    gated = draw.near(module.init(draw.key(), d_model=6, d_ff=7, dtype=np.float64))
-    for label, leading in {"primes": (2, 3), "T=1": (2, 1), "B=0": (0, 3)}.items():
-        yield label, gated, draw.normal(*leading, 6), {}
-    biased = bind(linear, bias=True)
-    sizes: dict[str, Any] = {"d_model": 6, "d_ff": 7, "gated": False, "up": biased, "down": biased}
-    plain = draw.near(module.init(draw.key(), **sizes, dtype=np.float64))
-    yield (
-        "biases, not gated",
-        plain,
-        draw.normal(2, 3, 6),
-        {
-            "activation": silu,
-            "up": biased,
-            "down": biased,
-        },
-    )
+    biased = dict.fromkeys(("up", "down"), bind(linear, bias=True))
+    plain = {**biased, "gated": False}
+    return {
+        **make.each(BATCHES, 6, 7),
+        "biases, not gated": make((2, 3), 6, 7, init=plain, activation=silu, **biased),
+    }
 
 
-def _block(module: Any, *, dropout: float = 0.0, eps: float = 1e-6, mlp: Any = None) -> Any:
-    """Return a block that says nothing twice: every member has settings of its own."""
-    from ... import layers, models
-    from ...compose import bind
+def _self_attention(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
+) -> Inputs:
+    side: dict[str, Any] = {"n_heads": H, "n_kv_heads": G}
+    sizes = {**side, "d_model": D, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {**side, "positions": np.arange(leading[-1])}
 
-    return module.Block(
-        bind(layers.rms_norm, d_model=24, eps=eps),
-        bind(models.self_attention, **_SIZES),
-        bind(layers.rms_norm, d_model=24, eps=eps),
-        mlp or bind(models.mlp, d_model=24, d_ff=7),
-        bind(layers.dropout, rate=dropout),
-    )
+
+def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
+    mask = draw.integers(2, 1, 1, 5, below=2) > 0
+    padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
+    other = {"others": {"head_size": 2, "value_size": 3}, "value_size": 3}
+    return {
+        **make.each(HEADS, *_SIZES),
+        "padding, half": make((2, 5), *_SIZES, **padded),
+        "full": make((2, 5), *_SIZES, causal=False, rope_theta=50.0),
+        "tiled, padding, half": make((2, 5), *_SIZES, **padded, attention="tiled"),
+        "tiled, several tiles": make((1, 131), *_SIZES, attention="tiled"),
+        "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),
+        "heads of other sizes": make((2, 5), *_SIZES, **other),
+        "tiled, heads of other sizes": make((2, 5), *_SIZES, **other, attention="tiled"),
+    }
+
+
+def _llama(vocabulary: int, D: int, H: int, G: int, F: int, L: int, settings: Any) -> Any:
+    from ...models import llama
+
+    sizes: dict[str, Any] = {"d_model": D, "n_heads": H, "n_kv_heads": G, "d_ff": F, "n_layers": L}
+    return llama.architecture(llama.Config(vocabulary, **sizes, **(settings or {})))
 
 
 class _Router:
@@ -115,63 +92,76 @@ def _linear() -> Any:
     return linear
 
 
-def _transformer_block(draw: Draws, module: Any) -> Inputs:
-    plain, routed = _block(module), _block(module, dropout=0.3, mlp=_Router())
-    loss = draw.normal()
-    for label, (B, T), block, auxiliary in (
-        ("H=6 G=2", (2, 5), plain, None),
-        ("T=1", (2, 1), plain, None),
-        ("B=0", (0, 5), plain, None),
-        ("dropout", (2, 5), _block(module, dropout=0.3, eps=0.1), None),
-        ("auxiliary loss before", (2, 3), plain, loss),
-        ("auxiliary loss within", (2, 3), routed, None),
-        ("auxiliary losses", (2, 3), routed, loss),
-    ):
-        params = draw.near(module.init(draw.key(), block=block, dtype=np.float64))
-        side = {"block": block, "positions": np.arange(T), "key": (5,)}
-        x = draw.normal(B, T, 24)
-        yield label, params, x if auxiliary is None else Stream(x, np.asarray(auxiliary)), side
+def _transformer_block(
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, mlp: Any = None
+) -> Inputs:
+    D, H, G, F = sizes
+    (block,) = _llama(2, D, H, G, F, 1, config).blocks
+    block = block._replace(mlp=mlp or block.mlp)
+    params = draw.near(m.init(draw.key(), block=block, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"block": block, "positions": np.arange(leading[-1])}
 
 
-def _transformer(draw: Draws, module: Any) -> Inputs:
-    from ...models import gpt2, llama
-
-    for label, shape, settings in (
-        ("H=6 G=2", (3, 5), {}),
-        ("T=1", (3, 1), {}),
-        ("B=0", (0, 5), {}),
-        ("untied, half", (3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
-        ("dropout", (3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
-        ("rematerialised", (3, 5), {"dropout": 0.2, "remat": True}),
-        ("tiled", (3, 5), {"attention": "tiled", "rope_theta": 50.0, "head_size": 6}),
-    ):
-        config = llama.Config(13, **_SIZES, d_ff=7, n_layers=2, max_seq_len=5, **settings)
-        yield label, *_drawn(draw, module, shape, llama.architecture(config))
-    sizes = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
-    model = gpt2.architecture(sizes)
-    yield "GPT-2, no batch", *_drawn(draw, module, (5,), model)
-    first, second = model.blocks
-    routed = model._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
-    yield "auxiliary loss, rematerialised", *_drawn(draw, module, (3, 5), routed)
+def _transformer_block_cases(draw: Draws, make: Maker) -> Cases:
+    dropout = {"dropout": 0.3, "norm_eps": 0.1}
+    plain = make((2, 3), *_SIZES, 7, key=(5,))
+    routed = make((2, 3), *_SIZES, 7, config={"dropout": 0.3}, mlp=_Router(), key=(5,))
+    loss = np.asarray(draw.normal())
+    return {
+        **make.each(HEADS, *_SIZES, 7, key=(5,)),
+        "dropout": make((2, 5), *_SIZES, 7, config=dropout, key=(5,)),
+        "auxiliary loss before": (plain[0], Stream(plain[1], loss), plain[2]),
+        "auxiliary loss within": routed,
+        "auxiliary losses": (routed[0], Stream(routed[1], loss), routed[2]),
+    }
 
 
-def _drawn(
-    draw: Draws, module: Any, shape: tuple[int, ...], model: Any
-) -> tuple[Tree, Any, dict[str, Any]]:
-    params = draw.near(module.init(draw.key(), model=model, dtype=np.float64))
-    return params, draw.integers(*shape, below=13), {"model": model, "key": (7,)}
+def _transformer(
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, model: Any = None
+) -> Inputs:
+    D, H, G, F, V, L = sizes
+    model = model or _llama(V, D, H, G, F, L, {"max_seq_len": leading[-1], **(config or {})})
+    params = draw.near(m.init(draw.key(), model=model, dtype=np.float64))
+    return params, draw.integers(*leading, below=V), {"model": model}
 
 
-def _language_model(draw: Draws, module: Any) -> Inputs:
-    for label, params, tokens, side in _transformer(draw, module):
-        targets = draw.integers(*tokens.shape, below=13)
-        yield label, params, tokens, {**side, "targets": targets}
+def _language_model(
+    draw: Draws, m: Any, leading: Any, *sizes: int, config: Any = None, model: Any = None
+) -> Inputs:
+    params, tokens, side = _transformer(draw, m, leading, *sizes, config=config, model=model)
+    return params, tokens, {**side, "targets": draw.integers(*leading, below=sizes[4])}
 
 
-CASES = {
-    "language_model": _language_model,
-    "mlp": _mlp,
-    "self_attention": _self_attention,
-    "transformer": _transformer,
-    "transformer_block": _transformer_block,
+def _transformer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...models import gpt2
+
+    other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    gpt = gpt2.architecture(other)
+    first, second = gpt.blocks
+    routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
+    others = {
+        "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
+        "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
+    }
+    settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+        "H=6 G=2": ((3, 5), {}),
+        "T=1": ((3, 1), {}),
+        "B=0": ((0, 5), {}),
+        "untied, half": ((3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
+        "dropout": ((3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
+        "rematerialised": ((3, 5), {"dropout": 0.2, "remat": True}),
+        "tiled": ((3, 5), {"attention": "tiled", "rope_theta": 50.0, "head_size": 6}),
+    }
+    return {
+        label: make(leading, *_SIZES, 7, 13, 2, config=config, key=(7,))
+        for label, (leading, config) in settings.items()
+    } | others
+
+
+LAYERS: Layers = {
+    "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "mlp": ("D F", _mlp, _mlp_cases),
+    "self_attention": ("D H G", _self_attention, _self_attention_cases),
+    "transformer": ("D H G F V L", _transformer, _transformer_cases),
+    "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),
 }

@@ -20,11 +20,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ... import pytree
-from ..inputs import at, cast, finite
+from ..inputs import cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer, Examination
 from . import factors, parts, rounding, terms, whole_leaf
-from .evidence import Evidence
+from .evidence import Evidence, leaf_of
 from .whole_leaf import Cause, explain_shape
 
 Signature = Callable[[Evidence], Cause | None]
@@ -71,7 +71,11 @@ def explain(examination: Examination) -> None:
     for path in wrong:
         cause, explanation = _cause_of(examination, path)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
-            report.findings[:] = [_renamed(f, path, cause) for f in report.findings]
+            shallow = (path, "not linear in g")
+            report.findings[:] = [
+                dataclasses.replace(f, cause=cause) if (f.leaf, f.cause) == shallow else f
+                for f in report.findings
+            ]
         message = f"{path} is wrong in float64: {_worst(examination, path)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
     for path, leaf in report.leaves.items():
@@ -106,13 +110,6 @@ def _cause_of(examination: Examination, path: str) -> Cause:
     return "unknown", "no signature and no replay of the reference matches"
 
 
-def _renamed(finding: Finding, path: str, cause: str) -> Finding:
-    """Name the deeper cause of what is not linear in g."""
-    if finding.leaf == path and finding.cause == "not linear in g":
-        return dataclasses.replace(finding, cause=cause)
-    return finding
-
-
 def _value_explanation(evidence: Evidence) -> str:
     """Say how the value relates to the reference's."""
     text = "forward computes something else than the reference"
@@ -131,12 +128,11 @@ def _own(examination: Examination, path: str) -> bool:
     first = examination.comparisons[0]
     try:
         truth = oracle.results(first.inputs, first.g, "float64")
-        mine = dict(pytree.leaves_with_path(oracle.project(first.ours)))[path]
+        mine = leaf_of(oracle.project(first.ours), path)
     except BrokenLayer:
         return False
-    exact = dict(pytree.leaves_with_path(truth))[path]
-    size = float(np.linalg.norm(exact))
-    return bool(np.linalg.norm(mine - exact) <= 1e-6 * size)
+    exact = leaf_of(truth, path)
+    return bool(np.linalg.norm(mine - exact) <= 1e-6 * np.linalg.norm(exact))
 
 
 def _worst(examination: Examination, path: str) -> str:
@@ -162,21 +158,15 @@ def _with_cause(examination: Examination, finding: Finding) -> Finding:
     """Explain a wrong shape by its numbers."""
     if finding.cause != "shape":
         return finding
-    if examination.returned is None:
-        return dataclasses.replace(finding, cause="structure")
+    returned = zip(("params", "x"), examination.returned or (), strict=False)
+    received = dict(pytree.leaves_with_path(dict(returned)))
     inputs, g = cast(examination.draws[0], "float64")
     try:
-        truth = examination.oracle.results(inputs, g, "float64")
+        exact = dict(pytree.leaves_with_path(examination.oracle.results(inputs, g, "float64")))
     except BrokenLayer:
-        return dataclasses.replace(finding, cause="structure")
-    exact = dict(pytree.leaves_with_path(truth))
-    received = {
-        at(name, path): leaf
-        for name, tree in zip(("params", "x"), examination.returned, strict=True)
-        for path, leaf in pytree.leaves_with_path(tree)
-    }
-    others = {path: leaf for path, leaf in exact.items() if path not in (finding.leaf, "y")}
+        exact = {}
     if finding.leaf not in exact or finding.leaf not in received:
         return dataclasses.replace(finding, cause="structure")
+    others = {path: leaf for path, leaf in exact.items() if path not in (finding.leaf, "y")}
     cause, explanation = explain_shape(received[finding.leaf], exact[finding.leaf], others)
     return dataclasses.replace(finding, cause=cause, explanation=explanation)

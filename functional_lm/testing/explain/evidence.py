@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ... import pytree
 from ...contract import Array
 from ..inputs import at
-from ..subject import Comparison, Examination
+from ..subject import Examination
 
 
 class Evidence:
@@ -20,13 +21,9 @@ class Evidence:
     def __init__(self, examination: Examination, path: str) -> None:
         """Take the leaf; more is computed when it is asked for."""
         self.examination = examination
+        self.comparisons = examination.comparisons
         self.path = path
         self.tolerance = max(1e-9, 10 * examination.oracle.tolerance)
-
-    @property
-    def comparisons(self) -> list[Comparison]:
-        """The draws."""
-        return self.examination.comparisons
 
     @functools.cached_property
     def pairs(self) -> list[tuple[Array, Array]]:
@@ -93,6 +90,12 @@ class Evidence:
         exact = self.examination.oracle.results(inputs, g, "float64")
         project = self.examination.oracle.project
         return leaf_of(project(ours), self.path), leaf_of(exact, self.path)
+
+    def unit_responses(self, g: Any) -> Iterator[tuple[Array, Array]]:
+        """Yield (ours, the truth), flat, for a one at each entry of g and zeros elsewhere."""
+        for unit in np.eye(g.size):
+            ours, exact = self.response(unit.reshape(g.shape))
+            yield ours.reshape(-1), exact.reshape(-1)
 
     @functools.cached_property
     def responses(self) -> dict[tuple[int, int], tuple[Array, Array]]:

@@ -96,13 +96,17 @@ def _candidates(evidence: Evidence) -> Iterator[tuple[str, list[Array]]]:
 def _fitting(shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[tuple, str]]:
     """Yield the shapes that an array can be given so that it broadcasts to the target."""
     for trial in dict.fromkeys((shape, (*shape, 1))):
-        try:
-            if np.broadcast_shapes(trial, target) == target:
-                yield trial, ""
-        except ValueError:
-            continue
+        if _broadcasts(trial, target):
+            yield trial, ""
     if int(np.prod(shape)) == int(np.prod(target)) and shape != target:
         yield target, ""
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
 
 
 def _pattern(evidence: Evidence) -> Cause | None:
@@ -156,11 +160,8 @@ def _row_candidates(
                 if not np.isfinite(value).all() or (value == 1).all():
                     continue
                 for trial in dict.fromkeys((*value.shape, *(1,) * extra) for extra in range(3)):
-                    try:
-                        if np.broadcast_shapes(trial, shape) == shape:
-                            yield text.replace("{}", path), value.reshape(trial)
-                    except ValueError:
-                        continue
+                    if _broadcasts(trial, shape):
+                        yield text.replace("{}", path), value.reshape(trial)
 
 
 def _take(whole: Array, row: tuple[int, ...], evidence: Evidence) -> Array | None:

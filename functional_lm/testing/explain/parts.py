@@ -39,14 +39,8 @@ def one_survives(evidence: Evidence) -> Cause | None:
     g = evidence.comparisons[0].g
     if not isinstance(g, np.ndarray) or not 1 < g.size <= 128:
         return None
-    ours, exact = [], []
-    for i in range(g.size):
-        unit = np.zeros(g.size)
-        unit[i] = 1.0
-        pair = evidence.response(unit.reshape(g.shape))
-        ours.append(pair[0].reshape(-1))
-        exact.append(pair[1].reshape(-1))
-    mine, truth = np.stack(ours), np.stack(exact)  # (entries of g, entries of the leaf)
+    pairs = zip(*evidence.unit_responses(g), strict=True)
+    mine, truth = map(np.stack, pairs)  # (entries of g, entries of the leaf)
     lost = (truth != 0) & (mine == 0)
     right = np.abs(mine - truth) <= 1e-9 * np.abs(truth).max()
     several = np.count_nonzero(truth, axis=0) > 1
@@ -75,17 +69,10 @@ def scatter(evidence: Evidence) -> Cause | None:
             counts = np.bincount(whole, minlength=size)
             if counts.max() < 2:
                 continue
-            wrong = [
-                i
-                for i in range(size)
-                if not np.allclose(
-                    np.take(evidence.ours, i, axis),
-                    np.take(evidence.exact, i, axis),
-                    rtol=1e-8,
-                    atol=1e-12,
-                )
-            ]
-            if wrong and wrong == [int(i) for i in np.flatnonzero(counts > 1)]:
+            others = tuple(a for a in range(evidence.exact.ndim) if a != axis)
+            right = np.isclose(evidence.ours, evidence.exact, rtol=1e-8, atol=1e-12).all(others)
+            wrong = np.flatnonzero(~right).tolist()
+            if wrong and wrong == np.flatnonzero(counts > 1).tolist():
                 return "scatter", (
                     f"the wrong rows are exactly those of the repeated ids, {_listed(wrong)}: "
                     "assignment keeps the last one where all must add; use np.add.at or a sum "
@@ -96,46 +83,36 @@ def scatter(evidence: Evidence) -> Cause | None:
 
 def pure_leak(evidence: Evidence) -> Cause | None:
     """Right wherever the true gradient is not zero, and nonzero where it is exactly zero."""
-    leaks, off, _ = _leaks(evidence)
+    leaks, off, mask = _leaks(evidence)
     if not leaks or off:
         return None
     return "mask leak", (
-        f"it is right but for entries where the true gradient is exactly zero: {_what(evidence)} "
+        f"it is right but for entries where the true gradient is exactly zero: {mask or 'a mask'} "
         "lets nothing through there"
     )
 
 
 def mask_leak(evidence: Evidence) -> Cause | None:
     """Nonzero where the true gradient is exactly zero, in a layer that has a mask."""
-    leaks, _, masked = _leaks(evidence)
-    if not (leaks and masked):
+    leaks, _, mask = _leaks(evidence)
+    if not (leaks and mask):
         return None
     return "mask leak", (
-        "it is nonzero where the true gradient is exactly zero, as if it passed through "
-        f"{_what(evidence)}"
+        f"it is nonzero where the true gradient is exactly zero, as if it passed through {mask}"
     )
 
 
-def _leaks(evidence: Evidence) -> tuple[int, int, bool]:
-    """Count answers that leak and entries that are wrong elsewhere; tell if there is a mask."""
-    leaks = off = 0
+def _leaks(evidence: Evidence) -> tuple[bool, bool, str]:
+    """Tell whether an answer leaks, whether it is wrong elsewhere, and through which mask."""
+    leaks = off = False
     for ours, exact in [(evidence.ours, evidence.exact), *evidence.responses.values()]:
         size = max(float(np.abs(exact).max(initial=0.0)), float(np.abs(ours).max(initial=0.0)))
         wrong = np.abs(ours - exact) > 1e-9 * size
-        leaks += int((wrong & (exact == 0)).any())
-        off += int(np.count_nonzero(wrong & (exact != 0)))
-    return leaks, off, bool(_masks(evidence))
-
-
-def _masks(evidence: Evidence) -> list[str]:
-    settings = evidence.examination.subject.keywords(np.float64)
-    names = [*evidence.names[0], *settings]
-    return [name for name in names if any(word in name for word in ("mask", "causal", "ignore"))]
-
-
-def _what(evidence: Evidence) -> str:
-    causal = any("causal" in name for name in _masks(evidence))
-    return "the causal mask" if causal else "a mask"
+        leaks |= bool((wrong & (exact == 0)).any())
+        off |= bool((wrong & (exact != 0)).any())
+    names = " ".join([*evidence.names[0], *evidence.examination.subject.keywords(np.float64)])
+    masked = any(word in names for word in ("mask", "ignore"))
+    return leaks, off, "the causal mask" if "causal" in names else "a mask" if masked else ""
 
 
 def _listed(numbers: list[int]) -> str:

@@ -87,13 +87,10 @@ def kinds(
     constant = any(is_constant(v) and np.size(v.val) == 1 for v in step.inputs)
     if fits and step.name in ("select_n", "max", "min", "clamp"):
         yield "unmasked", None
-    if fits and (
-        step.name in _CURVED
-        or "at" in step.params
-        or (step.name in ("mul", "div") and not constant)
-    ):
+    curved = step.name in _CURVED or "at" in step.params
+    if fits and (curved or (step.name in ("mul", "div") and not constant)):
         yield "factor", None
-    if step.name in _CURVED or "at" in step.params:
+    if curved:
         own = step.params.get("at", variable)
         others = [v for v in before if v is not own and v.aval.shape == shape]
         for other in others[-ELSEWHERE:]:
@@ -270,37 +267,33 @@ class Replays:
                 found = self._by_operand[step.tag, operand] = []
                 path = self._columns
                 for kind, other in kinds(step, operand, variable, before if rich else None):
-                    site = Site(
-                        step.tag, step.name, operand, kind, step.line, self._columns, path, other
-                    )
+                    found.append(self._site(step, operand, kind, path, other))
                     self._columns += 1
-                    found.append(site)
-                    yield site
+                yield from found
                 if rich and step.name in SUMMED:
                     yield from self._parts(step, operand, variable.aval.shape)
             if step.bound is not None:
                 continue
             before += [v for v in step.outputs if is_floating(v)]
             if rich and is_floating(step.outputs[0]) and (step.tag, -1) not in self._by_operand:
-                column = self._columns
-                site = Site(step.tag, step.name, -1, "value", step.line, column, column)
+                site = self._site(step, -1, "value", self._columns)
                 self._by_operand[step.tag, -1] = [site]
                 self._columns += 1
                 yield site
+
+    def _site(self, step: Step, operand: int, kind: str, path: int, other: Any = None) -> Site:
+        """Return a site whose weight is the next column."""
+        return Site(step.tag, step.name, operand, kind, step.line, self._columns, path, other)
 
     def _parts(self, step: Step, operand: int, shape: tuple[int, ...]) -> Iterator[Site]:
         """Yield the parts of the path through an operand: one index of an axis, or the others."""
         self._axes[step.tag, operand] = []
         for axis, size in enumerate(shape):
             if 1 < size <= PARTS:
-                column = self._columns
-                self._axes[step.tag, operand].append((axis, size, column))
-                self._columns += size
+                self._axes[step.tag, operand].append((axis, size, self._columns))
                 for index, keep in itertools.product(range(size), (1, 0)):
-                    part = (size, index, keep)
-                    yield Site(
-                        step.tag, step.name, operand, "part", step.line, column, column, part
-                    )
+                    yield self._site(step, operand, "part", self._columns, (size, index, keep))
+                self._columns += size
 
     def _value(self, weights: Any, params: Any, x: Any) -> Any:
         """Run the steps, each with its derivative as the weights say."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,8 @@ class Step:
     tag: Any = None  # the copies of one operation in an unrolled scan share it
 
 
-class Constant:
-    """A constant, which reads like a literal of JAX."""
-
-    def __init__(self, val: Any) -> None:
-        """Hold the value."""
-        self.val = val
-
-
 class Name:
-    """A variable of an inlined body."""
+    """A variable of an inlined body; equal to itself only."""
 
     def __init__(self, aval: Any) -> None:
         """Hold its shape and dtype."""
@@ -46,15 +39,15 @@ def steps_of(jaxpr: Any, tag: Any = ()) -> Iterator[Step]:
     """Yield the operations of a jaxpr in order."""
     for number, eqn in enumerate(jaxpr.eqns):
         inner = next((eqn.params[name] for name in _BODIES if name in eqn.params), None)
-        mark = (*tag, number)
-        if inner is None or eqn.primitive.name in _OPAQUE:
-            yield _operation(eqn, mark)
-        elif eqn.primitive.name != "scan":
-            yield from _call(eqn, inner, list(eqn.invars), list(eqn.outvars), mark)
-        elif eqn.params["length"] <= _UNROLLED:
+        mark, name = (*tag, number), eqn.primitive.name
+        inputs, outputs = list(eqn.invars), list(eqn.outvars)
+        long = name == "scan" and eqn.params["length"] > _UNROLLED
+        if inner is None or name in _OPAQUE or long:
+            yield Step(name, inputs, outputs, _applier(eqn), _line_of(eqn), eqn.params, tag=mark)
+        elif name == "scan":
             yield from _unrolled(eqn, inner, mark)
         else:
-            yield _operation(eqn, mark)
+            yield from _call(eqn, inner, inputs, outputs, mark)
 
 
 def is_constant(variable: Any) -> bool:
@@ -68,23 +61,11 @@ def is_floating(variable: Any) -> bool:
     return aval is not None and np.issubdtype(getattr(aval, "dtype", np.int32), np.floating)
 
 
-def _operation(eqn: Any, mark: Any) -> Step:
-    return Step(
-        eqn.primitive.name,
-        list(eqn.invars),
-        list(eqn.outvars),
-        _applier(eqn),
-        _line_of(eqn),
-        eqn.params,
-        tag=mark,
-    )
-
-
 def _call(eqn: Any, inner: Any, inputs: list[Any], outputs: list[Any], mark: Any) -> Iterator[Step]:
     """Yield the body of a call, with variables of its own: two calls may share one body."""
     body, constants = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
     fresh: dict[int, Any] = {}
-    sources = [*map(Constant, constants), *inputs]
+    sources = [*(SimpleNamespace(val=value) for value in constants), *inputs]  # like literals
     yield _renaming([_rename(v, fresh) for v in (*body.constvars, *body.invars)], sources)
     for step in steps_of(body, mark):
         step.line = step.line or _line_of(eqn)

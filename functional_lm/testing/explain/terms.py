@@ -127,23 +127,15 @@ def error_along(evidence: Evidence) -> Cause | None:
         along = np.sum(error * v, axis=-1, keepdims=True) / square
         if evidence.close(along * v, error):
             what = "a constant: a mean" if name == "1" else f"{name}: a projection on it"
-            return (
-                "missing term",
-                f"the error of each row is a multiple of {what} is missing or wrong",
-            )
+            text = f"the error of each row is a multiple of {what} is missing or wrong"
+            return "missing term", text
     return None
 
 
 def _floating_paths(inputs: Any) -> list[str]:
     """Return the paths of the leaves that have a gradient, in the order of the oracle."""
-    params, x = inputs
-    tree = [("params", params), ("x", x)]
-    found = []
-    for name, part in tree:
-        for path, leaf in pytree.leaves_with_path(part):
-            if leaf.dtype.kind == "f":
-                found.append(f"{name}.{path}" if path else name)
-    return found
+    leaves = pytree.leaves_with_path(dict(zip(("params", "x"), inputs, strict=True)))
+    return [path for path, leaf in leaves if leaf.dtype.kind == "f"]
 
 
 def _confirmed(evidence: Evidence, replays: Replays, changes: dict[Site, float]) -> bool:

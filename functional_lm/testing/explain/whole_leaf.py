@@ -27,8 +27,7 @@ def g_ignored(evidence: Evidence) -> Cause | None:
     answers = [evidence.response(c.g)[0] for c in evidence.comparisons[:2]]
     if len(answers) == 2 and answers[0].any() and np.array_equal(answers[0], answers[1]):
         ones = pytree.map(np.ones_like, evidence.comparisons[0].g)
-        at_ones = evidence.examination.oracle.results(inputs, ones, "float64")
-        exact = dict(pytree.leaves_with_path(at_ones))[evidence.path]
+        exact = leaf_of(evidence.examination.oracle.results(inputs, ones, "float64"), evidence.path)
         like = "; it is right for g = 1 only" if evidence.close(answers[0], exact) else ""
         return "g ignored", f"it is the same for any g{like}"
     return None
@@ -149,17 +148,11 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
 
 def diagonal_only(evidence: Evidence) -> Cause | None:
     """The diagonal of the Jacobian times g: what each entry does to the others is left out."""
-    first = evidence.comparisons[0]
-    if np.shape(first.g) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
+    g = evidence.comparisons[0].g
+    if np.shape(g) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
         return None
-    diagonal = np.zeros(evidence.exact.size)
-    for i in range(diagonal.size):
-        unit = np.zeros(diagonal.size)
-        unit[i] = 1.0
-        g = unit.reshape(evidence.exact.shape)
-        exact = evidence.examination.oracle.results(first.inputs, g, "float64")
-        diagonal[i] = leaf_of(exact, evidence.path).reshape(-1)[i]
-    if not evidence.close(evidence.ours, first.g * diagonal.reshape(first.g.shape)):
+    diagonal = np.diag([exact for _, exact in evidence.unit_responses(g)])
+    if not evidence.close(evidence.ours, g * diagonal.reshape(g.shape)):
         return None
     return "missing sum", (
         "each entry has the slope of its own output only: the sum over the other outputs that it "
@@ -175,16 +168,13 @@ def other_setting(evidence: Evidence) -> Cause | None:
     for name, value, cause in _other_settings(oracle.settings):
         try:
             changed = oracle.with_keywords({name: value})
-            matches = [
-                evidence.close(
-                    ours,
-                    leaf_of(changed.results(c.inputs, c.g, "float64"), evidence.path),
-                )
-                for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False)
+            truths = [
+                leaf_of(changed.results(c.inputs, c.g, "float64"), evidence.path)
+                for c in evidence.comparisons[:2]
             ]
         except Exception:  # whatever the reference raises for that value
             continue
-        if matches and all(matches):
+        if all(evidence.close(pair[0], t) for pair, t in zip(evidence.pairs, truths, strict=False)):
             return cause, f"it is the gradient for {name}={value!r}"
     return None
 
@@ -192,11 +182,8 @@ def other_setting(evidence: Evidence) -> Cause | None:
 def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (bool, np.bool_)):
-            yield (
-                name,
-                not value,
-                "mask leak" if "causal" in name or "mask" in name else "wrong term",
-            )
+            masks = "causal" in name or "mask" in name
+            yield name, not value, "mask leak" if masks else "wrong term"
         elif isinstance(value, (float, np.floating)) and value != 0:
             yield name, 0.0, "missing term"
         elif isinstance(value, np.ndarray) and value.dtype == bool:
@@ -204,13 +191,7 @@ def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, 
 
 
 def explain_shape(received: Any, exact: Any, others: dict[str, Any]) -> Cause:
-    """Return the likely cause of a leaf of another shape than its primal's.
-
-    Args:
-        received: the array that vjp returned.
-        exact: what it should be.
-        others: the true gradients of the other leaves.
-    """
+    """Explain a leaf of another shape than the exact one, or that of the others by path."""
     received, required = np.asarray(received), exact.shape
     shown = f"got {received.shape} for {required}"
     for axes in _subsets(received.ndim):

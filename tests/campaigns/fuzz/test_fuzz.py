@@ -41,17 +41,6 @@ def computes(path):
     return 7 ** (7**9)  # without an interruption from Python
 
 
-READERS = {
-    "raises": Reader(read=lambda path: {}["missing"]),
-    "warns": Reader(read=lambda path: warnings.warn("odd", stacklevel=1)),
-    "crashes": Reader(read=lambda path: ctypes.string_at(0)),
-    "uses memory": Reader(read=uses_memory),
-    "recurses": Reader(read=recurses),
-    "waits": Reader(read=waits),
-    "computes": Reader(read=computes),
-}
-
-
 def says_little(path):
     raise FileFormatError(path, "bad")
 
@@ -64,7 +53,14 @@ def says_much(path):
     raise FileFormatError(path, "x" * 3000)
 
 
-READERS |= {
+READERS = {
+    "raises": Reader(read=lambda path: {}["missing"]),
+    "warns": Reader(read=lambda path: warnings.warn("odd", stacklevel=1)),
+    "crashes": Reader(read=lambda path: ctypes.string_at(0)),
+    "uses memory": Reader(read=uses_memory),
+    "recurses": Reader(read=recurses),
+    "waits": Reader(read=waits),
+    "computes": Reader(read=computes),
     "says little": Reader(read=says_little),
     "names another": Reader(read=names_another),
     "says much": Reader(read=says_much),

@@ -307,7 +307,7 @@ def qkv(seed, B, T, S, H, G, K):
     attention,
     {},
     qkv(201, 2, 5, 7, 3, 3, 5),
-    leaves=("x.q",),
+    leaves="x.q",
     cause="constant factor",
 )
 def query_not_scaled(residuals, g):
@@ -322,7 +322,7 @@ def query_not_scaled(residuals, g):
     attention,
     {},
     qkv(204, 2, 5, 7, 6, 2, 3),
-    leaves=("x.k", "x.q"),
+    leaves="x.k x.q",
     cause="missing term",
 )
 def no_sum_over_the_keys(residuals, g):
@@ -341,7 +341,7 @@ def no_sum_over_the_keys(residuals, g):
     attention,
     {},
     qkv(207, 2, 5, 7, 6, 2, 3),
-    leaves=("x.k",),
+    leaves="x.k",
     cause="slice kept",
 )
 def last_head_of_a_group(residuals, g):
@@ -361,7 +361,7 @@ def last_head_of_a_group(residuals, g):
     {},
     qkv(210, 2, 7, 7, 3, 3, 5),
     causal=True,
-    leaves=("x.k", "x.q", "x.v"),
+    leaves="x.k x.q x.v",
     cause="mask leak",
 )
 def computed_anew_without_the_mask(residuals, g):
@@ -374,7 +374,7 @@ def computed_anew_without_the_mask(residuals, g):
     attention,
     {},
     qkv(213, 2, 5, 5, 3, 3, 7),
-    leaves=("x.k", "x.q"),
+    leaves="x.k x.q",
     cause="swapped",
 )
 def queries_and_keys_exchanged(residuals, g):
@@ -387,7 +387,7 @@ def queries_and_keys_exchanged(residuals, g):
     attention,
     {},
     qkv(216, 2, 5, 7, 3, 3, 5),
-    leaves=("x.q",),
+    leaves="x.q",
     cause="precision",
     says=("float64",),
 )
@@ -404,7 +404,7 @@ def root_is_float64(residuals, g):
     {},
     draw(219, 2, 5, 3, 6),
     positions=np.arange(5),
-    leaves=("x",),
+    leaves="x",
     cause="jacobian not transposed",
 )
 def turned_forward_again(residuals, g):
@@ -416,7 +416,7 @@ def turned_forward_again(residuals, g):
     alibi,
     {"slope": draw(220, 3)},
     draw(221, 2, 7, 3, 7),
-    leaves=("params.slope",),
+    leaves="params.slope",
     cause="sign",
 )
 def minus_forgotten(residuals, g):
@@ -440,7 +440,7 @@ SIDE = {"n_heads": 6, "n_kv_heads": 2, "positions": np.arange(5)}
     PROJECTIONS,
     draw(224, 2, 5, 12),
     **SIDE,
-    leaves=("params.qkv", "x"),
+    leaves="params.qkv x",
     cause="misplaced",
 )
 def heads_before_time(residuals, g):
@@ -457,7 +457,7 @@ def heads_before_time(residuals, g):
     BLOCK,
     draw(227, 2, 5, 12),
     **SIDE,
-    leaves=("x",),
+    leaves="x",
     cause="missing term",
 )
 def no_skip(residuals, g):
@@ -485,7 +485,7 @@ COSINE_ATTENTION = (cosine_attention, HEADS, ATTENDED)
 @plant(
     "cosine_attention: the scale's gradient meets the scores, which have the scale in them",
     *COSINE_ATTENTION,
-    leaves=("params.scale",),
+    leaves="params.scale",
     cause="extra factor",
     says=("scale",),
 )
@@ -499,7 +499,7 @@ def scores_for_cosines(residuals, g):
 @plant(
     "cosine_attention: the scale is left out on the way to the keys",
     *COSINE_ATTENTION,
-    leaves=("x.k",),
+    leaves="x.k",
     cause="missing factor",
     says=("scale",),
 )
@@ -520,7 +520,7 @@ def keep_float32(params, x):
     "cosine_attention: the probabilities are kept in float32 whatever comes in",
     *COSINE_ATTENTION,
     forward=keep_float32,
-    leaves=("params.scale", "x.k", "x.q", "x.v"),
+    leaves="params.scale x.k x.q x.v",
     cause="precision",
     says=("float32",),
 )
@@ -536,7 +536,7 @@ LINEAR_ATTENTION = (linear_attention, {}, MEMORY)
 @plant(
     "linear_attention: later keys get a gradient from earlier queries",
     *LINEAR_ATTENTION,
-    leaves=("x.k", "x.q"),
+    leaves="x.k x.q",
     cause="mask leak",
 )
 def scores_not_masked(residuals, g):
@@ -549,7 +549,7 @@ def scores_not_masked(residuals, g):
 @plant(
     "linear_attention: the values look back where they should look ahead",
     *LINEAR_ATTENTION,
-    leaves=("x.v",),
+    leaves="x.v",
     cause="jacobian not transposed",
 )
 def values_look_back(residuals, g):
@@ -566,7 +566,7 @@ RELATIVE_BIAS = (relative_bias, TABLE, LOGITS)
     "relative_bias: += with the table of distances counts each distance once",
     *RELATIVE_BIAS,
     reach=2,
-    leaves=("params.table",),
+    leaves="params.table",
     cause="scatter",
 )
 def each_distance_once(residuals, g):
@@ -581,7 +581,7 @@ def each_distance_once(residuals, g):
     "relative_bias: key minus query where the forward has query minus key",
     *RELATIVE_BIAS,
     reach=2,
-    leaves=("params.table",),
+    leaves="params.table",
     cause="misplaced",
 )
 def key_minus_query(residuals, g):

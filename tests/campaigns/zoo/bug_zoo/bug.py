@@ -39,7 +39,7 @@ def plant_in(
     x: Any,
     *,
     cause: str,
-    leaves: tuple[str, ...] = (),
+    leaves: str = "",
     says: tuple[str, ...] = (),
     forward: Callable[..., Any] | None = None,
     **keywords: Any,
@@ -53,7 +53,7 @@ def plant_in(
         params: its parameters.
         x: its input.
         cause: a key of ``CAUSES``.
-        leaves: those that come out wrong.
+        leaves: those that come out wrong, with spaces between them.
         says: words that the diagnosis has to contain.
         forward: another forward than that of the right layer.
         **keywords: the layer's own.
@@ -66,7 +66,8 @@ def plant_in(
             vjp=vjp,
             SHARES_MEMORY=getattr(right, "SHARES_MEMORY", ""),
         )
-        bug = Bug(name, layer, right, params, x, keywords, right.reference, leaves, cause, says)
+        wrong = tuple(leaves.split())
+        bug = Bug(name, layer, right, params, x, keywords, right.reference, wrong, cause, says)
         zoo.append(bug)
         return vjp
 

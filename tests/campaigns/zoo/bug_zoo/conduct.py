@@ -63,7 +63,7 @@ GENERATOR = np.random.default_rng(605)
         dropout.forward(params, x, rate=rate, key=key)[0],
         rate,
     ),
-    leaves=("x",),
+    leaves="x",
     cause="hidden state",
 )
 def drawn_anew(rate, g):
@@ -118,8 +118,7 @@ def y_is_the_residual(y, g):
 def flattened_as_it_lies(residuals, g):
     x, sigma = residuals
     slope = sigma * (1.0 + x * (1.0 - sigma))
-    flat = g.ravel(order="K") * slope.ravel(order="K")
-    return {}, flat.reshape(g.shape)
+    return {}, (g.ravel(order="K") * slope.ravel(order="K")).reshape(g.shape)
 
 
 @plant(
@@ -185,14 +184,14 @@ GRADIENTS = {}
     {"weight": draw(1606, 4, 7)},
     draw(1607, 3, 6, 10),
     size=2,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="hidden state",
 )
 def added_up(residuals, g):
-    patches, weight, tiles, shape = residuals
-    d_x = (g @ weight.T).reshape(tiles).swapaxes(2, 3).reshape(shape)
+    d_params, d_x = patch_embedding.vjp(residuals, g)
+    weight = d_params["weight"]
     total = GRADIENTS.setdefault(weight.dtype, np.zeros_like(weight))
-    total += rows(patches).T @ rows(g)
+    total += weight
     return {"weight": total.copy()}, d_x
 
 
@@ -222,15 +221,12 @@ def g_itself(offset, g):
 @plant(
     "weight_norm: d_params is a pair and not a dict",
     *WEIGHT_NORM,
-    leaves=("params",),
+    leaves="params",
     cause="structure",
 )
 def pair_of_gradients(residuals, g):
-    x, unit, norm, gain = residuals
-    d_weight = rows(x).T @ rows(g)
-    d_unit = d_weight * gain
-    d_direction = (d_unit - unit * (d_unit * unit).sum(axis=0)) / norm
-    return (d_direction, (d_weight * unit).sum(axis=0)), g @ (gain * unit).T
+    d_params, d_x = weight_norm.vjp(residuals, g)
+    return (d_params["direction"], d_params["gain"]), d_x
 
 
 @plant(
@@ -314,6 +310,6 @@ plant(
     "gelu_mlp: the forward has erf where the reference has tanh",
     *GELU_MLP,
     forward=exact_gelu,
-    leaves=("y",),
+    leaves="y",
     cause="value",
 )(gelu_mlp.vjp)

@@ -161,7 +161,7 @@ plant = partial(plant_in, BUGS)
     softmax,
     {},
     draw(301, 2, 3, 7),
-    leaves=("x",),
+    leaves="x",
     cause="wrong term",
 )
 def sum_is_added(residuals, g):
@@ -174,7 +174,7 @@ def sum_is_added(residuals, g):
     log_softmax,
     {},
     draw(302, 2, 3, 7),
-    leaves=("x",),
+    leaves="x",
     cause="missing sum",
 )
 def not_summed_over_the_classes(probs, g):
@@ -187,7 +187,7 @@ def not_summed_over_the_classes(probs, g):
     {},
     draw(303, 5, 7, scale=1000.0),
     forward=lambda params, x: (log_softmax.forward(params, x)[0], x),
-    leaves=("x",),
+    leaves="x",
     cause="not finite",
 )
 def overflows(x, g):
@@ -202,7 +202,7 @@ def overflows(x, g):
     {},
     draw(304, 2, 3, 5, scale=2.0),
     cap=3.0,
-    leaves=("x",),
+    leaves="x",
     cause="wrong point",
 )
 def slope_at_x(residuals, g):
@@ -216,7 +216,7 @@ def slope_at_x(residuals, g):
     {},
     draw(305, 2, 3, 5),
     cap=3.0,
-    leaves=("x",),
+    leaves="x",
     cause="not linear in g",
 )
 def clipped(residuals, g):
@@ -232,7 +232,7 @@ DYNAMIC_TANH = (dynamic_tanh, DYNAMIC, X)
 @plant(
     "dynamic_tanh: alpha does not get the inner derivative x",
     *DYNAMIC_TANH,
-    leaves=("params.alpha",),
+    leaves="params.alpha",
     cause="missing factor",
 )
 def no_inner_derivative(residuals, g):
@@ -244,7 +244,7 @@ def no_inner_derivative(residuals, g):
 @plant(
     "dynamic_tanh: gamma stays in its own gradient",
     *DYNAMIC_TANH,
-    leaves=("params.gamma",),
+    leaves="params.gamma",
     cause="extra factor",
     says=("gamma",),
 )
@@ -261,7 +261,7 @@ def gamma_stays(residuals, g):
     draw(309, 2, 13, 7),
     rate=0.3,
     key=(5, 3),
-    leaves=("x",),
+    leaves="x",
     cause="constant factor",
 )
 def mask_without_the_scale(residuals, g):
@@ -279,7 +279,7 @@ def keep_half_precision(params, x):
     {},
     draw(310, 2, 3, 7),
     forward=keep_half_precision,
-    leaves=("x",),
+    leaves="x",
     cause="precision",
     says=("float16",),
 )
@@ -297,7 +297,7 @@ SOFTPLUS = (softplus, {}, ENTRIES)
     "softplus: the 1/beta of the forward stays in the slope",
     *SOFTPLUS,
     beta=3.0,
-    leaves=("x",),
+    leaves="x",
     cause="constant factor",
 )
 def one_over_beta_stays(residuals, g):
@@ -310,7 +310,7 @@ def one_over_beta_stays(residuals, g):
     *SOFTPLUS,
     beta=0.7,
     forward=lambda params, x, *, beta: (softplus.forward({}, x, beta=beta)[0], (x, beta)),
-    leaves=("x",),
+    leaves="x",
     cause="wrong point",
 )
 def sigmoid_of_the_output(residuals, g):
@@ -325,7 +325,7 @@ def sigmoid_of_the_output(residuals, g):
     {},
     draw(1013, 5, 7, scale=1000.0),
     beta=1.0,
-    leaves=("x",),
+    leaves="x",
     cause="not finite",
 )
 def sigmoid_overflows(residuals, g):
@@ -341,7 +341,7 @@ def sigmoid_overflows(residuals, g):
     draw(1014, 5, 7) - 12.0,
     beta=1.0,
     forward=lambda params, x, *, beta: (softplus.forward({}, x, beta=beta)[0], (x, beta)),
-    leaves=("x",),
+    leaves="x",
     cause="precision",
 )
 def cancels(residuals, g):
@@ -358,7 +358,7 @@ TEMPERATURE_SOFTMAX = (temperature_softmax, WARM, SCORES)
 @plant(
     "temperature_softmax: the minus of d(1/temperature) is forgotten",
     *TEMPERATURE_SOFTMAX,
-    leaves=("params.temperature",),
+    leaves="params.temperature",
     cause="sign",
 )
 def minus_forgotten(residuals, g):
@@ -369,7 +369,7 @@ def minus_forgotten(residuals, g):
 @plant(
     "temperature_softmax: the temperature's gradient is summed over each row only",
     *TEMPERATURE_SOFTMAX,
-    leaves=("params.temperature",),
+    leaves="params.temperature",
     cause="missing sum",
 )
 def summed_over_each_row_only(residuals, g):

@@ -193,7 +193,7 @@ GATED_MIX = (gated_mix, MIX, PAIR)
 @plant(
     "gated_mix: the sigmoid's slope is taken at z, which is one already",
     *GATED_MIX,
-    leaves=("params.bias", "params.weight", "x.a"),
+    leaves="params.bias params.weight x.a",
     cause="wrong point",
 )
 def sigmoid_of_sigmoid(residuals, g):
@@ -204,7 +204,7 @@ def sigmoid_of_sigmoid(residuals, g):
     return d_params, Pair(g * z + d_inner @ weight.T, g * (1.0 - z))
 
 
-@plant("gated_mix: d_x is a plain tuple", *GATED_MIX, leaves=("x",), cause="structure")
+@plant("gated_mix: d_x is a plain tuple", *GATED_MIX, leaves="x", cause="structure")
 def plain_tuple(residuals, g):
     d_params, d_x = gated_mix.vjp(residuals, g)
     return d_params, tuple(d_x)
@@ -215,7 +215,7 @@ def plain_tuple(residuals, g):
     head_scale,
     {"scale": draw(406, 3)},
     draw(407, 5, 2, 3, 7),
-    leaves=("params.scale",),
+    leaves="params.scale",
     cause="slice kept",
 )
 def loop_starts_at_one(residuals, g):
@@ -244,7 +244,7 @@ TOP1_GATE = (top1_gate, EXPERTS, ROWS)
 @plant(
     "top1_gate: an expert keeps the last row that chose it",
     *TOP1_GATE,
-    leaves=("params.experts",),
+    leaves="params.experts",
     cause="scatter",
 )
 def last_row_of_an_expert(residuals, g):
@@ -260,7 +260,7 @@ def last_row_of_an_expert(residuals, g):
 @plant(
     "top1_gate: the router gets no gradient",
     *TOP1_GATE,
-    leaves=("params.router",),
+    leaves="params.router",
     cause="never written",
 )
 def router_gets_nothing(residuals, g):
@@ -276,7 +276,7 @@ SQUEEZE_EXCITE = (squeeze_excite, GATE, X)
 @plant(
     "squeeze_excite: what comes back through the mean is not divided by the times",
     *SQUEEZE_EXCITE,
-    leaves=("x",),
+    leaves="x",
     cause="wrong term",
 )
 def mean_is_taken_for_a_sum(residuals, g):
@@ -290,7 +290,7 @@ def mean_is_taken_for_a_sum(residuals, g):
 @plant(
     "squeeze_excite: the relu is passed as if it were the identity",
     *SQUEEZE_EXCITE,
-    leaves=("params.squeeze", "x"),
+    leaves="params.squeeze x",
     cause="missing factor",
 )
 def relu_without_a_slope(residuals, g):
@@ -304,7 +304,7 @@ def relu_without_a_slope(residuals, g):
 @plant(
     "squeeze_excite: the relu lets through where the cotangent is positive",
     *SQUEEZE_EXCITE,
-    leaves=("params.squeeze", "x"),
+    leaves="params.squeeze x",
     cause="not linear in g",
 )
 def relu_of_the_cotangent(residuals, g):
@@ -318,7 +318,7 @@ def relu_of_the_cotangent(residuals, g):
 @plant(
     "squeeze_excite: the gates of all examples get the sum over all examples",
     *SQUEEZE_EXCITE,
-    leaves=("params.excite", "params.squeeze", "x"),
+    leaves="params.excite params.squeeze x",
     cause="edge shape",
 )
 def summed_over_the_batch_too(residuals, g):
@@ -362,14 +362,7 @@ GRU_CELL = (gru_cell, CELL, STEP)
 @plant(
     "gru_cell: tanh's slope from what goes into it",
     *GRU_CELL,
-    leaves=(
-        "params.candidate",
-        "params.candidate_bias",
-        "params.gates",
-        "params.gates_bias",
-        "x.h",
-        "x.x",
-    ),
+    leaves="params.candidate params.candidate_bias params.gates params.gates_bias x.h x.x",
     cause="wrong point",
     forward=lambda params, x: (
         (forwarded := gru_cell.forward(params, x))[0],
@@ -389,7 +382,7 @@ def slope_from_the_argument(residuals, g):
 @plant(
     "gru_cell: h does not get what z lets through directly",
     *GRU_CELL,
-    leaves=("x.h",),
+    leaves="x.h",
     cause="missing term",
 )
 def no_direct_path(residuals, g):
@@ -401,7 +394,7 @@ def no_direct_path(residuals, g):
 @plant(
     "gru_cell: the bias of the gates is made and not filled",
     *GRU_CELL,
-    leaves=("params.gates_bias",),
+    leaves="params.gates_bias",
     cause="never written",
 )
 def bias_of_the_gates_not_filled(residuals, g):
@@ -415,10 +408,7 @@ SOFT_EXPERTS_CASE = (soft_experts, SOFT_EXPERTS, TOKENS)
 
 
 @plant(
-    "soft_experts: x does not feel the router",
-    *SOFT_EXPERTS_CASE,
-    leaves=("x",),
-    cause="missing term",
+    "soft_experts: x does not feel the router", *SOFT_EXPERTS_CASE, leaves="x", cause="missing term"
 )
 def no_path_through_the_router(residuals, g):
     _, probs, _, _, experts = residuals
@@ -430,7 +420,7 @@ def no_path_through_the_router(residuals, g):
 @plant(
     "soft_experts: the probabilities weigh the experts' gradient twice",
     *SOFT_EXPERTS_CASE,
-    leaves=("params.experts",),
+    leaves="params.experts",
     cause="extra factor",
 )
 def probabilities_twice(residuals, g):
@@ -444,7 +434,7 @@ def probabilities_twice(residuals, g):
 @plant(
     "soft_experts: in the loop each expert overwrites what the one before gave to x",
     *SOFT_EXPERTS_CASE,
-    leaves=("x",),
+    leaves="x",
     cause="slice kept",
 )
 def last_expert_only(residuals, g):
@@ -466,7 +456,7 @@ def last_expert_only(residuals, g):
     {},
     Pair(draw(1308, 2, 7, 5), draw(1309, 2, 7, 5)),
     share=0.3,
-    leaves=("x.a", "x.b"),
+    leaves="x.a x.b",
     cause="swapped",
 )
 def share_of_the_other(share, g):

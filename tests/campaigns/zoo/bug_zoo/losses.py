@@ -149,7 +149,7 @@ def keep_probs(params, x, *, targets, ignore_index=-100):
     draw(509, 7, 11),
     targets=np.array([3, -100, 10, 0, -100, 7, 3]),
     forward=keep_probs,
-    leaves=("x",),
+    leaves="x",
     cause="mask leak",
 )
 def ignored_targets_get_a_gradient(residuals, g):
@@ -169,7 +169,7 @@ MSE = (mse, {}, PREDICTIONS)
     "mse: the loss is taken to be the last, so that g would be one",
     *MSE,
     targets=TARGETS,
-    leaves=("x",),
+    leaves="x",
     cause="g ignored",
 )
 def g_would_be_one(difference, g):
@@ -180,7 +180,7 @@ def g_would_be_one(difference, g):
     "mse: the two of the square is forgotten",
     *MSE,
     targets=TARGETS,
-    leaves=("x",),
+    leaves="x",
     cause="constant factor",
 )
 def two_forgotten(difference, g):
@@ -195,7 +195,7 @@ def two_forgotten(difference, g):
         mse.forward({}, x, targets=targets)[0],
         targets.astype(x.dtype) - x,
     ),
-    leaves=("x",),
+    leaves="x",
     cause="sign",
 )
 def targets_less_predictions(error, g):
@@ -218,7 +218,7 @@ DISTILLATION = (distillation, {}, STUDENT)
     teacher=TEACHER,
     temperature=2.5,
     forward=gradient_in_the_forward,
-    leaves=("x",),
+    leaves="x",
     cause="g ignored",
 )
 def returned_as_it_is(d_x, g):
@@ -230,7 +230,7 @@ def returned_as_it_is(d_x, g):
     *DISTILLATION,
     teacher=TEACHER,
     temperature=2.5,
-    leaves=("x",),
+    leaves="x",
     cause="sign",
 )
 def teacher_less_student(residuals, g):
@@ -243,7 +243,7 @@ def teacher_less_student(residuals, g):
     *DISTILLATION,
     teacher=TEACHER,
     temperature=2.5,
-    leaves=("x",),
+    leaves="x",
     cause="constant factor",
 )
 def no_inner_derivative(residuals, g):
@@ -260,7 +260,7 @@ HUBER = (huber, {}, draw(1504, 3, 5))
     *HUBER,
     targets=LABELS,
     delta=0.9,
-    leaves=("x",),
+    leaves="x",
     cause="constant factor",
 )
 def divided_by_the_batch(residuals, g):
@@ -273,7 +273,7 @@ def divided_by_the_batch(residuals, g):
     *HUBER,
     targets=LABELS,
     delta=0.9,
-    leaves=("x",),
+    leaves="x",
     cause="not linear in g",
 )
 def clipped_after_g(residuals, g):
@@ -287,7 +287,7 @@ def clipped_after_g(residuals, g):
     {},
     draw(1505, 5, 7, scale=1000.0),
     targets=np.random.default_rng(1506).random((5, 7)),
-    leaves=("x",),
+    leaves="x",
     cause="not finite",
 )
 def through_the_logarithms(residuals, g):
@@ -304,7 +304,7 @@ CONTRASTIVE = (contrastive, SCALE, VIEWS)
 @plant(
     "contrastive: only the half over the rows",
     *CONTRASTIVE,
-    leaves=("params.scale", "x.a", "x.b"),
+    leaves="params.scale x.a x.b",
     cause="missing term",
 )
 def half_over_the_rows(residuals, g):
@@ -318,7 +318,7 @@ def half_over_the_rows(residuals, g):
 @plant(
     "contrastive: b gets the same side of the logits as a",
     *CONTRASTIVE,
-    leaves=("x.b",),
+    leaves="x.b",
     cause="jacobian not transposed",
 )
 def same_side_of_the_logits(residuals, g):

@@ -279,7 +279,7 @@ AFFINE = {"weight": draw(1, 5, 3), "bias": draw(2, 3)}
     linear,
     AFFINE,
     draw(3, 7, 5),
-    leaves=("params.bias",),
+    leaves="params.bias",
     cause="constant factor",
     says=("1/7",),
 )
@@ -293,7 +293,7 @@ def bias_gets_the_mean(residuals, g):
     linear,
     AFFINE,
     draw(4, 2, 7, 5),
-    leaves=("params.bias",),
+    leaves="params.bias",
     cause="missing sum",
 )
 def bias_summed_over_the_batch_only(residuals, g):
@@ -306,7 +306,7 @@ def bias_summed_over_the_batch_only(residuals, g):
     linear,
     {"weight": draw(5, 5, 5)},
     draw(6, 2, 3, 5),
-    leaves=("x",),
+    leaves="x",
     cause="jacobian not transposed",
 )
 def weight_not_transposed(residuals, g):
@@ -331,7 +331,7 @@ def reverses_all_axes(residuals, g):
     linear,
     AFFINE,
     draw(8, 2, 5),
-    leaves=("params.bias",),
+    leaves="params.bias",
     cause="structure",
     says=("bias",),
 )
@@ -345,7 +345,7 @@ def no_bias_in_the_gradient(residuals, g):
     unembedding,
     {"weight": draw(9, 7, 7)},
     draw(10, 2, 3, 7),
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="transposed",
 )
 def outer_product_the_other_way(residuals, g):
@@ -358,7 +358,7 @@ def outer_product_the_other_way(residuals, g):
     swiglu,
     {"gate_up": draw(11, 2, 5, 7), "down": draw(12, 7, 5)},
     draw(13, 2, 3, 5),
-    leaves=("params.gate_up",),
+    leaves="params.gate_up",
     cause="misplaced",
 )
 def planes_in_the_other_order(residuals, g):
@@ -372,7 +372,7 @@ def planes_in_the_other_order(residuals, g):
     {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
     draw(17, 2, 13, 5),
     alpha=16.0,
-    leaves=("x",),
+    leaves="x",
     cause="wrong term",
 )
 def adapter_path_not_scaled(residuals, g):
@@ -389,7 +389,7 @@ def adapter_path_not_scaled(residuals, g):
         "down": {"weight": draw(20, 7, 3), "bias": draw(21, 3)},
     },
     draw(22, 2, 3, 5),
-    leaves=("params.up.bias", "params.up.weight", "x"),
+    leaves="params.up.bias params.up.weight x",
     cause="wrong point",
 )
 def tanh_of_tanh(residuals, g):
@@ -405,7 +405,7 @@ def tanh_of_tanh(residuals, g):
     tied_autoencoder,
     {"weight": draw(23, 7, 3)},
     draw(24, 2, 5, 7),
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="missing term",
 )
 def decoder_not_counted(residuals, g):
@@ -422,7 +422,7 @@ WEIGHT_NORM = (weight_norm, NORMED, INPUT)
 @plant(
     "weight_norm: the norm of the direction is taken for a constant",
     *WEIGHT_NORM,
-    leaves=("params.direction",),
+    leaves="params.direction",
     cause="missing term",
 )
 def norm_is_a_constant(residuals, g):
@@ -434,7 +434,7 @@ def norm_is_a_constant(residuals, g):
 @plant(
     "weight_norm: the projection is not summed over the column",
     *WEIGHT_NORM,
-    leaves=("params.direction",),
+    leaves="params.direction",
     cause="missing sum",
 )
 def projection_not_summed(residuals, g):
@@ -447,7 +447,7 @@ def projection_not_summed(residuals, g):
 @plant(
     "weight_norm: the gain's gradient comes from what is multiplied with the gain already",
     *WEIGHT_NORM,
-    leaves=("params.gain",),
+    leaves="params.gain",
     cause="extra factor",
     says=("gain",),
 )
@@ -479,7 +479,7 @@ GELU_MLP = (gelu_mlp, MLP, INPUT)
 @plant(
     "gelu_mlp: the three of the cube's derivative is forgotten",
     *GELU_MLP,
-    leaves=("params.up", "params.up_bias", "x"),
+    leaves="params.up params.up_bias x",
     cause="wrong term",
 )
 def three_forgotten(residuals, g):
@@ -491,7 +491,7 @@ def three_forgotten(residuals, g):
 @plant(
     "gelu_mlp: the slope is taken at the activation",
     *GELU_MLP,
-    leaves=("params.up", "params.up_bias", "x"),
+    leaves="params.up params.up_bias x",
     cause="wrong point",
 )
 def slope_at_the_activation(residuals, g):
@@ -506,10 +506,7 @@ LAYER_SCALE = (layer_scale, BRANCH, INPUT)
 
 
 @plant(
-    "layer_scale: the skip's cotangent is added twice",
-    *LAYER_SCALE,
-    leaves=("x",),
-    cause="wrong term",
+    "layer_scale: the skip's cotangent is added twice", *LAYER_SCALE, leaves="x", cause="wrong term"
 )
 def skip_twice(residuals, g):
     x, t, weight, gamma = residuals
@@ -522,7 +519,7 @@ def skip_twice(residuals, g):
 @plant(
     "layer_scale: gamma is left out on the way to the weight",
     *LAYER_SCALE,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="missing factor",
     says=("gamma",),
 )
@@ -542,7 +539,7 @@ BILINEAR = (bilinear, FORM, PAIR)
 @plant(
     "bilinear: the cotangents of a and b are exchanged",
     *BILINEAR,
-    leaves=("x.a", "x.b"),
+    leaves="x.a x.b",
     cause="swapped",
 )
 def exchanged(residuals, g):
@@ -551,10 +548,7 @@ def exchanged(residuals, g):
 
 
 @plant(
-    "bilinear: the outer product of b and a",
-    *BILINEAR,
-    leaves=("params.weight",),
-    cause="transposed",
+    "bilinear: the outer product of b and a", *BILINEAR, leaves="params.weight", cause="transposed"
 )
 def outer_product_of_b_and_a(residuals, g):
     a, b, _ = residuals
@@ -565,7 +559,7 @@ def outer_product_of_b_and_a(residuals, g):
 @plant(
     "bilinear: b sees the matrix from the same side as a",
     *BILINEAR,
-    leaves=("x.b",),
+    leaves="x.b",
     cause="jacobian not transposed",
 )
 def same_side(residuals, g):
@@ -583,7 +577,7 @@ PATCH_EMBEDDING = (patch_embedding, KERNEL, IMAGES)
     "patch_embedding: the tiles are laid out without exchanging rows and tiles back",
     *PATCH_EMBEDDING,
     size=2,
-    leaves=("x",),
+    leaves="x",
     cause="misplaced",
 )
 def tiles_not_exchanged_back(residuals, g):
@@ -596,7 +590,7 @@ def tiles_not_exchanged_back(residuals, g):
     "patch_embedding: the weight's gradient is (out, in), as PyTorch stores it",
     *PATCH_EMBEDDING,
     size=2,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="transposed",
 )
 def out_in(residuals, g):
@@ -612,7 +606,7 @@ OUTER_PRODUCT_MEAN = (outer_product_mean, OUTER, ROWS)
 @plant(
     "outer_product_mean: only b gets the one over the number of rows",
     *OUTER_PRODUCT_MEAN,
-    leaves=("x.a",),
+    leaves="x.a",
     cause="constant factor",
 )
 def only_b_gets_the_mean(residuals, g):
@@ -627,7 +621,7 @@ def only_b_gets_the_mean(residuals, g):
 @plant(
     "outer_product_mean: the flat weight gradient has the channels of b first",
     *OUTER_PRODUCT_MEAN,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="misplaced",
 )
 def channels_of_b_first(residuals, g):

@@ -140,7 +140,7 @@ RMS_NORM = (rms_norm, SCALE, X)
 @plant(
     "rms_norm: the scale is left out on the way to x",
     *RMS_NORM,
-    leaves=("x",),
+    leaves="x",
     cause="missing factor",
     says=("scale",),
 )
@@ -150,7 +150,7 @@ def no_scale(residuals, g):
     return d_params, rstd * (g - x_hat * mean(g * x_hat))
 
 
-@plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves=("x",), cause="wrong term")
+@plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves="x", cause="wrong term")
 def sum_for_mean(residuals, g):
     x_hat, rstd, scale = residuals
     h = g * scale
@@ -162,9 +162,7 @@ AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
 LAYER_NORM = (layer_norm, AFFINE, X)
 
 
-@plant(
-    "layer_norm: the mean of h is not subtracted", *LAYER_NORM, leaves=("x",), cause="missing term"
-)
+@plant("layer_norm: the mean of h is not subtracted", *LAYER_NORM, leaves="x", cause="missing term")
 def mean_not_subtracted(residuals, g):
     centred, rstd, scale = residuals
     x_hat, h = centred * rstd, g * scale
@@ -175,7 +173,7 @@ def mean_not_subtracted(residuals, g):
 @plant(
     "layer_norm: the scale gets the centred rows before they are divided",
     *LAYER_NORM,
-    leaves=("params.scale",),
+    leaves="params.scale",
     cause="missing factor",
     says=("rstd",),
 )
@@ -187,7 +185,7 @@ def scale_before_division(residuals, g):
 @plant(
     "layer_norm: rstd multiplies h and then the whole once more",
     *LAYER_NORM,
-    leaves=("x",),
+    leaves="x",
     cause="extra factor",
     says=("rstd",),
 )
@@ -201,7 +199,7 @@ def rstd_twice(residuals, g):
 @plant(
     "layer_norm: scale and bias get each other's gradient",
     *LAYER_NORM,
-    leaves=("params.bias", "params.scale"),
+    leaves="params.bias params.scale",
     cause="swapped",
 )
 def scale_and_bias_exchanged(residuals, g):
@@ -214,7 +212,7 @@ def scale_and_bias_exchanged(residuals, g):
     batch_norm,
     AFFINE,
     draw(105, 13, 7),
-    leaves=("x",),
+    leaves="x",
     cause="wrong term",
 )
 def divided_by_one_less(residuals, g):
@@ -230,7 +228,7 @@ def divided_by_one_less(residuals, g):
     l2_normalize,
     {},
     draw(106, 2, 3, 5),
-    leaves=("x",),
+    leaves="x",
     cause="missing factor",
 )
 def not_divided_by_the_norm(residuals, g):
@@ -253,7 +251,7 @@ def over_group(values):
     CHANNELS,
     GROUPED,
     n_groups=2,
-    leaves=("x",),
+    leaves="x",
     cause="wrong term",
 )
 def divided_by_the_channels(residuals, g):

@@ -216,7 +216,7 @@ plant = partial(plant_in, BUGS)
     leaky_scan,
     {"decay": draw(401, 5, scale=0.5)},
     draw(402, 2, 7, 5),
-    leaves=("params.decay", "x"),
+    leaves="params.decay x",
     cause="missing term",
 )
 def not_carried(residuals, g):
@@ -232,7 +232,7 @@ CAUSAL_CONV = (causal_conv, CONV, X)
 @plant(
     "causal_conv: g is delayed once more where it is advanced",
     *CAUSAL_CONV,
-    leaves=("x",),
+    leaves="x",
     cause="jacobian not transposed",
 )
 def delayed_once_more(residuals, g):
@@ -247,7 +247,7 @@ def delayed_once_more(residuals, g):
 @plant(
     "causal_conv: the taps of the weight gradient run backwards",
     *CAUSAL_CONV,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="misplaced",
 )
 def taps_run_backwards(residuals, g):
@@ -267,7 +267,7 @@ plant(
     "causal_conv: the forward forgets the bias",
     *CAUSAL_CONV,
     forward=forget_the_bias,
-    leaves=("y",),
+    leaves="y",
     cause="value",
 )(causal_conv.vjp)
 
@@ -280,7 +280,7 @@ TOKEN_SHIFT = (token_shift, MIX, STEPS)
 @plant(
     "token_shift: np.roll gives the last token what the first one's predecessor would get",
     *TOKEN_SHIFT,
-    leaves=("x",),
+    leaves="x",
     cause="mask leak",
 )
 def rolled(residuals, g):
@@ -300,7 +300,7 @@ CAUSAL_MEAN = (causal_mean, {}, STEPS)
 @plant(
     "causal_mean: the cumulative sum runs forward again",
     *CAUSAL_MEAN,
-    leaves=("x",),
+    leaves="x",
     cause="jacobian not transposed",
 )
 def forward_again(count, g):
@@ -316,7 +316,7 @@ def count_in_integers(params, x):
     "causal_mean: a division by integers makes d_x float64",
     *CAUSAL_MEAN,
     forward=count_in_integers,
-    leaves=("x",),
+    leaves="x",
     cause="precision",
     says=("float64",),
 )
@@ -333,7 +333,7 @@ MASKED_MEAN = (masked_mean, {}, PADDED)
     "masked_mean: every time gets a share, also where the mask is off",
     *MASKED_MEAN,
     mask=KEPT,
-    leaves=("x",),
+    leaves="x",
     cause="mask leak",
 )
 def every_time_gets_a_share(residuals, g):
@@ -351,7 +351,7 @@ plant(
     *MASKED_MEAN,
     mask=KEPT,
     forward=divide_by_the_length,
-    leaves=("y",),
+    leaves="y",
     cause="value",
 )(masked_mean.vjp)
 MAX_POOL = (max_pool, {}, STEPS)
@@ -362,7 +362,7 @@ MAX_POOL = (max_pool, {}, STEPS)
     *MAX_POOL,
     window=3,
     stride=1,
-    leaves=("x",),
+    leaves="x",
     cause="scatter",
 )
 def one_window_only(residuals, g):
@@ -379,7 +379,7 @@ def one_window_only(residuals, g):
     draw(1304, 2, 9, 5),
     window=3,
     stride=3,
-    leaves=("x",),
+    leaves="x",
     cause="misplaced",
 )
 def first_of_each_window(residuals, g):
@@ -394,7 +394,7 @@ def first_of_each_window(residuals, g):
     *MAX_POOL,
     window=3,
     stride=2,
-    leaves=("x",),
+    leaves="x",
     cause="never written",
 )
 def added_to_a_copy(residuals, g):
@@ -411,7 +411,7 @@ def added_to_a_copy(residuals, g):
     {},
     STEPS,
     times=3,
-    leaves=("x",),
+    leaves="x",
     cause="slice kept",
 )
 def first_of_the_repeats(residuals, g):
@@ -427,7 +427,7 @@ PLACES = {"scale": draw(1305, 7, 5)}
     positional_scale,
     PLACES,
     STEPS,
-    leaves=("params.scale",),
+    leaves="params.scale",
     cause="missing sum",
 )
 def batch_is_kept(residuals, g):
@@ -440,7 +440,7 @@ def batch_is_kept(residuals, g):
     positional_scale,
     {"scale": draw(1306, 11, 5)},
     PADDED,
-    leaves=("params.scale",),
+    leaves="params.scale",
     cause="slice kept",
 )
 def first_example_only(residuals, g):
@@ -455,7 +455,7 @@ def first_example_only(residuals, g):
     positional_scale,
     {"scale": draw(1307, 11, 5)},
     PADDED,
-    leaves=("x",),
+    leaves="x",
     cause="missing factor",
     says=("scale",),
 )

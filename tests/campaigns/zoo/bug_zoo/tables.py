@@ -76,7 +76,7 @@ POSITION_EMBEDDING = (position_embedding, TABLES, TOKENS)
 @plant(
     "position_embedding: += with an index array counts a repeated token once",
     *POSITION_EMBEDDING,
-    leaves=("params.tokens",),
+    leaves="params.tokens",
     cause="scatter",
 )
 def repeated_token_counts_once(residuals, g):
@@ -89,7 +89,7 @@ def repeated_token_counts_once(residuals, g):
 @plant(
     "position_embedding: the gradient of the positions is allocated and not filled",
     *POSITION_EMBEDDING,
-    leaves=("params.positions",),
+    leaves="params.positions",
     cause="never written",
 )
 def positions_not_filled(residuals, g):
@@ -102,7 +102,7 @@ def positions_not_filled(residuals, g):
     embedding,
     {"weight": draw(504, 11, 5)},
     np.random.default_rng(505).integers(0, 11, (2, 3)),
-    leaves=("x",),
+    leaves="x",
     cause="integer cotangent",
 )
 def zeros_for_tokens(residuals, g):
@@ -118,7 +118,7 @@ EMBEDDING_BAG = (embedding_bag, WEIGHT, BAGS)
     "embedding_bag: the padding's row learns",
     *EMBEDDING_BAG,
     padding=0,
-    leaves=("params.weight",),
+    leaves="params.weight",
     cause="mask leak",
 )
 def padding_learns(residuals, g):
@@ -132,7 +132,7 @@ def padding_learns(residuals, g):
     "embedding_bag: the tokens get zeros in the dtype of g",
     *EMBEDDING_BAG,
     padding=0,
-    leaves=("x",),
+    leaves="x",
     cause="integer cotangent",
 )
 def zeros_like_g(residuals, g):
