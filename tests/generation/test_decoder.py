@@ -150,9 +150,8 @@ def test_scores_beyond_the_range_of_exp(loud, dtype, batch_size):
         block["mixer"]["qkv"]["weight"][:, :24] *= math.copysign(1.0, loud)
         block["mixer"]["qkv"]["weight"][:, 48:] /= math.sqrt(abs(loud))
     new = RNG.integers(0, 13, (20, batch_size))
-    expect_logits_of(
-        llama, params, prompts(batch_size, 10, seed=5), new, 1e-9
-    )  # the scores are rounded
+    tolerance = 3e-3 if dtype == np.float32 else 1e-9  # the scores themselves are rounded
+    expect_logits_of(llama, params, prompts(batch_size, 10, seed=5), new, tolerance)
 
 
 def test_far_negative_gates_are_silent():
