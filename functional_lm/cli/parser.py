@@ -279,7 +279,7 @@ def _optional(kind: Any, markers: Any) -> PrimitiveConstructorSpec[Any]:
 
 
 def _as(kind: Callable[[str], Any], text: str) -> Any:
-    """Return a number, or the text if it is none."""
+    """Return a number, or the text if it is not one."""
     try:
         return kind(text)
     except ValueError:

@@ -47,7 +47,7 @@ def forward(
     """Return x with about ``rate`` of its entries dropped and the others scaled up; shape (...).
 
     Raises:
-        TypeError: for a dtype that is not float32 or float64, or a key that is none.
+        TypeError: for a dtype that is not float32 or float64, or a key that is not one.
         ValueError: for a rate outside [0, 1].
     """
     expect_params(params)

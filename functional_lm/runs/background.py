@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class BackgroundWriter:
-    """Runs functions that write files, while training goes on.
+    """Runs functions that write files, while training continues.
 
     At most one is under way. Of those of one kind that wait, only the newest stays: if the disk is
     slower than the training, then older states are left out, and nobody waits.

@@ -12,7 +12,7 @@ from ..speed import runtime
 from ..training.experiment import Experiment
 
 MAY_CHANGE = ("steps", "epochs")
-"""Settings that a resumed run may have otherwise: how long it goes on."""
+"""Settings that may differ in a resumed run: how long it trains."""
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 
 def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Require that a run goes on as what it began as.
+    """Require that a resumed run keeps the settings that it began with.
 
     Args:
         before: the `identity` in a checkpoint.

@@ -32,7 +32,7 @@ class Subject:
     """A layer, run with read-only arguments and with floating-point faults as errors.
 
     The first write to an argument is remembered in ``writes``; from then on the layer is given
-    copies that it may write to, so that the rest of the check goes on.
+    copies that it may write to, so that the rest of the check continues.
 
     A layer may declare, as constants of its module:
 

@@ -144,7 +144,7 @@ class Experiment:
     def rehearse(self) -> Tree:
         """Run the model forward and back on one window, and return the first parameters.
 
-        A model of somebody's own shows its faults here, before anything is written.
+        A custom model shows its faults here, before anything is written.
 
         Raises:
             ValueError: if it raises anything, or its gradient is not like its parameters; with

@@ -1,4 +1,4 @@
-"""Statistics of a model while it trains: its gradients, its updates, what goes on inside.
+"""Statistics of a model while it trains: its gradients, its updates, its activations.
 
 What `diagnose` reads and what a picture of a run shows. They cost a forward of some windows and
 three norms of each leaf, so that a run can afford them every hundred steps. In a notebook::

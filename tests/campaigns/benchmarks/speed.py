@@ -122,7 +122,7 @@ def choose(
     """Return the specs of some peers, or ours here and at another checkout.
 
     Raises:
-        SystemExit: for an unknown name, or a checkout that is none.
+        SystemExit: for an unknown name, or a path that holds no checkout.
     """
     if against is not None:
         if not (against / "functional_lm").is_dir():
