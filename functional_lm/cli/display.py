@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..files import write_atomic
+from ..files import printable, write_atomic
 from ..runs import Record
 from ..runs.records import clock, final_loss
 from .runs import PROGRAM
@@ -84,7 +84,7 @@ class TrainingDisplay:
 def wrapped(label: str, text: str, indent: int) -> str:
     """Return a text of at most 80 columns behind a label, its lines indented alike."""
     return textwrap.fill(
-        text,
+        printable(text),
         80,
         initial_indent=label.ljust(indent),
         subsequent_indent=" " * indent,

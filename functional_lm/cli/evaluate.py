@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..contract import expect_choice, expect_fields, expect_int
+from ..files import printable
 from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
@@ -26,6 +27,7 @@ class Evaluate:
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -34,6 +36,7 @@ class Evaluate:
     part: Literal["validation", "training", "all"] = "validation"
     seq_len: int | None = None
     json: bool = False
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         parts = {"choices": ["validation", "training", "all"]}
@@ -41,7 +44,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Print the figures."""
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
         text, source = self._text(run)
         tokens = run.tokenizer.encode(text)
         if self.text_file is None and self.part != "all":
@@ -67,7 +70,9 @@ class Evaluate:
         if self.json:
             print(json.dumps(figures))
             return 0
-        print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
+        print(
+            printable(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
+        )
         print(f"loss                {figures['loss']:.4f} nats per token")
         print(f"perplexity          {figures['perplexity']:.3f}")
         print(f"bits per character  {figures['bits_per_character']:.4f}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..contract import Key, expect_fields, expect_int
+from ..files import printable
 from ..generation import (
     Decoder,
     Model,
@@ -53,6 +54,7 @@ class Generate:
         stop: end before any of these strings.
         num_samples: how many samples for each temperature.
         seed: of the sampling.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -66,12 +68,14 @@ class Generate:
     stop: tuple[str, ...] = ()
     num_samples: int = 1
     seed: int = 0
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         expect_fields(
             self,
             (expect_int, "num_samples", {}),
-            (expect_int, "max_new_tokens seed", {"minimum": 0}),
+            (expect_int, "max_new_tokens", {"minimum": 0}),
+            (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (_expect_transform, " ".join(TRANSFORMS), {}),
             (_expect_stops, "stop", {}),
         )
@@ -79,7 +83,7 @@ class Generate:
     def run(self) -> int:
         """Print the prompt and its continuation, or a table of several."""
         transforms = [self._transform(value) for value in self.temperature]
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
         prompt = run.tokenizer.default_prompt if self.prompt is None else self.prompt
         if not len(run.tokenizer.encode(prompt)):
             raise ValueError("a prompt must have at least one token: got ''; pass some text")
@@ -107,9 +111,10 @@ class Generate:
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
-        sys.stdout.write(prompt)
+        show = printable if sys.stdout.isatty() else str  # a vocabulary can hold escape codes
+        sys.stdout.write(show(prompt))
         for piece in until_stop(run.tokenizer.stream(tokens), self.stop):
-            sys.stdout.write(piece)
+            sys.stdout.write(show(piece))
             sys.stdout.flush()
         sys.stdout.write("\n")
 
@@ -130,7 +135,7 @@ class Generate:
             cells += self._sample(run, model, prompt, wanted[i : i + BATCH])
         for i in range(0, len(cells), len(transforms)):
             row = cells[i : i + len(transforms)]
-            table.add_row(*(Text(prompt + cell) for cell in row))
+            table.add_row(*(Text(printable(prompt + cell)) for cell in row))
         Console(file=sys.stdout).print(table)
 
     def _sample(

@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
     on stderr, a line for each fault, without a traceback.
     """
+    for closed in [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]:
+        # No file of a run may get the descriptor, and then what is meant for the terminal.
+        setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -87,8 +90,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def _complain(program: str, *faults: str, status: int = 2) -> int:
+    from ..files import printable
+
     for fault in faults:
-        print(f"{program}: {fault}", file=sys.stderr)
+        print(printable(f"{program}: {fault}"), file=sys.stderr)
     return status
 
 

@@ -121,7 +121,8 @@ class Flags:
             path = expect_run(run)
             with run_lock(run):  # a second process on a run ends here, before it does anything
                 pass
-        in_file = {} if path is None else read_settings(path)
+        trust = {"trust_model": given["trust_model"]}
+        in_file = {} if path is None else read_settings(path, **trust)
         model = given["model"] or in_file.get("model") or DEFAULT
         self.architecture = find(model)
         presets, sizes = self.architecture.PRESETS, []
@@ -289,7 +290,9 @@ def _as(kind: Callable[[str], Any], text: str) -> Any:
 def _as_given(kind: type, spec: StructConstructorSpec) -> StructConstructorSpec:
     """Make a dict of the flags that are given, with None for the others."""
     fields = (
-        dataclasses.replace(field, type=field.type | None, default=None)  # type: ignore[arg-type]
+        field
+        if field.type is bool
+        else dataclasses.replace(field, type=field.type | None, default=None)  # type: ignore[arg-type]
         for field in spec.fields
     )
     return StructConstructorSpec(dict, tuple(fields))

@@ -11,11 +11,12 @@ from rich.filesize import decimal
 
 from .. import pytree
 from ..contract import Tree, expect_fields, expect_int
+from ..files import printable
 from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session
 from ..runs.folder import expect_free
-from ..runs.records import FINAL, clock, final_loss
+from ..runs.records import FINAL, clock, final_loss, series
 from ..text import Corpus
 from ..training import Experiment
 from .display import TrainingDisplay, curve, wrapped
@@ -80,7 +81,7 @@ class Train(Setup[C]):
         params = experiment.rehearse()
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
-        print(f"text        {corpus.source}")
+        print(printable(f"text        {corpus.source}"))
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
@@ -95,7 +96,7 @@ class Train(Setup[C]):
             more = ", its last; extend it with --steps" if finished else ""
             print(f"resumed     after step {session.state.step:,}{more}", flush=True)
         for note in session.notes:
-            print(f"warning: {note}", file=sys.stderr)
+            print(printable(f"warning: {note}"), file=sys.stderr)
         return self._train(session)
 
     def _session(self, experiment: Experiment, params: Tree, corpus: Corpus) -> Session:
@@ -187,26 +188,20 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
 
 def _summarise(session: Session, first: int, seconds: float) -> None:
     """Print curves, a sample and figures."""
-    records = [record for record in session.records if record["loss"] is not None]
-    losses = [record["loss"] for record in records]
-    evaluated = [record for record in records if record.get("val_loss") is not None]
-    steps = [record["step"] for record in records]
-    series: dict[str, Any] = {"loss": (steps, smooth(losses, FINAL))}
-    if len(evaluated) > 1:
-        series["validation"] = (
-            [record["step"] for record in evaluated],
-            [record["val_loss"] for record in evaluated],
-        )
-    if len(steps) > 1:
+    losses = series(session.records, "loss")
+    evaluated = series(session.records, "val_loss")
+    curves: dict[str, Any] = {"loss": (losses.steps, smooth(losses.values, FINAL))}
+    if len(evaluated.steps) > 1:
+        curves["validation"] = evaluated
+    if len(losses.steps) > 1:
         print()
-        print(curve(series))
+        print(curve(curves))
     if "sample" in session.records[-1]:
-        print(f"\n{session.records[-1]['sample']}\n")
-    said = (
-        f"{session.state.step - first:,} steps in {clock(seconds)}, loss {final_loss(losses):.3f}"
-    )
-    if evaluated:
-        said += f", validation {evaluated[-1]['val_loss']:.3f}"
+        print(printable(f"\n{session.records[-1]['sample']}\n"))
+    loss = final_loss(losses.values)
+    said = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
+    if len(evaluated.steps):
+        said += f", validation {evaluated.values[-1]:.3f}"
     if session.best_step is not None:
         said += f", the best {session.best_loss:.3f}"
     print(said)
