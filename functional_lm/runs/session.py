@@ -335,11 +335,10 @@ class Session:
         texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
         write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
-    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree) -> Any:
+    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
         every = self.intervals.statistics_every
         if not every or (number != 1 and number % every):
             return None
-        tokens, _ = self.experiment.batch_at(number - 1)
         return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
     def _save(self) -> None:

@@ -126,6 +126,14 @@ class Experiment:
         return self.model.config
 
     @property
+    def trained(self) -> str | None:
+        """The paths of the leaves that are trained, or None if all are."""
+        if self.trainable is None:
+            return None
+        paths = (path for path, _ in pytree.leaves_with_path(self.model.init((0,))))
+        return ", ".join(filter(self.trainable, paths))
+
+    @property
     def schedule(self) -> Schedule:
         """The learning rate of each update."""
         return self.settings.schedule(self.steps)
@@ -184,10 +192,18 @@ class Experiment:
         self,
         state: TrainState | None = None,
         *,
+        schedule: Schedule | None = None,
         max_consecutive_errors: int = 0,
         inspect: Inspect | None = None,
     ) -> Iterator[TrainStep]:
-        """Yield each update, from the start or from a state; the keywords are those of `train`."""
+        """Yield each update, from the start or from a state.
+
+        Args:
+            state: where to start.
+            schedule: other learning rates than `schedule`.
+            max_consecutive_errors: see `train`.
+            inspect: see `train`.
+        """
         state = self.init_state() if state is None else state
         model = self.model
         if self.trainable is not None:
@@ -195,7 +211,7 @@ class Experiment:
         return train(
             model,
             state,
-            optimizer=self.optimizer,
+            optimizer=self.settings.make_optimizer(schedule or self.schedule),
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),
