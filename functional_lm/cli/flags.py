@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -58,10 +59,13 @@ class Source:
             )
 
     def load_text(self) -> Corpus:
-        """Return the text."""
+        """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus or "shakespeare")
-        return read_corpus(self.text_file, encoding=self.encoding)
+            return load_corpus(self.corpus)
+        corpus = read_corpus(self.text_file, encoding=self.encoding)
+        for note in corpus.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return corpus
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
         """Return what a run's config.json says about its text."""
@@ -94,7 +98,7 @@ class Setup(Generic[C]):
     def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
         """Return what is trained, with other training settings where they are given."""
         return Experiment.build(
-            corpus.text,
+            corpus,
             dataclasses.replace(self.training, **training),
             model=self.model.model,
             sizes=given(self.sizes),
@@ -119,6 +123,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
+    if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
+        content = {k: v for k, v in content.items() if k not in ("model", "training")}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
     settings = {name.replace("-", "_"): value for name, value in settings.items()}

@@ -6,6 +6,7 @@ They need matplotlib, from the extra plot. A picture leaves out what a run did n
     picture({"my run": read_metrics("runs/my-run/metrics.jsonl")})
 """
 
+import base64
 import contextlib
 import io
 import warnings
@@ -343,6 +344,17 @@ def encode(figure: "Figure", suffix: str, *, creator: str) -> bytes:
         figure.draw_without_rendering()  # a first layout, which may change the ticks
         figure.savefig(file, format=suffix[1:], dpi=150, metadata=metadata)
     return file.getvalue()
+
+
+def as_html(figure: "Figure") -> str:
+    """Return a figure as an HTML image that needs no other file."""
+    return f'<img src="{as_url(figure)}"/>'
+
+
+def as_url(figure: "Figure", *, creator: str = "functional-lm") -> str:
+    """Return a figure as a data URL."""
+    data = base64.b64encode(encode(figure, ".svg", creator=creator)).decode()
+    return f"data:image/svg+xml;base64,{data}"
 
 
 def palette(count: int) -> list[str]:
