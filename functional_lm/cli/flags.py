@@ -11,7 +11,7 @@ from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import DEFAULT
 from ..runs.folder import MODEL_SOURCE, expect_free
-from ..text import CORPORA, Corpus, load_corpus, read_corpus
+from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
 
 C = TypeVar("C")
@@ -95,13 +95,14 @@ class Setup(Generic[C]):
     source: Source
     training: TrainConfig
 
-    def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
-        """Return what is trained, with other training settings where they are given."""
+    def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:
+        """Return what is trained, with the tokenizer of another run if it is given."""
         return Experiment.build(
             corpus,
-            dataclasses.replace(self.training, **training),
+            self.training,
             model=self.model.model,
             sizes=given(self.sizes),
+            tokenizer=tokenizer,
         )
 
 
@@ -136,11 +137,11 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise FileFormatError(path, "must say the name of its model_file; restore it")
         settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
     for name, value in settings.items():
-        is_text = name in ("text_file", "out", "model")
+        is_text = name in ("text_file", "out", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
-    for name in ("text_file", "out"):
+    for name in ("text_file", "out", "init"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len

@@ -127,14 +127,18 @@ def rate_picture(
     raw: tuple[Sequence[float], Sequence[float]] | None = None,
     marks: Mapping[str, float] | None = None,
     highest: float | None = None,
+    xlabel: str = "learning rate",
+    log: bool = True,
 ) -> "Figure":
-    """Return a picture of losses by learning rate.
+    """Return a picture of losses by learning rate, or by another setting.
 
     Args:
         lines: ``{name: (rates, losses)}``.
         raw: rates and losses to draw faintly behind them.
         marks: ``{name: rate}``, dashed.
         highest: the loss at which the picture ends.
+        xlabel: the setting, in words.
+        log: whether its axis is logarithmic.
 
     Raises:
         ImportError: without matplotlib.
@@ -149,7 +153,9 @@ def rate_picture(
             axes.plot(*line, color=colour, label=name, marker="" if raw else "o")
         for colour, (name, rate) in zip(colours[len(lines) :], (marks or {}).items(), strict=True):
             axes.axvline(rate, color=colour, linestyle="--", label=f"{name}: {rate:.2g}")
-        axes.set(xscale="log", xlabel="learning rate", ylabel="loss, in nats per token")
+        axes.set(xlabel=xlabel, ylabel="loss, in nats per token")
+        if log:
+            axes.set_xscale("log")
         if highest is not None:
             axes.set_ylim(axes.dataLim.ymin - 0.1, highest)
         axes.legend()

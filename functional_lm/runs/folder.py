@@ -8,6 +8,7 @@
                         beside copies of the files in its folder that it imported
     metrics.jsonl       one object for each step
     sample.txt          texts that the model wrote
+    evaluation.json     the loss of the best weights on all held-out tokens, if that is another
     checkpoints/        where the run can resume from, see `checkpoint`
     .lock               the process that trains here, see `lock`
 
@@ -43,6 +44,7 @@ from .lock import LOCK_FILE, RunLockedError, hold, run_lock
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 MODEL_SOURCE, METRICS_FILE, SAMPLE_FILE = "model.py", "metrics.jsonl", "sample.txt"
+EVALUATION_FILE = "evaluation.json"
 
 _NEW, _OLD, _STARTING = ".new", ".old", ".starting"
 

@@ -12,6 +12,7 @@ which training diverges, and suggests a `MARGIN` below their geometric mean.
 import contextlib
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,12 @@ class RangeTest(NamedTuple):
 
 
 def range_test(
-    experiment: Experiment, *, lowest: float = 1e-5, highest: float = 10.0, steps: int = 100
+    experiment: Experiment,
+    *,
+    lowest: float = 1e-5,
+    highest: float = 10.0,
+    steps: int = 100,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> RangeTest:
     """Run the test with the model, the text, the batches and the optimizer of an experiment.
 
@@ -67,6 +73,7 @@ def range_test(
         lowest: the first rate.
         highest: the last.
         steps: updates from the first rate to the last.
+        progress: called with the share of the steps that is done.
 
     Raises:
         ValueError: for rates or steps out of range.
@@ -84,6 +91,7 @@ def range_test(
     with contextlib.suppress(FloatingPointError):
         for step in dataclasses.replace(experiment, steps=steps).run(schedule=schedule):
             losses.append(step.loss)
+            progress(step.state.step / steps)
             if len(losses) >= 2 * WINDOW:  # not <=, since a mean that is not finite counts too
                 diverged = not np.mean(losses[-WINDOW:]) <= np.mean(losses[:WINDOW]) + EXPLOSION
             if diverged:

@@ -85,7 +85,7 @@ BAD = {
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
     # sweep and the rest
-    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
+    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "lr must be a number"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
     # plot, report
     "plot nothing": (["plot"], "needs at least one run: got none"),
