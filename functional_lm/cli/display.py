@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from ..files import write_atomic
 from ..runs import Record, Session
 from ..runs.records import clock, final_loss
+from .output import escaped, print
 from .runs import PROGRAM
 
 PLAIN_WIDTH = 80
@@ -126,7 +127,7 @@ class TrainingDisplay:
 
     def _print(self, text: str) -> None:
         if self._console.is_terminal:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._console.print(escaped(text), markup=False, soft_wrap=True)
         else:  # where a closed pipe must be an error
             print(text, flush=True)
 

@@ -4,9 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
@@ -14,6 +12,8 @@ from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
 from ..training import text_losses
 from .display import Waiting
+from .output import print
+from .runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Evaluate:
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     text_file: Path | None = None
     encoding: str = "utf-8"
     part: Literal["validation", "training", "all"] = "validation"

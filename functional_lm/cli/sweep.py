@@ -13,6 +13,7 @@ from ..runs.records import final_loss
 from ..training import Experiment
 from .display import Waiting, curve, write_rate_picture
 from .flags import C, Setup, new_folder
+from .output import print
 from .parser import parse
 
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
@@ -37,8 +38,8 @@ class Sweep(Setup[C]):
     out: Path | None = None
 
     @classmethod
-    def parse(cls, arguments: list[str], *, program: str) -> "Grid":
-        """Return the runs of a command line.
+    def parse(cls, arguments: list[str], *, program: str) -> "Grid | None":
+        """Return the runs of a command line; None after printing its ``--help``.
 
         Raises:
             ValueError: for more than two flags with several values, or a value twice.
@@ -67,6 +68,8 @@ class Sweep(Setup[C]):
             for i, value in zip(swept, combination, strict=True):
                 parts[i] = value
             made = parse(cls, parts, program=program)
+            if made is None:  # after --help
+                return None
             runs.append(({name: _value(made, name) for name in names}, made))
         return Grid(names, runs)
 

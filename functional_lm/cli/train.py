@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.filesize import decimal
 
@@ -23,7 +23,9 @@ from ..runs.records import FINAL, clock, final_loss
 from ..text import Corpus, load_tokenizer
 from ..training import Experiment, text_losses
 from .display import TrainingDisplay, Waiting, curve, wrapped
-from .flags import C, Selection, Setup
+from .flags import Argument, C, Selection, Setup
+from .output import print
+from .runs import find_run
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
@@ -38,8 +40,8 @@ class RunSelection(Selection):
         init: the folder of a run to start from: a new run of its model, tokenizer and weights.
     """
 
-    resume: Path | None = None
-    init: Path | None = None
+    resume: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None
+    init: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None
 
 
 @dataclasses.dataclass(frozen=True)
