@@ -47,7 +47,7 @@ def test_two_flags_make_a_grid_and_any_flag_can_be_swept(text, tmp_path, capsys)
     ("flags", "says"),
     [
         (["--lr", "1e-2,1e-2"], "lr must have distinct values: got 1e-2,1e-2"),
-        (["--lr", "1e-2,x"], "lr must be a number: got 'x'"),
+        (["--lr", "1e-2,x"], "--lr must be a number, such as 0.1 or 3e-4: got 'x'"),
         (["--lr", "1,2", "--seed", "1,2", "--b1", "0,0.5"], "at most two flags: got lr, seed, b1"),
         (["--learning", "1,2"], "there is no flag --learning"),
     ],
