@@ -4,16 +4,16 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ..contract import expect_choice, expect_fields, expect_int
-from ..files import printable
 from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
-from ..training import text_loss
+from ..training import text_losses
+from .display import Waiting
+from .output import print
+from .runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Evaluate:
         trust_model: run the code that the run brings, whoever wrote it.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     text_file: Path | None = None
     encoding: str = "utf-8"
     part: Literal["validation", "training", "all"] = "validation"
@@ -58,7 +58,11 @@ class Evaluate:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
-        loss = text_loss(run.model, run.params, tokens, seq_len)
+        loss = math.nan
+        with Waiting(f"evaluating {len(tokens):,} tokens") as waiting:
+            for share, so_far in text_losses(run.model, run.params, tokens, seq_len):
+                waiting(share)
+                loss = so_far
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
         tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
@@ -70,9 +74,7 @@ class Evaluate:
         if self.json:
             print(json.dumps(figures))
             return 0
-        print(
-            printable(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
-        )
+        print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
         print(f"loss                {figures['loss']:.4f} nats per token")
         print(f"perplexity          {figures['perplexity']:.3f}")
         print(f"bits per character  {figures['bits_per_character']:.4f}")
@@ -89,7 +91,7 @@ class Evaluate:
         if file is not None:
             corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
-            corpus = load_corpus(corpus_name or "shakespeare")
+            corpus = load_corpus(corpus_name)
         if corpus.sha256 != record["sha256"]:
             raise ValueError(
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "

@@ -2,9 +2,11 @@
 
 import dataclasses
 import itertools
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
@@ -12,11 +14,20 @@ from ..models import DEFAULT
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
-from ..text import CORPORA, Corpus, load_corpus, read_corpus
+from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
+from .output import print
 
 C = TypeVar("C")
 """The `Config` of an architecture."""
+
+
+class Argument(NamedTuple):
+    """How a field is read, in ``Annotated[...]``, where its type does not say it."""
+
+    metavar: str
+    read: Callable[[str], Any] | None = None
+    positional: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Selection:
         trust_model: run the code of a model that a run or a config file brings, whoever wrote it.
     """
 
-    model: str = DEFAULT
+    model: Annotated[str, Argument("NAME", positional=False)] = DEFAULT
     preset: str | None = None
     config: Path | None = None
     trust_model: bool = False
@@ -62,10 +73,13 @@ class Source:
             )
 
     def load_text(self) -> Corpus:
-        """Return the text."""
+        """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus or "shakespeare")
-        return read_corpus(self.text_file, encoding=self.encoding)
+            return load_corpus(self.corpus)
+        corpus = read_corpus(self.text_file, encoding=self.encoding)
+        for note in corpus.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return corpus
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
         """Return what a run's config.json says about its text."""
@@ -95,13 +109,14 @@ class Setup(Generic[C]):
     source: Source
     training: TrainConfig
 
-    def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
-        """Return what is trained, with other training settings where they are given."""
+    def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:
+        """Return what is trained, with the tokenizer of another run if it is given."""
         return Experiment.build(
-            corpus.text,
-            dataclasses.replace(self.training, **training),
+            corpus,
+            self.training,
             model=self.model.model,
             sizes=given(self.sizes),
+            tokenizer=tokenizer,
         )
 
 
@@ -128,10 +143,12 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
+    follows = {"model_file"}
+    if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
+        follows |= {"model", "training"}
     for name, value in content.items():
-        if name == "model_file":
-            continue
-        settings |= value if isinstance(value, dict) else {name: value}
+        if name not in follows:
+            settings |= value if isinstance(value, dict) else {name: value}
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
     for name in NOT_IN_A_FILE:
         if name in settings:
@@ -140,12 +157,13 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
     for name, value in settings.items():
-        is_text = name in ("text_file", "model")
+        is_text = name in ("text_file", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
-    if settings.get("text_file") is not None:
-        settings["text_file"] = Path(settings["text_file"])
+    for name in ("text_file", "init"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name])
     if "model_file" in content:  # the run's folder holds a copy of it
         settings["model"] = hold_model(path, content, trust_model=trust_model)
     elif split_reference(settings.get("model") or DEFAULT)[0].endswith(".py"):

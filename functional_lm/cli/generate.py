@@ -3,13 +3,9 @@
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from ..contract import Key, expect_fields, expect_int
-from ..files import printable
 from ..generation import (
     Decoder,
     Model,
@@ -25,6 +21,8 @@ from ..generation import (
     until_stop,
 )
 from ..runs import Run, open_run
+from .output import escaped
+from .runs import RunFolder
 
 BATCH = 32
 """Samples that are made at once: each has a cache of its own."""
@@ -57,7 +55,7 @@ class Generate:
         trust_model: run the code that the run brings, whoever wrote it.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     prompt: str | None = None
     max_new_tokens: int = 300
     temperature: tuple[float, ...] = (0.8,)
@@ -111,7 +109,7 @@ class Generate:
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
-        show = printable if sys.stdout.isatty() else str  # a vocabulary can hold escape codes
+        show = escaped if sys.stdout.isatty() else str  # a vocabulary can hold escape codes
         sys.stdout.write(show(prompt))
         for piece in until_stop(run.tokenizer.stream(tokens), self.stop):
             sys.stdout.write(show(piece))
@@ -135,7 +133,7 @@ class Generate:
             cells += self._sample(run, model, prompt, wanted[i : i + BATCH])
         for i in range(0, len(cells), len(transforms)):
             row = cells[i : i + len(transforms)]
-            table.add_row(*(Text(printable(prompt + cell)) for cell in row))
+            table.add_row(*(Text(escaped(prompt + cell)) for cell in row))
         Console(file=sys.stdout).print(table)
 
     def _sample(

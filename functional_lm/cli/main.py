@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..speed import runtime
+from .output import print
 
 COMMANDS = {
     "train": "Train a language model on a text.",
@@ -17,10 +18,11 @@ COMMANDS = {
     "report": "Write a page about a run.",
     "diagnose": "Say what is wrong with a training run.",
     "find-lr": "Suggest a learning rate from one short run.",
-    "sweep": "Train with several learning rates and compare.",
+    "sweep": "Train with several values of a flag or two, and compare.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
+    "runs": "List the runs here.",
     "completion": "Print a script that completes commands and flags in a shell.",
 }
 """Each is a class of its name, in the module of its name: find-lr is FindLr in find_lr."""
@@ -35,24 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for closed in [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]:
         # No file of a run may get the descriptor, and then what is meant for the terminal.
         setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else _complain("functional-lm", "a command is required, see above")
-    name, *rest = arguments
-    if name == "--version":
-        print(f"functional-lm {__version__}")
-        return 0
-    if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return _complain("functional-lm", f"unknown command {name!r}: the commands are {known}")
-    program = f"functional-lm {name}"
-    runtime.tune()  # before NumPy is imported
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    name = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    program = f"functional-lm {name}".rstrip()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows a mark instead
-            stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):  # what the terminal cannot encode becomes an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(name, rest, program)
+        status = _run(name, arguments[1:], program) if name else _about(arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if name not in ("train", "sweep", "find-lr"):
@@ -67,14 +63,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str], program: str) -> int:
+    runtime.tune()  # before NumPy is imported
     import numpy as np
 
     from .parser import parse
 
-    command = parse(command_named(name), arguments, program=program)
+    kind = command_named(name)
+    if hasattr(kind, "parse"):  # reads its flags by itself
+        command = kind.parse(arguments, program=program)
+    else:
+        command = parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        return command.run()
+        return 0 if command is None else command.run()
+
+
+def _about(arguments: list[str]) -> int:
+    """Answer a call without a command."""
+    from .help import columns, meant
+
+    first = arguments[0] if arguments else "--help"
+    if first in ("-V", "--version"):
+        print(f"functional-lm {__version__}")
+    elif first in ("-h", "--help"):
+        print("A transformer language model in NumPy with every gradient written by hand.\n")
+        print("Usage: functional-lm COMMAND [OPTIONS]\n\nCommands:")
+        print(columns([*COMMANDS.items(), ("help [COMMAND]", "Print what a command takes.")], 16))
+        print("\nOptions:\n" + columns([("-V, --version", "Print the version.")], 16))
+    else:
+        what = "option" if first.startswith("-") else "command"
+        names = [*COMMANDS, "help", "--help", "--version"]
+        raise ValueError(f"there is no {what} {first!r}; {meant(first, names) or 'see --help'}")
+    return 0 if arguments else _complain("functional-lm", "a command is required, see above")
 
 
 def command_named(name: str) -> Any:
@@ -90,18 +110,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _complain(program: str, *faults: str, status: int = 2) -> int:
-    from ..files import printable
-
     for fault in faults:
-        print(printable(f"{program}: {fault}"), file=sys.stderr)
+        print(f"{program}: {fault}", file=sys.stderr)
     return status
-
-
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
-    return (
-        "usage: functional-lm COMMAND [--help] [...]\n\n"
-        "A transformer language model in NumPy with every gradient written by hand.\n\n"
-        f"{commands}\n\n  --version  Print the version."
-    )

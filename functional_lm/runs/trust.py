@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..files import FileFormatError, printable, read_bytes
+from ..files import FileFormatError, read_bytes
 from ..models import source
 from ..models.loading import split_reference
 
@@ -98,10 +98,8 @@ def expect_own_model(path: Path, reference: str, *, trust_model: bool) -> str:
 
 def _untrusted(file: Path, why: str) -> UntrustedModelError:
     return UntrustedModelError(
-        printable(
-            f"the code of a model runs only if you made it here: {file} {why}; open it and the .py "
-            "files beside it in an editor, and if they are safe, pass --trust-model"
-        )
+        f"the code of a model runs only if you made it here: {file} {why}; open it and the .py "
+        "files beside it in an editor, and if they are safe, pass --trust-model"
     )
 
 

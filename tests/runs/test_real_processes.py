@@ -97,7 +97,7 @@ def test_commands_at_the_same_moment(name):
     saved = []
     for seed, (process, (said, complaint)) in enumerate(zip(started, told, strict=True)):
         if process.returncode == 0:
-            folder = said.partition("saved in ")[2].partition(";")[0]
+            folder = said.partition("saved in ")[2].partition("\n")[0]
             assert open_run(folder).settings["training"]["seed"] == seed
             newest = load_checkpoint(f"{folder}/checkpoints/step-00000003.safetensors")
             assert newest.metadata["run"]["settings"]["seed"] == seed
@@ -169,13 +169,13 @@ def test_a_write_that_fails_inside_a_step_changes_nothing():
 
 
 STOP_AT_4 = """
-from functional_lm.training import loop
-update = loop._update
-def stopping(layer, state, *others):
-    if state.step == 3:
+from functional_lm.training import Experiment
+batch_at = Experiment.batch_at
+def stopping(self, step):
+    if step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
-    return update(layer, state, *others)
-loop._update = stopping
+    return batch_at(self, step)
+Experiment.batch_at = stopping
 """
 
 
