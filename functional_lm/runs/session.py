@@ -55,9 +55,9 @@ class Intervals:
     Attributes:
         eval_every: steps between two validations.
         checkpoint_every: steps between two checkpoints.
-        statistics_every: steps between two rows of statistics of gradients, updates and
-            activations in metrics.jsonl; the first is that of step 1. 0: none.
-        sample_every: steps between two samples in sample.txt. 0: only one at the end.
+        statistics_every: steps between two records of the statistics of gradients, updates and
+            activations; the first is of step 1. 0: none.
+        sample_every: steps between two samples. 0: only one at the end.
     """
 
     eval_every: int = 250
