@@ -16,15 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    expect_shape,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
 from ..numerics import sigmoid
 
 
@@ -45,11 +37,11 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
         TypeError: for a dtype that is not float32 or float64.
         ValueError: for parameters, or rows of odd size.
     """
-    expect_params(params)
-    expect_floating(x=x)
-    (size,) = expect_shape("x", x, "... 2F")
-    if size % 2:
-        raise ValueError(f"swiglu needs rows of even size, gate and value: got {size}; pass 2·F")
+    expect_inputs(params, "", x, "... 2F")
+    if x.shape[-1] % 2:
+        raise ValueError(
+            f"x must have rows of even size, gate and value: got {x.shape[-1]}; pass 2·F"
+        )
     a, u = np.split(x, 2, axis=-1)
     sigma = sigmoid(a)
     silu = a * sigma

@@ -32,11 +32,9 @@ from ..contract import (
     Tree,
     expect_bool,
     expect_cotangent,
-    expect_dtype,
-    expect_floating,
+    expect_inputs,
     expect_int,
-    expect_params,
-    expect_shape,
+    expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows
@@ -61,10 +59,8 @@ _BLOCK = 2048  # rows of d_W that are added to at a time
 
 def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw ``weight`` (V, D) from N(0, 0.02²), so that the first loss is near ln V."""
-    dtype = expect_dtype(dtype)
-    expect_int("vocab_size", vocab_size)
-    expect_int("d_model", d_model)
-    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+    shape = expect_sizes(vocab_size=vocab_size, d_model=d_model)
+    return {"weight": normal(key, shape, scale=0.02, dtype=dtype)}
 
 
 def forward(
@@ -93,11 +89,8 @@ def forward(
             integers.
         ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
     """
-    expect_params(params, ["weight"])
+    expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
-    expect_floating(x=x, weight=weight)
-    expect_shape("weight", weight, "V D")
-    expect_shape("x", x, "... D", D=weight.shape[1])
     ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
     expect_tokens("targets", targets, len(weight), ignore_index=ignore_index)
     expect_bool("recompute", recompute)
