@@ -136,7 +136,10 @@ class Bound(_Composed):
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Bound):
-    """A layer whose parameters are not trained; from `freeze`. Their cotangents are None."""
+    """A layer whose parameters are not trained; from `freeze`. Their cotangents are None.
+
+    If its ``forward`` names ``frozen``, it is told.
+    """
 
     nothing: Tree  # None for each parameter
 
@@ -314,7 +317,8 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
         return Bound(inner, {**settings, **inside})
     if any(leaves):
         return layer
-    return Frozen(layer, {}, pytree.map(lambda leaf: None, params))
+    told = {"frozen": True} if "frozen" in keywords_of_forward(layer) else {}
+    return Frozen(layer, told, pytree.map(lambda leaf: None, params))
 
 
 def has_step(layer: Any) -> bool:

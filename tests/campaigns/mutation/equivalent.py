@@ -167,10 +167,11 @@ losses/linear_cross_entropy.py forward
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
   negate | not recompute → recompute
+  negate | not (recompute or frozen) → recompute or frozen
     Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
 
 losses/linear_cross_entropy.py vjp
-  decide | if gradient is None: → if True:
+  decide | if d_weight is None: → if True:
     Made again, the gradient is the same function of the same arrays.
 
 losses/linear_cross_entropy.py _in_chunks
@@ -180,9 +181,9 @@ losses/linear_cross_entropy.py _in_chunks
     The buffer is larger than what is used of it.
   drop_cast | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
     A product in float32 is written to float64 without rounding; what leaves is cast back.
-  decide | if with_gradient: → if True:
-    The arrays are made and not used.
-  negate | d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
+  decide | np.empty(x.shape, x.dtype) if with_x else None → np.empty(x.shape, x.dtype)
+    The array is made and not used.
+  negate | (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
     It is written over, or zero.
   exchange_names | logits[at_target] → scratch[at_target]
   exchange_names | d_logits.T → scratch.T
@@ -205,10 +206,6 @@ models/self_attention.py vjp
   exchange_names | out.vjp → qkv.vjp
   exchange_names | qkv.vjp → out.vjp
     Both are `linear` here, and residuals carry all that a vjp needs.
-
-models/transformer.py body_vjp
-  decide | model.n_frozen or 0 → model.n_frozen
-    A slice from None is one from 0.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)
