@@ -196,17 +196,18 @@ class CustomModel:
                 f"got {np.shape(logits)}; end it with an unembedding, without a loss"
             )
         if self.head is None:
-            return output, (residuals, None)
+            return output, residuals
         y, r_head = self.head.forward({}, logits)
         return pack(y, auxiliary), (residuals, r_head)
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Return the vjp of the head, then that of the layer."""
+        if self.head is None:
+            return self.layer.vjp(residuals, g)
         r_layer, r_head = residuals
-        if self.head is not None:
-            d_y, d_auxiliary = unpack(g)
-            g = pack(self.head.vjp(r_head, d_y)[1], d_auxiliary)
-        return self.layer.vjp(r_layer, g)
+        d_y, d_auxiliary = unpack(g)
+        _, d_logits = self.head.vjp(r_head, d_y)
+        return self.layer.vjp(r_layer, pack(d_logits, d_auxiliary))
 
     def with_head(self, head: Layer) -> "CustomModel":
         """Return the model with a layer after the logits."""
