@@ -131,7 +131,8 @@ class Bound(_Composed):
             raise AttributeError(name)
         function = getattr(self.layer, name)
         fixed = pick(self.settings, _keywords(function)) if callable(function) else {}
-        return functools.partial(function, **fixed) if fixed else function
+        self.__dict__[name] = functools.partial(function, **fixed) if fixed else function
+        return self.__dict__[name]
 
 
 @dataclasses.dataclass(frozen=True)

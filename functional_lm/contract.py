@@ -201,7 +201,9 @@ def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[
 _ACCEPTED: set[Any] = set()  # what `expect_inputs` has let through: looking here is quicker
 
 
-def expect_inputs(params: Tree, parameters: str, x: Any = None, shape: str = "") -> None:
+def expect_inputs(
+    params: Tree, parameters: str, x: Any = None, shape: str = "", name_of_x: str = "x"
+) -> None:
     """Require the parameters and the input of a layer, of one floating dtype, in shapes that fit.
 
     Args:
@@ -210,6 +212,7 @@ def expect_inputs(params: Tree, parameters: str, x: Any = None, shape: str = "")
             with a question mark may be missing.
         x: the input, where it is floating.
         shape: of x, such as ``"... D_in"``; see `expect_shape`.
+        name_of_x: for errors.
 
     Raises:
         TypeError: for params that are not a dict; for an array that is not one, not float32 or
@@ -218,7 +221,14 @@ def expect_inputs(params: Tree, parameters: str, x: Any = None, shape: str = "")
     """
     try:
         described = [(name, type(p), p.dtype, p.shape) for name, p in params.items()]
-        key = (parameters, shape, type(x), getattr(x, "dtype", 0), np.shape(x), *described)
+        key = (
+            parameters,
+            shape,
+            type(x),
+            getattr(x, "dtype", 0),
+            getattr(x, "shape", 0),
+            *described,
+        )
         if key in _ACCEPTED:
             return
     except (AttributeError, TypeError):  # not even arrays
@@ -228,7 +238,7 @@ def expect_inputs(params: Tree, parameters: str, x: Any = None, shape: str = "")
     expect_params(params, names, [name[:-1] for name in specs if name.endswith("?")])
     arrays = {name: (params[name], specs.get(name) or specs[f"{name}?"]) for name in params}
     if shape:
-        arrays = {"x": (x, shape), **arrays}
+        arrays = {name_of_x: (x, shape), **arrays}
     expect_floating(**{name: array for name, (array, _) in arrays.items()})
     sizes: dict[str, int] = {}
     for name in (*names, *arrays):  # x and what is optional have to fit the others

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contract import Array, expect_bool, expect_floating, expect_int, expect_shape
+from .contract import Array, expect_bool, expect_inputs, expect_int
 
 
 class QKV(NamedTuple):
@@ -44,10 +44,8 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
     if not isinstance(x, QKV):
         raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")
     q, k, v = x
-    expect_floating(q=q, k=k, v=v)
-    B, T, H, K = expect_shape("q", q, "B T H K")
-    _, S, G, _ = expect_shape("k", k, "B S G K", B=B, K=K)
-    _, _, _, value_size = expect_shape("v", v, "B S G Kv", B=B, S=S, G=G)
+    expect_inputs({"k": k, "v": v}, "k: B S G K, v: B S G Kv", q, "B T H K", "q")
+    (B, T, H, K), (_, S, G, value_size) = q.shape, v.shape
     if not (H and G and K and value_size) or H % G:
         raise ValueError(
             "query heads must be a multiple of key/value heads, and no size zero: "

@@ -22,7 +22,7 @@ y (B, T, H, Kv).
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,11 +91,10 @@ def weights(residuals: Residuals) -> Array:
 
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:
     """Return the softmax of each row over its allowed entries, in place; zero where none is."""
-    if allowed is None:
-        allowed = np.ones(1, bool)
-    else:
+    sees_none: Any = False
+    if allowed is not None:
         scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
-    sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
+        sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
     top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
     np.copyto(top, 0.0, where=sees_none)
     np.exp(np.subtract(scores, top, out=scores), out=scores)

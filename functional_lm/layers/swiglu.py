@@ -42,7 +42,8 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
         raise ValueError(
             f"x must have rows of even size, gate and value: got {x.shape[-1]}; pass 2·F"
         )
-    a, u = np.split(x, 2, axis=-1)
+    half = x.shape[-1] // 2
+    a, u = x[..., :half], x[..., half:]
     sigma = sigmoid(a)
     silu = a * sigma
     y = silu * u

@@ -18,8 +18,6 @@ heads.py causal_mask
     The layers always pass n_keys; the default is for other callers.
 
 layers/attention.py _masked_softmax
-  change_constant | np.ones(1, bool) → np.ones(2, bool)
-    Read by `any` alone: one true entry says as much as two.
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
   drop_cast | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
