@@ -9,6 +9,9 @@ A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, o
 Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
 everything that ``vjp`` needs. Nobody writes to an argument, to residuals or to ``g``.
 
+Every ``forward`` and ``vjp`` raises a TypeError or ValueError that names the argument where the
+parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
+
 The shape letters, everywhere in this package:
 
     B  batch          H  query heads           F  hidden size of the feed-forward layer

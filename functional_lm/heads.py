@@ -88,19 +88,6 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
     return Visibility(causal, offset, window, mask)
 
 
-def causal_mask(n_queries: int, n_keys: int | None = None, *, offset: int = 0) -> Array:
-    """Return booleans (T, S), true where query t may see key s: s ≤ t + offset.
-
-    >>> causal_mask(3).astype(int)
-    array([[1, 0, 0],
-           [1, 1, 0],
-           [1, 1, 1]])
-    """
-    T = expect_int("n_queries", n_queries, minimum=0)
-    S = T if n_keys is None else expect_int("n_keys", n_keys, minimum=0)
-    return np.arange(S) <= np.arange(T)[:, None] + offset
-
-
 def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None:
     """Return booleans that broadcast to (..., T, S), or None where every query sees every key.
 
@@ -113,7 +100,8 @@ def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None
     causal, offset, window, mask = visibility
     if not causal:
         return mask
-    allowed = causal_mask(n_queries, n_keys, offset=offset)
+    behind = np.arange(n_queries)[:, None] + offset - np.arange(n_keys)  # how far a key is
+    allowed = behind >= 0
     if window is not None:
-        allowed &= ~causal_mask(n_queries, n_keys, offset=offset - window)
+        allowed &= behind < window
     return allowed if mask is None else allowed & mask

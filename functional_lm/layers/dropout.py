@@ -46,7 +46,7 @@ def forward(
     """Return x with about ``rate`` of its entries dropped and the others scaled up; shape (...).
 
     Raises:
-        TypeError: for a dtype that is not float32 or float64, or a key that is not one.
+        TypeError: for a key that is not a tuple of ints.
         ValueError: for a rate outside [0, 1].
     """
     expect_inputs(params, "", x, "...")

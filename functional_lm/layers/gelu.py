@@ -40,12 +40,7 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array, *, approximate: bool = True) -> tuple[Array, Residuals]:
-    """Return x·Φ(x), shape (...).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters.
-    """
+    """Return x·Φ(x), shape (...)."""
     expect_inputs(params, "", x, "...")
     approximate = expect_bool("approximate", approximate)
     if approximate:

@@ -55,8 +55,7 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-5) -> tuple[Array, Residu
     """Return each row with mean 0 and variance 1, times the scale, plus the bias; shape (..., D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or a negative eps.
+        ValueError: for a negative eps.
     """
     expect_inputs(params, "scale: D, bias?: D", x, "... D")
     scale, bias = params["scale"], params.get("bias")

@@ -47,9 +47,8 @@ def forward(params: Tree, x: Array, *, positions: Array) -> tuple[Array, Residua
     """Return ``x + weight[positions]``, shape (..., T, D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ; for positions that are
-            not integers.
-        ValueError: for shapes that do not fit; for a position outside ``[0, M)``.
+        TypeError: for positions that are not integers.
+        ValueError: for positions of another shape, or outside ``[0, M)``.
     """
     expect_inputs(params, "weight: M D", x, "... T D")
     weight = params["weight"]

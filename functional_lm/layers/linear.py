@@ -56,12 +56,7 @@ def init(
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return ``x @ weight + bias``, shape (..., D_out).
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit.
-    """
+    """Return ``x @ weight + bias``, shape (..., D_out)."""
     expect_inputs(params, "weight: D_in D_out, bias?: D_out", x, "... D_in")
     weight, bias = params["weight"], params.get("bias")
     y = rows(x) @ weight  # (N, D_out)

@@ -48,8 +48,7 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
     """Return each row over its root mean square, times the scale; shape (..., D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or a negative eps.
+        ValueError: for a negative eps.
     """
     expect_inputs(params, "scale: D", x, "... D")
     scale = params["scale"]

@@ -55,7 +55,7 @@ def forward(
         pairing: ``"interleaved"`` or ``"half"``.
 
     Raises:
-        TypeError: for an x that is not float32 or float64, or positions that are no numbers.
+        TypeError: for positions that are not numbers.
         ValueError: for an odd K, positions of another shape, theta ≤ 0, an unknown pairing.
     """
     expect_inputs(params, "", x, "... T H K")

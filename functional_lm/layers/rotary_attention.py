@@ -81,8 +81,9 @@ def forward(
         pairing: "interleaved" or "half"; see `rotary`.
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or positions that are no numbers.
-        ValueError: for shapes that do not fit, an odd K, theta ≤ 0, an unknown pairing.
+        TypeError: for positions that are not numbers.
+        ValueError: for heads that do not divide the columns, an odd K, theta ≤ 0, an unknown
+            pairing.
     """
     expect_inputs(params, "", x, "B T C")
     B, T, _ = x.shape

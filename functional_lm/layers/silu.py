@@ -26,12 +26,7 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return x·σ(x), shape (...).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters.
-    """
+    """Return x·σ(x), shape (...)."""
     expect_inputs(params, "", x, "...")
     sigma = sigmoid(x)
     return x * sigma, Residuals(x, sigma)

@@ -28,12 +28,7 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return positive rows that sum to one; shape (..., D).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters, or an x without a last axis.
-    """
+    """Return positive rows that sum to one; shape (..., D)."""
     expect_inputs(params, "", x, "... D")
     probs = softmax(x)
     return probs, Residuals(probs)

@@ -34,8 +34,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     """Return silu of the first half of each row, times the second half; shape (..., F).
 
     Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters, or rows of odd size.
+        ValueError: for rows of odd size.
     """
     expect_inputs(params, "", x, "... 2F")
     if x.shape[-1] % 2:

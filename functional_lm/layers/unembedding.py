@@ -36,12 +36,7 @@ def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.floa
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return the logits ``x @ weight.T``, shape (..., V).
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit.
-    """
+    """Return the logits ``x @ weight.T``, shape (..., V)."""
     expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
     y = rows(x) @ weight.T  # (N, V)

@@ -56,8 +56,8 @@ def forward(
         ignore_index: the target that does not count.
 
     Raises:
-        TypeError: for logits that are not float32 or float64, or targets that are not integers.
-        ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
+        TypeError: for targets that are not integers.
+        ValueError: for targets of another shape, or outside ``[0, V)``.
     """
     expect_inputs(params, "", x, "... V")
     ignore_index = expect_int("ignore_index", ignore_index, minimum=None)

@@ -88,9 +88,8 @@ def forward(
         frozen: make no gradient of the weight; for `input_vjp`.
 
     Raises:
-        TypeError: for an x or weight that is not float32 or float64, or targets that are not
-            integers.
-        ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
+        TypeError: for targets that are not integers.
+        ValueError: for targets of another shape, or outside ``[0, V)``.
     """
     expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]

@@ -132,10 +132,6 @@ def forward(
         attention: one of `KINDS`.
         qkv: the layer that makes queries, keys and values.
         out: the layer that projects back.
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes or settings that do not fit.
     """
     expect_params(params, ["qkv", "out"])
     expect_floating(x=x)
@@ -220,14 +216,8 @@ def step(
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Not given: all.
-        n_heads: H, and the other settings as in `forward`; what a token sees is causal.
-        n_kv_heads: G.
-        value_size: Kv.
-        visibility: its window counts.
-        rope_theta: see `forward`.
-        rope_pairing: see `forward`.
-        qkv: see `forward`.
-        out: see `forward`.
+        n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
+            the visibility only the window counts.
     """
     B, T, _ = x.shape
     packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
@@ -279,16 +269,6 @@ def context_flops(
     """Return the arithmetic of scores and values for a token that sees so many."""
     H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
     return 2 * context * H * (K + Kv)
-
-
-def named_slices(
-    params: Tree, *, n_heads: int, n_kv_heads: int | None = None, value_size: int | None = None
-) -> dict[str, Array]:
-    """Return views: ``query`` (D, H·K), ``key`` (D, G·K), ``value`` (D, G·Kv), ``out``."""
-    qkv = params["qkv"]["weight"]
-    H, G, K, _ = split_sizes(qkv.shape[1], n_heads, n_kv_heads, value_size)
-    query, key, value = np.split(qkv, [H * K, (H + G) * K], axis=1)
-    return {"query": query, "key": key, "value": value, "out": params["out"]["weight"]}
 
 
 def sizes(

@@ -13,10 +13,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _TABLE = """
-heads.py causal_mask
-  decide | T if n_keys is None else expect_int('n_keys', n_keys, minimum=0) → …
-    The layers always pass n_keys; the default is for other callers.
-
 layers/attention.py _masked_softmax
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
