@@ -110,10 +110,8 @@ def test_a_run_trains_what_was_chosen_and_leaves_the_rest(shards):
     assert sum(leaf.size for leaf in moments) == 2 * 5 * 24
     inspected = []
 
-    def inspect(number, params, grads, updates):
-        inspected.append(
-            statistics_of(experiment.model, params, grads, updates, experiment.tokens[None])
-        )
+    def inspect(number, params, grads, updates, tokens):
+        inspected.append(statistics_of(experiment.model, params, grads, updates, tokens))
 
     *_, last = experiment.run(first, inspect=inspect)
     assert all(leaf.endswith("scale") for leaf in inspected[-1]["grad_norm"])
