@@ -99,6 +99,10 @@ layers/rotary.py forward
   exchange_names | x.shape → y.shape
     A turn keeps the shape.
 
+layers/linear.py forward
+  exchange_names | weight.shape → y.shape
+    y has the columns of weight.
+
 layers/rotary_attention.py forward
   negate | rotation = _rotations(…) → rotation = -_rotations(…)
 
