@@ -37,7 +37,7 @@ REPLACES = {
 }
 """The settings of a config file that a flag overrides besides its own."""
 
-OF_A_RUN = {"log_every", *(field.name for field in dataclasses.fields(Intervals))}
+OF_A_RUN = {"log_every", "init", *(field.name for field in dataclasses.fields(Intervals))}
 """What a run's config.json also holds; commands without these flags ignore it."""
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -174,6 +174,12 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
         with run_lock(run):  # a second process on a run ends here, before it does anything
             pass
     in_file = {} if path is None else read_settings(path)
+    if run is not None:
+        in_file.pop("init", None)
+    if (base := chosen.get("init") or in_file.get("init")) is not None:  # its model is the default
+        of_base = read_settings(expect_run(base))
+        kept = {"model", *(f.name for f in dataclasses.fields(find(of_base["model"]).Config))}
+        in_file = {k: v for k, v in of_base.items() if k in kept} | in_file
     architecture = find(chosen.get("model") or in_file.get("model") or DEFAULT)
     presets, preset = architecture.PRESETS, in_file.get("preset")
     if preset is not None:

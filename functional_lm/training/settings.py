@@ -100,14 +100,18 @@ class TrainConfig:
         if self.nesterov and self.momentum is None:
             raise ValueError("nesterov needs a momentum: got None; set momentum=0.9")
 
+    @property
+    def lowest_lr(self) -> float:
+        """The learning rate at the end."""
+        return self.lr / 10 if self.min_lr is None else self.min_lr
+
+    def warm_up(self, steps: int) -> int:
+        """Return the updates of a run of that many until the learning rate is reached."""
+        return min(self.warmup_steps, steps // 10)
+
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""
-        return warmup_cosine_decay_schedule(
-            self.lr,
-            min(self.warmup_steps, steps // 10),
-            steps,
-            self.lr / 10 if self.min_lr is None else self.min_lr,
-        )
+        return warmup_cosine_decay_schedule(self.lr, self.warm_up(steps), steps, self.lowest_lr)
 
     def make_optimizer(self, rate: Schedule) -> GradientTransformation:
         """Return clipping and the optimizer of that name, with a schedule such as `schedule`'s."""

@@ -99,7 +99,7 @@ BAD = {
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
     # sweep and the rest
-    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
+    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "must be a number"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
     # plot, report
     "plot nothing": (["plot"], "RUN... is required: got none; pass the folders"),
@@ -129,7 +129,7 @@ BAD = {
     "info of a run and sizes": (["info", "run", "--d-model", "8"], "got RUN and settings; leave"),
     "info vocabulary": (["info", "--vocab-size", "-1"], "vocab_size must be at least 1"),
     # encodings
-    "not UTF-8": (LATIN[:3], "has the byte 0xfc at offset 5; convert it, or pass its"),
+    "not UTF-8": (LATIN[:3], "has the byte 0xfc at offset 5; it can be read as cp1252: try"),
     "not ASCII": (["evaluate", "run", *LATIN[1:], "ascii"], "must be ASCII: it has the byte 0xfc"),
     "no encoding": (["sweep", *LATIN[1:], "utf-9"], "one of text that Python knows: got 'utf-9'"),
     "no command": ([], "a command is required"),

@@ -106,11 +106,10 @@ def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expect
     assert {name: values[name] for name in expected} == expected
 
 
-def test_a_sweep_has_rates_of_its_own_and_takes_the_settings_of_a_run(settings):
-    file = "lr = 1e-4\nmin_lr = 1e-2\neval_every = 7\nlog_every = 7\nseed = 5"
-    values = settings("", file, Sweep)
-    assert (values["seed"], values["lr"], values["min_lr"]) == (5, Sweep.lr, 1e-2)
-    assert settings("", file, FindLr)["seed"] == 5
+@pytest.mark.parametrize("command", [Sweep, FindLr])
+def test_other_commands_take_the_settings_of_a_run(settings, command):
+    file = "lr = 1e-2\nmin_lr = 1e-3\nsteps = 9\neval_every = 7\nlog_every = 7\nseed = 5"
+    assert settings("", file, command)["seed"] == 5
 
 
 ARCHITECTURE = """
