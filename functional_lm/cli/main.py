@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name not in ("train", "sweep", "find-lr"):
+        if name not in ("train", "sweep", "find-lr") or {"-h", "--help"} & set(arguments):
             return 0
         return _complain(program, "output pipe closed; redirect to a file instead", status=1)
     except (ArithmeticError, MemoryError) as error:
