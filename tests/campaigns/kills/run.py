@@ -1,18 +1,27 @@
-"""Kill a run that saves all the time, at random instants, and compare what becomes of it.
+"""Disturb runs in every way that a machine can, and compare what becomes of them.
 
-    python tests/campaigns/kills/run.py [--kills 1000] [--seed 0] [--fork] [--overwrite]
+    python tests/campaigns/kills/run.py MODE [--count N] [--seed 0] [--started]
 
-A small run is trained once without a disturbance. Then the same run is started, killed with
-SIGKILL and resumed until it reaches its end, again and again until that many kills have been made.
-After each kill every checkpoint must be readable, and the newest must be the one that the run goes
-on from. At each end the weights, the checkpoints and the samples must have the same bytes as those
-of the undisturbed run, and the metrics the same lines, but for the times in them.
+kills       A small run is trained once without a disturbance. Then the same run is started, killed
+            with SIGKILL and resumed until it reaches its end, again and again until that many
+            kills have been made. After each kill every checkpoint must be readable, and the newest
+            must be the one that the run goes on from. At each end the weights, the checkpoints and
+            the samples must have the same bytes as those of the undisturbed run, and the metrics
+            the same lines, but for the times in them.
+overwrite   New runs replace one another with --overwrite, and the starts are killed: under the
+            name there must be one whole run at any time, the old or the new.
+starts      Two to eight runs start at the same moment, with one name or without any: each that
+            says "saved" must be there, whole and its own.
+power       What a run and a run with --overwrite ask of the file system is recorded, then replayed
+            up to a random point: what was not synced is kept, dropped, zeroed or torn at a random
+            byte, and renames may be undone. The run must resume to the undisturbed end, or one
+            line must say that there is none.
+steps       An error of the disk, or Ctrl-C, comes at each call that eight steps make in turn, with
+            and without a validation, a sample, a best and a checkpoint. The run is continued in
+            the same session or resumed, and must end as the undisturbed one.
 
-With ``--overwrite`` new runs replace one another, and the starts are killed: under the name there
-must be one whole run at any time, the old or the new.
-
-With ``--fork`` a run is a fork of a process that has imported everything, which saves most of the
-time between two kills. Else it is the command as anyone starts it.
+A run is a fork of a process that has imported everything, or with --started the command as anyone
+starts it.
 """
 
 import argparse
@@ -29,14 +38,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functional_lm.cli.main import main as command
-from functional_lm.runs import load_checkpoint, open_run
+from functional_lm.runs import load_checkpoint, open_run, read_metrics
 
 STEPS = 60
 TIMES = ("step_ms", "tokens_per_second")
-SETTINGS = """
-    --steps 60 --checkpoint-every 1 --eval-every 7 --sample-every 20 --statistics-every 10
-    --batch-size 4 --seq-len 16 --d-model 16 --n-heads 2 --n-layers 2 --dropout 0.1 --shards 2
-"""
+TINY = [
+    *("--batch-size", "2", "--seq-len", "8", "--d-model", "8", "--n-heads", "1"),
+    *("--n-layers", "1", "--shards", "1"),
+]
+SETTINGS = [
+    *("--steps", "60", "--checkpoint-every", "1", "--eval-every", "7", "--sample-every", "20"),
+    *("--statistics-every", "10", "--batch-size", "4", "--seq-len", "16", "--d-model", "16"),
+    *("--n-heads", "2", "--n-layers", "2", "--dropout", "0.1", "--shards", "2"),
+]
+COUNTS = {"kills": 1000, "overwrite": 500, "starts": 200, "power": 300, "steps": 0}
 
 
 def main() -> None:
@@ -44,27 +59,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("mode", choices=COUNTS)
+    parser.add_argument("--count", type=int, help="kills, rounds or injections")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fork", action="store_true")
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--started", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), random.Random(options.seed), options.fork)
-        (campaign.overwrite if options.overwrite else campaign.run)(options.kills)
+        campaign = Campaign(Path(folder), random.Random(options.seed), options.started)
+        count = COUNTS[options.mode] if options.count is None else options.count
+        getattr(campaign, options.mode)(count)
 
 
 class Campaign:
     """Victims, one after another."""
 
-    def __init__(self, folder: Path, draw: random.Random, fork: bool) -> None:
+    def __init__(self, folder: Path, draw: random.Random, started: bool) -> None:
         self.text = folder / "text.txt"
         self.text.write_text("the quick brown fox jumps over the lazy dog.\n" * 40)
         self.straight, self.victim = folder / "straight", folder / "victim"
         self.draw = draw
-        self.start: Callable[[list[str]], Process] = Forked if fork else Started
+        self.start: Callable[[list[str]], Process] = Started if started else Forked
 
-    def run(self, kills: int) -> None:
+    def kills(self, kills: int) -> None:
         """Make that many kills; exit at the first fault."""
         begin = time.perf_counter()
         first = self.start(self.arguments(self.straight))
@@ -100,7 +116,7 @@ class Campaign:
         seconds, made, seeds = time.perf_counter() - began, 0, {0}
         while made < kills:
             new = ["train", "--out", str(self.victim), "--text-file", str(self.text)]
-            new += SETTINGS.split()
+            new += SETTINGS
             process = self.start([*new, "--overwrite", "--seed", str(made + 1), "--steps", "1"])
             made += process.kill_after(self.draw.uniform(0, seconds))
             run = open_run(self.victim)
@@ -114,11 +130,112 @@ class Campaign:
         expect(left == {"text.txt", "victim"}, f"nothing else is left, such as {sorted(left)}")
         print(f"{made} kills of --overwrite: always one whole run, {len(seeds)} different ones")
 
+    def starts(self, rounds: int) -> None:
+        """Start several runs at the same moment, that many times."""
+        started = saved = 0
+        for number in range(rounds):
+            folder = self.text.parent / f"round-{number}"
+            folder.mkdir()
+            named, many = number % 2 == 1, self.draw.randint(2, 8)
+            read, write = os.pipe()
+            arguments = ["train", "--text-file", str(self.text), *TINY, "--steps", "3"]
+            arguments += ["--out", "run"] if named else []
+            processes = []
+            for seed in range(many):
+                said = folder / f"said-{seed}"
+                begin = (folder, said, read, write)
+                processes.append(Forked([*arguments, "--seed", str(seed)], begin))
+            os.close(read)
+            os.close(write)  # now all of them begin
+            folders = []
+            for seed, process in enumerate(processes):
+                status, said = process.wait(), (folder / f"said-{seed}").read_text()
+                if status == 0:
+                    name = said.partition("saved in ")[2].partition("\n")[0]
+                    expect_own_run(folder / name, seed)
+                    folders.append(folder / name)
+                else:
+                    told = "is held by" in said or "holds one" in said
+                    expect(told and "Traceback" not in said, f"a start is told why: {said}")
+            expect(len(set(folders)) == len(folders), "each has a folder of its own")
+            expect(len(folders) == 1 if named else len(folders) == many, "they have what they can")
+            left = set((folder if named else folder / "runs").iterdir())
+            said = {path for path in left if path.name.startswith("said-")}
+            expect(left - said == set(folders), f"nothing else is left, such as {left}")
+            started, saved = started + many, saved + len(folders)
+            shutil.rmtree(folder)
+            if number % 50 == 49:
+                print(f"{number + 1} rounds", flush=True)
+        print(f"{rounds} rounds, {started} starts, {saved} runs saved, each whole and its own")
+
+    def power(self, cuts: int) -> None:
+        """Cut the power at that many points of a run that was recorded."""
+        import power
+
+        expect(self.start(self.arguments(self.straight)).wait() == 0, "the undisturbed run ends")
+        old = [*self.arguments(self.victim), "--seed", "1", "--steps", "2"]
+        outcomes: dict[str, int] = {}
+        lost = 0
+        logs = {}
+        for overwrite in (False, True):
+            if overwrite:
+                expect(self.start(old).wait() == 0, "the old run ends well")
+            new = ["train", "--out", str(self.victim), "--text-file", str(self.text), *SETTINGS]
+            record = self.text.parent / "record"
+            folder = self.victim.parent
+            logs[overwrite] = power.recorded(
+                Forked, [*new, *["--overwrite"] * overwrite], folder, record
+            )
+            shutil.rmtree(self.victim)
+        for number in range(cuts):
+            log = logs[number % 4 == 3]
+            early = number % 2 == 1  # the start is the most delicate
+            end = self.draw.randrange(log.started + 40 if early else len(log.operations) + 1)
+            saved = power.after_cut(log, end, self.victim.parent, self.draw)
+            found = self.told(["generate", str(self.victim), "--max-new-tokens", "1"])
+            resumed = self.told(["train", "--resume", str(self.victim)])
+            status, said = resumed
+            expect("Traceback" not in said + found[1], f"no traceback: {said}{found[1]}")
+            if status == 0:
+                step = int(said.partition("after step ")[2].split(",")[0].split("\n")[0] or 0)
+                lost += max(saved - step, 0)
+                config = json.loads((self.victim / "config.json").read_text())
+                if config["given"]["seed"] == 0:
+                    self.compare(strict=False)
+                    outcome = "resumed to the undisturbed end"
+                else:
+                    outcome = "the old run is there"
+            else:
+                expect(len(said.splitlines()) == 1 and saved < 0, f"one clear message: {said}")
+                outcome = said.partition(": ")[2].partition(" in ")[0].partition(":")[0]
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            for path in self.victim.parent.iterdir():
+                if path not in (self.text, self.straight):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if number % 50 == 49:
+                print(f"{number + 1} cuts: {outcomes}, {lost} steps lost", flush=True)
+        expect(not lost, "no step of a checkpoint that was saved is lost")
+        print(f"{cuts} cuts of the power: {outcomes}; no saved step was lost")
+
+    def told(self, arguments: list[str]) -> tuple[int, str]:
+        """Return the exit status of a command and all it says."""
+        said = self.text.parent / "said"
+        status = Forked(arguments, (self.text.parent, said, None, None)).wait()
+        text = said.read_text()
+        said.unlink()
+        return status, text
+
+    def steps(self, count: int) -> None:
+        """Interrupt eight steps at each of their calls, or at that many of them."""
+        import steps
+
+        steps.campaign(self.text.parent, self.draw, count)
+
     def arguments(self, out: Path) -> list[str]:
         """Return the arguments that start the run or go on with it."""
         if out.exists():
             return ["train", "--resume", str(out)]
-        return ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS.split()]
+        return ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS]
 
     def newest(self) -> int:
         """Return the newest step that is saved, or -1 if there is no run."""
@@ -135,8 +252,12 @@ class Campaign:
                 json.loads(line)
         return max(before - self.newest(), 0)
 
-    def compare(self) -> None:
-        """Require that the victim ended as the undisturbed run did."""
+    def compare(self, *, strict: bool = True) -> None:
+        """Require that the victim ended as the undisturbed run did.
+
+        Args:
+            strict: whether no damaged file may be left.
+        """
         names = [
             "model.safetensors",
             "last.safetensors",
@@ -153,9 +274,22 @@ class Campaign:
         expect(len(kept) <= 3, "the last two checkpoints and the best are kept")
         known = {path.name for path in [*self.straight.rglob("*"), *kept]}
         strangers = {path.name for path in self.victim.rglob("*")} - known
+        if not strict:
+            strangers = {name for name in strangers if not name.endswith(".damaged")}
+            kept = [path for path in kept if path.suffix != ".damaged"]
         expect(not strangers, f"nothing else is left, such as {sorted(strangers)[:3]}")
         expect(all(path.suffix == ".safetensors" for path in kept), "no checkpoint is damaged")
         expect(metrics(self.victim) == metrics(self.straight), "the metrics are those")
+
+
+def expect_own_run(folder: Path, seed: int) -> None:
+    """Require that a run of three steps is whole, and of one seed."""
+    expect(open_run(folder).settings["given"]["seed"] == seed, f"{folder} is of seed {seed}")
+    load_checkpoint(folder / "last.safetensors")
+    metadata = load_checkpoint(folder / "checkpoints" / "step-00000003.safetensors").metadata
+    expect(metadata["run"]["settings"]["seed"] == seed, "its checkpoint is")
+    records = read_metrics(folder / "metrics.jsonl")
+    expect([record["step"] for record in records] == [1, 2, 3], "it has its records")
 
 
 def metrics(run: Path) -> list[dict]:
@@ -195,18 +329,48 @@ class Started(Process):
 
 
 class Forked(Process):
-    """A fork of this process."""
+    """A fork of this process.
 
-    def __init__(self, arguments: list[str]) -> None:
+    Args:
+        arguments: of the command.
+        begin: where to work, where to write what is said, and the two ends of a pipe that is
+            closed when it shall begin, or None.
+        prepare: called before it begins.
+        finish: called at its end.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        begin: tuple | None = None,
+        prepare: Callable[[], object] = lambda: None,
+        finish: Callable[[], object] = lambda: None,
+    ) -> None:
         self.pid = os.fork()
-        if self.pid == 0:
-            status = 70
-            try:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-                status = command(arguments)
-            finally:
-                sys.stdout.flush()
-                os._exit(status)
+        if self.pid:
+            return
+        status = 70
+        try:
+            folder, said, read, write = begin or (None, os.devnull, None, None)
+            output = os.open(said, os.O_WRONLY | os.O_CREAT, 0o644)
+            os.dup2(output, 1)
+            if begin:
+                os.dup2(output, 2)
+                os.chdir(folder)
+            if read is not None:
+                os.close(write)
+                os.read(read, 1)
+            prepare()
+            status = command(arguments)
+            finish()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
 
 
 def expect(good: bool, what: str) -> None:
