@@ -14,6 +14,9 @@ from ...contract import Array
 from ..inputs import at
 from ..subject import Examination
 
+Cause = tuple[str, str]
+"""A key of `report.CAUSES`, and the sentence."""
+
 
 class Evidence:
     """One wrong leaf of one layer, in float64."""
@@ -54,26 +57,20 @@ class Evidence:
     @functools.cached_property
     def names(self) -> list[dict[str, Array]]:
         """For the first two draws, the arrays that have a name."""
-        found = []
-        for c in self.comparisons[:2]:
-            y, residuals = self.examination.subject.forward(c.inputs)
-            trees = {
-                "params": c.inputs[0],
-                "x": c.inputs[1],
-                "keyword": self.examination.subject.keywords(np.float64),
-                "residuals": residuals,
-                "y": y,
-                "g": c.g,
-            }
-            found.append(
-                {
-                    at(name, path).removeprefix("keyword."): np.asarray(leaf, np.float64)
-                    for name, tree in trees.items()
-                    for path, leaf in pytree.leaves_with_path(tree)
-                    if np.asarray(leaf).dtype.kind in "fiub"
-                }
-            )
-        return found
+        return [self.named(c.inputs, c.g) for c in self.comparisons[:2]]
+
+    def named(self, inputs: Any, g: Any) -> dict[str, Array]:
+        """Return by name the arrays that a vjp may use at these inputs."""
+        y, residuals = self.examination.subject.forward(inputs)
+        keywords = self.examination.subject.keywords(np.float64)
+        trees = {"params": inputs[0], "x": inputs[1], **keywords}
+        trees |= {"residuals": residuals, "y": y, "g": g}
+        return {
+            at(name, path): np.asarray(leaf, np.float64)
+            for name, tree in trees.items()
+            for path, leaf in pytree.leaves_with_path(tree)
+            if leaf.dtype.kind in "fiub"
+        }
 
     def close(self, a: Any, b: Any) -> bool:
         """Tell whether two arrays are equal within rounding, and not both nothing."""

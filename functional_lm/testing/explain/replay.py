@@ -195,18 +195,17 @@ CHUNK = 64
 class Replays:
     """All replays of a reference at inputs of one structure."""
 
-    def __init__(self, oracle: JaxOracle, inputs: Any) -> None:
-        """Trace the reference.
+    def __init__(self, oracle: JaxOracle, inputs: Any, g: Any) -> None:
+        """Trace the reference and compile its replays.
 
         Raises:
             ValueError: for a reference of too many operations.
         """
         self._oracle = oracle
         jax = oracle.jax
-        with jax.enable_x64(True):
+        with oracle.tracing("float64"):
             self._closed = jax.make_jaxpr(oracle.function())(*inputs)
-            output = jax.eval_shape(oracle.function(), *inputs)
-        self._output = jax.tree.structure(output)
+        self._output = jax.tree.structure(g)
         self._steps = list(steps_of(self._closed.jaxpr))
         self._by_operand: dict[tuple[Any, int], list[Site]] = {}
         self._axes: dict[tuple[Any, int], list[tuple[int, int, int]]] = {}  # (axis, size, column)
@@ -224,13 +223,18 @@ class Replays:
         def run(weights: Any, params: Any, x: Any, g: Any) -> Any:
             return oracle.differentiated(lambda p, x: self._value(weights, p, x))(params, x, g)[1]
 
-        self._run = jax.jit(run)
-        self._run_all = jax.jit(jax.vmap(run, in_axes=(0, None, None, None)))
+        rows = np.tile(self.normal, (CHUNK, 1))
+        all_rows = jax.vmap(run, in_axes=(0, None, None, None))
+        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64")
 
-    def gradients(self, weights: Any, inputs: Any, g: Any) -> list[Any]:
-        """Return the cotangents of the floating leaves for one vector of weights."""
-        with self._oracle.jax.enable_x64(True):
-            return [np.asarray(leaf) for leaf in self._run(weights, *inputs, g)]
+    def gradients(self, weights: list[Any], inputs: Any, g: Any) -> Iterator[list[Any]]:
+        """Yield the cotangents of the floating leaves for each vector of weights."""
+        for start in range(0, len(weights), CHUNK):
+            rows = np.stack(weights[start : start + CHUNK])
+            padded = np.pad(rows, ((0, CHUNK - len(rows)), (0, 0)), "edge")
+            with self._oracle.jax.enable_x64(True):
+                leaves = [np.asarray(leaf) for leaf in self._run(padded, *inputs, g)]
+            yield from ([leaf[row] for leaf in leaves] for row in range(len(rows)))
 
     def weights(self, changes: dict[Site, float]) -> Any:
         """Return the weights for paths scaled, or for other wrong derivatives in their place."""
@@ -245,17 +249,6 @@ class Replays:
             else:
                 weights[site.path_column], weights[site.column] = 0.0, 1.0
         return weights
-
-    def altered(self, inputs: Any, g: Any) -> Iterator[tuple[Site, list[Any]]]:
-        """Yield each site with the cotangents that come of it: of a path stopped, or changed."""
-        vectors = [self.weights({site: 0.0}) for site in self.sites]
-        vectors += [self.normal] * (-len(vectors) % CHUNK)
-        with self._oracle.jax.enable_x64(True):
-            for start in range(0, len(vectors), CHUNK):
-                found = self._run_all(np.stack(vectors[start : start + CHUNK]), *inputs, g)
-                leaves = [np.asarray(leaf) for leaf in found]
-                for row, site in enumerate(self.sites[start : start + CHUNK]):
-                    yield site, [leaf[row] for leaf in leaves]
 
     def _find_sites(self) -> Iterator[Site]:
         rich = len(self._steps) <= RICH_STEPS
