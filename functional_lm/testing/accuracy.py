@@ -1,5 +1,6 @@
 """How accurate a layer is: against the oracle in float64, against XLA in float32."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,9 @@ def _measure_float32(
     exact = _exact(examination, inputs, g)
     ours = subject.results(inputs, g)
     if oracle.has_float32:
-        allowed = _distances(exact, [oracle.results(inputs, g, "float32")])
+        allowed = _distances([(exact, oracle.results(inputs, g, "float32"))])
     else:
-        allowed = _distances(*_responses(examination, inputs, g))
+        allowed = _distances(_responses(examination, inputs, g))
     for path, true, mine, largest in rows(exact, oracle.project(ours)):
         size = limits.norm(finite(limits.flush(true)))
         error = distance(limits.flush(mine), limits.flush(true), subject.may_be_non_finite)
@@ -125,28 +126,24 @@ def _exact(examination: Examination, inputs: Any, g: Any) -> Tree:
 def _xla_errors(examination: Examination) -> dict[str, float]:
     """Return the norm of XLA's float32 error by leaf, root mean square over the draws."""
     oracle = examination.oracle
-    errors: dict[str, list[float]] = {}
-    if oracle.has_float32:
-        for draw in examination.draws:
-            inputs, g = cast(draw, np.float32)
-            theirs = oracle.results(inputs, g, "float32")
-            for path, true, other, _ in rows(_exact(examination, inputs, g), theirs):
-                errors.setdefault(path, []).append(distance(other, true, True))
-    found = {path: limits.root_mean_square(values) for path, values in errors.items()}
-    return {path: error for path, error in found.items() if np.isfinite(error)}
+    if not oracle.has_float32:
+        return {}
+    rounded = [cast(draw, np.float32) for draw in examination.draws]
+    pairs = ((_exact(examination, *draw), oracle.results(*draw, "float32")) for draw in rounded)
+    return {path: error for path, error in _distances(pairs).items() if np.isfinite(error)}
 
 
-def _distances(exact: Tree, others: list[Tree]) -> dict[str, float]:
+def _distances(pairs: Iterable[tuple[Tree, Tree]]) -> dict[str, float]:
     """Return how far each leaf of other results is from the exact one, root mean square."""
     errors: dict[str, list[float]] = {}
-    for other in others:
+    for exact, other in pairs:
         for path, true, theirs, _ in rows(exact, other):
             error = distance(limits.flush(theirs), limits.flush(true), True)
             errors.setdefault(path, []).append(error)
     return {path: limits.root_mean_square(values) for path, values in errors.items()}
 
 
-def _responses(examination: Examination, inputs: Any, g: Any) -> tuple[Tree, list[Tree]]:
+def _responses(examination: Examination, inputs: Any, g: Any) -> list[tuple[Tree, Tree]]:
     """Return our float64 results, and those at inputs that differ by the rounding of float32.
 
     Without XLA to compare with, this is what float32 must be forgiven: the error of a method that
@@ -155,7 +152,8 @@ def _responses(examination: Examination, inputs: Any, g: Any) -> tuple[Tree, lis
     subject, project = examination.subject, examination.oracle.project
     wide = cast((inputs, g), np.float64)
     moved = [jitter((i,), wide, spread=limits.UNIT_ROUNDOFF) for i in range(3)]
-    return project(subject.results(*wide)), [project(subject.results(*m)) for m in moved]
+    plain = project(subject.results(*wide))
+    return [(plain, project(subject.results(*m))) for m in moved]
 
 
 def _ulps(mine: Any, true: Any) -> float:

@@ -84,7 +84,7 @@ class NumericOracle:
                 return leaf
             return np.array([np.vdot(v, leaf) for v in self._directions[path]], leaf.dtype)
 
-        return pytree.map_with_path(one, {name: results[name] for name in ("params", "x")})
+        return pytree.map_with_path(one, results)
 
     def _of(self, path: str, leaf: Array, every: bool) -> Any:
         """Return the directions in a leaf: every entry, or a few at random."""

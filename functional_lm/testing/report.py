@@ -3,7 +3,10 @@
 import dataclasses
 import math
 import textwrap
+from html import escape
 from typing import Any
+
+__all__ = ["CAUSES", "CHECKS", "Finding", "LeafReport", "Report", "columns", "figure"]
 
 
 @dataclasses.dataclass
@@ -198,27 +201,61 @@ class Report:
         """Return the verdict, a table of the leaves, the findings and how to see it again."""
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
-            header = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
-            lines += ["  " + line for line in columns([header, *map(_row, self.leaves.values())])]
-        for finding in self.findings:
-            lines += _wrapped("  - ", finding.message)
-            if finding.explanation:
-                lines += _wrapped("      likely cause: ", f"{finding.cause}: {finding.explanation}")
+            lines += ["  " + line for line in columns([HEADER, *map(_row, self.leaves.values())])]
+        for findings in self._by_cause():
+            for finding in findings:
+                lines += _wrapped("  - ", finding.message, "    ")
+            if findings[0].explanation:
+                lines += _wrapped("      likely cause: ", _cause_of(findings), "        ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, for a notebook."""
+        verdict = "ok" if self.ok else "FAILED"
+        against = f", certified numerically against {self.oracle}" if self.ok else ""
+        parts = [f"<p><b>{escape(self.name)}: {verdict}</b>{escape(against)}</p>"]
+        rows = [
+            "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row)
+            for cell, row in [("th", HEADER), *(("td", _row(x)) for x in self.leaves.values())]
+        ]
+        parts += ["<table>", *(f"<tr>{row}</tr>" for row in rows), "</table>"] if self.leaves else []
+        for findings in self._by_cause():
+            messages = "<br>".join(escape(finding.message) for finding in findings)
+            cause = f"likely cause: {_cause_of(findings)}" if findings[0].explanation else ""
+            parts.append(f"<p>{messages}<br><i>{escape(cause)}</i></p>")
+        if not self.ok and self.reproduce:
+            parts.append(f"<pre>{escape(self.reproduce)}</pre>")
+        return "\n".join(parts)
 
-def _wrapped(start: str, text: str) -> list[str]:
-    """Return lines of at most 100 characters, indented under the first."""
-    indent = " " * (len(start) - len(start.lstrip(" -")))
+    def _by_cause(self) -> list[list[Finding]]:
+        """Return the findings, those with one explanation together."""
+        groups: dict[Any, list[Finding]] = {}
+        for i, finding in enumerate(self.findings):
+            key = (finding.cause, finding.explanation) if finding.explanation else i
+            groups.setdefault(key, []).append(finding)
+        return list(groups.values())
+
+
+def _cause_of(findings: list[Finding]) -> str:
+    text = f"{findings[0].cause}: {findings[0].explanation}"
+    leaves = [finding.leaf for finding in findings]
+    return f"{text} (explains {', '.join(leaves)})" if len(leaves) > 1 else text
+
+
+def _wrapped(start: str, text: str, indent: str) -> list[str]:
+    """Return lines of at most 100 characters."""
     return textwrap.wrap(
         start + " ".join(text.split()),
         100,
-        subsequent_indent=indent + ("  " if "cause" in start else ""),
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+HEADER = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
 
 
 def columns(rows: list[tuple[str, ...]]) -> list[str]:

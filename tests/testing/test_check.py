@@ -313,7 +313,7 @@ def test_without_jax_the_extra_is_named(monkeypatch):
         (silu, X, {"dtypes": ("float16",)}, ValueError, "'float16'"),
         (silu, X, {"dtypes": ()}, ValueError, "at least one"),
         (silu, X, {"cotangent": np.ones(5)}, ValueError, r"have shape \(3, 5\): got \(5,\)"),
-        (silu, 3.0, {}, TypeError, "must hold NumPy arrays"),
+        (silu, 3.0, {}, TypeError, "must hold arrays: got {} and 3.0"),
         (silu, np.array(["a"]), {}, TypeError, "x must be an array of numbers: got <U1"),
         (types.SimpleNamespace(forward=square), X, {}, TypeError, "has no vjp"),
     ],

@@ -111,12 +111,24 @@ def replays_of(evidence: Evidence) -> Replays | None:
 
 def error_along(evidence: Evidence) -> Cause | None:
     """In every row the error is a multiple of one, x, y or another array with a name."""
-    error = evidence.exact - evidence.ours
-    names = {"1": np.ones(1), **evidence.names[0]}
-    if evidence.close(error, names.get("g", 0.0)):
+    error, g = evidence.exact - evidence.ours, evidence.names[0].get("g")
+    if g is not None and evidence.close(error, g):
         return "missing term", "it lacks g itself: x also reaches y by a path that skips the layer"
-    if evidence.close(-error, names.get("g", 0.0)):
+    if g is not None and evidence.close(-error, g):
         return "wrong term", "g itself is added once too often"
+    name = _direction(evidence)
+    if not name:
+        return None
+    what = "mean" if name == "a constant" else "projection on it"
+    return "missing term", (
+        f"the error of each row is a multiple of {name}: a {what} is missing or wrong"
+    )
+
+
+def _direction(evidence: Evidence) -> str:
+    """Return the array of which the error of each row is a multiple, or ""."""
+    error = evidence.exact - evidence.ours
+    names = {"a constant": np.ones(1), **evidence.names[0]}
     for name, v in names.items() if error.ndim and error.shape[-1] > 2 else ():
         try:
             v = np.broadcast_to(v, error.shape)
@@ -125,13 +137,11 @@ def error_along(evidence: Evidence) -> Cause | None:
                 continue
             v = v.reshape(error.shape)
         square = np.sum(v * v, axis=-1, keepdims=True)
-        if square.all() and evidence.close(
-            np.sum(error * v, axis=-1, keepdims=True) / square * v, error
-        ):
-            what = "a constant: a mean" if name == "1" else f"{name}: a projection on it"
-            text = f"the error of each row is a multiple of {what} is missing or wrong"
-            return "missing term", text
-    return None
+        if square.all():
+            along = np.sum(error * v, axis=-1, keepdims=True) / square
+            if evidence.close(along * v, error):
+                return name
+    return ""
 
 
 def _floating_paths(inputs: Any) -> list[str]:
@@ -171,7 +181,9 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
             return cause, f"it is the gradient without the result of {_step(site)}"
         times = name_constant(scale, evidence)
         return cause, f"it is the gradient for {times} times the result of {_step(site)}"
-    return cause, f"the term through {_where(site)} {_times(evidence, scale)}"
+    along = _direction(evidence) if scale == 0.0 else ""
+    row = f" (the error of each row is a multiple of {along})" if along else ""
+    return cause, f"the term through {_where(site)} {_times(evidence, scale)}{row}"
 
 
 def _step(site: Site) -> str:
