@@ -129,7 +129,7 @@ def _xla_errors(examination: Examination) -> dict[str, float]:
     if not oracle.has_float32:
         return {}
     rounded = [cast(draw, np.float32) for draw in examination.draws]
-    pairs = ((_exact(examination, *draw), oracle.results(*draw, "float32")) for draw in rounded)
+    pairs = ((_exact(examination, x, g), oracle.results(x, g, "float32")) for x, g in rounded)
     return {path: error for path, error in _distances(pairs).items() if np.isfinite(error)}
 
 

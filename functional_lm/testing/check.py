@@ -213,13 +213,10 @@ def _expect_arguments(
                 "types.SimpleNamespace(forward=..., vjp=...)"
             )
     known = keywords_of(layer)
-    for keyword in keywords if known is not None else ():
-        if keyword not in known:
-            names = [*known, *inspect.signature(check_vjp).parameters]
-            raise TypeError(
-                f"forward has the keywords {{{', '.join(known)}}}: got {keyword}"
-                + did_you_mean(keyword, names)
-            )
+    unknown = [] if known is None else sorted(set(keywords) - set(known))
+    if known is not None and unknown:
+        hint = did_you_mean(unknown[0], [*known, *inspect.signature(check_vjp).parameters])
+        raise TypeError(f"forward has the keywords {{{', '.join(known)}}}: got {unknown[0]}{hint}")
     dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in dtypes:
         if dtype not in DTYPES:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree
+from .inputs import same_bits
 
 
 class JaxOracle:
@@ -46,7 +47,9 @@ class JaxOracle:
                 f"reference must be a function or have a forward: got {type(reference).__name__}"
             )
         self._reference = reference
-        self.keywords = {"float64": keywords, "float32": pytree.map(_round, keywords)}
+        rounded = pytree.map(_round, keywords)
+        same = same_bits(rounded, keywords)  # then one compiled function is enough
+        self.keywords = {"float64": keywords, "float32": keywords if same else rounded}
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
         self._compiled: dict[Any, Any] = {}
 

@@ -216,11 +216,10 @@ class Report:
         verdict = "ok" if self.ok else "FAILED"
         against = f", certified numerically against {self.oracle}" if self.ok else ""
         parts = [f"<p><b>{escape(self.name)}: {verdict}</b>{escape(against)}</p>"]
-        rows = [
-            "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row)
-            for cell, row in [("th", HEADER), *(("td", _row(x)) for x in self.leaves.values())]
-        ]
-        parts += ["<table>", *(f"<tr>{row}</tr>" for row in rows), "</table>"] if self.leaves else []
+        for i, row in enumerate([HEADER, *map(_row, self.leaves.values())]):
+            cells = "".join(f"<t{'d' if i else 'h'}>{escape(text)}" for text in row)
+            parts.append(f"{'' if i else '<table>'}<tr>{cells}")
+        parts.append("</table>")
         for findings in self._by_cause():
             messages = "<br>".join(escape(finding.message) for finding in findings)
             cause = f"likely cause: {_cause_of(findings)}" if findings[0].explanation else ""

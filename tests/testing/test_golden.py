@@ -61,7 +61,7 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("silu", {"D": -3}), "sizes must not be negative: got D=-3"),
+        (("silu", {"D": -3}), "size D must be at least 0: got -3"),
         (("rms_norm", {}, {"epsilon": 3}), "rms_norm has the keywords eps: got epsilon"),
     ],
 )
