@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..files import write_atomic
@@ -41,18 +43,24 @@ class Check:
         chosen = list(dict.fromkeys(self.layers)) or names()
         for name in chosen:
             modules(name)  # an unknown name or a missing jax is an error before the table
-        counts = {name: len(cases(name)) for name in chosen}
+        found = {name: cases(name) for name in chosen}
         if self.json is not None and not self.json.parent.is_dir():
             raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")
         dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         start = time.perf_counter()
-        reports: dict[str, list[Report]] = {}
+        reports: dict[str, list[Report]] = {name: [] for name in chosen}
         print("\n".join(columns(_HEAD)[:1]), flush=True)
-        for name in chosen:
-            _progress(f"{name}, {counts[name]} cases ...")
-            reports[name] = check_layer(name, seed=self.seed, dtypes=dtypes)
-            _progress("")
-            print("\n".join(_table(name, reports[name])), flush=True)
+        bar = progress_bar()
+        task = bar.add_task("", total=sum(map(len, found.values())))
+        with bar:
+            for name in chosen:
+                for case in found[name]:
+                    bar.update(task, description=f"{name}, {case.label}")
+                    reports[name] += check_layer(name, case, seed=self.seed, dtypes=dtypes)
+                    bar.advance(task)
+                bar.stop()  # for the table
+                print("\n".join(_table(name, reports[name])), flush=True)
+                bar.start()
         failed = [r for of_layer in reports.values() for r in of_layer if not r]
         for report in failed:
             print(f"\n{report}")
@@ -60,7 +68,7 @@ class Check:
             layers = {name: [r.to_dict() for r in of] for name, of in reports.items()}
             content = {"ok": not failed, "layers": layers}
             write_atomic(self.json, json.dumps(content, indent=1) + "\n")
-        total = sum(counts.values())
+        total = sum(map(len, reports.values()))
         verdict = f"{len(failed)} of {total} cases FAILED" if failed else f"all {total} cases ok"
         print(f"\n{len(chosen)} layers, {verdict}, in {time.perf_counter() - start:.0f} s")
         return 1 if failed else 0
@@ -103,7 +111,16 @@ def _largest(values: list[float | None]) -> float | None:
     return max(known, key=lambda value: (value != value, value), default=None)
 
 
-def _progress(text: str) -> None:
-    """Show what is being done, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def progress_bar() -> Progress:
+    """Return a bar on stderr that shows itself on a terminal only, and vanishes when done."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(width=30, no_wrap=True)),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    )

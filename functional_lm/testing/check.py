@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,11 +123,12 @@ def check(
     refusals: bool = False,
     keywords: dict[str, Any],
     reproduce: str = "",
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Report:
     """Do the work of `check_vjp`.
 
     The factor over XLA's float32 error is an argument, and the reference may be a `JaxOracle`: then
-    it has keywords of its own.
+    it has keywords of its own. ``progress`` is called with the share of the work that is done.
     """
     params, x, cotangent = map(as_arrays, (params, x, cotangent))
     keywords = as_arrays(keywords, lists=False)
@@ -145,9 +147,10 @@ def check(
             draw = drawing(given, _output(oracle, given), cotangent, seed)
             draws = [draw(i) for i in range(oracle.draws)]
             examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
-            _examine(examination)
-            if refusals:
-                check_refusals(examination)
+            stages = _stages(examination, refusals)
+            for i, stage in enumerate(stages):
+                stage()
+                progress((i + 1) / len(stages))
         except BrokenLayer as error:
             if error.finding not in report.findings:
                 report.findings.append(error.finding)
@@ -184,23 +187,22 @@ def _output(oracle: JaxOracle | NumericOracle, given: tuple[Tree, Any]) -> Any:
     return y
 
 
-def _examine(examination: Examination) -> None:
-    """Run the stages in order; what breaks one of them ends the check."""
-    for dtype in examination.dtypes:
-        check_contract(examination, dtype)
-    for dtype in examination.dtypes:
-        check_purity(examination, dtype)
-        check_linearity(examination, dtype)
-    if "float64" in examination.dtypes:
-        compare_float64(examination)
-    if "float32" in examination.dtypes:
-        compare_float32(examination)
-    for dtype in examination.dtypes:
-        check_layouts(examination, dtype)
-    if "float64" in examination.dtypes:
-        check_examples(examination)
-        check_one_token(examination)
-        check_scales(examination)
+def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]]:
+    """Return the stages in order; what breaks one of them ends the check."""
+    dtypes = examination.dtypes
+    by_dtype = [(check_contract, d) for d in dtypes]
+    by_dtype += [(stage, d) for d in dtypes for stage in (check_purity, check_linearity)]
+    stages: list[Callable[[], None]]
+    stages = [partial(stage, examination, dtype) for stage, dtype in by_dtype]
+    if "float64" in dtypes:
+        stages.append(partial(compare_float64, examination))
+    if "float32" in dtypes:
+        stages.append(partial(compare_float32, examination))
+    stages += [partial(check_layouts, examination, dtype) for dtype in dtypes]
+    if "float64" in dtypes:
+        others = (check_examples, check_one_token, check_scales)
+        stages += [partial(stage, examination) for stage in others]
+    return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 
 def _expect_arguments(
