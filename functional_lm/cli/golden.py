@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
 from ..testing.cases import DEFAULTS, LETTERS
 from .check import progress_bar
+from .flags import Argument
+from .output import print
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Golden:
         overwrite: replace the file if it exists.
     """
 
-    layer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LAYER")]
+    layer: Annotated[str, Argument("LAYER")]
     out: Path
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
