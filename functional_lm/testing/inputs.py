@@ -46,10 +46,10 @@ def keywords_of(layer: Any) -> list[str] | None:
     return [p.name for p in parameters[2:]]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
     """Return the end of a message about an unknown name."""
     close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else "; remove it"
+    return f"; did you mean {close[0]}?" if close else f"; {otherwise}"
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .cases import Case, cases_of
 from .check import DTYPES, check
+from .inputs import did_you_mean
 from .oracle import JaxOracle
 from .report import Report
 
@@ -73,7 +74,8 @@ def layer_named(name: str) -> Any:
     for package, members in _packages().items():
         if name in members:
             return importlib.import_module(f"functional_lm.{package}.{name}")
-    raise ValueError(f"unknown layer {name!r}; the known ones are {', '.join(names())}")
+    hint = did_you_mean(name, names(), otherwise=f"the known ones are {', '.join(names())}")
+    raise ValueError(f"unknown layer {name!r}{hint}")
 
 
 def cases(name: str) -> list[Case]:

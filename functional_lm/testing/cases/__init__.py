@@ -57,7 +57,8 @@ def case_at(
     for letter, size in sizes.items():
         if letter not in letters:
             meant = NAMES.get(letter.lower().replace("_", ""), letter)
-            hint = did_you_mean(meant, letters)
+            near = [known for known in letters if known.partition("_")[0] == meant]
+            hint = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(letter, letters)
             raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}{hint}")
         expect_int(f"size {letter}", size, minimum=0)
     make = Maker(Draws((seed,)), module, _LAYERS[name][1])
