@@ -18,6 +18,8 @@ from ..testing.report import columns, figure
 from .flags import Argument
 from .output import print
 
+__all__ = ["Check", "progress_bar"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:

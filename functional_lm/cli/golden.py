@@ -13,6 +13,8 @@ from .check import progress_bar
 from .flags import Argument
 from .output import print
 
+__all__ = ["Golden"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Golden:

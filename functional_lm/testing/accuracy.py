@@ -13,6 +13,8 @@ from .limits import ulp_error
 from .report import LeafReport
 from .subject import Comparison, Examination
 
+__all__ = ["compare_float32", "compare_float64", "distance", "rows"]
+
 _GROUPS = (("y",), ("params", "x"))
 """The trees whose largest entry sets the floor of rounding: the value, and the whole gradient."""
 

@@ -9,6 +9,8 @@ from .registry import cases as registered_cases
 from .registry import check_layer
 from .report import CHECKS, Report
 
+__all__ = ["certify", "faults"]
+
 
 def certify(
     layer: Any,

@@ -9,6 +9,8 @@ from .inputs import at, cast, finite, freeze, jitter, same_bits
 from .report import Finding
 from .subject import BrokenLayer, Examination, Subject, describe
 
+__all__ = ["check_contract", "check_linearity", "check_purity", "like_faults"]
+
 
 def check_contract(examination: Examination, dtype: str) -> None:
     """Look at what forward and vjp return: structure, shapes, dtypes, None for integers, finite.

@@ -10,6 +10,21 @@ import numpy as np
 from .. import prng, pytree
 from ..contract import Array, Key, Tree
 
+__all__ = [
+    "LAYOUTS",
+    "as_arrays",
+    "at",
+    "cast",
+    "did_you_mean",
+    "finite",
+    "freeze",
+    "jitter",
+    "keywords_of",
+    "normal_like",
+    "same_bits",
+    "scaled",
+]
+
 
 def as_arrays(tree: Tree, *, lists: bool = True) -> Tree:
     """Convert the arrays of other libraries, and lists of numbers unless ``lists`` is False."""

@@ -10,6 +10,8 @@ from ..contract import Array, Tree
 from .inputs import cast
 from .subject import Subject
 
+__all__ = ["NumericOracle"]
+
 STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 """Of the five-point rule, relative to the size of the leaf; two that agree are believed."""
 

@@ -12,6 +12,8 @@ from .. import pytree
 from ..contract import Array, Tree
 from .inputs import same_bits
 
+__all__ = ["JaxOracle"]
+
 
 class JaxOracle:
     """`jax.vjp` of a reference at any inputs of one structure, compiled once for each shape.

@@ -13,6 +13,8 @@ from ..contract import Array
 from .inputs import at, cast
 from .subject import Examination
 
+__all__ = ["check_refusals"]
+
 LEAVES = 12
 """Of a larger tree only so many leaves are spoilt, evenly spread."""
 

@@ -14,6 +14,8 @@ from ..contract import Differentiable, Tree
 from .inputs import at, cast, freeze, same_bits
 from .report import Finding, Report
 
+__all__ = ["BrokenLayer", "Comparison", "Examination", "Subject", "describe"]
+
 if TYPE_CHECKING:
     from .numeric import NumericOracle
     from .oracle import JaxOracle

@@ -13,6 +13,8 @@ from .inputs import LAYOUTS, cast, finite, scaled
 from .oracle import JaxOracle
 from .subject import BrokenLayer, Examination
 
+__all__ = ["check_examples", "check_layouts", "check_one_token", "check_scales"]
+
 
 def check_layouts(examination: Examination, dtype: str) -> None:
     """Require the same results for inputs that are not C-contiguous, within rounding."""

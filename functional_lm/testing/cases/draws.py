@@ -10,6 +10,8 @@ import numpy as np
 from ... import prng, pytree
 from ...contract import Array, Tree
 
+__all__ = ["BATCHES", "HEADS", "ROWS", "Cases", "Draws", "Inputs", "Layers", "Maker"]
+
 Inputs = tuple[Tree, Any, dict[str, Any]]
 """What a layer is called with: params, x, keywords."""
 

@@ -28,6 +28,8 @@ from . import factors, parts, rounding, terms, whole_leaf
 from .evidence import Cause, Evidence, leaf_of
 from .whole_leaf import explain_shape
 
+__all__ = ["explain"]
+
 Signature = Callable[[Evidence], Cause | None]
 
 OF_PROJECTIONS: tuple[Signature, ...] = (

@@ -14,6 +14,8 @@ from ...contract import Array
 from ..inputs import at
 from ..subject import Examination
 
+__all__ = ["Cause", "Evidence", "close", "fit", "leaf_of", "name_constant"]
+
 Cause = tuple[str, str]
 """A key of `report.CAUSES`, and the sentence."""
 

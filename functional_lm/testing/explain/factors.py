@@ -11,6 +11,8 @@ from ..inputs import scaled
 from ..subject import BrokenLayer
 from .evidence import Cause, Evidence, leaf_of
 
+__all__ = ["entrywise", "in_the_sum"]
+
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "{}": lambda a: a,
     "1/{}": lambda a: 1 / a,

@@ -5,6 +5,8 @@ import numpy as np
 from ... import pytree
 from .evidence import Cause, Evidence
 
+__all__ = ["mask_leak", "one_survives", "pure_leak", "scatter", "slice_kept"]
+
 
 def slice_kept(evidence: Evidence) -> Cause | None:
     """Right for the g of some indices of an axis, zero or doubled for that of the others."""

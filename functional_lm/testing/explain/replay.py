@@ -34,6 +34,8 @@ import numpy as np
 from ..oracle import JaxOracle
 from .steps import Step, is_constant, is_floating, steps_of
 
+__all__ = ["Replays", "Site", "Wrong"]
+
 Wrong = Callable[[Any, list[Any], Callable[[Any], Any]], Any]
 """``(change of the operand, all operands, read(variable)) -> change of the result``."""
 

@@ -5,6 +5,8 @@ import numpy as np
 from ...contract import Array
 from .evidence import Cause, Evidence, close
 
+__all__ = ["held", "in_float32", "small", "tiny"]
+
 _FORMATS = (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8))
 
 

@@ -11,6 +11,8 @@ from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, name_constant
 from .replay import Replays, Site
 
+__all__ = ["error_along", "replayed"]
+
 _SAYS = {
     "unmasked": ("mask leak", "it is the gradient that passes {step} everywhere, unmasked"),
     "factor": ("missing factor", "it is the gradient with the local slope of {step} set to one"),

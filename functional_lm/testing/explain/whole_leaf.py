@@ -10,6 +10,21 @@ from ... import pytree
 from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, leaf_of, name_constant
 
+__all__ = [
+    "diagonal_only",
+    "exchanged",
+    "explain_shape",
+    "g_ignored",
+    "jacobian_not_transposed",
+    "misplaced",
+    "never_written",
+    "not_linear",
+    "other_setting",
+    "sign_or_constant",
+    "swapped",
+    "transposed",
+]
+
 
 def never_written(evidence: Evidence) -> Cause | None:
     """Nothing but zeros, whatever goes in."""
