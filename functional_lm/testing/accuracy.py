@@ -46,15 +46,12 @@ def compare_float32(examination: Examination) -> None:
     times as many draws decide, and then sixteen times as many.
     """
     figures: dict[str, list[tuple[float, ...]]] = {}
-    leaves = examination.report.leaves
-    done = 0
-    for times in (1, 4, 16):
-        for i in range(done, times * examination.oracle.draws):
+    draws = examination.oracle.draws
+    for first, last in ((0, draws), (draws, 4 * draws), (4 * draws, 16 * draws)):
+        for i in range(first, last):
             _measure_float32(examination, examination.draw(i), figures)
-            done = i + 1
-        _judge_float32(examination, figures)
-        judged = [leaves[path] for path in figures]
-        if not any(1 < _share(leaf.float32_error, leaf.float32_limit) < 4 for leaf in judged):
+        leaves = [_judged_float32(examination, path, rows) for path, rows in figures.items()]
+        if not any(1 < _share(leaf.float32_error, leaf.float32_limit) < 4 for leaf in leaves):
             return
 
 
@@ -66,10 +63,8 @@ def _measure_float32(
     inputs, g = cast(draw, np.float32)
     exact = _exact(examination, inputs, g)
     ours = subject.results(inputs, g)
-    if oracle.has_float32:
-        allowed = _distances([(exact, oracle.results(inputs, g, "float32"))])
-    else:
-        allowed = _distances(_responses(examination, inputs, g))
+    others = [(exact, oracle.results(inputs, g, "float32"))] if oracle.has_float32 else None
+    allowed = _distances(others or _responses(examination, inputs, g))
     for path, true, mine, largest in rows(exact, oracle.project(ours)):
         size = limits.norm(finite(limits.flush(true)))
         error = distance(limits.flush(mine), limits.flush(true), subject.may_be_non_finite)
@@ -79,18 +74,17 @@ def _measure_float32(
         leaf.ulps = max(leaf.ulps or 0.0, _ulps(mine, true))
 
 
-def _judge_float32(examination: Examination, figures: dict[str, list[tuple[float, ...]]]) -> None:
-    with_xla = examination.oracle.has_float32
+def _judged_float32(
+    examination: Examination, path: str, measured: list[tuple[float, ...]]
+) -> LeafReport:
+    with_xla, leaf = examination.oracle.has_float32, examination.report.leaves[path]
     factor = examination.factor if with_xla else 4 * examination.factor
-    for path, measured in figures.items():
-        leaf = examination.report.leaves[path]
-        mine, theirs, size, entries, largest = map(
-            limits.root_mean_square, zip(*measured, strict=True)
-        )
-        scale = size or 1.0
-        limit = limits.float32_limit(theirs, size, round(entries), largest, factor)
-        leaf.float32_error, leaf.float32_limit = mine / scale, limit / scale
-        leaf.xla_error = theirs / scale if with_xla else None
+    mine, theirs, size, entries, largest = map(limits.root_mean_square, zip(*measured, strict=True))
+    scale = size or 1.0
+    limit = limits.float32_limit(theirs, size, round(entries), largest, factor)
+    leaf.float32_error, leaf.float32_limit = mine / scale, limit / scale
+    leaf.xla_error = theirs / scale if with_xla else None
+    return leaf
 
 
 def rows(exact: Tree, result: Tree) -> list[tuple[str, Any, Any, float]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["Step", "is_constant", "is_floating", "steps_of"]
+
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _OPAQUE = {"while", "cond"}
 _UNROLLED = 32
