@@ -184,18 +184,16 @@ class Report:
 
         A number that is not finite is its name, since JSON has none: "nan", "inf".
         """
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "oracle": self.oracle,
-            "residual_bytes": self.residual_bytes,
-            "leaves": {
-                path: _plain(dataclasses.asdict(leaf) | {"over_xla": leaf.over_xla, "ok": leaf.ok})
-                for path, leaf in self.leaves.items()
-            },
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
-            "reproduce": self.reproduce,
-        }
+        record = {"ok": self.ok} | dataclasses.asdict(self)
+        for path, leaf in self.leaves.items():
+            fields = record["leaves"][path] | {"over_xla": leaf.over_xla}
+            shown = {
+                name: str(value) if value is not None and not math.isfinite(value) else value
+                for name, value in fields.items()
+                if name != "path"
+            }
+            record["leaves"][path] = {"path": path, **shown, "ok": leaf.ok}
+        return record
 
     def __str__(self) -> str:
         """Return the verdict, a table of the leaves, the findings and how to see it again."""
@@ -284,10 +282,3 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
 def figure(value: float | None) -> str:
     """Return a number in seven characters, a dash where there is none."""
     return "-" if value is None else f"{value:.1e}"
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
