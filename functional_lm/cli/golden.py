@@ -18,7 +18,7 @@ __all__ = ["Golden"]
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Write what a kernel must compute: inputs, residuals, results and limits, for tests elsewhere.
+    """Write inputs, residuals, results and limits for the tests of a kernel elsewhere.
 
     Attributes:
         layer: such as rms_norm or attention.
@@ -63,7 +63,7 @@ class Golden:
         print(f"\n{self.layer} at {made.metadata['sizes']}, written to {self.out}")
         if not self.shape:
             letters = " ".join(f"{x}={DEFAULTS[x]}" for x in LETTERS[self.layer])
-            print(f"sizes of your own: --shape {letters}")
+            print(f"set other sizes with --shape {letters}")
         return 0
 
 

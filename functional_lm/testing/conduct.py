@@ -40,7 +40,7 @@ def check_contract(examination: Examination, dtype: str) -> None:
                 message = f"{at(name, path)} is not finite in {dtype}"
                 advice = (
                     f"{leaf[index]} at {list(index)}; declare MAY_BE_NON_FINITE = True in the "
-                    "layer's module if it has to be so"
+                    "layer's module if that is legitimate"
                 )
                 place = at(name, path)
                 faults.append(Finding("contract", message, place, dtype, "not finite", advice))
@@ -107,7 +107,7 @@ def check_linearity(examination: Examination, dtype: str) -> None:
         slack = 1e3 * float(info.eps) ** 0.75 * size  # rounding, even where terms cancel
         counts = np.isfinite(a) & np.isfinite(b)
         if not (np.abs(total - a - b)[counts] <= slack).all():
-            found.setdefault(path, f"{not_linear}: {path} for a sum is not the sum")
+            found.setdefault(path, f"{not_linear}: {path} of g + h is not that of g plus that of h")
     for path, message in found.items():
         examination.find("linearity", message, leaf=path, dtype=dtype, cause="not linear in g")
 

@@ -1,4 +1,4 @@
-"""Golden values: what a kernel in another language is tested against, without JAX at hand."""
+"""Golden values: for testing kernels in other languages, without JAX."""
 
 import dataclasses
 import json

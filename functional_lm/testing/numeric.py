@@ -1,4 +1,4 @@
-"""The oracle for want of a reference: derivatives of the layer's own forward, in float64."""
+"""The oracle without a reference: derivatives of the layer's own forward, in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ from .subject import Subject
 __all__ = ["NumericOracle"]
 
 STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
-"""Of the five-point rule, relative to the size of the leaf; two that agree are believed."""
+"""Of the five-point rule, relative to the size of the leaf; it stops at two that agree."""
 
 COMPLEX_STEP = 1e-30
-"""No difference is taken, so that it may be as small as one likes."""
+"""No difference is taken, so it can be tiny."""
 
 ENTRIES = 512
-"""Up to here in all, every entry is differentiated; of more, projections of the larger leaves."""
+"""Trees up to this size are differentiated entry by entry, larger ones along random directions."""
 
 PROJECTIONS = 8
 
@@ -33,7 +33,7 @@ class NumericOracle:
         ∂L/∂v ≈ (L(−2h) − 8·L(−h) + 8·L(h) − L(2h))/12h            five points, good to 1e-9
 
     The complex step (Squire and Trapp 1998) needs a forward that computes with complex numbers
-    and is analytic there; whether it does is tried out against the five points.
+    and is analytic there; it is tested against the five points.
     """
 
     draws = 2  # how many inputs are looked at
@@ -61,7 +61,7 @@ class NumericOracle:
         return cast(self._subject.forward(inputs)[0], dtype)
 
     def results(self, inputs: Any, g: Any, dtype: str, given: str | None = None) -> Tree:
-        """Return ``{"params", "x"}``, with 16 projections in place of a large leaf."""
+        """Return ``{"params", "x"}``, with projections in place of a large leaf."""
         assert dtype == "float64", "never a difference in float32"
         if self._complex is None:
             self._complex = self._computes_with_complex(inputs, g)

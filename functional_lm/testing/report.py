@@ -70,25 +70,25 @@ refusals: inputs spoilt in one place raise an error that names the argument; whe
 CAUSES = {
     # the shape of the answer
     "exception": "the code under test raises",
-    "structure": "forward or vjp returns something else than the contract asks for",
+    "structure": "forward or vjp returns something other than the contract requires",
     "integer cotangent": "integers have the cotangent None",
     "swapped": "two outputs are exchanged",
     "missing sum": "a sum over a broadcast axis is missing",
     "transposed": "the result has two axes exchanged",
-    "misplaced": "the right values stand in the wrong places",
-    "never written": "the leaf stays zero, or at what it was allocated with",
+    "misplaced": "the right values are in the wrong places",
+    "never written": "the leaf stays zero, or uninitialised",
     # the algebra
     "sign": "the whole leaf has the wrong sign",
     "constant factor": "the whole leaf is off by one constant",
     "missing factor": "a factor is left out: an array, a slope, or g itself",
-    "extra factor": "a factor stands there once too often",
+    "extra factor": "a factor is applied once too often",
     "missing term": "one of several terms or paths is left out: a projection, a mean, a skip",
     "wrong term": "one of several terms or paths has the wrong sign or constant",
     "wrong point": "a slope is evaluated at the wrong point, such as the output for the input",
     "jacobian not transposed": "the Jacobian is applied where its transpose is needed: W for Wᵀ",
     "slice kept": "one part of a batch, head or group sum is kept, or one part is dropped",
     "scatter": "entries that share an index overwrite each other where they must add",
-    "mask leak": "a gradient flows where a mask or the causal order lets nothing through",
+    "mask leak": "a gradient passes through a mask, or against the causal order",
     # the role of g
     "g ignored": "the result does not depend on g",
     "not linear in g": "the result is not linear in g",
@@ -200,11 +200,11 @@ class Report:
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
             lines += ["  " + line for line in columns([HEADER, *map(_row, self.leaves.values())])]
-        for findings in self._by_cause():
-            for finding in findings:
-                lines += _wrapped("  - ", finding.message, "    ")
-            if findings[0].explanation:
-                lines += _wrapped("      likely cause: ", _cause_of(findings), "        ")
+        for messages, cause in self._by_cause():
+            for message in messages:
+                lines += _wrapped("  - ", message, "    ")
+            if cause:
+                lines += _wrapped("      likely cause: ", cause, "        ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
@@ -218,27 +218,30 @@ class Report:
             cells = "".join(f"<t{'d' if i else 'h'}>{escape(text)}" for text in row)
             parts.append(f"{'' if i else '<table>'}<tr>{cells}")
         parts.append("</table>")
-        for findings in self._by_cause():
-            messages = "<br>".join(escape(finding.message) for finding in findings)
-            cause = f"likely cause: {_cause_of(findings)}" if findings[0].explanation else ""
-            parts.append(f"<p>{messages}<br><i>{escape(cause)}</i></p>")
+        for messages, cause in self._by_cause():
+            shown = "<br>".join(map(escape, messages))
+            parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
         if not self.ok and self.reproduce:
             parts.append(f"<pre>{escape(self.reproduce)}</pre>")
         return "\n".join(parts)
 
-    def _by_cause(self) -> list[list[Finding]]:
-        """Return the findings, those with one explanation together."""
+    def _by_cause(self) -> list[tuple[list[str], str]]:
+        """Return (messages, likely cause) of the findings that have one explanation."""
         groups: dict[Any, list[Finding]] = {}
         for i, finding in enumerate(self.findings):
-            key = (finding.cause, finding.explanation) if finding.explanation else i
+            alone = not finding.explanation and finding.check != "inputs"
+            key = i if alone else (finding.check, finding.cause, finding.explanation)
             groups.setdefault(key, []).append(finding)
-        return list(groups.values())
-
-
-def _cause_of(findings: list[Finding]) -> str:
-    text = f"{findings[0].cause}: {findings[0].explanation}"
-    leaves = [finding.leaf for finding in findings]
-    return f"{text} (explains {', '.join(leaves)})" if len(leaves) > 1 else text
+        found = []
+        for findings in groups.values():
+            first, messages = findings[0], [finding.message for finding in findings]
+            if not first.explanation:
+                found.append((["; ".join(messages)], ""))
+                continue
+            leaves = ", ".join(finding.leaf for finding in findings)
+            explains = f" (explains {leaves})" if len(findings) > 1 else ""
+            found.append((messages, f"{first.cause}: {first.explanation}{explains}"))
+        return found
 
 
 def _wrapped(start: str, text: str, indent: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""What is wrong with a backward, from the numbers it gives.
+"""What is wrong with a backward pass, judged by its numbers.
 
-A wrong leaf is compared with signatures, the most particular first. The first that fits all draws
-to rounding is the likely cause:
+A wrong leaf is compared with signatures, the most specific first. The first that fits all draws to
+rounding is the likely cause:
 
     whole_leaf   it is the truth times a constant, transposed, misplaced, another leaf's; its shape
     parts        its answers to parts of g: a slice kept, a scatter, a leak through a mask
@@ -41,7 +41,7 @@ OF_PROJECTIONS: tuple[Signature, ...] = (
     whole_leaf.exchanged,
     whole_leaf.sign_or_constant,
 )
-"""In the order of trial; these need no single entries, only projections of a leaf."""
+"""In order of trial; these need projections of a leaf only."""
 
 OF_ENTRIES: tuple[Signature, ...] = (
     whole_leaf.swapped,
@@ -61,7 +61,7 @@ OF_ENTRIES: tuple[Signature, ...] = (
     parts.mask_leak,
     rounding.small,
 )
-"""In the order of trial, after those; these look at entries."""
+"""In order of trial, after those; these need every entry."""
 
 
 def explain(examination: Examination) -> None:

@@ -57,7 +57,7 @@ def _factor(evidence: Evidence, views: list[_View], where: str) -> Cause | None:
         if all(evidence.close(view.ours, view.exact * f) for view, f in rows):
             if name == path and not where and _divides(evidence, path):
                 return "missing factor", f"the factor 1/{name} is left out"
-            return "extra factor", f"the factor {name} stands there once too often{where}"
+            return "extra factor", f"the factor {name} is applied once too often{where}"
     return None
 
 
