@@ -2,17 +2,19 @@
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import DEFAULT
 from ..runs.folder import MODEL_SOURCE, expect_free
-from ..text import CORPORA, Corpus, load_corpus, read_corpus
+from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
+from .output import print
 
 C = TypeVar("C")
 """The `Config` of an architecture."""
@@ -31,12 +33,12 @@ class Selection:
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        model: an architecture by name, or FILE.py:NAME for a custom model.
-        preset: a size of the architecture by name. Not given: the defaults below.
+        model: an architecture, or NAME in a file of Python for a custom model.
+        preset: a size by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
     """
 
-    model: Annotated[str, Argument("NAME", positional=False)] = DEFAULT
+    model: str = DEFAULT
     preset: str | None = None
     config: Path | None = None
 
@@ -46,10 +48,10 @@ class Source:
     """The text to train on.
 
     Attributes:
-        text_file: a file with the text.
-        encoding: of the text file.
-        corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
-            docstrings of the Python standard library.
+        text_file: the file to train on.
+        encoding: the encoding of the file.
+        corpus: in place of a file: shakespeare (the default, downloaded once) or stdlib, the
+            docstrings of Python's standard library.
     """
 
     text_file: Path | None = None
@@ -65,12 +67,17 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
+        if self.encoding != "utf-8" and self.text_file is None:
+            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
-        """Return the text."""
+        """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus or "shakespeare")
-        return read_corpus(self.text_file, encoding=self.encoding)
+            return load_corpus(self.corpus)
+        corpus = read_corpus(self.text_file, encoding=self.encoding)
+        for note in corpus.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return corpus
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
         """Return what a run's config.json says about its text."""
@@ -89,24 +96,25 @@ class Setup(Generic[C]):
     """What train, sweep and find-lr share: a text, a model and how to train it.
 
     Attributes:
-        model: the model.
-        sizes: the model's settings.
-        source: the text.
-        training: how to train.
+        source: text.
+        model: model.
+        sizes: size and details of the model.
+        training: training.
     """
 
+    source: Source
     model: Selection
     sizes: C
-    source: Source
     training: TrainConfig
 
-    def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
-        """Return what is trained, with other training settings where they are given."""
+    def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:
+        """Return what is trained, with the tokenizer of another run if it is given."""
         return Experiment.build(
-            corpus.text,
-            dataclasses.replace(self.training, **training),
+            corpus,
+            self.training,
             model=self.model.model,
             sizes=given(self.sizes),
+            tokenizer=tokenizer,
         )
 
 
@@ -128,6 +136,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
+    if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
+        content = {k: v for k, v in content.items() if k not in ("model", "training")}
     for name, value in content.items():
         settings |= value if isinstance(value, dict) else {name: value}
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
@@ -139,11 +149,11 @@ def read_settings(path: Path) -> dict[str, Any]:
             raise FileFormatError(path, "must say the name of its model_file; restore it")
         settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
     for name, value in settings.items():
-        is_text = name in ("text_file", "out", "model")
+        is_text = name in ("text_file", "out", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
-    for name in ("text_file", "out"):
+    for name in ("text_file", "out", "init"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len

@@ -18,7 +18,7 @@ COMMANDS = {
     "report": "Write a page about a run.",
     "diagnose": "Say what is wrong with a training run.",
     "find-lr": "Suggest a learning rate from one short run.",
-    "sweep": "Train with several learning rates and compare.",
+    "sweep": "Train with several values of a flag or two, and compare.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
@@ -65,7 +65,11 @@ def _run(name: str, arguments: list[str], program: str) -> int:
 
     from .parser import parse
 
-    command = parse(command_named(name), arguments, program=program)
+    kind = command_named(name)
+    if hasattr(kind, "parse"):  # reads its flags by itself
+        command = kind.parse(arguments, program=program)
+    else:
+        command = parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return 0 if command is None else command.run()

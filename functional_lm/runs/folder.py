@@ -8,6 +8,7 @@
                         beside copies of the files in its folder that it imported
     metrics.jsonl       one object for each step
     sample.txt          texts that the model wrote
+    evaluation.json     the loss of the best weights on all held-out tokens, if that is another
     checkpoints/        where the run can resume from, see `checkpoint`
     .lock               the process that trains here, see `lock`
 
@@ -43,6 +44,7 @@ from .lock import LOCK_FILE, RunLockedError, hold, run_lock
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 MODEL_SOURCE, METRICS_FILE, SAMPLE_FILE = "model.py", "metrics.jsonl", "sample.txt"
+EVALUATION_FILE = "evaluation.json"
 
 _NEW, _OLD, _STARTING = ".new", ".old", ".starting"
 
@@ -244,7 +246,7 @@ def save_run(
     file, name = split_reference(model.name)
     custom = Path(file).suffix == ".py"
     content: dict[str, Any] = {"architecture": None if custom else model.name}
-    content["model"] = dataclasses.asdict(model.given or model.config)
+    content["model"] = dataclasses.asdict(model.config)
     content |= {"dtype": dtype, **(settings or {})}
     if custom:
         content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
@@ -327,19 +329,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
-    """Write other training settings to a run's config.json.
+def change_settings(folder: str | Path, **tables: dict[str, Any]) -> None:
+    """Write other tables of settings to a run's config.json.
 
     Raises:
         OSError: if it cannot be read or written.
         FileFormatError: if it is damaged.
     """
     content = read_config(folder)
-    before = content.get("training", {})
-    if not isinstance(before, dict):
-        path = Path(folder) / CONFIG_FILE
-        raise FileFormatError(path, "must hold its training settings by name; restore it")
-    if (changed := {**content, "training": {**before, **training}}) != content:
+    for name in tables.keys() & content.keys():
+        if not isinstance(content[name], dict):
+            path = Path(folder) / CONFIG_FILE
+            raise FileFormatError(path, f"must hold its {name} settings by name; restore it")
+    if (changed := content | tables) != content:
         write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
 
 

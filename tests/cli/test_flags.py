@@ -96,6 +96,9 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
         ("n_kv_heads = 1\ntie_embeddings = false", "--n-kv-heads None --tie-embeddings",
          {"n_kv_heads": None, "tie_embeddings": True}),
         ("out = 'a'\nlog-every = 5", "", {"out": Path("a"), "log_every": 5}),
+        ("", "a.txt --steps 1e3 --batch_size=1_0 --seq-len 2k --no-tie-embeddings",
+         {"text_file": Path("a.txt"), "steps": 1000, "batch_size": 10, "seq_len": 2000,
+          "tie_embeddings": False}),
     ],
 )  # fmt: skip
 def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expected):
@@ -103,11 +106,10 @@ def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expect
     assert {name: values[name] for name in expected} == expected
 
 
-def test_a_sweep_has_rates_of_its_own_and_takes_the_settings_of_a_run(settings):
-    file = "lr = 1e-4\nmin_lr = 1e-2\neval_every = 7\nlog_every = 7\nseed = 5"
-    values = settings("", file, Sweep)
-    assert (values["seed"], values["lr"], values["min_lr"]) == (5, Sweep.lr, 1e-2)
-    assert settings("", file, FindLr)["seed"] == 5
+@pytest.mark.parametrize("command", [Sweep, FindLr])
+def test_other_commands_take_the_settings_of_a_run(settings, command):
+    file = "lr = 1e-2\nmin_lr = 1e-3\nsteps = 9\neval_every = 7\nlog_every = 7\nseed = 5"
+    assert settings("", file, command)["seed"] == 5
 
 
 ARCHITECTURE = """
