@@ -40,7 +40,6 @@ class NumericOracle:
     has_float32 = False  # whether it can say how inaccurate float32 has to be
 
     def __init__(self, subject: Subject) -> None:
-        """Take the layer; nothing is run yet."""
         self._subject = subject
         self._complex: bool | None = None
         self._directions: dict[str, Array] = {}

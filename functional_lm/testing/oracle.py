@@ -34,7 +34,6 @@ class JaxOracle:
     has_float32 = True
 
     def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
-        """Take the reference; nothing is traced yet."""
         try:
             import jax
         except ImportError:
@@ -72,10 +71,12 @@ class JaxOracle:
         its own 64-bit arrays with 32 bits; they are cast just the same.
         """
         self.jax.clear_caches()
-        with self.jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
-            yield
-        self.jax.clear_caches()
+        try:
+            with self.jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
+                yield
+        finally:
+            self.jax.clear_caches()
 
     def compiled(self, function: Callable[..., Any], *arguments: Any, dtype: str) -> Any:
         """Compile a function for the shapes of these arguments."""

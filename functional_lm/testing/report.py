@@ -129,7 +129,6 @@ class Finding:
     explanation: str = ""
 
     def __str__(self) -> str:
-        """Return the message, and the likely cause under it."""
         if not self.explanation:
             return self.message
         return f"{self.message}\n    likely cause: {self.cause}: {self.explanation}"
@@ -162,7 +161,6 @@ class Report:
         return bool(self.leaves) and not self.findings and all(x.ok for x in self.leaves.values())
 
     def __bool__(self) -> bool:
-        """Same as `ok`."""
         return self.ok
 
     @property
@@ -196,7 +194,6 @@ class Report:
         return record
 
     def __str__(self) -> str:
-        """Return the verdict, a table of the leaves, the findings and how to see it again."""
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
             lines += ["  " + line for line in columns([HEADER, *map(_row, self.leaves.values())])]

@@ -25,7 +25,6 @@ class BrokenLayer(Exception):
     """A fault after which there is nothing left to compare; holds the finding."""
 
     def __init__(self, finding: Finding) -> None:
-        """Take what was found."""
         super().__init__(finding.message)
         self.finding = finding
 
@@ -45,7 +44,6 @@ class Subject:
     """
 
     def __init__(self, layer: Differentiable, keywords: dict[str, Any]) -> None:
-        """Take the layer; nothing is run yet."""
         self.layer = layer
         self._keywords = keywords
         self.writes: set[str] = set()

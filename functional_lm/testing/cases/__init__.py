@@ -25,7 +25,6 @@ class Case(NamedTuple):
     keywords: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return the label, for the id of a test."""
         return self.label
 
 

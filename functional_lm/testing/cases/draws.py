@@ -28,7 +28,6 @@ class Draws:
     """Random inputs, each from a key of its own."""
 
     def __init__(self, key: tuple[int, ...]) -> None:
-        """Start counting the keys."""
         self._key = key
         self._count = itertools.count()
 
@@ -57,7 +56,6 @@ class Maker:
     """
 
     def __init__(self, draw: Draws, module: Any, function: Callable[..., Inputs]) -> None:
-        """Draw nothing yet."""
         self._draw, self._module, self._function = draw, module, function
         self.seen = set(getattr(getattr(module, "Visibility", None), "_fields", ()))
 

@@ -24,7 +24,6 @@ class Evidence:
     """One wrong leaf of one layer, in float64."""
 
     def __init__(self, examination: Examination, path: str) -> None:
-        """Take the leaf; more is computed when it is asked for."""
         self.examination = examination
         self.comparisons = examination.comparisons
         self.path = path

@@ -33,7 +33,6 @@ class Name:
     """A variable of an inlined body; equal to itself only."""
 
     def __init__(self, aval: Any) -> None:
-        """Hold its shape and dtype."""
         self.aval = aval
 
 
