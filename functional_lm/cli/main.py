@@ -66,10 +66,8 @@ def _run(name: str, arguments: list[str], program: str) -> int:
     from .parser import parse
 
     kind = command_named(name)
-    if hasattr(kind, "parse"):  # reads its flags by itself
-        command = kind.parse(arguments, program=program)
-    else:
-        command = parse(kind, arguments, program=program)
+    own = getattr(kind, "parse", None)  # a sweep reads several values of a flag
+    command = own(arguments, program=program) if own else parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return 0 if command is None else command.run()
