@@ -67,8 +67,6 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
-        if self.encoding != "utf-8" and self.text_file is None:
-            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
         """Return the text; print what is odd about it."""

@@ -54,7 +54,7 @@ ELSEWHERE = {
     "num_samples": "num_return_sequences n_samples",
     "seed": "random_seed",
     # commands
-    "train": "pretrain finetune fit lora",
+    "train": "pretrain finetune fit lora continue",
     "generate": "sample chat inference complete",
     "evaluate": "eval perplexity benchmark",
     "find_lr": "lr_find lr_finder",
@@ -82,8 +82,9 @@ def meant(name: str, known: Iterable[str]) -> str:
     target = OURS.get(plain, plain)
     if " " in target:
         return target
-    close = [target] if target in names else difflib.get_close_matches(plain, names, 1, cutoff=0.7)
-    return f"did you mean {names[close[0]]}?" if close else ""
+    close = [target] if target in names else [name for name in names if name.startswith(plain)]
+    close = close or difflib.get_close_matches(plain, names, 1, cutoff=0.7)
+    return f"did you mean {names[close[0]]}?" if close and plain else ""
 
 
 def _plain(name: str) -> str:
