@@ -91,8 +91,8 @@ def _plain(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
 
-def page(program: str, command: Any, flags: Sequence["Flag"]) -> str:
-    """Return the help of a command."""
+def page(program: str, command: Any, flags: Sequence["Flag"], loose: dict[str, str]) -> str:
+    """Return the help of a command, some of whose flags need no name."""
     about, _, more = str(inspect.getdoc(command)).partition("\n\nAttributes:")[0].partition("\n\n")
     groups: dict[str, list[tuple[str, str]]] = {}
     usage = program
@@ -105,8 +105,7 @@ def page(program: str, command: Any, flags: Sequence["Flag"]) -> str:
             left = flag.spelling.replace("--", "--[no-]", 1) if flag.default else flag.spelling
         groups.setdefault(group, []).append((left, _sentence(flag.about) + _default(flag.default)))
     groups.setdefault("Options", []).append(("-h, --help", "Print this page"))
-    if "--text-file" in (flag.spelling for flag in flags):
-        usage += " [FILE]"
+    usage += "".join(f" [{loose[flag.name]}]" for flag in flags if flag.name in loose)
     parts = [_filled(about), f"Usage: {usage} [OPTIONS]", *map(_filled, filter(None, [more]))]
     for title in sorted(groups, key=lambda title: title != "Arguments"):
         parts.append(f"{_sentence(title)}:\n{columns(groups[title])}")

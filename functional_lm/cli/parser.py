@@ -48,6 +48,9 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Flags that make a difference only with another one: at these values, or at any."""
 
+LOOSE = {"text_file": "FILE", "prompt": "PROMPT"}
+"""Flags whose value is understood without their name."""
+
 SWITCHED = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 OF_A_RUN = {"log_every", "init", *(field.name for field in dataclasses.fields(Intervals))}
@@ -89,6 +92,8 @@ class Flag(NamedTuple):
         Raises:
             ValueError: saying what is required.
         """
+        if not texts:
+            raise ValueError(f"{self.spelling} needs a value: got none; pass one, or remove it")
         if texts == ["None"]:
             return None
         values = [self._read(text) for text in texts]
@@ -148,11 +153,12 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     ]
     texts, rest = _tokens(flags, arguments, program)
     if {"-h", "--help"} & set(rest):
-        print(page(program, command, flags))
+        print(page(program, command, flags, LOOSE))
         return None
     names = {flag.name for flag in flags}
-    if rest and "text_file" in names - texts.keys() and _slip(rest[0], names) is None:
-        texts["text_file"] = [rest.pop(0)]  # train FILE
+    for name in sorted(LOOSE.keys() & names - texts.keys()):
+        if rest and _slip(rest[0], names) is None:
+            texts[name] = [rest.pop(0)]
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names - {"config", "resume"}) or "remove it"
         faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
@@ -163,7 +169,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
         else:
             faults.append(f"there is no flag {word}; {meant(word, known) or 'remove it'}")
     if rest and rest[0][:1] != "-":
-        hint = _slip(rest[0], names) or "name its flag, or remove it"
+        hint = _slip(rest[0], names) or "name its flag, quote a text with spaces, or remove it"
         faults.append(f"unexpected argument {rest[0]!r}; {hint}")
     given = _values(flags, texts, faults)
     for name in given:
@@ -171,7 +177,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
             settings.pop(other, None)
     values = settings | given
     for flag in flags:
-        if flag.default is dataclasses.MISSING and flag.name not in values:
+        if flag.default is dataclasses.MISSING and flag.name not in {**values, **texts}:
             what = flag.about.partition(".")[0]
             raise FlagsError([*faults, f"{flag.spelling} is required: got none; pass {what}"])
     in_force = {flag.name: flag.default for flag in flags} | values

@@ -99,6 +99,8 @@ BAD = {
     "top_k": (["generate", "run", "--top-k", "0"], "top_k must be at least 1"),
     "top_p": (["generate", "run", "--top-p", "0"], "top_p must be above 0"),
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
+    "no stop": (["generate", "run", "--stop"], "--stop needs a value: got none; pass one, or"),
+    "two loose prompts": (["generate", "run", "the", "fox"], "'fox'; name its flag, quote a text"),
     "empty stop": (["generate", "run", "--stop", ""], "must not be empty"),
     "damaged weights": (["generate", "damaged"], "model.safetensors is not a whole"),
     "damaged config": (["generate", "no-config"], "config.json must hold JSON"),
@@ -133,6 +135,7 @@ BAD = {
     "golden keyword": ([*GOLDEN, "--set", "eps=2"], "silu has no keywords: got eps"),
     "golden unknown": (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
     "info seq_len": (["info", "--seq-len", "0"], "seq_len must be at least 1"),
+    "unknown shell": (["completion", "tcsh"], "or 'zsh' or 'fish': got 'tcsh'"),
     "info of a run and sizes": (["info", "run", "--d-model", "8"], "got RUN and settings; leave"),
     "info vocabulary": (["info", "--vocab-size", "-1"], "vocab_size must be at least 1"),
     # encodings
