@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
     on stderr, a line for each fault, without a traceback.
     """
+    for closed in [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]:
+        # No file of a run may get the descriptor, and then what is meant for the terminal.
+        setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name not in ("train", "sweep", "find-lr"):
+        if name not in ("train", "sweep", "find-lr") or {"-h", "--help"} & set(arguments):
             return 0
         return _complain(program, "output pipe closed; redirect to a file instead", status=1)
     except (ArithmeticError, MemoryError) as error:

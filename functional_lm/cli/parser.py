@@ -218,12 +218,14 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
         path = expect_run(run)
         with run_lock(run):  # a second process on a run ends here, before it does anything
             pass
-    in_file = {} if path is None else read_settings(path)
+    trust = bool(chosen.get("trust_model"))
+    in_file = {} if path is None else read_settings(path, trust_model=trust)
     if run is not None:
         in_file.pop("init", None)
     if (base := chosen.get("init") or in_file.get("init")) is not None:  # its model is the default
-        of_base = read_settings(expect_run(base))
-        kept = {"model", *(f.name for f in dataclasses.fields(find(of_base["model"]).Config))}
+        of_base = read_settings(expect_run(base), trust_model=trust)
+        sizes = dataclasses.fields(find(of_base.get("model") or DEFAULT).Config)
+        kept = {"model", *(field.name for field in sizes)}
         in_file = {k: v for k, v in of_base.items() if k in kept} | in_file
     architecture = find(chosen.get("model") or in_file.get("model") or DEFAULT)
     presets, preset = architecture.PRESETS, in_file.get("preset")
