@@ -73,7 +73,8 @@ class Check:
             write_atomic(self.json, json.dumps(content, indent=1) + "\n")
         total = sum(map(len, reports.values()))
         verdict = f"{len(failed)} of {total} cases FAILED" if failed else f"all {total} cases ok"
-        print(f"\n{len(chosen)} layer{"s" * (len(chosen) > 1)}, {verdict}, in {time.perf_counter() - start:.0f} s")
+        plural, seconds = "s" * (len(chosen) > 1), time.perf_counter() - start
+        print(f"\n{len(chosen)} layer{plural}, {verdict}, in {seconds:.0f} s")
         return 1 if failed else 0
 
 
