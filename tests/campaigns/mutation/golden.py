@@ -42,7 +42,7 @@ class Golden(NamedTuple):
 
 
 FROZEN = ("params.embedding", "params.positions", "params.blocks.0.")
-"""What is not trained where ``n_frozen`` is one."""
+"""What is not trained where the lower half is frozen."""
 
 
 def freeze(name: str) -> list[Golden]:
@@ -53,7 +53,9 @@ def freeze(name: str) -> list[Golden]:
     _, twin = registry.modules(name)
     cases = registry.cases(name)
     for case in cases[::3] if name == "transformer" else ():
-        keywords = case.keywords | {"model": case.keywords["model"]._replace(n_frozen=1)}
+        model = case.keywords["model"]
+        model = model.freeze(case.params, lambda path: not f"params.{path}".startswith(FROZEN))
+        keywords = case.keywords | {"model": model}
         cases.append(case._replace(label=f"{case.label}, frozen", keywords=keywords))
     return [_freeze_case(case, twin, index) for index, case in enumerate(cases)]
 
