@@ -47,7 +47,7 @@ class TrainingDisplay:
         self._first = session.state.step
         self._losses = [r["loss"] for r in session.records if r["loss"] is not None]
         self._validation: float | None = None
-        self._start = self._last = time.perf_counter()
+        self._start = self._validation_start = time.perf_counter()
         self._spent, self._validated = 0.0, 0  # seconds and tokens of all validations
         self._console = Console(file=sys.stdout, highlight=False)
         bar = TextColumn("{task.fields[figures]}"), BarColumn(None)
@@ -67,16 +67,13 @@ class TrainingDisplay:
 
     def update(self, record: Record) -> None:
         """Show a step, its validation and its sample."""
-        now, step = time.perf_counter(), record["step"]
+        step = record["step"]
         if record["loss"] is not None:
             self._losses.append(record["loss"])
         if "fault" in record:
             self._print(f"skipped: {record['fault']}")
         if record.get("val_loss") is not None:
             self._validation = record["val_loss"]
-            self._spent += now - self._last - record["step_ms"] / 1000
-            self._validated += self._eval_tokens
-        self._last = now
         terminal = self._console.is_terminal
         if terminal:
             figures = _fitting(self._figures(record, live=True), self._console.width - 6)
@@ -133,6 +130,12 @@ class TrainingDisplay:
         return min(self._session.intervals.eval_tokens, len(self._experiment.held_out))
 
     def _validating(self, share: float) -> None:
+        now = time.perf_counter()
+        if share == 0:
+            self._validation_start = now
+        elif share == 1:
+            self._spent += now - self._validation_start
+            self._validated += self._eval_tokens
         step = self._session.state.step + 1
         figures = f"step {step:,}/{self._experiment.steps:,}  validating {share:.0%}"
         self._bar.update(self._task, figures=figures)

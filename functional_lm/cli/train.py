@@ -120,6 +120,7 @@ class Train(Setup[C]):
 
     def _session(self, experiment: Experiment, params: Tree, text: dict[str, Any]) -> Session:
         """Return a new or resumed session."""
+        init = self.model.init
         if self.model.resume is None:
             return Session.start(
                 self.out,
@@ -129,7 +130,7 @@ class Train(Setup[C]):
                 settings={
                     "text": text,
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
-                    "start": {"init": self.model.init and str(self.model.init.resolve())},
+                    **({"start": {"init": str(init.resolve())}} if init is not None else {}),
                 },
                 overwrite=self.overwrite,
             )

@@ -49,7 +49,7 @@ def test_the_first_signal_ends_the_step_and_saves(endless, tmp_path, number, sta
 def test_a_signal_during_the_final_validation_leaves_a_complete_run(text, tmp_path):
     text.write_text(text.read_text() * 1000)
     arguments = ["--text-file", text, "--out", tmp_path / "run", "--steps", "20", "--seq-len", "4"]
-    arguments += ["--d-model", "8", "--n-heads", "2", "--n-layers", "1", "--eval-tokens", "64"]
+    arguments += ["--d-model", "8", "--n-heads", "2", "--n-layers", "1", "--eval-tokens", "9999"]
     with subprocess.Popen(
         [COMMAND, "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
