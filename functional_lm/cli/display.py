@@ -168,12 +168,10 @@ class Waiting:
         self._task = self._bar.add_task(what, total=1.0, left="")
 
     def __enter__(self) -> "Waiting":
-        if self._bar.console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar.console.is_terminal:
+        if self._bar.live.is_started:
             self._bar.stop()
 
     def __call__(self, share: float) -> None:
@@ -181,7 +179,9 @@ class Waiting:
         now = time.perf_counter()
         left = clock((now - self._start) * (1 - share) / share) + " left" if share > 0 else ""
         self._bar.update(self._task, completed=share, left=left)
-        if not self._bar.console.is_terminal and now > self._shown + SILENCE:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        elif now > self._shown + SILENCE:
             self._shown = now
             print(f"{self._what}: {share:.0%}, {left}", file=sys.stderr, flush=True)
 

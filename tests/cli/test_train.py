@@ -142,6 +142,11 @@ def test_without_a_network_it_says_so(train, tmp_path, capsys, monkeypatch, text
     settings = ["--steps", "1", "--batch-size", "1", "--seq-len", "4"]
     assert main(["train", "--out", str(tmp_path / "run"), *settings]) == 0
     assert "docstrings, since cannot download https" in capsys.readouterr().out
+    # Asked for by name, another text is none.
+    assert main(["train", "--out", str(tmp_path / "no"), "--corpus", "shakespeare"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot download https" in said
+    assert "no network; pass another text with --text-file, or --corpus stdlib" in said
 
 
 def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp_path, capsys):
