@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from ..files import write_atomic
 from ..runs import Record, Session
-from ..runs.records import clock, final_loss
+from ..runs.records import clock, final_loss, series
 from .output import escaped, print
 from .runs import PROGRAM
 
@@ -45,7 +45,7 @@ class TrainingDisplay:
         self._session, self._experiment = session, session.experiment
         self._log_every, self._final_tokens = log_every, final_tokens
         self._first = session.state.step
-        self._losses = [r["loss"] for r in session.records if r["loss"] is not None]
+        self._losses = list(series(session.records, "loss").values)
         self._validation: float | None = None
         self._start = self._validation_start = time.perf_counter()
         self._spent, self._validated = 0.0, 0  # seconds and tokens of all validations

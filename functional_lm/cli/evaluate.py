@@ -28,6 +28,7 @@ class Evaluate:
             tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: RunFolder
@@ -36,6 +37,7 @@ class Evaluate:
     part: Literal["validation", "training", "all"] | None = None
     seq_len: int | None = None
     json: bool = False
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         parts = {"choices": ["validation", "training", "all"]}
@@ -48,7 +50,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Print the figures."""
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
         text, source = self._text(run)
         tokens = run.tokenizer.encode(text)
         if self.text_file is None and self.part != "all":

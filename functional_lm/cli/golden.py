@@ -18,7 +18,7 @@ class Golden:
     """Write what a kernel must compute: inputs, residuals, results and limits, for tests elsewhere.
 
     Attributes:
-        layer: such as rms_norm or attention.
+        layer: a layer, such as rms_norm or attention.
         shape: sizes by letter, such as B=2 T=128 D=64; the others have a default.
         set: keywords of the layer, such as causal=true or eps=1e-5.
         out: the safetensors file to write.

@@ -36,7 +36,8 @@ def find_run(name: str) -> Path:
         except FileNotFoundError:
             some = ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
             here = f"the runs here are {some}" if known else "train one with functional-lm train"
-            raise FileNotFoundError(f"there is no run in {name}; {here}") from None
+            none = "there is no run here yet" if name == "latest" else f"there is no run in {name}"
+            raise FileNotFoundError(f"{none}; {here}") from None
     return folder
 
 

@@ -19,7 +19,7 @@ from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session, load_checkpoint
 from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
-from ..runs.records import FINAL, clock, final_loss
+from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
 from ..training import Experiment, text_losses
 from .display import TrainingDisplay, Waiting, curve, wrapped
@@ -232,23 +232,16 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
 
 def _summarise(session: Session, first: int, seconds: float) -> None:
     """Print curves and figures."""
-    records = [record for record in session.records if record["loss"] is not None]
-    losses = [record["loss"] for record in records]
-    steps = [record["step"] for record in records]
-    evaluated = [record for record in records if record.get("val_loss") is not None]
-    series: dict[str, Any] = {"loss": (steps, smooth(losses, FINAL))}
-    if len(evaluated) > 1:
-        series["validation"] = (
-            [record["step"] for record in evaluated],
-            [record["val_loss"] for record in evaluated],
-        )
-    if len(steps) > 1:
-        print(f"{curve(series)}\n")
-    figures = (
-        f"{session.state.step - first:,} steps in {clock(seconds)}, loss {final_loss(losses):.3f}"
-    )
-    if evaluated:
-        figures += f", validation {evaluated[-1]['val_loss']:.3f}"
+    losses, evaluated = (series(session.records, name) for name in ("loss", "val_loss"))
+    curves: dict[str, Any] = {"loss": (losses.steps, smooth(losses.values, FINAL))}
+    if len(evaluated.steps) > 1:
+        curves["validation"] = evaluated
+    if len(losses.steps) > 1:
+        print(f"{curve(curves)}\n")
+    loss = final_loss(losses.values)
+    figures = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
+    if len(evaluated.steps):
+        figures += f", validation {evaluated.values[-1]:.3f}"
     if session.best_step is not None:
         figures += f", the best {session.best_loss:.3f} at step {session.best_step:,}"
     print(figures)
