@@ -91,7 +91,8 @@ class Train(Setup[C]):
         init = self.model.init
         tokenizer = None if init is None else load_tokenizer(init / TOKENIZER_FILE)
         experiment = self.experiment(corpus, tokenizer=tokenizer)
-        params = experiment.rehearse()
+        # A resumed run is known to work, and its settings are checked before it takes memory.
+        params = None if self.model.resume else experiment.rehearse()
         if init is not None:
             params = load_checkpoint(init / BEST_FILE, like=params).tree
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
@@ -101,13 +102,13 @@ class Train(Setup[C]):
         print(f"text        {text['source']}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
-        print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
+        print(f"model       {self.model.model}: {experiment.model.n_parameters:,} parameters")
         if init is not None:
             print(f"weights     those of {init}")
         run = f"run         {experiment.steps:,} steps of {size}"
         if self.dry_run:
             print(run, flush=True)
-            return _forecast(experiment, params, self.intervals)
+            return _forecast(experiment, params or experiment.rehearse(), self.intervals)
         session = self._session(experiment, params, text)
         print(f"{run}, written to {session.folder}", flush=True)
         if self.model.resume is not None:
@@ -134,9 +135,7 @@ class Train(Setup[C]):
                 },
                 overwrite=self.overwrite,
             )
-        return Session.resume(
-            self.model.resume, experiment, params=params, intervals=self.intervals
-        )
+        return Session.resume(self.model.resume, experiment, intervals=self.intervals)
 
     def _train(self, session: Session) -> int:
         start, first = time.perf_counter(), session.state.step

@@ -248,7 +248,7 @@ def keep_last(run: str | Path, best_step: int | None) -> None:
 
 def latest_state(
     run: str | Path,
-    like: TrainState,
+    like: Callable[[], TrainState],
     warn: Callable[[str], None] = lambda message: None,
     check: Callable[[dict[str, Any]], None] = lambda metadata: None,
 ) -> tuple[TrainState, dict[str, Any]]:
@@ -258,7 +258,7 @@ def latest_state(
 
     Args:
         run: the folder of the run.
-        like: a state of that model and optimizer.
+        like: makes a state of that model and optimizer, once the metadata are checked.
         warn: called with a sentence for each that is damaged.
         check: called with the metadata of the one that is whole, before its tree is looked at.
 
@@ -282,7 +282,8 @@ def latest_state(
         ):
             raise FileFormatError(path, "is not of a run; pass the folder of one")
         check(metadata)
-        tree = {"params": like.params, "optimizer_state": like.optimizer_state}
+        state = like()
+        tree = {"params": state.params, "optimizer_state": state.optimizer_state}
         loaded = in_form_of(tree, loaded, path)
         return TrainState(**counts, **loaded), metadata  # type: ignore[arg-type]
     raise FileFormatError(run, "has no checkpoint that can be read; start the run anew")

@@ -22,6 +22,7 @@ the next one removes.
 import contextlib
 import ctypes
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -273,7 +274,18 @@ def save_run(
             "rename the file that has no Unicode name"
         ) from None
     write_atomic(folder / CONFIG_FILE, text)
-    save_checkpoint(folder / BEST_FILE, params)
+    save_weights(folder / BEST_FILE, params, model, tokenizer)
+
+
+def save_weights(path: Path, params: Tree, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Write weights, and which config and tokenizer they go with; see `save_checkpoint`."""
+    save_checkpoint(path, params, metadata=_goes_with(model, tokenizer))
+
+
+def _goes_with(model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    config = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    text = tokenizer.to_json().encode()
+    return {"config": config, "tokenizer_sha256": hashlib.sha256(text).hexdigest()}
 
 
 def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool = False) -> Run:
@@ -308,7 +320,14 @@ def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool 
             f"must hold the model of its config: that has {model.n_parameters:,} parameters, "
             f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
-    params = load_checkpoint(path, like=model.init((0,), dtype=dtype)).tree
+    params, metadata = load_checkpoint(path, like=model.init((0,), dtype=dtype))
+    for name, value in _goes_with(model, tokenizer).items():
+        if metadata.get(name, value) != value:
+            raise FileFormatError(
+                folder,
+                f"must hold one model: {weights} is of another {name.partition('_')[0]}; restore "
+                f"{CONFIG_FILE} and {TOKENIZER_FILE}",
+            )
     return Run(model, params, tokenizer, settings)
 
 

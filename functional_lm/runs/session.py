@@ -27,7 +27,7 @@ from ..training.experiment import Experiment
 from ..training.loop import TrainState, TrainStep
 from ..training.statistics import statistics_of
 from .background import BackgroundWriter
-from .checkpoint import CHECKPOINTS, keep_last, latest_state, save_checkpoint, save_state
+from .checkpoint import CHECKPOINTS, keep_last, latest_state, save_state
 from .folder import (
     BEST_FILE,
     LAST_FILE,
@@ -36,6 +36,7 @@ from .folder import (
     change_settings,
     new_run,
     save_run,
+    save_weights,
 )
 from .identity import expect_same_run, identity
 from .lock import run_lock
@@ -181,7 +182,6 @@ class Session:
         folder: str | Path,
         experiment: Experiment,
         *,
-        params: Tree = None,
         intervals: Intervals | None = None,
     ) -> "Session":
         """Resume from the newest checkpoint that can be read.
@@ -189,7 +189,6 @@ class Session:
         Args:
             folder: of the run.
             experiment: built as it was for `start`; only its steps or epochs may differ.
-            params: any parameters of its model; drawn if not given.
             intervals: how often to do what.
 
         Raises:
@@ -197,10 +196,10 @@ class Session:
             FileFormatError: if no checkpoint can be read, or they hold another model.
             ValueError: for another text or other settings.
         """
-        folder = Path(folder)
-        session = cls(folder, experiment, intervals or Intervals(), experiment.init_state(params))
-        with session._closed_on_error():
-            session._resources.enter_context(run_lock(folder))
+        folder, notes = Path(folder), list[str]()
+        expected = identity(experiment)
+        with contextlib.ExitStack() as resources:
+            resources.enter_context(run_lock(folder))
             for path in folder.iterdir():
                 if path.is_symlink():  # what is written here must not land elsewhere
                     raise FileFormatError(path, "must not be a link; move its target here")
@@ -208,17 +207,19 @@ class Session:
             remove_stale(folder / CHECKPOINTS)
             state, metadata = latest_state(
                 folder,
-                session.state,
-                session.notes.append,
-                lambda metadata: session.notes.extend(
-                    expect_same_run(metadata.get("run", {}), session._identity)
-                ),
+                experiment.init_state,
+                notes.append,
+                lambda metadata: notes.extend(expect_same_run(metadata.get("run", {}), expected)),
             )
             change_settings(folder, training=experiment.in_force, given=experiment.given)
+            session = cls(folder, experiment, intervals or Intervals(), state)
+            session.notes = notes
             best = metadata["best_step"], metadata["best_loss"]
             progress = _Progress(state, *([] if best[0] is None else best))
             session._progress = session._saved = progress
             keep_last(folder, best[0])  # a kill may have come between a save and this
+            session._resources = resources.pop_all()
+        with session._closed_on_error():
             session._open_metrics()
         return session
 
@@ -264,10 +265,9 @@ class Session:
             params = self.state.params
             if self._saved.state.step != self.state.step:
                 self._save()
-            self._writer.submit("last", lambda: save_checkpoint(self.folder / LAST_FILE, params))
+            self._writer.submit("last", lambda: self._save_weights(LAST_FILE, params))
             if self.best_step is None and not pytree.first_not_finite(params):
-                best = self.folder / BEST_FILE
-                self._writer.submit("best", lambda: save_checkpoint(best, params))
+                self._writer.submit("best", lambda: self._save_weights(BEST_FILE, params))
             self._writer.wait()
 
     def __enter__(self) -> "Session":
@@ -369,11 +369,14 @@ class Session:
         def write() -> None:
             self._metrics.sync()
             if is_best:
-                save_checkpoint(self.folder / BEST_FILE, state.params)
+                self._save_weights(BEST_FILE, state.params)
             save_state(self.folder, state, metadata=metadata, best_step=best_step)
 
         self._writer.submit("best" if is_best else "checkpoint", write)
         self._saved = progress
+
+    def _save_weights(self, name: str, params: Tree) -> None:
+        save_weights(self.folder / name, params, self.experiment.model, self.experiment.tokenizer)
 
     def _metadata(self) -> dict[str, Any]:
         seed, epochs = self.experiment.settings.seed, self.experiment.settings.epochs

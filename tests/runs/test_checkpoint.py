@@ -187,7 +187,7 @@ def present(folder):
 
 def test_the_newest_comes_back(tmp_path):
     save(tmp_path, 0, 5, 10)
-    found, metadata = latest_state(tmp_path, state(0))
+    found, metadata = latest_state(tmp_path, lambda: state(0))
     assert found[0] == 10
     assert found[3:] == (1, 10)
     assert metadata["of"] == 10
@@ -213,7 +213,7 @@ def test_a_damaged_newest_gives_way_to_the_one_before_loudly(tmp_path):
     data[-1] ^= 1
     path.write_bytes(data)
     said = []
-    assert latest_state(tmp_path, state(0), said.append)[0].step == 5
+    assert latest_state(tmp_path, lambda: state(0), said.append)[0].step == 5
     assert len(said) == 1
     assert "step-00000010.safetensors is damaged" in said[0]
     assert present(tmp_path) == [
@@ -221,19 +221,19 @@ def test_a_damaged_newest_gives_way_to_the_one_before_loudly(tmp_path):
         "step-00000010.safetensors.damaged",
     ]
     save(tmp_path, 10)
-    assert latest_state(tmp_path, state(0))[0].step == 10
+    assert latest_state(tmp_path, lambda: state(0))[0].step == 10
 
 
 def test_no_checkpoint_that_can_be_read(tmp_path):
     save(tmp_path, 5)
     (tmp_path / "checkpoints" / "step-00000005.safetensors").write_bytes(b"")
     with pytest.raises(FileFormatError, match="has no checkpoint that can be read"):
-        latest_state(tmp_path, state(0))
+        latest_state(tmp_path, lambda: state(0))
 
 
 def test_a_checkpoint_of_another_model_is_no_damage(tmp_path):
     save(tmp_path, 5)
     other = TrainState(0, {"v": np.ones(3)}, ())
     with pytest.raises(FileFormatError, match="must hold another tree"):
-        latest_state(tmp_path, other)
+        latest_state(tmp_path, lambda: other)
     assert present(tmp_path) == ["step-00000005.safetensors"]

@@ -71,7 +71,7 @@ def test_a_fault_at_any_call_leaves_a_state_that_is_whole(tmp_path, call, fault)
             break
         assert done.returncode == (-9 if fault == "kill" else 0), done.stderr
         said = []
-        found, _ = latest_state(folder, state(0), said.append)
+        found, _ = latest_state(folder, lambda: state(0), said.append)
         assert said == []  # nothing is damaged
         assert (found.params["w"] == found.step).all()
         assert found.step == 2 if done.stdout == "saved\n" else found.step in (1, 2)
