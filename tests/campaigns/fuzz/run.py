@@ -1,12 +1,12 @@
 """Fuzz the readers of files from outside.
 
-    python tests/campaigns/fuzz/run.py [--seconds 60] [--seed 0] [READER...]
+    python tests/campaigns/fuzz/run.py [--seconds 60 | --inputs N] [--seed 0] [READER...]
 
 Each reader is fed changed copies of valid files, in a process of its own. An input must give a
 value or a FileFormatError that names the file; anything else is a failure: another exception, a
 warning, a crash, more than 4 GiB of memory, or more than five seconds. Then the input stays where
 the report says, and the exit status is 1. The same seed makes the same inputs. The readers are
-those of `readers`; all by default.
+those of `readers`, and the files of a run through the `commands`; all by default.
 """
 
 import argparse
@@ -29,18 +29,19 @@ STARTING = 60.0
 
 
 def run_reader(
-    name: str, *arguments: str, readers: Path = HERE / "readers.py", limit: float = LIMIT
+    name: str, *arguments: str, readers: Path | None = None, limit: float = LIMIT
 ) -> dict[str, Any]:
     """Fuzz one reader; the report has inputs, outcomes and slowest, or a fault.
 
     Args:
         name: of the reader.
         arguments: how long; see `child`.
-        readers: the file that defines it.
+        readers: the file that defines it; that of the readers or of the commands if not given.
         limit: seconds of the processor that an input may take.
     """
     folder = Path(tempfile.mkdtemp(prefix="functional-lm-fuzz-", dir=_in_memory()))
     output = folder / "output"
+    readers = readers or HERE / ("commands.py" if name.startswith("run ") else "readers.py")
     command = [sys.executable, str(HERE / "child.py"), str(readers), name, str(folder)]
     with output.open("w") as file:
         child = subprocess.Popen([*command, *arguments], stdout=file, stderr=subprocess.STDOUT)
@@ -97,28 +98,32 @@ def main() -> int:
     """Fuzz and print a line for each reader."""
     from child import load_readers
 
-    known = load_readers(str(HERE / "readers.py"))
+    known = {k for name in ("readers", "commands") for k in load_readers(str(HERE / f"{name}.py"))}
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(known))
+    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(sorted(known)))
     parser.add_argument("--seconds", type=float, default=60.0, help="for each reader")
+    parser.add_argument("--inputs", type=int, help="for each reader, instead of a time")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     unknown = sorted(set(given.readers) - set(known))
     if unknown:
         parser.error(f"there is no reader {unknown[0]}: the readers are {', '.join(known)}")
     failed = 0
-    print(f"{'reader':20}{'inputs':>10}{'values':>10}{'refused':>10}{'reasons':>9}{'slowest':>12}")
-    for name in given.readers or known:
-        report = run_reader(name, "--seconds", str(given.seconds), "--seed", str(given.seed))
+    print(f"{'reader':44}{'inputs':>10}{'values':>10}{'refused':>10}{'reasons':>9}{'slowest':>12}")
+    how_long = ["--seconds", str(given.seconds)]
+    if given.inputs:
+        how_long = ["--inputs", str(given.inputs)]
+    for name in given.readers or sorted(known):
+        report = run_reader(name, *how_long, "--seed", str(given.seed))
         if "fault" in report:
             failed += 1
-            print(f"{name:20}FAILED: {report['fault']}", flush=True)
+            print(f"{name:44}FAILED: {report['fault']}", flush=True)
             continue
         outcomes = report["outcomes"]
         values = outcomes.pop("a value", 0)
         slowest = f"{1000 * report['slowest']:.1f} ms"
         print(
-            f"{name:20}{report['inputs']:>10,}{values:>10,}{sum(outcomes.values()):>10,}"
+            f"{name:44}{report['inputs']:>10,}{values:>10,}{sum(outcomes.values()):>10,}"
             f"{len(outcomes):>9}{slowest:>12}",
             flush=True,
         )
