@@ -7,7 +7,6 @@ for files that anybody may write: the settings, the records and the texts.
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import zlib
@@ -25,7 +24,7 @@ from functional_lm.text import load_tokenizer
 
 MORE = 64 * 2**20
 RUN, COPY, PRISTINE = "run", "copy", "pristine"
-SETTINGS = "--batch-size 2 --seq-len 8 --d-model 8 --n-heads 1 --n-layers 1 --shards 1 --steps 2"
+SETTINGS = "--batch-size 2 --seq-len 8 --d-model 8 --shards 1 --steps 3"
 EVERY = "--statistics-every 1 --eval-every 1 --sample-every 2 --checkpoint-every 1"
 MODEL = """
 from functional_lm.compose import serial
@@ -35,7 +34,7 @@ model = serial(embedding=embedding, unembedding=unembedding)
 """
 GENERATE = ("generate", "RUN", "--max-new-tokens", "1")
 EVALUATE = ("evaluate", "RUN")
-RESUME = ("train", "--resume", "RUN", "--steps", "3")
+RESUME = ("train", "--resume", "RUN")
 REPORT, DIAGNOSE, INFO, RUNS = ("report", "RUN"), ("diagnose", "RUN"), ("info", "RUN"), ("runs",)
 
 
@@ -46,11 +45,14 @@ def of_run(file: str, *, custom: bool = False) -> Callable[[Path], list[bytes]]:
         os.environ["XDG_STATE_HOME"] = str(folder / "state")
         (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog.\n" * 9)
         (folder / "net.py").write_text(MODEL)
-        model = ["--model", str(folder / "net.py") + ":model"] if custom else []
+        model = ["--n-heads", "1", "--n-layers", "1"]
+        if custom:
+            model = ["--model", str(folder / "net.py") + ":model"]
         text = ["--text-file", str(folder / "text.txt"), "--out", str(folder / RUN)]
-        command("train", *text, *model, *SETTINGS.split(), *EVERY.split())
+        status, said = command("train", *text, *model, *SETTINGS.split(), *EVERY.split())
+        assert status == 0, said
         shutil.copytree(folder / RUN, folder / PRISTINE)
-        command(*(part.replace("RUN", str(folder / PRISTINE)) for part in RESUME))
+        (folder / RUN / "checkpoints" / "step-00000003.safetensors").unlink()
         return [(folder / RUN / file).read_bytes()]
 
     return make
@@ -65,7 +67,7 @@ def command(*arguments: str) -> tuple[int, str]:
 
 
 def through(*commands: tuple[str, ...]) -> Callable[[Path], object]:
-    """Return a `read` that has one of the commands, chosen by the content, use a copy of the run."""
+    """Return a `read` after which a command, chosen by the content, uses a copy of the run."""
 
     def read(path: Path) -> None:
         folder = next(parent.parent for parent in path.parents if parent.name == RUN)
@@ -92,15 +94,12 @@ def through(*commands: tuple[str, ...]) -> Callable[[Path], object]:
 def expect_same(file: Path, folder: Path, arguments: tuple[str, ...]) -> None:
     """Require that what a command accepted is what was written."""
     mutated, valid = folder / RUN / file, folder / PRISTINE / file
-    config, expected = (
-        json.loads((folder / name / "config.json").read_bytes().decode("utf-8-sig"))
-        for name in (RUN, PRISTINE)
-    )
     if arguments is RESUME:
-        same = all(
-            config["given"].get(k) == v for k, v in expected["given"].items() if k != "steps"
+        before, after = (
+            load_checkpoint(max((folder / name / "checkpoints").iterdir())).metadata["run"]
+            for name in (PRISTINE, COPY)
         )
-        if same and not forged(folder, file):
+        if before["settings"] == after["settings"] and not forged(folder, file):
             ends = [(folder / run / "last.safetensors").read_bytes() for run in (COPY, PRISTINE)]
             assert ends[0] == ends[1], "the resumed run ends otherwise"
     elif arguments in (GENERATE, EVALUATE):
@@ -151,6 +150,7 @@ def kept_valid(file: str, **how: bool) -> Callable[[Path], list[bytes]]:
     return make
 
 
+EVALUATION = b'{"loss": 2.5, "tokens": 39, "step": 3}\n'
 CHECKPOINT = "checkpoints/step-00000002.safetensors"
 READERS: dict[str, Reader] = {
     f"run {name}": Reader(f"{RUN}/{name}", make, through(*commands), words, repair)
@@ -165,7 +165,8 @@ READERS: dict[str, Reader] = {
         (CHECKPOINT, kept_valid(CHECKPOINT), (RESUME,), TENSOR_WORDS, with_true_checksum),
         ("metrics.jsonl", of_run("metrics.jsonl"), (DIAGNOSE, REPORT, RESUME, RUNS), JSON_WORDS,
          bytes),
-        ("evaluation.json", of_run("config.json"), (REPORT,), JSON_WORDS, bytes),
+        ("evaluation.json", lambda folder: [*of_run("config.json")(folder), EVALUATION], (REPORT,),
+         JSON_WORDS, bytes),
         (".lock", of_run(".lock"), (RESUME,), JSON_WORDS, bytes),
         ("sample.txt", of_run("sample.txt"), (RESUME, REPORT), (), bytes),
         ("model.py", of_run("model.py", custom=True), (GENERATE, RESUME), (), bytes),

@@ -4,7 +4,7 @@
 
 Each reader is fed changed copies of valid files, in a process of its own. An input must give a
 value or a FileFormatError that names the file; anything else is a failure: another exception, a
-warning, a crash, more than 4 GiB of memory, or more than five seconds. Then the input stays where
+warning, a crash, more than 4 GiB of memory, or more than ten seconds. Then the input stays where
 the report says, and the exit status is 1. The same seed makes the same inputs. The readers are
 those of `readers`, and the files of a run through the `commands`; all by default.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-LIMIT = 5.0
+LIMIT = 10.0
 """Seconds of the processor that an input may take."""
 
 STARTING = 60.0
