@@ -25,7 +25,7 @@ class Flag(NamedTuple):
     default: Any
     about: str
     group: str  # the heading in the help
-    many: bool  # takes any number of values
+    many: type | None  # the container of any number of values
     choices: tuple[str, ...]
     metavar: str
     positional: bool
@@ -46,7 +46,7 @@ class Flag(NamedTuple):
         if texts == ["None"]:
             return None
         values = [self._read(text) for text in texts]
-        return tuple(values) if self.many else values[0]
+        return self.many(values) if self.many else values[0]
 
     def _read(self, text: str) -> Any:
         if self.choices:
@@ -111,14 +111,17 @@ def _flag(name: str, hint: Any, default: Any, about: str, group: str) -> Flag:
     """Return a field of a type such as ``int | None``, ``tuple[str, ...]`` or a Literal."""
     argument = Argument("", positional=False)
     if typing.get_origin(hint) is Annotated:
-        hint, argument = typing.get_args(hint)
+        hint, *marks = typing.get_args(hint)
+        argument = next((mark for mark in marks if isinstance(mark, Argument)), argument)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    many = typing.get_origin(hint) in (tuple, list)
+    many = typing.get_origin(hint) if typing.get_origin(hint) in (tuple, list) else None
     kind = typing.get_args(hint)[0] if many else hint
     choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
     kind = str if choices else kind
-    metavar = argument.metavar or "|".join(choices) or METAVARS.get(kind, "VALUE") + "..." * many
+    metavar = (
+        argument.metavar or "|".join(choices) or METAVARS.get(kind, "VALUE") + "..." * bool(many)
+    )
     kind = argument.read or kind
     return Flag(name, kind, default, about, group, many, choices, metavar, argument.positional)
 
