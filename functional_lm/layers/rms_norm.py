@@ -27,6 +27,7 @@ from ..contract import (
     expect_inputs,
     expect_int,
     expect_number,
+    expect_residuals,
 )
 from ..numerics import row_dot, rows, sum_rows
 
@@ -62,6 +63,7 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
+    expect_residuals(residuals, Residuals)
     x_hat, rstd, scale = residuals
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
     h = g * scale

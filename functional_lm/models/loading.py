@@ -15,6 +15,7 @@ from .. import pytree
 from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree, pack, unpack
 from ..losses import cross_entropy
+from ..outline import describe
 from . import llama
 from .language_model import LanguageModel
 from .transformer import Transformer
@@ -160,7 +161,7 @@ class CustomArchitecture:
         return self.layer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CustomModel:
     """A layer from tokens (B, T) to logits (B, T, V), whose functions get what they name.
 
@@ -172,6 +173,9 @@ class CustomModel:
     config: Any
     head: Layer | None = None
     loss: ClassVar[Layer] = cross_entropy
+
+    def __repr__(self) -> str:
+        return describe(self.layer)
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters."""

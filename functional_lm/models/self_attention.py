@@ -23,6 +23,7 @@ from ..contract import (
     expect_floating,
     expect_int,
     expect_params,
+    expect_residuals,
     expect_shape,
 )
 from ..heads import CAUSAL, QKV, Visibility
@@ -164,6 +165,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
+    expect_residuals(residuals, Residuals)
     r_qkv, r_attention, r_out, (qkv, out) = residuals
     d_out, d_attended = out.vjp(r_out, g)
     if isinstance(r_attention, rotary_attention.Residuals):
