@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
@@ -33,12 +33,12 @@ class Selection:
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        model: an architecture by name, or FILE.py:NAME for a custom model.
-        preset: a size of the architecture by name. Not given: the defaults below.
+        model: an architecture, or NAME in a file of Python for a custom model.
+        preset: a size by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
     """
 
-    model: Annotated[str, Argument("NAME", positional=False)] = DEFAULT
+    model: str = DEFAULT
     preset: str | None = None
     config: Path | None = None
 
@@ -48,10 +48,10 @@ class Source:
     """The text to train on.
 
     Attributes:
-        text_file: a file with the text.
-        encoding: of the text file.
-        corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
-            docstrings of the Python standard library.
+        text_file: the file to train on.
+        encoding: the encoding of the file.
+        corpus: in place of a file: shakespeare (the default, downloaded once) or stdlib, the
+            docstrings of Python's standard library.
     """
 
     text_file: Path | None = None
@@ -67,6 +67,8 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
+        if self.encoding != "utf-8" and self.text_file is None:
+            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
         """Return the text; print what is odd about it."""
@@ -94,15 +96,15 @@ class Setup(Generic[C]):
     """What train, sweep and find-lr share: a text, a model and how to train it.
 
     Attributes:
-        model: the model.
-        sizes: the model's settings.
-        source: the text.
-        training: how to train.
+        source: text.
+        model: model.
+        sizes: size and details of the model.
+        training: training.
     """
 
+    source: Source
     model: Selection
     sizes: C
-    source: Source
     training: TrainConfig
 
     def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:

@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -155,6 +155,13 @@ class CustomArchitecture:
     layer: Layer
     Config = CustomConfig
     PRESETS = llama.PRESETS
+
+    @property
+    def IGNORED(self) -> Set[str]:
+        """The settings that make no difference, since the layer names neither them nor config."""
+        named = keywords_of_init(self.layer) | keywords_of_forward(self.layer)
+        fields = {field.name for field in dataclasses.fields(CustomConfig)}
+        return set() if "config" in named else fields - named - {"max_seq_len", "vocab_size"}
 
     def architecture(self, config: Any) -> Layer:
         """Return the layer."""

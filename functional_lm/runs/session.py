@@ -56,9 +56,9 @@ class Intervals:
         eval_every: steps between two validations.
         eval_tokens: held-out tokens that a validation looks at, the same ones each time.
         checkpoint_every: steps between two checkpoints.
-        statistics_every: steps between two rows of statistics of gradients, updates and
-            activations in metrics.jsonl; the first is that of step 1. 0: none.
-        sample_every: steps between two samples in sample.txt. 0: only one at the end.
+        statistics_every: steps between two records of the statistics of gradients, updates and
+            activations; the first is of step 1. 0: none.
+        sample_every: steps between two samples. 0: only one at the end.
     """
 
     eval_every: int = 250

@@ -27,24 +27,24 @@ class TrainConfig:
 
     Attributes:
         steps: updates to make, each on random windows of the text. Not given: 2000.
-        epochs: instead of steps: passes through all windows that do not overlap, shuffled.
+        epochs: in place of steps: passes over all windows, which do not overlap, shuffled.
         batch_size: windows in a batch.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up.
         min_lr: the learning rate at the end. Not given: a tenth of lr.
         warmup_steps: updates until the learning rate is reached; at most a tenth of all.
-        optimizer: its name.
-        b1: the decay of the first moment, of adamw and adam.
-        b2: the decay of the second moment, of adamw and adam.
-        eps: what adamw and adam add to the root of the second moment.
-        weight_decay: the decoupled decay of every matrix, by adamw.
-        momentum: of sgd. Not given: none.
-        nesterov: whether sgd looks ahead along the momentum.
-        max_grad_norm: the norm to which a longer gradient is clipped.
-        seed: of the parameters, the batches and dropout.
-        shards: parts of a batch that are computed side by side, in a thread each; the weights
-            depend on it in their last bits. Not given: the number of cores, or 1 for a model of
-            your own, whose loss may not be a mean over the examples.
+        optimizer: the rule of the updates.
+        b1: the decay of the first moment (adamw, adam).
+        b2: the decay of the second moment (adamw, adam).
+        eps: added to the root of the second moment (adamw, adam).
+        weight_decay: the decoupled decay of every matrix (adamw).
+        momentum: the momentum (sgd). Not given: none.
+        nesterov: look ahead along the momentum (sgd).
+        max_grad_norm: clip the gradient to this norm.
+        seed: the seed of the parameters, the batches and dropout.
+        shards: parts of a batch, each computed in a thread of its own; the last bits of the weights
+            depend on it. Not given: the number of cores, or 1 for a custom model, whose loss may
+            not be a mean over the examples.
 
     Raises:
         TypeError: for a setting of the wrong type.

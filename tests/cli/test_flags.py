@@ -96,6 +96,9 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
         ("n_kv_heads = 1\ntie_embeddings = false", "--n-kv-heads None --tie-embeddings",
          {"n_kv_heads": None, "tie_embeddings": True}),
         ("out = 'a'\nlog-every = 5", "", {"out": Path("a"), "log_every": 5}),
+        ("", "a.txt --steps 1e3 --batch_size=1_0 --seq-len 2k --no-tie-embeddings",
+         {"text_file": Path("a.txt"), "steps": 1000, "batch_size": 10, "seq_len": 2000,
+          "tie_embeddings": False}),
     ],
 )  # fmt: skip
 def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expected):
