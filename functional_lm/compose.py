@@ -30,6 +30,24 @@ from .locate import FUNCTIONS, located, name_of
 from .outline import call, describe, tree
 from .prng import fold_in
 
+__all__ = [
+    "Bound",
+    "Frozen",
+    "Remat",
+    "Residual",
+    "Serial",
+    "bind",
+    "freeze",
+    "has_step",
+    "keywords_of_forward",
+    "keywords_of_init",
+    "pick",
+    "remat",
+    "repeat",
+    "residual",
+    "serial",
+]
+
 
 def bind(layer: Layer, **settings: Any) -> "Bound":
     """Fix settings of a layer: each goes to its ``init`` and ``forward``, wherever it is named.

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
+__all__ = ["FUNCTIONS", "located", "name_of"]
+
 FUNCTIONS = ("init", "forward", "vjp", "input_vjp", "init_cache", "step")
 """The functions of a layer, whose frames count."""
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from .locate import name_of
 
+__all__ = ["as_html", "call", "describe", "tree"]
+
 
 def describe(value: Any) -> str:
     """Return a layer, a setting or an array in short."""

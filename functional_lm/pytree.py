@@ -18,6 +18,25 @@ import numpy as np
 
 from .contract import Array, Tree
 
+__all__ = [
+    "Summary",
+    "add",
+    "buffer_bytes",
+    "combine",
+    "count",
+    "first_not_finite",
+    "is_leaf",
+    "leaves",
+    "leaves_with_path",
+    "map",
+    "map_with_path",
+    "partition",
+    "structure",
+    "summary",
+    "zeros_like",
+    "zip_with_path",
+]
+
 
 def is_leaf(node: Any) -> bool:
     """Tell whether a node is a leaf: an array or a NumPy scalar."""

@@ -30,6 +30,8 @@ from ..contract import Array, Tree, expect_cotangent, expect_params, expect_resi
 from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import softmax_vjp
 
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs; the R = H/G query heads of a group are stacked as R·T rows."""

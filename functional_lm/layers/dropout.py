@@ -28,6 +28,8 @@ from ..contract import (
 )
 from ..prng import bernoulli, expect_key
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 SHARES_MEMORY = "without a key, or at rate 0, y is x itself and d_x is g itself"
 
 

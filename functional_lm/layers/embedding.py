@@ -28,6 +28,8 @@ from ..contract import (
 from ..numerics import rows, segment_sum
 from ..prng import normal
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

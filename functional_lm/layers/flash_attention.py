@@ -54,6 +54,8 @@ from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visibl
 from ..numerics import row_dot
 from ..speed.threads import one_thread, run
 
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
 

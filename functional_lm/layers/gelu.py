@@ -32,6 +32,8 @@ from ..contract import (
 )
 from ..numerics import normal_cdf
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 _SLOPE = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 

@@ -33,6 +33,8 @@ from ..contract import (
 )
 from ..numerics import row_dot, row_mean, rows, sum_rows
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -27,6 +27,8 @@ from ..contract import (
 from ..numerics import rows, segment_sum
 from ..prng import normal
 
+__all__ = ["Residuals", "expect_positions", "forward", "init", "vjp"]
+
 SHARES_MEMORY = "d_x is g itself"
 
 

@@ -29,6 +29,8 @@ from ..contract import (
 from ..numerics import rows, sum_rows
 from ..prng import normal
 
+__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -31,6 +31,8 @@ from ..contract import (
 )
 from ..numerics import row_dot, rows, sum_rows
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

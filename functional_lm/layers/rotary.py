@@ -25,6 +25,8 @@ from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_resi
 from ..rotation import PAIRINGS as PAIRINGS
 from ..rotation import expect_rotary, rotations, turn
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -41,6 +41,8 @@ from ..contract import (
 )
 from ..rotation import expect_rotary, rotations, turn
 
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+
 SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and nobody writes to"
 
 BLOCK = 64

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import sigmoid
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

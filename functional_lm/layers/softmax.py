@@ -15,6 +15,8 @@ from typing import NamedTuple
 from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import softmax, softmax_vjp
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import sigmoid
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -35,6 +35,8 @@ from ..contract import (
 )
 from ..numerics import rows
 
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""

@@ -41,6 +41,8 @@ from ..contract import (
 from ..numerics import rows
 from ..prng import normal
 
+__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs, for the N' rows that are kept."""

@@ -22,6 +22,8 @@ from ..compose import Bound
 from ..contract import Array, Key, Scalar, Stream, Tree, expect_residuals, unpack
 from ..outline import as_html, describe
 
+__all__ = ["LanguageModel", "Residuals", "forward", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs: the residuals of the model with the loss for its head, and that model."""

@@ -20,6 +20,22 @@ from . import llama
 from .language_model import LanguageModel
 from .transformer import Transformer
 
+__all__ = [
+    "DEFAULT",
+    "MAX_PARAMETERS",
+    "Architecture",
+    "CustomArchitecture",
+    "CustomConfig",
+    "CustomModel",
+    "architectures",
+    "build",
+    "find",
+    "imported_neighbours",
+    "of_config",
+    "resolve",
+    "split_reference",
+]
+
 DEFAULT = "llama"
 """The architecture where none is named."""
 

@@ -14,6 +14,8 @@ from ..contract import Array, Key, Layer, Tree, expect_params, expect_residuals
 from ..layers import linear, swiglu
 from ..prng import fold_in
 
+__all__ = ["Residuals", "forward", "hidden_units", "init", "vjp"]
+
 
 class Residuals(NamedTuple):
     """What `vjp` needs: the residuals of each layer, and the layers."""

@@ -31,6 +31,22 @@ from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rotary, rotary_attention
 from ..prng import fold_in
 
+__all__ = [
+    "KINDS",
+    "Cache",
+    "Residuals",
+    "Unpacked",
+    "attention_weights",
+    "context_flops",
+    "forward",
+    "init",
+    "init_cache",
+    "sizes",
+    "split_sizes",
+    "step",
+    "vjp",
+]
+
 KINDS = ("auto", "materialised", "tiled")
 """How attention is computed: "materialised" keeps the weights of all queries and keys for the
 backward pass; "tiled" computes them again there, so that memory does not grow with the square of

@@ -38,6 +38,8 @@ from ..prng import fold_in
 from . import transformer_block
 from .transformer_block import Block
 
+__all__ = ["Cache", "Layers", "Residuals", "Transformer", "build", "forward", "init", "vjp"]
+
 
 class Layers(NamedTuple):
     """The layers of a transformer in order, with their settings bound."""

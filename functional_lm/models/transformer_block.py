@@ -32,6 +32,8 @@ from ..locate import located
 from ..outline import describe, tree
 from ..prng import fold_in
 
+__all__ = ["Block", "Residuals", "forward", "init", "init_cache", "step", "vjp"]
+
 SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
 
 
