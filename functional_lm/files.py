@@ -68,16 +68,21 @@ def read_bytes(path: str | Path, *, max_bytes: float = MAX_BYTES) -> bytes:
         FileFormatError: for a longer file, or a pipe or a device, which might never end.
         OSError: if it cannot be read.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder raises by itself
-        raise FileFormatError(path, "is a pipe or a device; write its content to a file first")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(path, "is a pipe or a device; write its content to a file first")
+        size = status.st_size
         if size > max_bytes:
             raise FileFormatError(
                 path, f"must have at most {max_bytes:,} bytes: got {size:,}; is it another file?"
             )
         return file.read(size)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json(path: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import DEFAULT
-from ..runs.folder import MODEL_SOURCE, expect_free
+from ..models.loading import split_reference
+from ..runs.folder import expect_free
+from ..runs.trust import expect_own_model, hold_model
 from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
 from .output import print
@@ -36,11 +39,13 @@ class Selection:
         model: an architecture, or NAME in a file of Python for a custom model.
         preset: a size by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
+        trust_model: run the code of a model that a run or a config file brings, whoever wrote it.
     """
 
     model: str = DEFAULT
     preset: str | None = None
     config: Path | None = None
+    trust_model: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +72,14 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
-        if self.encoding != "utf-8" and self.text_file is None:
-            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
         """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus)
+            from .display import Waiting
+
+            with Waiting("downloading Tiny Shakespeare") as waiting:
+                return load_corpus(self.corpus, progress=waiting)
         corpus = read_corpus(self.text_file, encoding=self.encoding)
         for note in corpus.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -117,6 +123,21 @@ class Setup(Generic[C]):
             tokenizer=tokenizer,
         )
 
+    def flags(self) -> str:
+        """Return the flags with which `train` makes the same run, each after a space."""
+        groups: list[Any] = [self.model, self.source, self.sizes, self.training]
+        fields = (
+            (f, getattr(group, f.name)) for group in groups for f in dataclasses.fields(group)
+        )
+        flags = ""
+        for field, value in fields:
+            name = field.name.replace("_", "-")
+            if name in ("config", "preset", "vocab-size") or value == field.default:
+                continue  # what a config or a preset says is in the other values
+            shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+            flags += f" --{'no-' * (value is False)}{name}{shown}"
+        return flags
+
 
 def given(config: Any) -> dict[str, Any]:
     """Return the settings of a model that are given, without the vocabulary."""
@@ -124,38 +145,48 @@ def given(config: Any) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if v is not None and k != "vocab_size"}
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+NOT_IN_A_FILE = ("config", "folder", "out", "overwrite", "resume", "trust_model")
+"""What only a flag decides: a file may come from anywhere."""
+
+
+def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves.
 
     Raises:
-        FileFormatError: if it is neither, or holds no settings by name.
+        FileFormatError: if it is neither, or holds no settings by name, or one of `NOT_IN_A_FILE`.
         OSError: if it cannot be read.
+        UntrustedModelError: if its model is code that may not run, see `trust`.
     """
     content = read_json(path) if path.suffix == ".json" else read_toml(path)
     if not isinstance(content, dict):
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
+    follows = {"model_file"}
     if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
-        content = {k: v for k, v in content.items() if k not in ("model", "training")}
+        follows |= {"model", "training"}
     for name, value in content.items():
-        settings |= value if isinstance(value, dict) else {name: value}
+        if name not in follows:
+            settings |= value if isinstance(value, dict) else {name: value}
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
+    for name in NOT_IN_A_FILE:
+        if name in settings:
+            flag = f"the flag --{name.replace('_', '-')}" if name != "folder" else "it by itself"
+            raise FileFormatError(path, f"cannot set {name}; remove that, and pass {flag}")
     if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
-    if "model_file" in content:  # the run's folder holds a copy of it
-        file = content["model_file"]
-        if not isinstance(file, dict) or not isinstance(file.get("name"), str):
-            raise FileFormatError(path, "must say the name of its model_file; restore it")
-        settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
     for name, value in settings.items():
-        is_text = name in ("text_file", "out", "model", "init")
+        is_text = name in ("text_file", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
-    for name in ("text_file", "out", "init"):
+    for name in ("text_file", "init"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
+    if "model_file" in content:  # the run's folder holds a copy of it
+        settings["model"] = hold_model(path, content, trust_model=trust_model)
+    elif split_reference(settings.get("model") or DEFAULT)[0].endswith(".py"):
+        settings["model"] = expect_own_model(path, settings["model"], trust_model=trust_model)
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
     recorded = {"architecture", "vocab_size", "dtype", "name", "from"}

@@ -59,6 +59,7 @@ class Generate:
         stop: end before any of these texts.
         num_samples: how many samples to draw at each temperature.
         seed: the seed of the sampling.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: RunFolder
@@ -74,12 +75,14 @@ class Generate:
     stop: tuple[str, ...] = ()
     num_samples: int = 1
     seed: int = 0
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         expect_fields(
             self,
             (expect_int, "num_samples", {}),
-            (expect_int, "max_new_tokens seed", {"minimum": 0}),
+            (expect_int, "max_new_tokens", {"minimum": 0}),
+            (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (_expect_transform, " ".join(TRANSFORMS), {}),
             (_expect_stops, "stop", {}),
         )
@@ -97,7 +100,7 @@ class Generate:
 
     def run(self) -> int:
         """Print the prompt and its continuation, or a table of several."""
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
         if self.interactive:
             return self._ask(run)
         prompt = run.tokenizer.default_prompt if self.prompt is None else self.prompt

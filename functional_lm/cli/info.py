@@ -60,7 +60,10 @@ class Info(Generic[C]):
             sizes = given(self.sizes)
             model = models.build(self.model.model, vocab_size=self.vocab_size, **sizes)
         else:
-            name, model = str(self.folder), open_run(self.folder).model
+            name, model = (
+                str(self.folder),
+                open_run(self.folder, trust_model=self.model.trust_model).model,
+            )
         self._print_costs(name, model)
         return 0
 

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
     on stderr, a line for each fault, without a traceback.
     """
+    for closed in [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]:
+        # No file of a run may get the descriptor, and then what is meant for the terminal.
+        setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name not in ("train", "sweep", "find-lr"):
+        if name not in ("train", "sweep", "find-lr") or {"-h", "--help"} & set(arguments):
             return 0
         return _complain(program, "output pipe closed; redirect to a file instead", status=1)
     except (ArithmeticError, MemoryError) as error:
@@ -66,10 +69,8 @@ def _run(name: str, arguments: list[str], program: str) -> int:
     from .parser import parse
 
     kind = command_named(name)
-    if hasattr(kind, "parse"):  # reads its flags by itself
-        command = kind.parse(arguments, program=program)
-    else:
-        command = parse(kind, arguments, program=program)
+    own = getattr(kind, "parse", None)  # a sweep reads several values of a flag
+    command = own(arguments, program=program) if own else parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return 0 if command is None else command.run()
@@ -77,17 +78,18 @@ def _run(name: str, arguments: list[str], program: str) -> int:
 
 def _about(arguments: list[str]) -> int:
     """Answer a call without a command."""
-    from .help import columns, meant
-
     first = arguments[0] if arguments else "--help"
     if first in ("-V", "--version"):
         print(f"functional-lm {__version__}")
     elif first in ("-h", "--help"):
         print("A transformer language model in NumPy with every gradient written by hand.\n")
         print("Usage: functional-lm COMMAND [OPTIONS]\n\nCommands:")
-        print(columns([*COMMANDS.items(), ("help [COMMAND]", "Print what a command takes.")], 16))
-        print("\nOptions:\n" + columns([("-V, --version", "Print the version.")], 16))
+        commands = {**COMMANDS, "help COMMAND": "Print what a command takes."}
+        print("\n".join(f"  {name:15}{what}" for name, what in commands.items()))
+        print("\nOptions:\n  -V, --version  Print the version.")
     else:
+        from .help import meant
+
         what = "option" if first.startswith("-") else "command"
         names = [*COMMANDS, "help", "--help", "--version"]
         raise ValueError(f"there is no {what} {first!r}; {meant(first, names) or 'see --help'}")

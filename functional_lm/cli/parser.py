@@ -37,6 +37,22 @@ REPLACES = {
 }
 """The settings of a config file that a flag overrides besides its own."""
 
+ADAMS = ("adamw", "adam")
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "b1": ("optimizer", ADAMS),
+    "b2": ("optimizer", ADAMS),
+    "eps": ("optimizer", ADAMS),
+    "weight_decay": ("optimizer", ADAMS[:1]),
+    "encoding": ("text_file", ()),
+    "overwrite": ("out", ()),
+}
+"""Flags that make a difference only with another one: at these values, or at any."""
+
+LOOSE = {"text_file": "FILE", "prompt": "PROMPT"}
+"""Flags whose value is understood without their name."""
+
+SWITCHED = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+
 OF_A_RUN = {"log_every", "init", *(field.name for field in dataclasses.fields(Intervals))}
 """What a run's config.json also holds; commands without these flags ignore it."""
 
@@ -76,6 +92,8 @@ class Flag(NamedTuple):
         Raises:
             ValueError: saying what is required.
         """
+        if not texts:
+            raise ValueError(f"{self.spelling} needs a value: got none; pass one, or remove it")
         if texts == ["None"]:
             return None
         values = [self._read(text) for text in texts]
@@ -135,35 +153,62 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     ]
     texts, rest = _tokens(flags, arguments, program)
     if {"-h", "--help"} & set(rest):
-        print(page(program, command, flags))
+        print(page(program, command, flags, LOOSE))
         return None
     names = {flag.name for flag in flags}
-    if rest and rest[0][:1] != "-" and "text_file" in names - texts.keys():
-        texts["text_file"] = [rest.pop(0)]  # train FILE
+    for name in sorted(LOOSE.keys() & names - texts.keys()):
+        if rest and _slip(rest[0], names) is None:
+            texts[name] = [rest.pop(0)]
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names - {"config", "resume"}) or "remove it"
         faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
     known = [flag.spelling for flag in flags if not flag.positional]
-    for text in (argument.partition("=")[0] for argument in rest if argument[:1] == "-"):
-        if (name := text.strip("-").replace("-", "_")) in unused:
-            faults.append(f"{text} makes no difference to {unused[name]}; remove it")
+    for word in (word.partition("=")[0] for word in rest if word[:1] == "-"):
+        if (name := word.strip("-").replace("-", "_")) in unused:
+            faults.append(f"{word} makes no difference to {unused[name]}; remove it")
         else:
-            faults.append(f"there is no flag {text}; {meant(text, known) or 'remove it'}")
+            faults.append(f"there is no flag {word}; {meant(word, known) or 'remove it'}")
     if rest and rest[0][:1] != "-":
-        faults.append(f"{rest[0]!r} follows no flag; name its flag, or remove it")
-    values = _values(flags, texts, faults)
-    for name in list(values):
+        hint = _slip(rest[0], names) or "name its flag, quote a text with spaces, or remove it"
+        faults.append(f"unexpected argument {rest[0]!r}; {hint}")
+    given = _values(flags, texts, faults)
+    for name in given:
         for other in REPLACES.get(name, ()):
             settings.pop(other, None)
-    values = settings | values
+    values = settings | given
     for flag in flags:
-        if flag.default is dataclasses.MISSING and flag.name not in values:
+        if flag.default is dataclasses.MISSING and flag.name not in {**values, **texts}:
             what = flag.about.partition(".")[0]
             raise FlagsError([*faults, f"{flag.spelling} is required: got none; pass {what}"])
+    in_force = {flag.name: flag.default for flag in flags} | values
+    faults += filter(None, (_idle(name, in_force) for name in given))
     made = _make(command, architecture, values, faults)
     if faults:
         raise FlagsError(faults)
     return made
+
+
+def _slip(word: str, names: set[str]) -> str | None:
+    """Return what to do about a word such as seed=5, or the true after --dry-run; None of others.
+
+    A flag is no slip: it has a message of its own.
+    """
+    name, equals, _ = word.partition("=")
+    if equals and name.replace("-", "_") in names:
+        return f"did you mean --{word}?"
+    if word.lower() in SWITCHED:
+        return "a flag that is on or off takes no value"
+    return "" if word[:1] == "-" else None
+
+
+def _idle(name: str, values: dict[str, Any]) -> str:
+    """Return the fault of a flag that makes no difference beside the others, or ""."""
+    other, allowed = NEEDS.get(name, ("", ()))
+    value = values.get(other)
+    if not other or value in allowed or not (allowed or value is None):
+        return ""
+    required = " ".join([f"--{other}", " or ".join(allowed)]).replace("_", "-").rstrip()
+    return f"--{name} needs {required}: got {value or 'none'}; remove one".replace("_", "-")
 
 
 def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -173,12 +218,14 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
         path = expect_run(run)
         with run_lock(run):  # a second process on a run ends here, before it does anything
             pass
-    in_file = {} if path is None else read_settings(path)
+    trust = bool(chosen.get("trust_model"))
+    in_file = {} if path is None else read_settings(path, trust_model=trust)
     if run is not None:
         in_file.pop("init", None)
     if (base := chosen.get("init") or in_file.get("init")) is not None:  # its model is the default
-        of_base = read_settings(expect_run(base))
-        kept = {"model", *(f.name for f in dataclasses.fields(find(of_base["model"]).Config))}
+        of_base = read_settings(expect_run(base), trust_model=trust)
+        sizes = dataclasses.fields(find(of_base.get("model") or DEFAULT).Config)
+        kept = {"model", *(field.name for field in sizes)}
         in_file = {k: v for k, v in of_base.items() if k in kept} | in_file
     architecture = find(chosen.get("model") or in_file.get("model") or DEFAULT)
     presets, preset = architecture.PRESETS, in_file.get("preset")

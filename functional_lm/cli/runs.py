@@ -12,6 +12,7 @@ from ..runs import Record, read_metrics
 from ..runs.folder import CONFIG_FILE, METRICS_FILE, expect_run, read_config, table_of
 from ..runs.records import in_order, series
 from .flags import Argument
+from .output import print
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""
@@ -36,7 +37,8 @@ def find_run(name: str) -> Path:
         except FileNotFoundError:
             some = ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
             here = f"the runs here are {some}" if known else "train one with functional-lm train"
-            raise FileNotFoundError(f"there is no run in {name}; {here}") from None
+            none = "there is no run here yet" if name == "latest" else f"there is no run in {name}"
+            raise FileNotFoundError(f"{none}; {here}") from None
     return folder
 
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -16,7 +14,7 @@ from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, p
 from ..contract import Array, Key, Layer, Tree, pack, unpack
 from ..losses import cross_entropy
 from ..outline import describe
-from . import llama
+from . import llama, source
 from .language_model import LanguageModel
 from .transformer import Transformer
 
@@ -30,7 +28,6 @@ __all__ = [
     "architectures",
     "build",
     "find",
-    "imported_neighbours",
     "of_config",
     "resolve",
     "split_reference",
@@ -84,7 +81,7 @@ def find(reference: str) -> Architecture:
             f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}; "
             "there is no such file"
         )
-    found: Any = _run(path)
+    found: Any = source.run(path)
     if name:
         if not hasattr(found, name):
             raise ValueError(f"{file} must define {name}: it does not; check the name after ':'")
@@ -108,7 +105,8 @@ def split_reference(reference: str) -> tuple[str, str]:
     (('mine.py', 'model'), ('mine.py', ''), ('llama', ''))
     """
     file, _, name = reference.rpartition(":")
-    return (file, name) if file.endswith(".py") else (reference, "")
+    is_name = name.isidentifier() or not name  # and no part of a path with a colon
+    return (file, name) if file.endswith(".py") and is_name else (reference, "")
 
 
 def resolve(model: Any) -> tuple[str, Architecture]:
@@ -279,28 +277,3 @@ def _import(name: str) -> Any:
 
 def _is_architecture(found: Any) -> bool:
     return hasattr(found, "Config") and hasattr(found, "architecture")
-
-
-def imported_neighbours(path: Path) -> list[Path]:
-    """Return the other Python files of a file's folder that are imported at present."""
-    folder = path.resolve().parent
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    found = {Path(file).resolve() for file in files if file}
-    return sorted(f for f in found if f.parent == folder and f != path.resolve())
-
-
-def _run(path: Path) -> Any:
-    module_name = f"functional_lm_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    return module

@@ -201,9 +201,9 @@ class Session:
         session = cls(folder, experiment, intervals or Intervals(), experiment.init_state(params))
         with session._closed_on_error():
             session._resources.enter_context(run_lock(folder))
-            for name in (CHECKPOINTS, METRICS_FILE):
-                if (folder / name).is_symlink():
-                    raise FileFormatError(folder / name, "must not be a link; move its target here")
+            for path in folder.iterdir():
+                if path.is_symlink():  # what is written here must not land elsewhere
+                    raise FileFormatError(path, "must not be a link; move its target here")
             remove_stale(folder)
             remove_stale(folder / CHECKPOINTS)
             state, metadata = latest_state(
@@ -293,10 +293,12 @@ class Session:
                 self.state, max_consecutive_errors=MAX_CONSECUTIVE_ERRORS, inspect=self._inspect
             )
         except FloatingPointError as error:
+            weights = f"the weights before are in {self.folder / LAST_FILE}"
+            if fault := pytree.first_not_finite(self.state.params):
+                weights = f"the last update spoiled the weights, {fault}"
             raise FloatingPointError(
                 f"{MAX_CONSECUTIVE_ERRORS + 1} batches in a row without a finite gradient: "
-                f"{error}; the weights before are in {self.folder / LAST_FILE}: look at the data, "
-                "or start anew with a lower learning rate"
+                f"{error}; {weights}: look at the data, or start anew with a lower learning rate"
             ) from None
 
     @contextlib.contextmanager

@@ -74,7 +74,8 @@ class TrainConfig:
         expect_fields(
             self,
             (expect_int, "steps epochs batch_size seq_len shards", {}),
-            (expect_int, "warmup_steps seed", {"minimum": 0}),
+            (expect_int, "warmup_steps", {"minimum": 0}),
+            (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_number, "lr min_lr weight_decay eps", {"low": 0.0}),
             (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),

@@ -22,7 +22,11 @@ BAD = {
     "no.toml": ('{"lr": 1}', "must hold TOML: .* or let its name end in .json"),
     "deep.toml": ("a = " + "[" * 9999, "deeper than 200"),
     "file.toml": ("text-file = 5", "must give text_file as a string: got int"),
-    "out.json": ('{"out": ["a"]}', "must give out as a string: got list"),
+    "out.json": ('{"training": {"out": "a"}}', "cannot set out; remove that, and pass .* --out"),
+    "resume.toml": ('resume = "run"', "cannot set resume"),
+    "overwrite.toml": ("overwrite = true", "cannot set overwrite"),
+    "trust.toml": ("trust-model = true", "cannot set trust_model"),
+    "outside.json": ('{"text": {"model": "../m.py:m"}}', "must name a model in its folder: got /"),
     "model.json": ('{"model_file": "a.py"}', "must say the name of its model_file"),
     "name.json": ('{"model_file": {"name": 3}}', "must say the name of its model_file"),
 }
@@ -47,11 +51,11 @@ def test_tables_are_merged_and_what_is_no_setting_left_out(tmp_path):
     content = {
         "model": {"n_heads": 2, "vocab_size": 9},
         "text": {"text_file": "a", "sha256": "0"},
-        "model_file": {"name": "net", "from": "/b.py"},
+        "model_file": {"name": "net", "from": "/b.py", "files": {}},
         "n-layers": 3,
     }
     path.write_text(json.dumps(content))
-    assert read_settings(path) == {
+    assert read_settings(path, trust_model=True) == {
         "n_heads": 2,
         "text_file": Path("a"),
         "model": f"{tmp_path / 'model.py'}:net",
@@ -95,7 +99,7 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
         ("max_seq_len = 30\nseq_len = 30", "--seq-len 40", {"max_seq_len": None, "seq_len": 40}),
         ("n_kv_heads = 1\ntie_embeddings = false", "--n-kv-heads None --tie-embeddings",
          {"n_kv_heads": None, "tie_embeddings": True}),
-        ("out = 'a'\nlog-every = 5", "", {"out": Path("a"), "log_every": 5}),
+        ("log-every = 5", "--out a", {"out": Path("a"), "log_every": 5}),
         ("", "a.txt --steps 1e3 --batch_size=1_0 --seq-len 2k --no-tie-embeddings",
          {"text_file": Path("a.txt"), "steps": 1000, "batch_size": 10, "seq_len": 2000,
           "tie_embeddings": False}),
