@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -75,7 +76,10 @@ class Source:
     def load_text(self) -> Corpus:
         """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus)
+            from .display import Waiting
+
+            with Waiting("downloading Tiny Shakespeare") as waiting:
+                return load_corpus(self.corpus, progress=waiting)
         corpus = read_corpus(self.text_file, encoding=self.encoding)
         for note in corpus.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -118,6 +122,21 @@ class Setup(Generic[C]):
             sizes=given(self.sizes),
             tokenizer=tokenizer,
         )
+
+    def flags(self) -> str:
+        """Return the flags with which `train` makes the same run, each after a space."""
+        groups: list[Any] = [self.model, self.source, self.sizes, self.training]
+        fields = (
+            (f, getattr(group, f.name)) for group in groups for f in dataclasses.fields(group)
+        )
+        flags = ""
+        for field, value in fields:
+            name = field.name.replace("_", "-")
+            if name in ("config", "preset", "vocab-size") or value == field.default:
+                continue  # what a config or a preset says is in the other values
+            shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+            flags += f" --{'no-' * (value is False)}{name}{shown}"
+        return flags
 
 
 def given(config: Any) -> dict[str, Any]:

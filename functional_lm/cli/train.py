@@ -20,7 +20,7 @@ from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session, load_checkpoint
 from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
 from ..runs.records import FINAL, clock, final_loss, series
-from ..text import Corpus, load_tokenizer
+from ..text import load_tokenizer
 from ..training import Experiment, text_losses
 from .display import TrainingDisplay, Waiting, curve, wrapped
 from .flags import Argument, C, Selection, Setup
@@ -57,7 +57,7 @@ class Train(Setup[C]):
         dry_run: print what would be trained, its memory and its time; write nothing.
         log_every: steps between two lines of output, where that is not a terminal.
         final_eval: evaluate the best weights on all held-out tokens at the end, if the validations
-            looked at some of them only.
+            saw some of them only and it takes at most a tenth of the time of the training.
         tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
     """
 
@@ -96,7 +96,9 @@ class Train(Setup[C]):
             params = load_checkpoint(init / BEST_FILE, like=params).tree
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
-        print(f"text        {corpus.source}")
+        text = self.source.record(corpus)
+        del corpus  # its tokens are enough
+        print(f"text        {text['source']}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
@@ -106,7 +108,7 @@ class Train(Setup[C]):
         if self.dry_run:
             print(run, flush=True)
             return _forecast(experiment, params, self.intervals)
-        session = self._session(experiment, params, corpus)
+        session = self._session(experiment, params, text)
         print(f"{run}, written to {session.folder}", flush=True)
         if self.model.resume is not None:
             finished = session.state.step >= experiment.steps
@@ -116,8 +118,9 @@ class Train(Setup[C]):
             print(f"warning: {note}", file=sys.stderr)
         return self._train(session)
 
-    def _session(self, experiment: Experiment, params: Tree, corpus: Corpus) -> Session:
+    def _session(self, experiment: Experiment, params: Tree, text: dict[str, Any]) -> Session:
         """Return a new or resumed session."""
+        init = self.model.init
         if self.model.resume is None:
             return Session.start(
                 self.out,
@@ -125,9 +128,9 @@ class Train(Setup[C]):
                 params=params,
                 intervals=self.intervals,
                 settings={
-                    "text": self.source.record(corpus),
+                    "text": text,
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
-                    "start": {"init": self.model.init and str(self.model.init.resolve())},
+                    **({"start": {"init": str(init.resolve())}} if init is not None else {}),
                 },
                 overwrite=self.overwrite,
             )
@@ -158,17 +161,23 @@ class Train(Setup[C]):
                     file=sys.stderr,
                 )
                 return 1
+            seconds = time.perf_counter() - start
             if session.state.step > first:
-                _summarise(session, first, time.perf_counter() - start)
+                _summarise(session, first, seconds)
             if interruption.signal is not None:
                 print(
                     f"interrupted: step {session.state.step:,} is saved; "
                     f"continue with functional-lm train --resume {folder}"
                 )
                 return interruption.status
+            interruption.effect = "ends the validation; the run is complete"
             print(f"saved in {session.folder}", flush=True)
-            if final_tokens:
-                _evaluate_whole(session, final_tokens, interruption)
+            if final_tokens and session.state.step > first:
+                if display.final_seconds(session.state.step, seconds):
+                    _evaluate_whole(session, final_tokens, interruption)
+                else:
+                    print(f"validated on a sample of the {final_tokens:,} held-out tokens; for all")
+                    print(f"            functional-lm evaluate {folder}")
             print(f"next        functional-lm generate {folder}")
             print(f"            functional-lm report {folder}")
             epochs = self.training.epochs
@@ -182,11 +191,7 @@ class Train(Setup[C]):
         """Return the tokens to evaluate at the end: all, or none if all validations saw them."""
         size = session.experiment.settings.seq_len
         held_out = (len(session.experiment.held_out) - 1) // size * size
-        finished = session.state.step >= session.experiment.steps
-        done = self.intervals.eval_tokens >= held_out or (
-            finished and (session.folder / EVALUATION_FILE).exists()
-        )
-        return held_out if self.final_eval and not done else 0
+        return held_out if self.final_eval and self.intervals.eval_tokens < held_out else 0
 
     def _events(self, session: Session) -> AbstractContextManager[TensorBoardWriter | None]:
         if not self.tensorboard:
@@ -232,7 +237,7 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
     if len(evaluated.steps) > 1:
         curves["validation"] = evaluated
     if len(losses.steps) > 1:
-        print(f"\n{curve(curves)}\n")
+        print(f"{curve(curves)}\n")
     loss = final_loss(losses.values)
     figures = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
     if len(evaluated.steps):
@@ -246,7 +251,6 @@ def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -
     """Evaluate the best weights on all held-out tokens; write and print the loss."""
     experiment, path = session.experiment, session.folder / EVALUATION_FILE
     params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
-    interruption.effect = "ends the validation; the run is complete"
     size, loss = experiment.settings.seq_len, math.nan
     with Waiting(f"validating on all {tokens:,} held-out tokens") as waiting:
         for share, so_far in text_losses(experiment.model, params, experiment.held_out, size):

@@ -106,8 +106,15 @@ def picture(runs: Runs) -> "Figure":
     return figure
 
 
-def figures(records: Sequence[Record], *, dark: bool = False) -> Iterator[tuple[Panel, "Figure"]]:
-    """Yield each panel that a run has figures for, with its picture.
+def figures(
+    records: Sequence[Record], *, dark: bool = False, narrow: bool = False
+) -> Iterator[tuple[Panel, "Figure"]]:
+    """Yield each panel that a run has figures for, with its picture; the first one is the widest.
+
+    Args:
+        records: of the run.
+        dark: whether they are for a dark ground.
+        narrow: whether they are for a telephone; then all have one width.
 
     Raises:
         ImportError: without matplotlib.
@@ -116,7 +123,7 @@ def figures(records: Sequence[Record], *, dark: bool = False) -> Iterator[tuple[
     for panel in PANELS:
         if panel.recorded(records):
             with styled(dark):
-                figure = new_figure(10.0 if panel is PANELS[0] else 5.6, 3.4)
+                figure = new_figure(10.0 if panel is PANELS[0] and not narrow else 5.6, 3.4)
                 panel.draw(figure.add_subplot(), {"": records})
             yield panel, figure
 
