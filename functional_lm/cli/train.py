@@ -201,9 +201,9 @@ class Train(Setup[C]):
 
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
-    settings = {**dataclasses.asdict(experiment.config), **dataclasses.asdict(experiment.settings)}
-    given = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    print(wrapped("settings", ", ".join(given), 12))
+    settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
+    print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
@@ -223,7 +223,8 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     next(steps, None)
     step = time.perf_counter() - start
     validations = -(-experiment.steps // intervals.eval_every)
-    forward = step / 3 * len(experiment.held_out) / tokens.size  # a third of a step is forward
+    validated = min(len(experiment.held_out), intervals.eval_tokens)
+    forward = step / 3 * validated / tokens.size  # a third of a step is forward
     total = clock(experiment.steps * step + validations * forward)
     print(f"time        {total} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
     print("dry run     nothing was written")
