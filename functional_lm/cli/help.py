@@ -108,18 +108,18 @@ def page(program: str, command: Any, flags: Sequence["Flag"], loose: dict[str, s
     usage += "".join(f" [{loose[flag.name]}]" for flag in flags if flag.name in loose)
     parts = [_filled(about), f"Usage: {usage} [OPTIONS]", *map(_filled, filter(None, [more]))]
     for title in sorted(groups, key=lambda title: title != "Arguments"):
-        parts.append(f"{_sentence(title)}:\n{columns(groups[title])}")
+        parts.append(f"{_sentence(title)}:\n{_columns(groups[title])}")
     return "\n\n".join(parts)
 
 
-def columns(rows: Iterable[tuple[str, str]], indent: int = INDENT) -> str:
-    """Return names and their texts side by side, in at most 100 columns."""
+def _columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Return names and their texts side by side."""
     lines = []
     for left, text in rows:
-        if len(left) + 4 > indent:
+        if len(left) + 4 > INDENT:
             lines.append(f"  {left}")
             left = ""
-        lines.append(_filled(text, f"  {left}".ljust(indent), " " * indent))
+        lines.append(_filled(text, f"  {left}".ljust(INDENT), " " * INDENT))
     return "\n".join(lines)
 
 

@@ -78,17 +78,18 @@ def _run(name: str, arguments: list[str], program: str) -> int:
 
 def _about(arguments: list[str]) -> int:
     """Answer a call without a command."""
-    from .help import columns, meant
-
     first = arguments[0] if arguments else "--help"
     if first in ("-V", "--version"):
         print(f"functional-lm {__version__}")
     elif first in ("-h", "--help"):
         print("A transformer language model in NumPy with every gradient written by hand.\n")
         print("Usage: functional-lm COMMAND [OPTIONS]\n\nCommands:")
-        print(columns([*COMMANDS.items(), ("help [COMMAND]", "Print what a command takes.")], 16))
-        print("\nOptions:\n" + columns([("-V, --version", "Print the version.")], 16))
+        commands = {**COMMANDS, "help COMMAND": "Print what a command takes."}
+        print("\n".join(f"  {name:15}{what}" for name, what in commands.items()))
+        print("\nOptions:\n  -V, --version  Print the version.")
     else:
+        from .help import meant
+
         what = "option" if first.startswith("-") else "command"
         names = [*COMMANDS, "help", "--help", "--version"]
         raise ValueError(f"there is no {what} {first!r}; {meant(first, names) or 'see --help'}")

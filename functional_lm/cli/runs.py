@@ -12,6 +12,7 @@ from ..runs import Record, read_metrics
 from ..runs.folder import CONFIG_FILE, METRICS_FILE, expect_run, read_config, table_of
 from ..runs.records import in_order, series
 from .flags import Argument
+from .output import print
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""

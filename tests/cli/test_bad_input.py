@@ -124,7 +124,7 @@ BAD = {
     "report over a file": (["report", "run", "--out", "notes.html"], "notes.html is neither"),
     "report damaged config": (["report", "no-config"], "config.json must hold JSON"),
     # check, golden, info
-    "check unknown": (["check", "sillu"], "unknown layer 'sillu'; the known ones are attention"),
+    "check unknown": (["check", "sillu"], "unknown layer 'sillu'; did you mean silu?"),
     "check nowhere": (["check", "silu", "--json", "no/c.json"], "the folder of --json must exist"),
     "check seed": (["check", "silu", "--seed", "-1"], "seed must be at least 0"),
     "check dtype": (["check", "silu", "--dtype", "float16"], "float16"),
