@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from ..models import DEFAULT, find
+from .fields import Flag, flags_of
 from .flags import Argument
 from .main import COMMANDS, command_named
 from .output import print
-from .parser import Flag, flags_of
 
 BASH = """\
 _functional_lm() {{

@@ -10,9 +10,9 @@ import pytest
 
 import functional_lm
 from functional_lm.cli import help
+from functional_lm.cli.fields import flags_of
 from functional_lm.cli.main import COMMANDS, command_named, main
 from functional_lm.cli.output import escaped
-from functional_lm.cli.parser import flags_of
 from functional_lm.models import find
 
 PROGRAM = Path(sys.executable).with_name("functional-lm")
