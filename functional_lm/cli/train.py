@@ -1,6 +1,7 @@
 """``functional-lm train``."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -22,7 +23,7 @@ from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_fre
 from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
 from ..training import Experiment, text_losses
-from .display import TrainingDisplay, Waiting, curve, wrapped
+from .display import TrainingDisplay, curve, watched, wrapped
 from .flags import Argument, C, Selection, Setup
 from .output import print
 from .runs import find_run
@@ -252,14 +253,12 @@ def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -
     """Evaluate the best weights on all held-out tokens; write and print the loss."""
     experiment, path = session.experiment, session.folder / EVALUATION_FILE
     params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
-    size, loss = experiment.settings.seq_len, math.nan
-    with Waiting(f"validating on all {tokens:,} held-out tokens") as waiting:
-        for share, so_far in text_losses(experiment.model, params, experiment.held_out, size):
-            waiting(share)
-            loss = so_far
-            if interruption.signal is not None:
-                print(f"not validated; functional-lm evaluate {session.folder} does it")
-                return
+    losses = text_losses(experiment.model, params, experiment.held_out, experiment.settings.seq_len)
+    shown = watched(f"validating on all {tokens:,} held-out tokens", losses)
+    *_, loss = math.nan, *itertools.takewhile(lambda _: interruption.signal is None, shown)
+    if interruption.signal is not None:
+        print(f"not validated; functional-lm evaluate {session.folder} does it")
+        return
     figures = {"loss": loss, "tokens": tokens, "step": session.best_step}
     write_atomic(path, json.dumps(figures, indent=2) + "\n")
     bits = f"{loss / math.log(2):.3f} bits per {experiment.tokenizer.unit}"
