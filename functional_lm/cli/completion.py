@@ -34,7 +34,7 @@ class Completion:
     zsh to ~/.zshrc. In fish, write it to ~/.config/fish/completions/functional-lm.fish.
 
     Attributes:
-        shell: bash, zsh or fish.
+        shell: the shell: bash, zsh or fish.
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], Argument("SHELL")]
