@@ -91,7 +91,7 @@ BAD = {
     "no run": (["generate", "nowhere"], "there is no run in nowhere; the runs here are"),
     "no run named": (["generate"], "RUN is required: got none; pass the folder of a run"),
     "two prompts": (["generate", "run", "--prompt", "a", "--interactive"], "--prompt and --inter"),
-    "interactive samples": (["generate", "run", "--interactive", "--num-samples", "2"], "no more"),
+    "interactive samples": (["generate", "run", "--interactive", "--num-samples", "2"], "got 1 and 2"),
     "prompt not UTF-8": (["generate", "run", "--prompt-file", "latin.txt"], "must be UTF-8"),
     "empty prompt file": (["generate", "run", "--prompt-file", "empty.txt"], "pass some text"),
     "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
