@@ -1,8 +1,8 @@
 """Combinators for sketching a model: bind, serial, residual, repeat, remat.
 
 Each returns a layer with the usual ``init``, ``forward`` and ``vjp``. The models of this package
-are written out instead, since their backward is what people come to read; a test holds the two
-forms equal bit for bit::
+are written out instead, because their backward is what people come to read. A test keeps the two
+forms equal, bit for bit::
 
     block = serial(
         residual(serial(norm=rms_norm, attention=bind(self_attention, d_model=8, n_heads=2))),
@@ -11,7 +11,7 @@ forms equal bit for bit::
     params = block.init((0,), d_model=8)
     y, residuals = block.forward(params, x, positions=np.arange(5))
 
-Keywords find their way by name: a setting or side input goes to every layer whose ``init`` or
+Keywords are passed by name: a setting or side input goes to every layer whose ``init`` or
 ``forward`` names it, and one that no layer names is an error. A ``key`` is split: the i-th layer
 gets ``key + (i,)``.
 """
@@ -331,7 +331,7 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
 
     A layer all of whose leaves are frozen is wrapped; of one that is made of others, such as
     `serial` or a layer with projections bound to it, those inside are. Where a layer trains only
-    some of its own leaves, it stays as it is.
+    some of its own leaves, it stays unchanged.
 
     Args:
         layer: the layer.

@@ -1,4 +1,4 @@
-"""The contract that every layer keeps, and the checks with which each forward states it.
+"""The contract of every layer, and the checks by which each forward enforces it.
 
 A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, one file::
 
@@ -7,7 +7,7 @@ A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, o
     d_params, d_x = vjp(residuals, g)
 
 Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
-everything that ``vjp`` needs. Nobody writes to an argument, to residuals or to ``g``.
+everything that ``vjp`` needs. Arguments, residuals and ``g`` are never written to.
 
 Every ``forward`` and ``vjp`` raises a TypeError or ValueError that names the argument where the
 parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
@@ -108,7 +108,7 @@ def expect_floating(**arrays: Any) -> None:
     """Require NumPy arrays of one floating dtype, float32 or float64.
 
     Raises:
-        TypeError: naming the argument that is no array, of another dtype, or of a dtype that
+        TypeError: naming the argument that is not an array, has another dtype, or has a dtype that
             differs from the first argument's (mixing would silently promote to float64).
     """
     first_name, first_dtype = "", None
@@ -210,7 +210,7 @@ def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[
         )
 
 
-_ACCEPTED: set[Any] = set()  # what `expect_inputs` has let through: looking here is quicker
+_ACCEPTED: set[Any] = set()  # the inputs that `expect_inputs` has checked before
 
 
 def expect_inputs(
@@ -284,7 +284,7 @@ def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another shape, also one that would broadcast.
+        ValueError: for another shape, even one that would broadcast.
     """
     if shape == () and type(g) is float:
         return
@@ -355,7 +355,7 @@ def expect_int(
 
 
 def expect_sizes(**sizes: Any) -> tuple[int, ...]:
-    """Return sizes as Python ints, each at least one, in the order in which they are named."""
+    """Return sizes as Python ints, in order, after checking that each is at least one."""
     return tuple(expect_int(name, size) for name, size in sizes.items())
 
 
@@ -380,7 +380,7 @@ def expect_number(
 
 
 def expect_logits(logits: Array) -> None:
-    """Require logits (..., V) of which the softmax exists.
+    """Require logits (..., V) whose softmax exists.
 
     Raises:
         ValueError: for NaN or +inf, or a row of −inf.

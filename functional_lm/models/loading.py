@@ -157,7 +157,7 @@ class CustomConfig(llama.Config):
     """The settings of a custom model: those of a Llama."""
 
     def resolved(self) -> llama.Config:
-        """Return the config with the sizes that do not follow from what a layer was bound to."""
+        """Return the config, leaving the sizes of heads to the layers."""
         found = super().resolved()
         return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)
 
@@ -239,7 +239,7 @@ class CustomModel:
         return dataclasses.replace(self, head=head)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
-        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
     @property
@@ -260,7 +260,7 @@ class CustomModel:
         return logits[np.arange(len(tokens)), last], cache
 
     def activations(self, params: Tree, tokens: Array) -> None:
-        """Return None: what happens inside of the layer is not known."""
+        """Return None: the inside of the layer is unknown."""
 
     def flops(self, params: Tree, context: int) -> int:
         """Return the arithmetic of the matrices for each token."""
