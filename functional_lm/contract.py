@@ -233,18 +233,13 @@ def expect_inputs(
     """
     try:
         described = [(name, type(p), p.dtype, p.shape) for name, p in params.items()]
-        key = (
-            parameters,
-            shape,
-            type(x),
-            getattr(x, "dtype", 0),
-            getattr(x, "shape", 0),
-            *described,
-        )
+        if shape:
+            described.append((name_of_x, type(x), x.dtype, x.shape))
+        key = (parameters, shape, *described)
         if key in _ACCEPTED:
             return
-    except (AttributeError, TypeError):  # not even arrays
-        key = None
+    except (AttributeError, TypeError):  # not arrays
+        key = ()
     specs = dict(spec.split(": ") for spec in parameters.split(", ") if spec)
     names = [name for name in specs if not name.endswith("?")]
     expect_params(params, names, [name[:-1] for name in specs if name.endswith("?")])

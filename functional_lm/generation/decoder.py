@@ -19,10 +19,10 @@ class Decoder:
         logits = decoder.prefill([[1, 2, 3], [4]])  # (2, V), after each prompt
         logits = decoder.step(logits.argmax(axis=1))  # (2, V), after one more token of each
 
-    The logits are those of the model's forward for the same tokens, up to rounding. Of a text longer
-    than ``max_seq_len``, the model sees the window that begins at `window_start`. A model whose
-    layers have a ``step`` decodes with a cache; any other runs its forward on the whole window for
-    each token.
+    The logits are those of the model's forward for the same tokens, up to rounding. Of a text
+    longer than ``max_seq_len``, the model sees the window that begins at `window_start`. A model
+    whose layers have a ``step`` decodes with a cache; any other runs its forward on the whole
+    window for each token.
 
     Attributes:
         model: the language model.
