@@ -23,9 +23,9 @@ class Evaluate:
     Attributes:
         folder: the folder of a run.
         text_file: a text, measured whole. Not given: the text of the run.
-        encoding: of the text file.
-        part: of the run's text: the last tenth, which was held out (the default), the first nine
-            tenths, or all.
+        encoding: the encoding of the file.
+        part: which part of the run's text: the last tenth, which was held out (the default), the
+            first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
         trust_model: run the code that the run brings, whoever wrote it.

@@ -2,15 +2,12 @@
 
 import contextlib
 import dataclasses
-import inspect
 import io
 import re
-import types
 import typing
 import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Container, Iterator
+from typing import Annotated, Any
 
 import tyro
 from tyro.constructors import (
@@ -21,11 +18,12 @@ from tyro.constructors import (
 )
 
 from ..contract import expect_choice
-from ..models import DEFAULT, architectures, find
+from ..models import DEFAULT, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
-from .flags import Argument, C, read_settings
+from .fields import Flag, fields_of, flags_of
+from .flags import read_settings
 from .help import meant, page
 from .output import print
 
@@ -56,9 +54,6 @@ SWITCHED = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 OF_A_RUN = {"log_every", "init", *(field.name for field in dataclasses.fields(Intervals))}
 """What a run's config.json also holds; commands without these flags ignore it."""
 
-METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
-NUMBERS = {int: "a whole number, such as 1000 or 1e3", float: "a number, such as 0.1 or 3e-4"}
-
 
 class FlagsError(ValueError):
     """The flags of a command are wrong; ``faults`` has a line for each fault."""
@@ -66,60 +61,6 @@ class FlagsError(ValueError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
-
-
-class Flag(NamedTuple):
-    """A field of a dataclass on the command line."""
-
-    name: str
-    kind: Any  # what makes a value of a text; bool for a flag without one
-    default: Any
-    about: str
-    group: str  # the heading in the help
-    many: bool  # takes any number of values
-    choices: tuple[str, ...]
-    metavar: str
-    positional: bool
-
-    @property
-    def spelling(self) -> str:
-        """What the user types, without a value."""
-        return self.metavar if self.positional else "--" + self.name.replace("_", "-")
-
-    def read(self, texts: list[str]) -> Any:
-        """Return the value of what the user typed.
-
-        Raises:
-            ValueError: saying what is required.
-        """
-        if not texts:
-            raise ValueError(f"{self.spelling} needs a value: got none; pass one, or remove it")
-        if texts == ["None"]:
-            return None
-        values = [self._read(text) for text in texts]
-        return tuple(values) if self.many else values[0]
-
-    def _read(self, text: str) -> Any:
-        if self.choices:
-            expect_choice(self.name, text, self.choices)
-        try:
-            return _whole(text) if self.kind is int else self.kind(text)
-        except ValueError:
-            if self.kind not in NUMBERS:
-                raise
-        raise ValueError(f"{self.spelling} must be {NUMBERS[self.kind]}: got {text!r}")
-
-
-def _whole(text: str) -> int:
-    """Read 1000, 1_000, 1e3 or 1k."""
-    try:
-        return int(text)
-    except ValueError:
-        scale = {"k": 1e3, "m": 1e6}.get(text[-1:].lower())
-        number = float(text[:-1]) * scale if scale else float(text)
-        if not number.is_integer():  # nor is infinity
-            raise
-        return int(number)
 
 
 def parse(command: Any, arguments: list[str], *, program: str) -> Any:
@@ -140,8 +81,8 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     architecture = None
     unused = dict.fromkeys(getattr(command, "IGNORED", ()), program.rpartition(" ")[2])
     if (selection := typing.get_type_hints(command).get("model")) is not None:
-        options = _flags(selection, None, "", set())
-        texts, _ = _tokens(options, arguments, program)
+        options = flags_of(selection)
+        texts, _ = _tokens(options, arguments)
         chosen = _values(options, texts, [])
         architecture, settings = _select(chosen, faults)
         model = chosen.get("model") or settings.get("model")
@@ -151,7 +92,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
         flag._replace(default=settings.get(flag.name, flag.default))
         for flag in flags_of(command, architecture, unused)
     ]
-    texts, rest = _tokens(flags, arguments, program)
+    texts, rest = _tokens(flags, arguments)
     if {"-h", "--help"} & set(rest):
         print(page(program, command, flags, LOOSE))
         return None
@@ -160,17 +101,9 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
         if rest and _slip(rest[0], names) is None:
             texts[name] = [rest.pop(0)]
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
-        hint = meant(name, names - {"config", "resume"}) or "remove it"
+        hint = meant(name, names) or "remove it"
         faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
-    known = [flag.spelling for flag in flags if not flag.positional]
-    for word in (word.partition("=")[0] for word in rest if word[:1] == "-"):
-        if (name := word.strip("-").replace("-", "_")) in unused:
-            faults.append(f"{word} makes no difference to {unused[name]}; remove it")
-        else:
-            faults.append(f"there is no flag {word}; {meant(word, known) or 'remove it'}")
-    if rest and rest[0][:1] != "-":
-        hint = _slip(rest[0], names) or "name its flag, quote a text with spaces, or remove it"
-        faults.append(f"unexpected argument {rest[0]!r}; {hint}")
+    faults += _unexpected(rest, flags, unused)
     given = _values(flags, texts, faults)
     for name in given:
         for other in REPLACES.get(name, ()):
@@ -188,7 +121,20 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     return made
 
 
-def _slip(word: str, names: set[str]) -> str | None:
+def _unexpected(rest: list[str], flags: list[Flag], unused: dict[str, str]) -> Iterator[str]:
+    """Yield what is wrong with the arguments that no flag takes."""
+    known = {flag.name: flag.spelling for flag in flags if not flag.positional}
+    for word in (word.partition("=")[0] for word in rest if word[:1] == "-"):
+        if (name := word.strip("-").replace("-", "_")) in unused:
+            yield f"{word} makes no difference to {unused[name]}; remove it"
+        else:
+            yield f"there is no flag {word}; {meant(word, known.values()) or 'remove it'}"
+    if rest and rest[0][:1] != "-":
+        hint = _slip(rest[0], known) or "name its flag, quote a text with spaces, or remove it"
+        yield f"unexpected argument {rest[0]!r}; {hint}"
+
+
+def _slip(word: str, names: Container[str]) -> str | None:
     """Return what to do about a word such as seed=5, or the true after --dry-run; None of others.
 
     A flag is no slip: it has a message of its own.
@@ -236,81 +182,12 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
     return architecture, {**below, **in_file, **presets.get(chosen.get("preset", ""), {})}
 
 
-# Dataclasses and flags.
-
-
-def flags_of(command: Any, architecture: Any, hidden: Iterable[str] = ()) -> list[Flag]:
-    """Return the flags of a command.
-
-    Args:
-        command: its class.
-        architecture: the selected model.
-        hidden: what is left out of the groups; its own flags hide theirs anyway.
-    """
-    flags = _flags(command, architecture, "Options", {"vocab_size", *hidden})
-    for i, flag in enumerate(flags):
-        if flag.name == "preset":
-            presets = tuple(architecture.PRESETS)
-            flags[i] = flag._replace(choices=presets, metavar="|".join(presets))
-        elif flag.name == "model":
-            flags[i] = flag._replace(metavar="|".join([*architectures(), "FILE.py:NAME"]))
-    return flags
-
-
-def _flags(kind: Any, architecture: Any, group: str, hidden: set[str]) -> list[Flag]:
-    about, fields = documented(kind), _fields(kind, architecture)
-    own = {name for name, hint in fields.items() if not dataclasses.is_dataclass(hint)}
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    flags = []
-    for name, hint in fields.items():
-        text = about.get(name, "")
-        if name in own:
-            flags.append(_flag(name, hint, defaults[name], text, group))
-        else:
-            inner = _flags(hint, None, text or name, set())
-            flags += [flag for flag in inner if flag.name not in own | hidden]
-    return flags
-
-
-def _flag(name: str, hint: Any, default: Any, about: str, group: str) -> Flag:
-    """Return a field of a type such as ``int | None``, ``tuple[str, ...]`` or a Literal."""
-    argument = Argument("", positional=False)
-    if typing.get_origin(hint) is Annotated:
-        hint, argument = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    many = typing.get_origin(hint) in (tuple, list)
-    kind = typing.get_args(hint)[0] if many else hint
-    choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-    kind = str if choices else kind
-    metavar = argument.metavar or "|".join(choices) or METAVARS.get(kind, "VALUE") + "..." * many
-    kind = argument.read or kind
-    return Flag(name, kind, default, about, group, many, choices, metavar, argument.positional)
-
-
-def documented(kind: Any) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say of their attributes."""
-    texts = {}
-    for base in reversed(kind.__mro__):
-        attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE):
-            texts[name] = " ".join(text.split())
-    return texts
-
-
-def _fields(kind: Any, architecture: Any) -> dict[str, Any]:
-    """Return the types of a dataclass's fields, the model's ``Config`` in place of its variable."""
-    hints = typing.get_type_hints(kind, include_extras=True)
-    names = [field.name for field in dataclasses.fields(kind)]
-    return {name: architecture.Config if hints[name] is C else hints[name] for name in names}
-
-
 def _make(kind: Any, architecture: Any, values: dict[str, Any], faults: list[str]) -> Any:
     """Return a dataclass with the values that are known, None if it cannot be made.
 
     The text decides the ``vocab_size`` later.
     """
-    fields = _fields(kind, architecture)
+    fields = fields_of(kind, architecture)
     groups = {name: hint for name, hint in fields.items() if dataclasses.is_dataclass(hint)}
     own = fields.keys() - groups.keys()
     inner = {name: value for name, value in values.items() if name not in own}
@@ -321,12 +198,7 @@ def _make(kind: Any, architecture: Any, values: dict[str, Any], faults: list[str
         return kind(**made)
 
 
-# Flags and texts.
-
-
-def _tokens(
-    flags: list[Flag], arguments: list[str], program: str
-) -> tuple[dict[str, Any], list[str]]:
+def _tokens(flags: list[Flag], arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Return what follows each flag that is given, and the arguments that are none of them.
 
     Raises:
@@ -349,7 +221,7 @@ def _tokens(
         )
     if found is None:
         flag = re.search(r"--\w[\w-]*", said.getvalue())
-        raise ValueError(f"{flag and flag[0]} needs a value: got none; see {program} --help")
+        raise ValueError(f"{flag and flag[0]} needs a value: got none; pass one, or remove it")
     texts: Any = found[0]
     absent = {flag.name: flag.default for flag in flags if flag.kind is bool}
     given = {name: text for name, text in texts.items() if text is not absent.get(name)}

@@ -36,7 +36,7 @@ BAD = {
     "flag of a GPU": ([*TRAIN, "--device", "cuda"], "everything runs on the CPU; remove it"),
     "no whole number": ([*TRAIN, "--steps", "1.5"], "--steps must be a whole number, such as 1000"),
     "no finite number": ([*TRAIN, "--steps", "1e999"], "--steps must be a whole number, such as"),
-    "no value": ([*TRAIN, "--steps"], "--steps needs a value: got none; see functional-lm train"),
+    "no value": ([*TRAIN, "--steps"], "--steps needs a value: got none; pass one, or remove"),
     "three files": (["train", "a.txt", "b.txt", "c.txt"], "unexpected argument 'b.txt'; name its"),
     "two files": ([*TRAIN, "other.txt"], "unexpected argument 'other.txt'; name its flag"),
     "no dashes": (["train", "seed=5"], "unexpected argument 'seed=5'; did you mean --seed=5?"),
