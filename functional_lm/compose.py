@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from . import pytree
-from .contract import Key, Layer, Tree, expect_int, expect_params
+from .contract import Key, Layer, Tree, did_you_mean, expect_int, expect_params
 from .locate import FUNCTIONS, located, name_of
 from .outline import call, describe, tree
 from .prng import fold_in
@@ -408,8 +408,8 @@ def _expect_layers(caller: str, layers: dict[str, Any]) -> None:
 
 def _refuse_unknown(keywords: dict[str, Any], known: Set[str], layer: Any) -> None:
     if not keywords.keys() <= known:
+        unknown = sorted(keywords.keys() - known)
         raise TypeError(
             f"{name_of(layer)} takes the keywords {{{', '.join(sorted(known))}}}: got "
-            f"{', '.join(sorted(keywords.keys() - known))}; "
-            "remove or rename it"
+            f"{', '.join(unknown)}{did_you_mean(unknown[0], known)}"
         )

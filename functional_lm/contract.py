@@ -20,10 +20,11 @@ The shape letters, everywhere in this package:
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -396,6 +397,24 @@ def expect_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False: got {value!r}; pass one of them")
     return bool(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
+    """Return the end of a message about an unknown name."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else f"; {otherwise}"
+
+
+def expect_text(text: Any) -> None:
+    """Require a text.
+
+    Raises:
+        TypeError: for bytes, a list of strings, or anything else.
+    """
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        fix = {"bytes": "text.decode()", "list": "''.join(text)"}.get(kind, "a str")
+        raise TypeError(f"a text must be a str: got {kind}; pass {fix}")
 
 
 def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -74,6 +74,11 @@ def generate_batch(
             that are not finite.
     """
     texts = expect_prompts(prompts)
+    if not isinstance(model, Decoder) and not callable(model):
+        raise TypeError(
+            f"a model must be a Decoder or a function from tokens to logits: got "
+            f"{type(model).__name__}; pass Decoder(model, params)"
+        )
     n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
     keys = _expect_one_each("keys", keys, len(texts))
     transforms = _expect_one_each("transforms", transforms, len(texts))

@@ -11,7 +11,9 @@ Schedule: TypeAlias = Callable[[int], float]
 
 def as_schedule(learning_rate: float | Schedule) -> Schedule:
     """Return a schedule unchanged, or a constant schedule for a number."""
-    return learning_rate if callable(learning_rate) else constant_schedule(learning_rate)
+    if callable(learning_rate):
+        return learning_rate
+    return constant_schedule(expect_number("learning_rate", learning_rate))
 
 
 def constant_schedule(value: float) -> Schedule:
