@@ -29,7 +29,7 @@ STACK = [  # imports run strictly downwards, to a later line or within one
     FOUNDATION,
 ]
 OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a function
-    "cli": {"rich", "safetensors", "tyro", "uniplot"},
+    "cli": {"rich", "safetensors", "uniplot"},
     "files": {"safetensors"},
     "reports": {"jinja2", "matplotlib", "tensorboardX"},
     "runs": {"filelock", "platformdirs", "safetensors"},

@@ -1,21 +1,12 @@
 """The parser: fields of dataclasses become flags; presets and config files set their defaults."""
 
+import argparse
 import contextlib
 import dataclasses
-import io
 import re
 import typing
-import warnings
 from collections.abc import Container, Iterator
-from typing import Annotated, Any
-
-import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    StructConstructorSpec,
-    StructFieldSpec,
-)
+from typing import Any
 
 from ..contract import expect_choice
 from ..models import DEFAULT, find
@@ -199,49 +190,33 @@ def _make(kind: Any, architecture: Any, values: dict[str, Any], faults: list[str
 
 
 def _tokens(flags: list[Flag], arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what follows each flag that is given, and the arguments that are none of them.
+    """Return the texts of each flag that is given, and the arguments that belong to none.
 
     Raises:
-        ValueError: for a flag without its value.
+        ValueError: for a flag without its value, or one that is on or off with a value.
     """
-    rules = ConstructorRegistry()
-
-    @rules.struct_rule
-    def rule(info: Any) -> StructConstructorSpec | None:
-        return StructConstructorSpec(dict, tuple(map(_field, flags))) if info.type is Flag else None
-
-    said, found = io.StringIO(), None
-    with (
-        contextlib.redirect_stderr(said),
-        contextlib.suppress(SystemExit),
-        warnings.catch_warnings(action="ignore"),  # None, if not given, is of no flag's type
-    ):
-        found = tyro.cli(
-            Flag, args=arguments, registry=rules, return_unknown_args=True, add_help=False
-        )
-    if found is None:
-        flag = re.search(r"--\w[\w-]*", said.getvalue())
-        raise ValueError(f"{flag and flag[0]} needs a value: got none; pass one, or remove it")
-    texts: Any = found[0]
-    absent = {flag.name: flag.default for flag in flags if flag.kind is bool}
-    given = {name: text for name, text in texts.items() if text is not absent.get(name)}
-    # tyro returns [[]] for an optional argument that is absent where there is an unknown flag.
-    return {name: text for name, text in given.items() if text != [[]]}, found[1]
-
-
-def _field(flag: Flag) -> StructFieldSpec:
-    """Return how tyro splits the words of a flag."""
-    if flag.kind is bool:
-        return StructFieldSpec(flag.name, bool, flag.default)
-    spec = PrimitiveConstructorSpec(
-        nargs="*" if flag.many else 1,
-        metavar=flag.metavar,
-        instance_from_str=list,
-        is_instance=lambda value: True,
-        str_from_instance=list,
-    )
-    marks = [tyro.conf.Positional] if flag.positional else []
-    return StructFieldSpec(flag.name, Annotated[(list, spec, *marks)], None)  # type: ignore[arg-type]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in flags:
+        if flag.kind is bool:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(flag.spelling, dest=flag.name, action=action)
+        elif not flag.positional:  # argparse would take an absent one too early
+            parser.add_argument(flag.spelling, dest=flag.name, nargs="*" if flag.many else 1)
+    words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), w) for w in arguments]
+    try:
+        found, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        name = str(error.argument_name).partition("/")[0]
+        if "explicit" in error.message:
+            raise ValueError(f"{name}: a flag that is on or off takes no value") from None
+        raise ValueError(f"{name} needs a value: got none; pass one, or remove it") from None
+    texts = {name: text for name, text in vars(found).items() if text is not None}
+    for flag in flags:
+        if flag.positional and rest and rest[0][:1] != "-":
+            end = next((i for i, word in enumerate(rest) if word[:1] == "-"), len(rest))
+            end = end if flag.many else 1
+            texts[flag.name], rest = rest[:end], rest[end:]
+    return texts, rest
 
 
 def _values(flags: list[Flag], texts: dict[str, Any], faults: list[str]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_every_command_explains_its_flags(name, columns, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert f"Usage: functional-lm {name}" in said
     assert max(map(len, said.splitlines())) <= min(columns, 100)
-    for noise in ("None", "tyro", "{", "default: )", "Whether"):
+    for noise in ("None", "{", "default: )", "Whether"):
         assert noise not in said
     assert main([name, "-h"]) == 0
     assert capsys.readouterr().out == said
