@@ -60,7 +60,7 @@ BAD = {
     "unwritable folder": ([*TRAIN, "--out", "/proc/run"], "/proc/run"),
     "no config file": ([*TRAIN, "--config", "missing.toml"], "missing.toml: No such file"),
     "config no TOML": ([*TRAIN, "--config", "text.txt"], "must hold TOML"),
-    "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown n_heds"),
+    "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown setting n_heds in the"),
     "config bad value": ([*TRAIN, "--config", "bad.json"], "lr must"),
     # train: models
     "no model file": ([*TRAIN, "--model", "missing.py:model"], "no such file"),
@@ -91,7 +91,7 @@ BAD = {
     "no run": (["generate", "nowhere"], "there is no run in nowhere; the runs here are"),
     "no run named": (["generate"], "RUN is required: got none; pass the folder of a run"),
     "two prompts": (["generate", "run", "--prompt", "a", "--interactive"], "--prompt and --inter"),
-    "interactive samples": (["generate", "run", "--interactive", "--num-samples", "2"], "got 1 and 2"),
+    "two samples": (["generate", "run", "--interactive", "--num-samples", "2"], "got 1 and"),
     "prompt not UTF-8": (["generate", "run", "--prompt-file", "latin.txt"], "must be UTF-8"),
     "empty prompt file": (["generate", "run", "--prompt-file", "empty.txt"], "pass some text"),
     "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
