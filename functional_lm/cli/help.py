@@ -6,10 +6,9 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .parser import Flag
+from .fields import Flag
 
 INDENT = 26
 """The column in which the texts of a page start."""
@@ -91,7 +90,7 @@ def _plain(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
 
-def page(program: str, command: Any, flags: Sequence["Flag"], loose: dict[str, str]) -> str:
+def page(program: str, command: Any, flags: Sequence[Flag], loose: dict[str, str]) -> str:
     """Return the help of a command, some of whose flags need no name."""
     about, _, more = str(inspect.getdoc(command)).partition("\n\nAttributes:")[0].partition("\n\n")
     groups: dict[str, list[tuple[str, str]]] = {}
