@@ -6,6 +6,8 @@ import numpy as np
 
 from .contract import Array, expect_bool, expect_inputs, expect_int
 
+__all__ = ["QKV", "Visibility", "expect_qkv", "expect_visibility", "visible"]
+
 
 class QKV(NamedTuple):
     """The input of attention, and its cotangent. Values may be of another size than keys."""
@@ -39,7 +41,7 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or H that is no multiple of G.
+        ValueError: for shapes that do not fit, or an H that is not a multiple of G.
     """
     if not isinstance(x, QKV):
         raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")

@@ -1,20 +1,41 @@
 """Trees of arrays: nested dicts, tuples, lists and NamedTuples.
 
 An array (or a NumPy scalar) is a leaf. Everything else (numbers, strings, None, functions) is
-structure: it stays as it is under `map` and must be equal where two trees are walked together.
-Dicts are plain ones, with strings without dots for keys; they are walked in sorted order, as JAX
-does, so that the order of insertion never shows.
+structure: `map` keeps it, and two trees that are walked together must agree in it.
+Dicts are plain, and their keys are strings without dots. They are walked in sorted order, as in
+JAX, so that the order of insertion never matters.
 
 A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
 import functools
+import html
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .contract import Array, Tree
+
+__all__ = [
+    "Summary",
+    "add",
+    "buffer_bytes",
+    "combine",
+    "count",
+    "first_not_finite",
+    "is_leaf",
+    "leaves",
+    "leaves_with_path",
+    "map",
+    "map_with_path",
+    "partition",
+    "structure",
+    "summary",
+    "zeros_like",
+    "zip_with_path",
+]
 
 
 def is_leaf(node: Any) -> bool:
@@ -89,7 +110,7 @@ def _collect(tree: Tree, found: list[Array]) -> None:
 
 
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply ``function`` to every leaf of ``tree`` and to what stands there in the other trees.
+    """Apply ``function`` to every leaf of ``tree`` and the nodes at its place in the other trees.
 
     Static values must be equal. Where ``tree`` has a leaf, another tree may have anything.
 
@@ -107,7 +128,7 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 class _Different(Exception):
-    """Two trees differ in structure; where is found out only then, since paths take time."""
+    """Two trees differ in structure. The path is found later, since paths take time."""
 
 
 def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree:
@@ -163,7 +184,7 @@ def map_with_path(function: Callable[[str, Array], Any], tree: Tree) -> Tree:
 
 
 def zip_with_path(tree: Tree, other: Tree) -> list[tuple[str, Array, Any]]:
-    """Return ``(path, leaf, what stands there in the other tree)`` for every leaf of ``tree``.
+    """Return ``(path, leaf, node at its place in the other tree)`` for every leaf of ``tree``.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
@@ -207,7 +228,7 @@ def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]
 
 
 def combine(selected: Tree, rest: Tree) -> Tree:
-    """Put together again what `partition` divided: each None is filled from the other tree."""
+    """Undo `partition`: fill each None from the other tree."""
     if selected is None or rest is None:
         return rest if selected is None else selected
     if isinstance(selected, dict):
@@ -220,7 +241,7 @@ def combine(selected: Tree, rest: Tree) -> Tree:
 
 
 def first_not_finite(tree: Tree) -> str:
-    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
+    """Describe the first leaf with a NaN or infinity; return "" if there is none.
 
     >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
     'b has 2 entries that are not finite, the first is inf'
@@ -250,9 +271,9 @@ def count(tree: Tree) -> int:
 
 
 def buffer_bytes(tree: Tree, *, without: Tree = None) -> int:
-    """Return the bytes of memory that the arrays of a tree keep alive, without those of another.
+    """Return the bytes that the arrays of a tree keep alive, without those of another tree.
 
-    A view keeps the whole array that it is a part of; what two leaves share counts once.
+    A view keeps its whole base array alive; memory that two leaves share counts once.
     """
     known = {id(_owner(leaf)) for leaf in leaves(without)}
     owners = {id(owner): owner for owner in (_owner(leaf) for leaf in leaves(tree))}
@@ -263,3 +284,46 @@ def _owner(array: Any) -> Any:
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array
+
+
+class Summary(NamedTuple):
+    """The leaves of a tree as a table, for a terminal and for a notebook; from `summary`."""
+
+    rows: list[tuple[str, str, str, int]]  # path, shape, dtype and number of entries
+    total: int
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        a, b, c, d = (max(len(cell) for cell in column) for column in zip(*cells, strict=True))
+        lines = [f"{p.ljust(a)}  {s.ljust(b)}  {t.ljust(c)}  {n.rjust(d)}" for p, s, t, n in cells]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = [("leaf", "shape", "dtype", "entries"), *self._cells()]
+        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells]
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+    def _cells(self) -> list[tuple[str, str, str, str]]:
+        rows = [*self.rows, ("total", "", "", self.total)]
+        return [(path, shape, dtype, f"{size:,}") for path, shape, dtype, size in rows]
+
+
+def summary(tree: Tree) -> Summary:
+    """Return the paths, shapes, dtypes and sizes of all leaves, like blocks on one line.
+
+    >>> summary({"blocks": ({"w": np.ones((2, 3))}, {"w": np.ones((2, 3))}), "norm": np.ones(5)})
+    blocks.*.w  2 × (2, 3)  float64  12
+    norm        (5,)        float64   5
+    total                            17
+    """
+    groups: dict[tuple[str, Any, Any], list[tuple[str, int]]] = {}
+    for path, leaf in leaves_with_path(tree):
+        pattern = re.sub(r"\b\d+\b", "*", path)
+        groups.setdefault((pattern, leaf.shape, leaf.dtype), []).append((path, leaf.size))
+    rows = []
+    for (pattern, shape, dtype), like in groups.items():
+        several = len(like) > 1
+        path = pattern if several else like[0][0]
+        times = f"{len(like)} × " if several else ""
+        rows.append((path, f"{times}{shape}", str(dtype), sum(size for _, size in like)))
+    return Summary(rows, count(tree))

@@ -11,6 +11,8 @@ import numpy as np
 
 from .contract import Array, expect_choice, expect_number
 
+__all__ = ["expect_rotary", "rotations", "turn"]
+
 PAIRINGS = ("interleaved", "half")
 
 
@@ -27,7 +29,7 @@ def expect_rotary(
         pairing: one of `PAIRINGS`.
 
     Raises:
-        TypeError: for positions that are no numbers.
+        TypeError: for positions that are not numbers.
         ValueError: for an odd K, positions of another shape, theta ≤ 0, an unknown pairing.
     """
     if head_size % 2:

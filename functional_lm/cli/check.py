@@ -26,9 +26,9 @@ class Check:
     """Certify layers, losses and models against their JAX twins.
 
     Attributes:
-        layers: those to check, such as rms_norm. Not given: all.
-        dtype: float64 or float32. Not given: both.
-        seed: of the cotangents and of the redrawn inputs.
+        layers: the layers to check, such as rms_norm. Not given: all.
+        dtype: the precision. Not given: both.
+        seed: the seed of the cotangents and of the redrawn inputs.
         json: a file to write all figures and findings to.
     """
 

@@ -5,9 +5,9 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -17,6 +17,8 @@ from ..runs import Record, Session
 from ..runs.records import clock, final_loss, series
 from .output import escaped, print
 from .runs import PROGRAM
+
+T = TypeVar("T")
 
 PLAIN_WIDTH = 80
 """Of lines that do not go to a terminal."""
@@ -184,6 +186,14 @@ class Waiting:
         elif now > self._shown + SILENCE:
             self._shown = now
             print(f"{self._what}: {share:.0%}, {left}", file=sys.stderr, flush=True)
+
+
+def watched(what: str, parts: Iterable[tuple[float, T]]) -> Iterator[T]:
+    """Yield the second of each pair; show the first, the share of the work that is done."""
+    with Waiting(what) as waiting:
+        for share, part in parts:
+            waiting(share)
+            yield part
 
 
 def _fitting(parts: Sequence[tuple[int, str]], width: int) -> str:

@@ -11,7 +11,7 @@ from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
 from ..training import text_losses
-from .display import Waiting
+from .display import watched
 from .output import print
 from .runs import RunFolder
 
@@ -23,9 +23,9 @@ class Evaluate:
     Attributes:
         folder: the folder of a run.
         text_file: a text, measured whole. Not given: the text of the run.
-        encoding: of the text file.
-        part: of the run's text: the last tenth, which was held out (the default), the first nine
-            tenths, or all.
+        encoding: the encoding of the file.
+        part: which part of the run's text: the last tenth, which was held out (the default), the
+            first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
         trust_model: run the code that the run brings, whoever wrote it.
@@ -64,11 +64,8 @@ class Evaluate:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
-        loss = math.nan
-        with Waiting(f"evaluating {len(tokens):,} tokens") as waiting:
-            for share, so_far in text_losses(run.model, run.params, tokens, seq_len):
-                waiting(share)
-                loss = so_far
+        losses = text_losses(run.model, run.params, tokens, seq_len)
+        *_, loss = watched(f"evaluating {len(tokens):,} tokens", losses)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
         tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))

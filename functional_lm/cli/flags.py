@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from ..contract import expect_choice
-from ..files import FileFormatError, known_encoding, read_json, read_toml
+from ..files import FileFormatError, read_json, read_toml
 from ..models import DEFAULT
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
-from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
+from ..text import Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
 from .output import print
 
@@ -64,9 +63,6 @@ class Source:
     corpus: Literal["shakespeare", "stdlib"] | None = None
 
     def __post_init__(self) -> None:
-        known_encoding(self.encoding)
-        if self.corpus is not None:
-            expect_choice("corpus", self.corpus, CORPORA)
         if self.corpus is not None and self.text_file is not None:
             raise ValueError(
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "

@@ -25,7 +25,7 @@ class Golden:
         shape: sizes by letter, such as B=2 T=128 D=64; the others have a default.
         set: keywords of the layer, such as causal=true or eps=1e-5.
         out: the safetensors file to write.
-        seed: of all draws.
+        seed: the seed of all draws.
         overwrite: replace the file if it exists.
     """
 

@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .parser import Flag
+if TYPE_CHECKING:  # a slip in the name of a command is answered without NumPy
+    from .fields import Flag
 
 INDENT = 26
 """The column in which the texts of a page start."""

@@ -1,6 +1,7 @@
 """``functional-lm train``."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -22,7 +23,7 @@ from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_fre
 from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
 from ..training import Experiment, text_losses
-from .display import TrainingDisplay, Waiting, curve, wrapped
+from .display import TrainingDisplay, curve, watched, wrapped
 from .flags import Argument, C, Selection, Setup
 from .output import print
 from .runs import find_run
@@ -200,9 +201,9 @@ class Train(Setup[C]):
 
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
-    settings = {**dataclasses.asdict(experiment.config), **dataclasses.asdict(experiment.settings)}
-    given = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    print(wrapped("settings", ", ".join(given), 12))
+    settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
+    print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
@@ -222,7 +223,8 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     next(steps, None)
     step = time.perf_counter() - start
     validations = -(-experiment.steps // intervals.eval_every)
-    forward = step / 3 * len(experiment.held_out) / tokens.size  # a third of a step is forward
+    validated = min(len(experiment.held_out), intervals.eval_tokens)
+    forward = step / 3 * validated / tokens.size  # a third of a step is forward
     total = clock(experiment.steps * step + validations * forward)
     print(f"time        {total} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
     print("dry run     nothing was written")
@@ -250,14 +252,12 @@ def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -
     """Evaluate the best weights on all held-out tokens; write and print the loss."""
     experiment, path = session.experiment, session.folder / EVALUATION_FILE
     params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
-    size, loss = experiment.settings.seq_len, math.nan
-    with Waiting(f"validating on all {tokens:,} held-out tokens") as waiting:
-        for share, so_far in text_losses(experiment.model, params, experiment.held_out, size):
-            waiting(share)
-            loss = so_far
-            if interruption.signal is not None:
-                print(f"not validated; functional-lm evaluate {session.folder} does it")
-                return
+    losses = text_losses(experiment.model, params, experiment.held_out, experiment.settings.seq_len)
+    shown = watched(f"validating on all {tokens:,} held-out tokens", losses)
+    *_, loss = math.nan, *itertools.takewhile(lambda _: interruption.signal is None, shown)
+    if interruption.signal is not None:
+        print(f"not validated; functional-lm evaluate {session.folder} does it")
+        return
     figures = {"loss": loss, "tokens": tokens, "step": session.best_step}
     write_atomic(path, json.dumps(figures, indent=2) + "\n")
     bits = f"{loss / math.log(2):.3f} bits per {experiment.tokenizer.unit}"

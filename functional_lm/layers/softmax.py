@@ -6,16 +6,17 @@ VJP. The maximum cancels, so it needs no derivative. ∂pᵢ/∂xⱼ = pᵢ·(δ
 
     d_xⱼ = Σᵢ gᵢ·pᵢ·(δᵢⱼ − pⱼ)  ⇒  d_x = p·(g − Σᵢ gᵢ·pᵢ)
 
-Shapes: x and y (..., D). Entries of −inf get probability zero; a row of nothing else is an error
-of the caller and gives NaN.
+Shapes: x and y (..., D). Entries of −inf get probability zero; a row of −inf alone gives NaN.
 """
 
 from typing import NamedTuple
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import softmax, softmax_vjp
 
-SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
+__all__ = ["Residuals", "forward", "init", "vjp"]
+
+SHARES_MEMORY = "y is the residual probs, which is all that vjp needs"
 
 
 class Residuals(NamedTuple):
@@ -36,6 +37,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., D)."""
+    expect_residuals(residuals, Residuals)
     (probs,) = residuals
     expect_cotangent(g, probs.shape, probs.dtype)
     return {}, softmax_vjp(probs, g)

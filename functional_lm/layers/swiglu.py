@@ -9,15 +9,17 @@ VJP. With σ' = σ·(1 − σ), silu' = σ + a·σ·(1 − σ) = silu + σ·(1 �
     ∂y/∂a = u·silu'(a) = y + σ(a)·(u − y)  ⇒  d_a = g·(y + σ(a)·(u − y))
     ∂y/∂u = silu(a)                        ⇒  d_u = g·silu(a)
 
-Shapes: x (..., 2F), y (..., F). The matrices around it are the business of `models.mlp`.
+Shapes: x (..., 2F), y (..., F). The matrices around it belong to `models.mlp`.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import sigmoid
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -52,6 +54,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., F)."""
+    expect_residuals(residuals, Residuals)
     gate_slope, silu = residuals
     expect_cotangent(g, silu.shape, silu.dtype)
     return {}, np.concatenate([g * gate_slope, g * silu], axis=-1)

@@ -6,7 +6,7 @@ row's maximum:
     x ← x − max x      loss = log Σᵥ exp(xᵥ) − x_t
 
 and the mean over the N targets that are not ``ignore_index``. Subtracting the maximum first keeps
-the loss of a confident prediction accurate, which would else be the small difference of two
+the loss of a confident prediction accurate: without it, that loss is the small difference of two
 numbers as large as the logits.
 
 VJP. ∂ log Σ exp(x)/∂xᵥ = softmax(x)ᵥ = pᵥ, and ∂x_t/∂xᵥ = [v = t]. With a scalar cotangent g:
@@ -29,10 +29,13 @@ from ..contract import (
     expect_cotangent,
     expect_inputs,
     expect_int,
+    expect_residuals,
     expect_tokens,
     init_nothing,
 )
 from ..numerics import rows
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -87,6 +90,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the scalar cotangent g."""
+    expect_residuals(residuals, Residuals)
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
     return {}, d_logits * g

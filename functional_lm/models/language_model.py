@@ -19,7 +19,10 @@ import numpy as np
 
 from .. import pytree
 from ..compose import Bound
-from ..contract import Array, Key, Scalar, Stream, Tree, unpack
+from ..contract import Array, Key, Scalar, Stream, Tree, expect_residuals, unpack
+from ..outline import as_html, describe
+
+__all__ = ["LanguageModel", "Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -70,18 +73,19 @@ def forward(
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
+    expect_residuals(residuals, Residuals)
     inner, model, with_auxiliary = residuals
     return model.vjp(inner, Stream(g, g) if with_auxiliary else g)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A model and its loss, as training, decoding and runs use them: a layer without settings.
 
     Attributes:
         name: of the architecture, or FILE.py:NAME.
         config: its settings, resolved.
-        model: a `Transformer`, or what `loading` makes of a layer from tokens to logits.
+        model: a `Transformer`, or a `CustomModel` around a layer from tokens to logits.
         given: the settings as they were given, with None for the others.
     """
 
@@ -89,6 +93,16 @@ class LanguageModel:
     config: Any
     model: Any
     given: Any = None
+
+    def __repr__(self) -> str:
+        try:
+            size = f", {self.n_parameters:,} parameters"
+        except Exception:  # of a custom model that cannot be made
+            size = ""
+        return f"{self.name}{size}: {describe(self.model)}"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters. No key: zeros that take no memory, for their shapes."""
@@ -135,7 +149,7 @@ class LanguageModel:
         return self.model.step(params, tokens, cache, lengths=lengths)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
-        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, model=self.model.freeze(params, trainable))
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:

@@ -11,11 +11,27 @@ import numpy as np
 
 from .. import pytree
 from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
-from ..contract import Array, Key, Layer, Tree, pack, unpack
+from ..contract import Array, Key, Layer, Tree, did_you_mean, pack, unpack
 from ..losses import cross_entropy
+from ..outline import describe
 from . import llama, source
 from .language_model import LanguageModel
 from .transformer import Transformer
+
+__all__ = [
+    "DEFAULT",
+    "MAX_PARAMETERS",
+    "Architecture",
+    "CustomArchitecture",
+    "CustomConfig",
+    "CustomModel",
+    "architectures",
+    "build",
+    "find",
+    "of_config",
+    "resolve",
+    "split_reference",
+]
 
 DEFAULT = "llama"
 """The architecture where none is named."""
@@ -62,8 +78,8 @@ def find(reference: str) -> Architecture:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
-            f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}; "
-            "there is no such file"
+            f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}"
+            f"{did_you_mean(reference, architectures(), 'there is no such file')}"
         )
     found: Any = source.run(path)
     if name:
@@ -122,6 +138,12 @@ def of_config(
     reference: str, architecture: Architecture, settings: dict[str, Any]
 ) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
+    known = [field.name for field in dataclasses.fields(architecture.Config)]
+    if unknown := [name for name in settings if name not in known]:
+        raise TypeError(
+            f"{reference} takes the settings {', '.join(known)}: got {', '.join(unknown)}"
+            f"{did_you_mean(unknown[0], known)}"
+        )
     given = architecture.Config(**settings)
     config = given.resolved()
     layers = architecture.architecture(config)
@@ -141,7 +163,7 @@ class CustomConfig(llama.Config):
     """The settings of a custom model: those of a Llama."""
 
     def resolved(self) -> llama.Config:
-        """Return the config with the sizes that do not follow from what a layer was bound to."""
+        """Return the config, leaving the sizes of heads to the layers."""
         found = super().resolved()
         return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)
 
@@ -166,7 +188,7 @@ class CustomArchitecture:
         return self.layer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CustomModel:
     """A layer from tokens (B, T) to logits (B, T, V), whose functions get what they name.
 
@@ -178,6 +200,9 @@ class CustomModel:
     config: Any
     head: Layer | None = None
     loss: ClassVar[Layer] = cross_entropy
+
+    def __repr__(self) -> str:
+        return describe(self.layer)
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters."""
@@ -220,7 +245,7 @@ class CustomModel:
         return dataclasses.replace(self, head=head)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
-        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
     @property
@@ -241,7 +266,7 @@ class CustomModel:
         return logits[np.arange(len(tokens)), last], cache
 
     def activations(self, params: Tree, tokens: Array) -> None:
-        """Return None: what happens inside of the layer is not known."""
+        """Return None: the inside of the layer is unknown."""
 
     def flops(self, params: Tree, context: int) -> int:
         """Return the arithmetic of the matrices for each token."""

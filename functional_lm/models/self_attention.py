@@ -4,8 +4,8 @@ Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out`
 are H query heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward
 read upwards.
 
-What attends is `rotary_attention`, all in one, for causal attention to the whole text; else
-`rotary` and `attention`, or for long texts `flash_attention`.
+Causal attention to the whole text runs in one layer, `rotary_attention`. Anything else runs
+`rotary`, then `attention` or, for long texts, `flash_attention`.
 
 Shapes: x and y (B, T, D); ``qkv`` makes (B, T, (H + G)·K + G·Kv), ``out`` takes (B, T, H·Kv).
 """
@@ -23,12 +23,29 @@ from ..contract import (
     expect_floating,
     expect_int,
     expect_params,
+    expect_residuals,
     expect_shape,
 )
 from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rotary, rotary_attention
 from ..prng import fold_in
+
+__all__ = [
+    "KINDS",
+    "Cache",
+    "Residuals",
+    "Unpacked",
+    "attention_weights",
+    "context_flops",
+    "forward",
+    "init",
+    "init_cache",
+    "sizes",
+    "split_sizes",
+    "step",
+    "vjp",
+]
 
 KINDS = ("auto", "materialised", "tiled")
 """How attention is computed: "materialised" keeps the weights of all queries and keys for the
@@ -124,7 +141,7 @@ def forward(
         x: (B, T, D).
         n_heads: H.
         n_kv_heads: G; H if not given.
-        value_size: Kv; that of a key if not given.
+        value_size: Kv; K if not given.
         positions: of the tokens, (T,) or (B, T).
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths; None: queries and keys are not turned.
@@ -164,6 +181,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
+    expect_residuals(residuals, Residuals)
     r_qkv, r_attention, r_out, (qkv, out) = residuals
     d_out, d_attended = out.vjp(r_out, g)
     if isinstance(r_attention, rotary_attention.Residuals):
@@ -215,7 +233,7 @@ def step(
         cache: from `init_cache` or an earlier step. It is used up: the one returned shares its
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
-            Not given: all.
+            Default: all.
         n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
             the visibility only the window counts.
     """
@@ -278,7 +296,7 @@ def sizes(
     head_size: int | None = None,
     value_size: int | None = None,
 ) -> tuple[int, int, int, int]:
-    """Return H, G, K and Kv of settings, some of which may be left open.
+    """Return H, G, K and Kv of settings, any of the last three may be None.
 
     Raises:
         ValueError: for a G that does not divide H, or an H that does not divide D without a K.

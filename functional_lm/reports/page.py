@@ -20,7 +20,7 @@ from ..runs.records import FINAL, clock, final_loss, in_order, number, series
 from .plots import as_url, figures, not_recorded
 
 OPEN = 3
-"""Of the samples, the last so many are open at first, and the first one."""
+"""The last samples that are open at first, besides the first one."""
 
 
 class Figure(NamedTuple):

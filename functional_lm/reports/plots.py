@@ -371,7 +371,7 @@ def as_url(figure: "Figure", *, creator: str = "functional-lm") -> str:
 
 
 def palette(count: int) -> list[str]:
-    """Return a colour for each of so many runs, within `styled`."""
+    """Return that many colours for runs, within `styled`."""
     from matplotlib import rcParams
 
     colours: list[str] = rcParams["axes.prop_cycle"].by_key()["color"]
@@ -379,7 +379,7 @@ def palette(count: int) -> list[str]:
 
 
 def ramp(count: int) -> list[str]:
-    """Return so many colours from cold to warm, within `styled`."""
+    """Return that many colours from cold to warm, within `styled`."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     colours = palette(len(COLOURS))

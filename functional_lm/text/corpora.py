@@ -92,7 +92,7 @@ def load_corpus(
                 f"{error}; pass another text with --text-file, or --corpus stdlib"
             ) from error
         corpus = stdlib_corpus()
-        return dataclasses.replace(corpus, source=f"{corpus.source}, since {error}")
+        return dataclasses.replace(corpus, source=f"{corpus.source} ({error})")
 
 
 def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:

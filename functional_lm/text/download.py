@@ -13,11 +13,11 @@ SILENCE = 20.0
 """Seconds that a server may send nothing."""
 BLOCK = 2**16
 DEADLINE = 300.0
-"""Seconds that a download may take in all, however slowly its server drips."""
+"""Seconds that a whole download may take."""
 
 
 class DownloadError(OSError):
-    """The file could not be had; the message says why."""
+    """A file cannot be downloaded; the message says why."""
 
 
 def fetch(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, expect_text
 from ..files import FileFormatError, read_json
 
 PIECE = 2**18
@@ -30,11 +30,11 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens that there are."""
+        """V, the number of tokens."""
 
     @property
     def default_prompt(self) -> str:
-        """A text of at least one token to start from where there is no prompt."""
+        """A text of at least one token, for where no prompt is given."""
 
     def encode(self, text: str) -> Array:
         """Return the tokens of a text, integers (T,); raise ValueError if it has none."""
@@ -180,6 +180,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def _pieces(text: str) -> Iterator[tuple[int, Array]]:
     """Yield the code points of a text, a piece at a time, each piece behind its position."""
+    expect_text(text)
     for start in range(0, len(text), PIECE):
         piece = text[start : start + PIECE]
         if piece.isascii():

@@ -141,7 +141,7 @@ def test_without_a_network_it_says_so(train, tmp_path, capsys, monkeypatch, text
     )
     settings = ["--steps", "1", "--batch-size", "1", "--seq-len", "4"]
     assert main(["train", "--out", str(tmp_path / "run"), *settings]) == 0
-    assert "docstrings, since cannot download https" in capsys.readouterr().out
+    assert "docstrings (cannot download https" in capsys.readouterr().out
     # Asked for by name, another text is none.
     assert main(["train", "--out", str(tmp_path / "no"), "--corpus", "shakespeare"]) == 2
     said = capsys.readouterr().err

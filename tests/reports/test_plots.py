@@ -22,7 +22,7 @@ from functional_lm.reports.plots import (
     styled,
     thin,
 )
-from functional_lm.runs import Session
+from functional_lm.runs import Session, open_run
 from functional_lm.runs.records import Series
 from functional_lm.training import Experiment, TrainConfig
 
@@ -227,7 +227,7 @@ def test_losses_by_learning_rate():
     assert figure.axes[0].get_ylim() == (1.9, 4.0)
 
 
-def test_a_session_shows_its_curves_in_a_notebook(tmp_path):
+def test_a_session_and_a_run_show_their_curves_in_a_notebook(tmp_path):
     experiment = Experiment.build(
         "the quick brown fox. " * 60,
         TrainConfig(steps=2, batch_size=2, seq_len=8),
@@ -235,6 +235,7 @@ def test_a_session_shows_its_curves_in_a_notebook(tmp_path):
     )
     with Session.start(tmp_path / "run", experiment) as session:
         list(session.train())
-    shown = ElementTree.fromstring(session._repr_html_())
-    assert shown.tag == "img"
-    assert b"<svg" in base64.b64decode(shown.get("src").partition(",")[2])
+    for shown in (session, open_run(tmp_path / "run")):
+        image = ElementTree.fromstring(shown._repr_html_())
+        assert image.tag == "img"
+        assert b"<svg" in base64.b64decode(image.get("src").partition(",")[2])

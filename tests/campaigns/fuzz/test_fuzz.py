@@ -92,12 +92,19 @@ run = load("run")
 
 
 @pytest.mark.parametrize("name", load("readers").READERS)
-def test_no_input_does_what_none_may_do(name):
+def test_no_content_does_what_none_may_do(name):
     report = run.run_reader(name, "--inputs", "1000", limit=20.0)
     assert "fault" not in report, report["fault"]
     assert report["inputs"] == 1000
     assert report["outcomes"]["a value"] > 1
     assert len(report["outcomes"]) > 3
+
+
+@pytest.mark.parametrize("name", load("commands").READERS)
+def test_no_file_of_a_run_does_what_none_may_do(name):
+    report = run.run_reader(name, "--inputs", "20", limit=60.0)
+    assert "fault" not in report, report["fault"]
+    assert report["inputs"] == 20
 
 
 @pytest.fixture

@@ -1,12 +1,18 @@
-"""A short campaign; `run.py` is the long one."""
+"""Short campaigns; `run.py` has the long ones."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_forty_kills_lose_nothing():
-    command = [sys.executable, Path(__file__).with_name("run.py"), "--kills", "40", "--fork"]
+SHORT = {"kills": 30, "overwrite": 8, "starts": 4, "power": 6, "steps": 60}
+
+
+@pytest.mark.parametrize("mode", SHORT)
+def test_a_disturbed_run_loses_nothing(mode):
+    count = str(SHORT[mode])
+    command = [sys.executable, Path(__file__).with_name("run.py"), mode, "--count", count]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("40 kills")
+    assert done.stdout.splitlines()[-1].startswith(f"{count} ")
