@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 LIMIT = 10.0
 """Seconds of the processor that an input may take."""
 
-STARTING = 60.0
+STARTING = 300.0
 """Seconds until the first input, or that one may wait for something."""
 
 

@@ -118,7 +118,7 @@ def broken(tmp_path):
 def test_the_fuzzer_finds(broken, monkeypatch, name):
     if name == "uses memory" and sys.platform != "linux":
         pytest.skip("the memory of a process is limited on Linux only")
-    monkeypatch.setattr(run, "STARTING", 2.0 if name == "waits" else 60.0)
+    monkeypatch.setattr(run, "STARTING", 2.0 if name == "waits" else 300.0)
     report = run.run_reader(name, "--inputs", "5", readers=broken, limit=1.0)
     assert FAULTS[name] in report["fault"]
     folder = Path(report["fault"].rpartition("the input is in ")[2])
