@@ -156,7 +156,7 @@ losses/cross_entropy.py forward
   exchange_names | len(kept) → len(target)
     There is one target for each row.
   strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
-    random
+    Written to an array of the right dtype; only rounding differs.
 
 losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
@@ -192,19 +192,9 @@ losses/linear_cross_entropy.py _in_chunks
   exchange_names | d_logits[:, some] → logits[:, some]
     They are one array: divide returns what it wrote to.
   strong_scalar | 1.0 / n_rows → np.float64(1.0) / n_rows
-    random
+    Written to an array of the right dtype; only rounding differs.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
-
-models/mlp.py vjp
-  exchange_names | down.vjp → up.vjp
-  exchange_names | up.vjp → down.vjp
-    Both are `linear` here, and residuals carry all that a vjp needs.
-
-models/self_attention.py vjp
-  exchange_names | out.vjp → qkv.vjp
-  exchange_names | qkv.vjp → out.vjp
-    Both are `linear` here, and residuals carry all that a vjp needs.
 
 models/transformer.py body_vjp
   decide | model.n_frozen or 0 → model.n_frozen

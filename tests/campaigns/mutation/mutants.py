@@ -73,7 +73,7 @@ class Code:
         if mutant:
             exec(mutant.code, shared if mutant.file in self._file.values() else own)
         own |= {name: shared[name] for name in self._shared if name in own}
-        return SimpleNamespace(forward=own["forward"], vjp=own["vjp"])
+        return SimpleNamespace(**own)
 
     def own_mutants(self) -> list[Mutant]:
         """Return the mutants of the layer's own file."""

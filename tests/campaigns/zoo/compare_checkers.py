@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from bug_zoo import ALL, Bug
 from other_checkers import Checker, Flat, installed
+from rich.console import Console
+from rich.progress import track
 
 from functional_lm.testing import check_vjp
 from functional_lm.testing.inputs import cast
@@ -52,7 +54,7 @@ def main() -> int:
     judges = {OURS: our_verdict} | {c.name: partial(verdict_of, c) for c in checkers}
     seconds = dict.fromkeys(judges, 0.0)
     verdicts: dict[str, dict[str, Verdict]] = {bug.name: {} for bug in ALL}
-    for bug in ALL:
+    for bug in track(ALL, console=Console(stderr=True), transient=True):
         for name, judge in judges.items():
             start = time.perf_counter()
             verdicts[bug.name][name] = judge(bug)
