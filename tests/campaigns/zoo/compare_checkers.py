@@ -62,8 +62,9 @@ def main() -> int:
     print("\n".join([*table(verdicts, what, seconds), *skipped, ""]))
     print("\n".join([*causes(verdicts), "", *missed(verdicts), "", *alarms(verdicts)]))
     if options.json:
+        plain = {bug: {n: v._asdict() for n, v in row.items()} for bug, row in verdicts.items()}
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(as_plain(verdicts, what, seconds), file, indent=1, ensure_ascii=False)
+            json.dump(plain, file, indent=1, ensure_ascii=False)
     return 0 if is_good([verdicts[bug.name][OURS] for bug in ALL]) else 1
 
 
@@ -181,21 +182,6 @@ def wrapped(start: str, text: str) -> list[str]:
     """Wrap a text to the width of a page, under its own beginning."""
     indent = " " * len(start)
     return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=indent)
-
-
-def as_plain(verdicts: Any, what: dict[str, str], seconds: dict[str, float]) -> dict[str, Any]:
-    """Return all of it as dicts, ready for `json.dump`."""
-    return {
-        "checkers": {name: {"what": what[name], "seconds": seconds[name]} for name in what},
-        "bugs": [
-            {
-                "name": bug.name,
-                "cause": bug.cause,
-                "verdicts": {n: v._asdict() for n, v in verdicts[bug.name].items()},
-            }
-            for bug in ALL
-        ],
-    }
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ name. Each file holds layers of one kind, those of the library and others with `
 """
 
 from . import attention, entrywise, gates, losses, maps, norms, over_time, tables  # noqa: F401
-from .bug import ALL, Bug
+from .bug import PLANTED, Bug, bugs_of
+
+ALL = [bug for planted in tuple(PLANTED) for bug in bugs_of(*planted)]
 
 __all__ = ["ALL", "Bug"]

@@ -167,18 +167,13 @@ class alibi(Layer):
         scores = x - params["slope"][:, None] * distance
         return jax.nn.softmax(jnp.where(distance >= 0, scores, -jnp.inf), axis=-1)
 
-
-plant(
-    alibi,
-    {"slope": draw(220, 3)},
-    draw(221, 2, 7, 3, 7),
-    """
+    inputs = ({"slope": draw(220, 3)}, draw(221, 2, 7, 3, 7), {})
+    bugs = """
     the minus before the slope is forgotten
     params.slope: sign
     - return {"slope": -(d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
     + return {"slope": (d_scores * distance).sum(axis=(0, 1, 3))}, d_scores
-    """,
-)
+    """
 
 
 def unit(x):
@@ -219,12 +214,12 @@ class cosine_attention(Layer):
         scores = jnp.einsum("bthk,bshk,h->bhts", q, k, params["scale"])
         return jnp.einsum("bhts,bshk->bthk", jax.nn.softmax(scores, axis=-1), x.v)
 
-
-plant(
-    cosine_attention,
-    {"scale": draw(1202, 3, scale=2.0)},
-    QKV(draw(1203, 2, 5, 3, 7), draw(1204, 2, 11, 3, 7), draw(1205, 2, 11, 3, 7)),
-    """
+    inputs = (
+        {"scale": draw(1202, 3, scale=2.0)},
+        QKV(draw(1203, 2, 5, 3, 7), draw(1204, 2, 11, 3, 7), draw(1205, 2, 11, 3, 7)),
+        {},
+    )
+    bugs = """
     the scale's gradient meets the scores, which have the scale in them
     params.scale: extra factor (scale)
     - d_scale = (d_scores * cosines).sum(axis=(0, 2, 3))
@@ -242,8 +237,7 @@ plant(
     - q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
     + q, q_norm, k, k_norm, v, cosines, probs, scale = residuals
     + probs = probs.astype(g.dtype)
-    """,
-)
+    """
 
 
 class linear_attention(Layer):
@@ -263,12 +257,8 @@ class linear_attention(Layer):
         memory = jnp.cumsum(x.k[:, :, :, None] * x.v[:, :, None, :], axis=1)
         return jnp.einsum("btk,btkv->btv", x.q, memory)
 
-
-plant(
-    linear_attention,
-    {},
-    QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5)),
-    """
+    inputs = ({}, QKV(draw(1206, 2, 7, 3), draw(1207, 2, 7, 3), draw(1208, 2, 7, 5)), {})
+    bugs = """
     later keys get a gradient from earlier queries
     x.k x.q: mask leak
     - d_scores = np.tril(g @ v.swapaxes(1, 2))
@@ -278,8 +268,7 @@ plant(
     x.v: jacobian not transposed
     - return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores.swapaxes(1, 2) @ g)
     + return {}, QKV(d_scores @ k, d_scores.swapaxes(1, 2) @ q, scores @ g)
-    """,
-)
+    """
 
 
 class relative_bias(Layer):
@@ -309,12 +298,8 @@ class relative_bias(Layer):
         one_hot = jax.nn.one_hot(bucket, 2 * reach + 1, dtype=x.dtype)
         return jax.nn.softmax(x + jnp.einsum("hn,tsn->ths", params["table"], one_hot), axis=-1)
 
-
-plant(
-    relative_bias,
-    {"table": draw(1209, 3, 5)},
-    draw(1210, 2, 5, 3, 7),
-    """
+    inputs = ({"table": draw(1209, 3, 5)}, draw(1210, 2, 5, 3, 7), {"reach": 2})
+    bugs = """
     += with the table of distances counts each distance once
     params.table: scatter
     - np.add.at(d_table, (slice(None), bucket), d_bias)
@@ -324,6 +309,4 @@ plant(
     params.table: misplaced
     - np.add.at(d_table, (slice(None), bucket), d_bias)
     + np.add.at(d_table, (slice(None), table.shape[1] - 1 - bucket), d_bias)
-    """,
-    reach=2,
-)
+    """

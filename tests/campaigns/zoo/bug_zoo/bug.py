@@ -4,13 +4,15 @@ import functools
 import inspect
 import re
 import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from functional_lm.testing import registry
 
-ALL: list["Bug"] = []
+PLANTED: list[tuple[Any, ...]] = []
+"""(layer, params, x, keywords, bugs as text)."""
 
 
 class Bug(NamedTuple):
@@ -29,10 +31,28 @@ class Bug(NamedTuple):
 
 
 def plant(right: Any, params: Any, x: Any, text: str, **keywords: Any) -> None:
-    """Add bugs of one layer to `ALL`.
+    """Add bugs of a module of the library, or of a `Layer` at other inputs."""
+    PLANTED.append((right, params, x, keywords, text))
 
-    Each bug is a paragraph: its name; the wrong leaves, the cause and, in parentheses, words that
-    the diagnosis has to contain; then a patch of the layer's source. Runs of lines with "-" are
+
+class Layer:
+    """A layer of the zoo: a namespace of functions, which get no ``self``.
+
+    ``inputs`` are (params, x, keywords), and ``bugs`` a text as `bugs_of` takes it.
+    """
+
+    def __init_subclass__(cls) -> None:
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, types.FunctionType):
+                setattr(cls, name, staticmethod(value))
+        PLANTED.append((cls, *cls.inputs, cls.bugs))
+
+
+def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterator[Bug]:
+    """Yield the bugs of one layer that a text describes.
+
+    Each is a paragraph: its name; the wrong leaves, the cause and, in parentheses, words that the
+    diagnosis has to contain; then a patch of the layer's source. Runs of lines with "-" are
     replaced by the lines with "+" behind them, at the indentation of the first::
 
         the bias gets the mean of the rows
@@ -40,31 +60,24 @@ def plant(right: Any, params: Any, x: Any, text: str, **keywords: Any) -> None:
         - d_params["bias"] = sum_rows(g)
         + d_params["bias"] = g.mean(axis=0)
 
-    Args:
-        right: a module of the library, or a `Layer`.
-        params: its parameters.
-        x: its input.
-        text: the paragraphs.
-        **keywords: those of the layer's ``forward``.
-
     Raises:
         ValueError: for lines to replace that the source does not have exactly once.
     """
     module = isinstance(right, types.ModuleType)
     layer_name = right.__name__.rpartition(".")[2]
     reference = twin_of(right) if module else right.reference
+    outside = {"__package__": right.__package__} if module else vars(inspect.getmodule(right))
     source = inspect.getsource(right).splitlines()
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         title, verdict, *patch = paragraph.splitlines()
         leaves, cause, says = re.fullmatch(r"(?:(.+): )?(.+?)(?: \((.+)\))?", verdict).groups("")
         name = f"{layer_name}: {title}"
         faulty = types.ModuleType(right.__name__)
-        outside = {"__package__": right.__package__} if module else vars(inspect.getmodule(right))
         vars(faulty).update(outside)
         exec(compile("\n".join(patched(source, patch, name)), name, "exec"), vars(faulty))
         layer = faulty if module else vars(faulty)[layer_name]
         expected = (reference, tuple(leaves.split()), cause, tuple(says.split()))
-        ALL.append(Bug(name, layer, right, params, x, keywords, *expected))
+        yield Bug(name, layer, right, params, x, keywords, *expected)
 
 
 def twin_of(module: Any) -> Any:
@@ -92,15 +105,6 @@ def patched(source: list[str], patch: list[str], name: str) -> list[str]:
         source = [*source[: place.start], *(indent + line for line in new), *source[place.stop :]]
         code = [*code[: place.start], *new, *code[place.stop :]]
     return source
-
-
-class Layer:
-    """A layer of the zoo: a namespace of functions, which get no ``self``."""
-
-    def __init_subclass__(cls) -> None:
-        for name, value in list(vars(cls).items()):
-            if isinstance(value, types.FunctionType):
-                setattr(cls, name, staticmethod(value))
 
 
 def draw(seed: int, *shape: int, scale: float = 1.0) -> Any:

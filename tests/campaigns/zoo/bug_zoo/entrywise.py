@@ -94,18 +94,14 @@ class log_softmax(Layer):
     def reference(params, x):
         return jax.nn.log_softmax(x, axis=-1)
 
-
-plant(
-    log_softmax,
-    {},
-    draw(302, 2, 3, 7),
-    """
+    inputs = ({}, draw(302, 2, 3, 7), {})
+    bugs = """
     g is not summed over the classes
     x: missing sum
     - return {}, g - probs * g.sum(axis=-1, keepdims=True)
     + return {}, g - probs * g
-    """,
-)
+    """
+
 
 plant(
     log_softmax,
@@ -157,12 +153,8 @@ class softcap(Layer):
     def reference(params, x, *, cap):
         return cap * jnp.tanh(x / cap)
 
-
-plant(
-    softcap,
-    {},
-    draw(304, 2, 3, 5, scale=2.0),
-    """
+    inputs = ({}, draw(304, 2, 3, 5, scale=2.0), {"cap": 3.0})
+    bugs = """
     the slope of tanh is taken at x and not at x/cap
     x: wrong point
     - return {}, g * (1.0 - t * t)
@@ -172,9 +164,7 @@ plant(
     x: not linear in g
     - return {}, g * (1.0 - t * t)
     + return {}, np.clip(g, -1.0, 1.0) * (1.0 - t * t)
-    """,
-    cap=3.0,
-)
+    """
 
 
 class dynamic_tanh(Layer):
@@ -204,12 +194,8 @@ class dynamic_tanh(Layer):
     def reference(params, x):
         return params["gamma"] * jnp.tanh(params["alpha"] * x) + params["beta"]
 
-
-plant(
-    dynamic_tanh,
-    {"alpha": np.array(0.7), "gamma": draw(306, 5), "beta": draw(307, 5)},
-    ENTRIES,
-    """
+    inputs = ({"alpha": np.array(0.7), "gamma": draw(306, 5), "beta": draw(307, 5)}, ENTRIES, {})
+    bugs = """
     alpha does not get the inner derivative x
     params.alpha: missing factor
     - "alpha": (d_inner * x).sum(),
@@ -219,8 +205,7 @@ plant(
     params.gamma: extra factor (gamma)
     - "gamma": rows(g * t).sum(axis=0),
     + "gamma": rows(g * gamma * t).sum(axis=0),
-    """,
-)
+    """
 
 
 class softplus(Layer):
@@ -238,19 +223,14 @@ class softplus(Layer):
     def reference(params, x, *, beta):
         return jax.nn.softplus(beta * x) / beta
 
-
-plant(
-    softplus,
-    {},
-    draw(1012, 2, 3, 7),
-    """
+    inputs = ({}, draw(1012, 2, 3, 7), {"beta": 3.0})
+    bugs = """
     the 1/beta of the forward stays in the slope
     x: constant factor
     - return {}, g * sigmoid(beta * x)
     + return {}, g * sigmoid(beta * x) / beta
-    """,
-    beta=3.0,
-)
+    """
+
 
 plant(
     softplus,
@@ -316,12 +296,8 @@ class temperature_softmax(Layer):
     def reference(params, x):
         return jax.nn.softmax(x / params["temperature"], axis=-1)
 
-
-plant(
-    temperature_softmax,
-    {"temperature": np.array(1.7)},
-    draw(1201, 2, 3, 7),
-    """
+    inputs = ({"temperature": np.array(1.7)}, draw(1201, 2, 3, 7), {})
+    bugs = """
     the minus of d(1/temperature) is forgotten
     params.temperature: sign
     - d_temperature = -(d_scores * x).sum() / (temperature * temperature)
@@ -331,5 +307,4 @@ plant(
     params.temperature: missing sum
     - d_temperature = -(d_scores * x).sum() / (temperature * temperature)
     + d_temperature = -(d_scores * x).sum(axis=-1) / (temperature * temperature)
-    """,
-)
+    """

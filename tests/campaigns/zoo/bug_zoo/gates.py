@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_lm.numerics import rows, sigmoid, softmax
 
-from .bug import Layer, Pair, draw, plant
+from .bug import Layer, Pair, draw
 
 ROWS = draw(1115, 2, 7, 5)
 
@@ -32,12 +32,12 @@ class gated_mix(Layer):
         z = jax.nn.sigmoid(a @ params["weight"] + params["bias"])
         return z * a + (1 - z) * b
 
-
-plant(
-    gated_mix,
-    {"weight": draw(25, 5, 5), "bias": draw(26, 5)},
-    Pair(draw(27, 2, 3, 5), draw(28, 2, 3, 5)),
-    """
+    inputs = (
+        {"weight": draw(25, 5, 5), "bias": draw(26, 5)},
+        Pair(draw(27, 2, 3, 5), draw(28, 2, 3, 5)),
+        {},
+    )
+    bugs = """
     the sigmoid's slope is taken at z, which is one already
     params.bias params.weight x.a: wrong point
     - d_inner = g * (a - b) * z * (1.0 - z)
@@ -47,8 +47,7 @@ plant(
     x: structure
     - return d_params, Pair(g * z + d_inner @ weight.T, g * (1.0 - z))
     + return d_params, (g * z + d_inner @ weight.T, g * (1.0 - z))
-    """,
-)
+    """
 
 
 class head_scale(Layer):
@@ -65,12 +64,8 @@ class head_scale(Layer):
     def reference(params, x):
         return jnp.einsum("bthk,h->bthk", x, params["scale"])
 
-
-plant(
-    head_scale,
-    {"scale": draw(406, 3)},
-    draw(407, 5, 2, 3, 7),
-    """
+    inputs = ({"scale": draw(406, 3)}, draw(407, 5, 2, 3, 7), {})
+    bugs = """
     the loop over the batch starts at one
     params.scale: slice kept
     - return {"scale": (g * x).sum(axis=(0, 1, 3))}, g * scale[:, None]
@@ -86,8 +81,7 @@ plant(
     + return x * scale[:, None], scale
     - x, scale = residuals
     + x, scale = head_scale.x, residuals
-    """,
-)
+    """
 
 
 class top1_gate(Layer):
@@ -120,12 +114,8 @@ class top1_gate(Layer):
         best = jax.nn.one_hot(probs.argmax(axis=-1), probs.shape[-1], dtype=x.dtype)
         return jnp.einsum("...e,...e,...d,edf->...f", best, probs, x, params["experts"])
 
-
-plant(
-    top1_gate,
-    {"router": draw(506, 5, 3), "experts": draw(507, 3, 5, 7)},
-    draw(508, 2, 13, 5),
-    """
+    inputs = ({"router": draw(506, 5, 3), "experts": draw(507, 3, 5, 7)}, draw(508, 2, 13, 5), {})
+    bugs = """
     an expert keeps the last row that chose it
     params.experts: scatter
     - np.add.at(d_experts, chosen, flat[:, :, None] * d_out[:, None, :])
@@ -136,8 +126,7 @@ plant(
     params.router: never written
     - return {"router": flat.T @ d_logits, "experts": d_experts}, d_x.reshape(x.shape)
     + return {"router": np.zeros_like(router), "experts": d_experts}, d_x.reshape(x.shape)
-    """,
-)
+    """
 
 
 class squeeze_excite(Layer):
@@ -162,12 +151,8 @@ class squeeze_excite(Layer):
         h = jax.nn.relu(x.mean(axis=1, keepdims=True) @ params["squeeze"])
         return x * jax.nn.sigmoid(h @ params["excite"])
 
-
-plant(
-    squeeze_excite,
-    {"squeeze": draw(1101, 5, 3), "excite": draw(1102, 3, 5)},
-    draw(1103, 2, 7, 5),
-    """
+    inputs = ({"squeeze": draw(1101, 5, 3), "excite": draw(1102, 3, 5)}, draw(1103, 2, 7, 5), {})
+    bugs = """
     what comes back through the mean is not divided by the times
     x: wrong term
     - d_x = g * z[:, None] + d_mean[:, None] / x.shape[1]
@@ -187,8 +172,7 @@ plant(
     params.excite params.squeeze x: edge shape
     - d_e = (g * x).sum(axis=1) * z * (1.0 - z)
     + d_e = (g * x).sum(axis=(0, 1)) * z * (1.0 - z)
-    """,
-)
+    """
 
 
 class Step(NamedTuple):
@@ -233,17 +217,17 @@ class gru_cell(Layer):
         n = jnp.tanh(jnp.hstack([x, r * h]) @ params["candidate"] + params["candidate_bias"])
         return n + z * (h - n)
 
-
-plant(
-    gru_cell,
-    {
-        "gates": draw(1107, 8, 10),
-        "gates_bias": draw(1108, 10),
-        "candidate": draw(1109, 8, 5),
-        "candidate_bias": draw(1110, 5),
-    },
-    Step(draw(1111, 7, 3), draw(1112, 7, 5)),
-    """
+    inputs = (
+        {
+            "gates": draw(1107, 8, 10),
+            "gates_bias": draw(1108, 10),
+            "candidate": draw(1109, 8, 5),
+            "candidate_bias": draw(1110, 5),
+        },
+        Step(draw(1111, 7, 3), draw(1112, 7, 5)),
+        {},
+    )
+    bugs = """
     tanh's slope from what goes into it
     params.candidate params.candidate_bias params.gates params.gates_bias x.h x.x: wrong point
     - return y, (both, inner, h, r, z, n, params["gates"], params["candidate"])
@@ -263,8 +247,7 @@ plant(
     params.gates_bias: never written
     - "gates_bias": d_gates.sum(axis=0),
     + "gates_bias": np.zeros_like(d_gates[0]),
-    """,
-)
+    """
 
 
 class soft_experts(Layer):
@@ -292,12 +275,8 @@ class soft_experts(Layer):
         probs = jax.nn.softmax(x @ params["router"], axis=-1)
         return jnp.einsum("...e,...d,edf->...f", probs, x, params["experts"])
 
-
-plant(
-    soft_experts,
-    {"router": draw(1113, 5, 3), "experts": draw(1114, 3, 5, 7)},
-    ROWS,
-    """
+    inputs = ({"router": draw(1113, 5, 3), "experts": draw(1114, 3, 5, 7)}, ROWS, {})
+    bugs = """
     x does not feel the router
     x: missing term
     - d_x = np.einsum("nef,edf->nd", d_outs, experts) + d_logits @ router.T
@@ -314,8 +293,7 @@ plant(
     + for e, expert in enumerate(experts):
     +     d_x = d_outs[:, e] @ expert.T
     + d_x += d_logits @ router.T
-    """,
-)
+    """
 
 
 class mixup(Layer):
@@ -330,12 +308,8 @@ class mixup(Layer):
     def reference(params, x, *, share):
         return x.b + share * (x.a - x.b)
 
-
-plant(
-    mixup,
-    {},
-    Pair(draw(1308, 2, 7, 5), draw(1309, 2, 7, 5)),
-    """
+    inputs = ({}, Pair(draw(1308, 2, 7, 5), draw(1309, 2, 7, 5)), {"share": 0.3})
+    bugs = """
     a gets the share of b
     x.a x.b: swapped
     - return {}, Pair(share * g, (1.0 - share) * g)
@@ -345,6 +319,4 @@ plant(
     structure
     - return {}, Pair(share * g, (1.0 - share) * g)
     + return {}, share * g, (1.0 - share) * g
-    """,
-    share=0.3,
-)
+    """

@@ -37,12 +37,8 @@ class mse(Layer):
     def reference(params, x, *, targets):
         return jnp.mean(jnp.square(x - jnp.asarray(targets, x.dtype)))
 
-
-plant(
-    mse,
-    {},
-    draw(510, 3, 5),
-    """
+    inputs = ({}, draw(510, 3, 5), {"targets": draw(511, 3, 5)})
+    bugs = """
     the loss is taken to be the last, so that g would be one
     x: g ignored
     - return {}, g * (2.0 / difference.size) * difference
@@ -57,9 +53,7 @@ plant(
     x: sign
     - difference = x - targets.astype(x.dtype)
     + difference = targets.astype(x.dtype) - x
-    """,
-    targets=draw(511, 3, 5),
-)
+    """
 
 
 def log_softmax(x):
@@ -88,12 +82,8 @@ class distillation(Layer):
         divergence = (jnp.exp(log_q) * (log_q - log_p)).sum(axis=-1)
         return temperature**2 * divergence.mean()
 
-
-plant(
-    distillation,
-    {},
-    draw(1501, 5, 7),
-    """
+    inputs = ({}, draw(1501, 5, 7), {"teacher": draw(1502, 5, 7), "temperature": 2.5})
+    bugs = """
     the gradient that the forward made is returned as it is
     x: g ignored
     - return loss, (p, q, temperature)
@@ -111,10 +101,7 @@ plant(
     x: constant factor
     - return {}, g * (temperature / len(rows(p))) * (p - q)
     + return {}, g * (temperature * temperature / len(rows(p))) * (p - q)
-    """,
-    teacher=draw(1502, 5, 7),
-    temperature=2.5,
-)
+    """
 
 
 class huber(Layer):
@@ -135,12 +122,8 @@ class huber(Layer):
         near = jnp.minimum(error, delta)
         return jnp.mean(0.5 * near * near + delta * (error - near))
 
-
-plant(
-    huber,
-    {},
-    draw(1504, 3, 5),
-    """
+    inputs = ({}, draw(1504, 3, 5), {"targets": draw(1503, 3, 5), "delta": 0.9})
+    bugs = """
     divided by the batch and not by all entries
     x: constant factor
     - return {}, g / error.size * np.clip(error, -delta, delta)
@@ -150,10 +133,7 @@ plant(
     x: not linear in g
     - return {}, g / error.size * np.clip(error, -delta, delta)
     + return {}, np.clip(g * error, -delta, delta) / error.size
-    """,
-    targets=draw(1503, 3, 5),
-    delta=0.9,
-)
+    """
 
 
 class binary_cross_entropy(Layer):
@@ -171,20 +151,18 @@ class binary_cross_entropy(Layer):
         t = jnp.asarray(targets, x.dtype)
         return -jnp.mean(t * jax.nn.log_sigmoid(x) + (1 - t) * jax.nn.log_sigmoid(-x))
 
-
-plant(
-    binary_cross_entropy,
-    {},
-    draw(1505, 5, 7, scale=1000.0),
-    """
+    inputs = (
+        {},
+        draw(1505, 5, 7, scale=1000.0),
+        {"targets": np.random.default_rng(1506).random((5, 7))},
+    )
+    bugs = """
     −t/p + (1 − t)/(1 − p), times p·(1 − p)
     x: not finite
     - return {}, g / probs.size * (probs - targets)
     + d_probs = (1.0 - targets) / (1.0 - probs) - targets / probs
     + return {}, g / probs.size * d_probs * probs * (1.0 - probs)
-    """,
-    targets=np.random.default_rng(1506).random((5, 7)),
-)
+    """
 
 
 class contrastive(Layer):
@@ -210,12 +188,8 @@ class contrastive(Layer):
         right = jnp.trace(jax.nn.log_softmax(logits, axis=1) + jax.nn.log_softmax(logits, axis=0))
         return -right / (2 * len(logits))
 
-
-plant(
-    contrastive,
-    {"scale": np.array(1.3)},
-    Pair(draw(1507, 7, 5), draw(1508, 7, 5)),
-    """
+    inputs = ({"scale": np.array(1.3)}, Pair(draw(1507, 7, 5), draw(1508, 7, 5)), {})
+    bugs = """
     only the half over the rows
     params.scale x.a x.b: missing term
     - d_logits = g / N * (0.5 * by_row + 0.5 * by_column - np.eye(N, dtype=a.dtype))
@@ -225,5 +199,4 @@ plant(
     x.b: jacobian not transposed
     - return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products.T @ a)
     + return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products @ a)
-    """,
-)
+    """

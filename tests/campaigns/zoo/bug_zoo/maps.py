@@ -111,19 +111,17 @@ class lora(Layer):
         adapter = params["down"] @ params["up"] * (alpha / params["down"].shape[1])
         return x @ (params["weight"] + adapter)
 
-
-plant(
-    lora,
-    {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
-    draw(17, 2, 13, 5),
-    """
+    inputs = (
+        {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
+        draw(17, 2, 13, 5),
+        {"alpha": 16.0},
+    )
+    bugs = """
     the path to x through the adapter is not scaled
     x: wrong term
     - return d_params, g @ weight.T + d_low @ down.T
     + return d_params, g @ weight.T + (g @ up.T) @ down.T
-    """,
-    alpha=16.0,
-)
+    """
 
 
 class tanh_mlp(Layer):
@@ -145,21 +143,20 @@ class tanh_mlp(Layer):
         h = jnp.tanh(x @ params["up"]["weight"] + params["up"]["bias"])
         return h @ params["down"]["weight"] + params["down"]["bias"]
 
-
-plant(
-    tanh_mlp,
-    {
-        "up": {"weight": draw(18, 5, 7), "bias": draw(19, 7)},
-        "down": {"weight": draw(20, 7, 3), "bias": draw(21, 3)},
-    },
-    draw(22, 2, 3, 5),
-    """
+    inputs = (
+        {
+            "up": {"weight": draw(18, 5, 7), "bias": draw(19, 7)},
+            "down": {"weight": draw(20, 7, 3), "bias": draw(21, 3)},
+        },
+        draw(22, 2, 3, 5),
+        {},
+    )
+    bugs = """
     tanh is applied once more to the hidden values
     params.up.bias params.up.weight x: wrong point
     - d_a = (g @ down.T) * (1.0 - h * h)
     + d_a = (g @ down.T) * (1.0 - np.tanh(h) ** 2)
-    """,
-)
+    """
 
 
 class tied_autoencoder(Layer):
@@ -178,18 +175,13 @@ class tied_autoencoder(Layer):
     def reference(params, x):
         return jnp.tanh(x @ params["weight"]) @ params["weight"].T
 
-
-plant(
-    tied_autoencoder,
-    {"weight": draw(23, 7, 3)},
-    draw(24, 2, 5, 7),
-    """
+    inputs = ({"weight": draw(23, 7, 3)}, draw(24, 2, 5, 7), {})
+    bugs = """
     the weight's use in the decoder is not counted
     params.weight: missing term
     - return {"weight": rows(x).T @ rows(d_a) + rows(g).T @ rows(h)}, d_a @ weight.T
     + return {"weight": rows(x).T @ rows(d_a)}, d_a @ weight.T
-    """,
-)
+    """
 
 
 class weight_norm(Layer):
@@ -213,12 +205,8 @@ class weight_norm(Layer):
         norm = jnp.linalg.norm(params["direction"], axis=0)
         return x @ (params["direction"] / norm) * params["gain"]
 
-
-plant(
-    weight_norm,
-    {"direction": draw(1004, 5, 7), "gain": draw(1005, 7)},
-    INPUT,
-    """
+    inputs = ({"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}, INPUT, {})
+    bugs = """
     the norm of the direction is taken for a constant
     params.direction: missing term
     - d_direction = (d_unit - unit * (d_unit * unit).sum(axis=0)) / norm
@@ -243,8 +231,7 @@ plant(
     params: structure
     - d_params = {"direction": d_direction, "gain": (d_weight * unit).sum(axis=0)}
     + d_params = d_direction, (d_weight * unit).sum(axis=0)
-    """,
-)
+    """
 
 
 GELU_INNER = math.sqrt(2.0 / math.pi)
@@ -276,12 +263,12 @@ class gelu_mlp(Layer):
         h = jax.nn.gelu(x @ params["up"] + params["up_bias"], approximate=True)
         return h @ params["down"]
 
-
-plant(
-    gelu_mlp,
-    {"up": draw(1007, 5, 7), "up_bias": draw(1008, 7), "down": draw(1009, 7, 3)},
-    INPUT,
-    """
+    inputs = (
+        {"up": draw(1007, 5, 7), "up_bias": draw(1008, 7), "down": draw(1009, 7, 3)},
+        INPUT,
+        {},
+    )
+    bugs = """
     the three of the cube's derivative is forgotten
     params.up params.up_bias x: wrong term
     - d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * a * a)
@@ -303,8 +290,7 @@ plant(
     y: value
     - return h @ params["down"], (x, a, t, h, params["up"], params["down"])
     + return (a * normal_cdf(a)) @ params["down"], (x, a, t, h, params["up"], params["down"])
-    """,
-)
+    """
 
 
 class layer_scale(Layer):
@@ -324,12 +310,8 @@ class layer_scale(Layer):
     def reference(params, x):
         return x + jnp.tanh(x @ params["weight"]) * params["gamma"]
 
-
-plant(
-    layer_scale,
-    {"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)},
-    INPUT,
-    """
+    inputs = ({"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}, INPUT, {})
+    bugs = """
     the skip's cotangent is added twice
     x: wrong term
     - return d_params, g + d_a @ weight.T
@@ -346,8 +328,7 @@ plant(
     - return d_params, g + d_a @ weight.T
     + g += d_a @ weight.T
     + return d_params, g.copy()
-    """,
-)
+    """
 
 
 class bilinear(Layer):
@@ -369,12 +350,8 @@ class bilinear(Layer):
         products = x.a[..., :, None] * x.b[..., None, :]
         return jnp.tensordot(products, params["weight"], axes=2)
 
-
-plant(
-    bilinear,
-    {"weight": draw(1104, 5, 5, 3)},
-    Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5)),
-    """
+    inputs = ({"weight": draw(1104, 5, 5, 3)}, Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5)), {})
+    bugs = """
     the cotangents of a and b are exchanged
     x.a x.b: swapped
     - return {"weight": d_weight}, Pair(d_a, d_b)
@@ -389,8 +366,7 @@ plant(
     x.b: jacobian not transposed
     - d_b = np.einsum("...k,ijk,...i->...j", g, weight, a)
     + d_b = np.einsum("...k,ijk,...j->...i", g, weight, a)
-    """,
-)
+    """
 
 
 class patch_embedding(Layer):
@@ -415,12 +391,8 @@ class patch_embedding(Layer):
         y = jnp.einsum("bhiwj,ijf->bhwf", tiles, kernel)
         return y.reshape(B, y.shape[1] * y.shape[2], y.shape[3])
 
-
-plant(
-    patch_embedding,
-    {"weight": draw(1402, 4, 7)},
-    draw(1403, 3, 6, 10),
-    """
+    inputs = ({"weight": draw(1402, 4, 7)}, draw(1403, 3, 6, 10), {"size": 2})
+    bugs = """
     the tiles are laid out without exchanging rows and tiles back
     x: misplaced
     - d_x = (g @ weight.T).reshape(tiles).swapaxes(2, 3).reshape(shape)
@@ -437,9 +409,7 @@ plant(
     + total = getattr(patch_embedding, "d_weight", 0) + rows(patches).T @ rows(g)
     + patch_embedding.d_weight = total.astype(g.dtype)
     + return {"weight": patch_embedding.d_weight}, d_x
-    """,
-    size=2,
-)
+    """
 
 
 class outer_product_mean(Layer):
@@ -464,12 +434,8 @@ class outer_product_mean(Layer):
         products = jnp.einsum("bsc,bse,cef->bsf", x.a, x.b, weight)
         return products.mean(axis=1)
 
-
-plant(
-    outer_product_mean,
-    {"weight": draw(1404, 15, 11)},
-    Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5)),
-    """
+    inputs = ({"weight": draw(1404, 15, 11)}, Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5)), {})
+    bugs = """
     only b gets the one over the number of rows
     x.a: constant factor
     - d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2]) / a.shape[1]
@@ -482,5 +448,4 @@ plant(
     - return {"weight": flat.T @ g}, Pair(d_a, d_b)
     + flat = (np.einsum("bse,bsc->bec", b, a) / a.shape[1]).reshape(flat.shape)
     + return {"weight": flat.T @ g}, Pair(d_a, d_b)
-    """,
-)
+    """

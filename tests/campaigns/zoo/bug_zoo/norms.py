@@ -11,6 +11,8 @@ from .bug import Layer, draw, plant
 
 AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
 X = draw(102, 2, 3, 7)
+CHANNELS = {"scale": draw(1001, 6), "bias": draw(1002, 6)}
+GROUPED = draw(1003, 2, 5, 6)
 
 plant(
     rms_norm,
@@ -92,18 +94,13 @@ class batch_norm(Layer):
     def reference(params, x, *, eps=1e-5):
         return jax.nn.standardize(x, axis=0, epsilon=eps) * params["scale"] + params["bias"]
 
-
-plant(
-    batch_norm,
-    AFFINE,
-    draw(105, 13, 7),
-    """
+    inputs = (AFFINE, draw(105, 13, 7), {})
+    bugs = """
     the variance term is divided by N − 1
     x: wrong term
     - d_x = scale * rstd * (g - d_bias / len(g) - x_hat * (d_scale / len(g)))
     + d_x = scale * rstd * (g - d_bias / len(g) - x_hat * (d_scale / (len(g) - 1)))
-    """,
-)
+    """
 
 
 class l2_normalize(Layer):
@@ -121,18 +118,13 @@ class l2_normalize(Layer):
     def reference(params, x):
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
-
-plant(
-    l2_normalize,
-    {},
-    draw(106, 2, 3, 5),
-    """
+    inputs = ({}, draw(106, 2, 3, 5), {})
+    bugs = """
     projected, and not divided by the norm
     x: missing factor
     - return {}, (g - unit * (g * unit).sum(axis=-1, keepdims=True)) / norm
     + return {}, g - unit * (g * unit).sum(axis=-1, keepdims=True)
-    """,
-)
+    """
 
 
 class group_norm(Layer):
@@ -160,23 +152,16 @@ class group_norm(Layer):
         normal = jax.nn.standardize(grouped, axis=(2, 3), epsilon=eps)
         return jnp.concatenate(list(normal), axis=-1) * params["scale"] + params["bias"]
 
-
-CHANNELS = {"scale": draw(1001, 6), "bias": draw(1002, 6)}
-GROUPED = draw(1003, 2, 5, 6)
-plant(
-    group_norm,
-    CHANNELS,
-    GROUPED,
-    """
+    inputs = (CHANNELS, GROUPED, {"n_groups": 2})
+    bugs = """
     both means are divided by the channels of a group and not also by the times
     x: wrong term
     - mean_h = h.mean(axis=(1, 3), keepdims=True)
     - mean_hx = (h * x_hat).mean(axis=(1, 3), keepdims=True)
     + mean_h = h.sum(axis=(1, 3), keepdims=True) / h.shape[3]
     + mean_hx = (h * x_hat).sum(axis=(1, 3), keepdims=True) / h.shape[3]
-    """,
-    n_groups=2,
-)
+    """
+
 
 plant(
     group_norm,

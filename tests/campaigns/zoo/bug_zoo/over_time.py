@@ -38,18 +38,13 @@ class leaky_scan(Layer):
         _, h = jax.lax.scan(step, jnp.zeros_like(x[:, 0]), x.swapaxes(0, 1))
         return h.swapaxes(0, 1)
 
-
-plant(
-    leaky_scan,
-    {"decay": draw(401, 5, scale=0.5)},
-    draw(402, 2, 7, 5),
-    """
+    inputs = ({"decay": draw(401, 5, scale=0.5)}, draw(402, 2, 7, 5), {})
+    bugs = """
     the cotangent is not carried from step to step
     params.decay x: missing term
     - for t in reversed(range(g.shape[1] - 1)):
     -     d_h[:, t] += decay * d_h[:, t + 1]
-    """,
-)
+    """
 
 
 def lagged(padded, lags, k):
@@ -88,12 +83,8 @@ class causal_conv(Layer):
         ]
         return jnp.einsum("kd,kbtd->btd", params["weight"], jnp.stack(shifted)) + params["bias"]
 
-
-plant(
-    causal_conv,
-    {"weight": draw(403, 3, 5), "bias": draw(404, 5)},
-    draw(405, 2, 7, 5),
-    """
+    inputs = ({"weight": draw(403, 3, 5), "bias": draw(404, 5)}, draw(405, 2, 7, 5), {})
+    bugs = """
     g is delayed once more where it is advanced
     x: jacobian not transposed
     - d_x[:, : max(T - k, 0)] += weight[k] * g[:, k:]
@@ -108,8 +99,7 @@ plant(
     y: value
     - y = np.zeros_like(x) + params["bias"]
     + y = np.zeros_like(x)
-    """,
-)
+    """
 
 
 class token_shift(Layer):
@@ -130,12 +120,8 @@ class token_shift(Layer):
         before = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]
         return before + params["mix"] * (x - before)
 
-
-plant(
-    token_shift,
-    {"mix": draw(1301, 5)},
-    STEPS,
-    """
+    inputs = ({"mix": draw(1301, 5)}, STEPS, {})
+    bugs = """
     np.roll gives the last token what the first one's predecessor would get
     x: mask leak
     - d_x = mix * g
@@ -146,8 +132,7 @@ plant(
     swapped
     - return {"mix": rows(g * (x - before)).sum(axis=0)}, d_x
     + return d_x, {"mix": rows(g * (x - before)).sum(axis=0)}
-    """,
-)
+    """
 
 
 class causal_mean(Layer):
@@ -165,12 +150,8 @@ class causal_mean(Layer):
         weights = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), x.dtype))
         return jnp.einsum("ts,bsd->btd", weights / weights.sum(axis=1, keepdims=True), x)
 
-
-plant(
-    causal_mean,
-    {},
-    STEPS,
-    """
+    inputs = ({}, STEPS, {})
+    bugs = """
     the cumulative sum runs forward again
     x: jacobian not transposed
     - backwards = np.cumsum((g / count)[:, ::-1], axis=1)
@@ -181,8 +162,7 @@ plant(
     x: precision (float64)
     - return np.cumsum(x, axis=1) / count, count
     + return np.cumsum(x, axis=1) / count, np.arange(1, x.shape[1] + 1)[:, None]
-    """,
-)
+    """
 
 
 class masked_mean(Layer):
@@ -200,12 +180,16 @@ class masked_mean(Layer):
     def reference(params, x, *, mask):
         return jnp.mean(x, axis=1, where=mask[:, :, None])
 
-
-plant(
-    masked_mean,
-    {},
-    PADDED,
-    """
+    inputs = (
+        {},
+        PADDED,
+        {
+            "mask": np.array(
+                [[1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 0, 1, 0]], bool
+            )
+        },
+    )
+    bugs = """
     every time gets a share, also where the mask is off
     x: mask leak
     - return {}, kept * (g / count)[:, None]
@@ -215,9 +199,7 @@ plant(
     y: value
     - return (x * kept).sum(axis=1) / count, (kept, count)
     + return (x * kept).sum(axis=1) / x.shape[1], (kept, count)
-    """,
-    mask=np.array([[1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 1, 0, 1, 0]], bool),
-)
+    """
 
 
 class max_pool(Layer):
@@ -240,21 +222,15 @@ class max_pool(Layer):
         first = range(0, x.shape[1] - window + 1, stride)
         return jnp.stack([x[:, i : i + window].max(axis=1) for i in first], axis=1)
 
-
-plant(
-    max_pool,
-    {},
-    STEPS,
-    """
+    inputs = ({}, STEPS, {"window": 3, "stride": 1})
+    bugs = """
     an entry that is the largest of two windows gets only one of them
     x: scatter
     - b, _, d = np.indices(best.shape, sparse=True)
     - np.add.at(d_x, (b, best + starts[:, None], d), g)
     + np.put_along_axis(d_x, best + starts[:, None], g, axis=1)
-    """,
-    window=3,
-    stride=1,
-)
+    """
+
 
 plant(
     max_pool,
@@ -301,19 +277,13 @@ class upsample(Layer):
     def reference(params, x, *, times):
         return x[:, jnp.arange(x.shape[1] * times) // times]
 
-
-plant(
-    upsample,
-    {},
-    STEPS,
-    """
+    inputs = ({}, STEPS, {"times": 3})
+    bugs = """
     only the first of the repeats is read
     x: slice kept
     - return {}, g.reshape(B, T, times, D).sum(axis=2)
     + return {}, g[:, ::times].copy()
-    """,
-    times=3,
-)
+    """
 
 
 class positional_scale(Layer):
@@ -332,19 +302,15 @@ class positional_scale(Layer):
     def reference(params, x):
         return jnp.einsum("btd,td->btd", x, params["scale"][: x.shape[1]])
 
-
-plant(
-    positional_scale,
-    {"scale": draw(1305, 7, 5)},
-    STEPS,
-    """
+    inputs = ({"scale": draw(1305, 7, 5)}, STEPS, {})
+    bugs = """
     the scale's gradient keeps the batch
     params.scale: missing sum
     - d_scale = np.zeros_like(scale)
     - d_scale[: x.shape[1]] = (g * x).sum(axis=0)
     + d_scale = g * x
-    """,
-)
+    """
+
 
 plant(
     positional_scale,
@@ -379,18 +345,13 @@ class positional_offset(Layer):
     def reference(params, x):
         return jax.vmap(jnp.add, (0, None))(x, params["offset"][: x.shape[1]])
 
-
-plant(
-    positional_offset,
-    {"offset": draw(1608, 11, 5)},
-    STEPS,
-    """
+    inputs = ({"offset": draw(1608, 11, 5)}, STEPS, {})
+    bugs = """
     g itself is d_x
     shared memory
     - return {"offset": d_offset}, g.copy()
     + return {"offset": d_offset}, g
-    """,
-)
+    """
 
 
 class last_step(Layer):
@@ -407,15 +368,10 @@ class last_step(Layer):
     def reference(params, x):
         return x[:, -1]
 
-
-plant(
-    last_step,
-    {},
-    STEPS,
-    """
+    inputs = ({}, STEPS, {})
+    bugs = """
     y is a view of x
     shared memory
     - return x[:, -1].copy(), x.shape
     + return x[:, -1], x.shape
-    """,
-)
+    """

@@ -38,12 +38,12 @@ class position_embedding(Layer):
     def reference(params, x):
         return jnp.take(params["tokens"], x, axis=0) + params["positions"][: x.shape[1]]
 
-
-plant(
-    position_embedding,
-    {"tokens": draw(501, 5, 3), "positions": draw(502, 13, 3)},
-    np.random.default_rng(503).integers(0, 5, (2, 7)),
-    """
+    inputs = (
+        {"tokens": draw(501, 5, 3), "positions": draw(502, 13, 3)},
+        np.random.default_rng(503).integers(0, 5, (2, 7)),
+        {},
+    )
+    bugs = """
     += with an index array counts a repeated token once
     params.tokens: scatter
     - np.add.at(d_tokens, x, g)
@@ -52,8 +52,7 @@ plant(
     the gradient of the positions is allocated and not filled
     params.positions: never written
     - d_positions[: x.shape[1]] = g.sum(axis=0)
-    """,
-)
+    """
 
 
 class embedding_bag(Layer):
@@ -76,12 +75,12 @@ class embedding_bag(Layer):
         sums = jnp.einsum("btd,bt->bd", jnp.take(params["weight"], x, axis=0), kept)
         return sums / jnp.maximum(kept.sum(axis=1, keepdims=True), 1.0)
 
-
-plant(
-    embedding_bag,
-    {"weight": draw(1401, 7, 5)},
-    np.array([[3, 1, 0, 0], [6, 2, 3, 0], [5, 5, 4, 1]]),
-    """
+    inputs = (
+        {"weight": draw(1401, 7, 5)},
+        np.array([[3, 1, 0, 0], [6, 2, 3, 0], [5, 5, 4, 1]]),
+        {"padding": 0},
+    )
+    bugs = """
     the padding's row learns
     params.weight: mask leak
     - np.add.at(d_weight, x, kept * (g / count)[:, None])
@@ -91,6 +90,4 @@ plant(
     x: integer cotangent
     - return {"weight": d_weight}, None
     + return {"weight": d_weight}, np.zeros(x.shape, g.dtype)
-    """,
-    padding=0,
-)
+    """
