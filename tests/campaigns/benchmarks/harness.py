@@ -7,6 +7,7 @@ a peer has fewer than `QUIET_TURNS` others.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -143,6 +144,19 @@ class Peer:
         raise PeerFailed("\n".join([f"{self.name} {what}; it said:", *end]))
 
 
+def available(specs: Mapping[str, Spec], report: "Report") -> dict[str, Spec]:
+    """Return the peers whose framework is installed; say at once which are left out."""
+    kept = {}
+    for name, spec in specs.items():
+        framework = spec.module.removeprefix("peer_")
+        if framework == "ours" or importlib.util.find_spec(framework):
+            kept[name] = spec
+        else:
+            report.missing[name] = f"needs {framework}: pip install 'functional-lm[bench]'"
+            say(f"without {name}, which {report.missing[name]}")
+    return kept
+
+
 @contextlib.contextmanager
 def started(specs: Mapping[str, Spec], report: "Report", **request: Any) -> Iterator[Any]:
     """Yield ``{name: peer}``, stopped, and ``{name: answer to the first request}``.
@@ -152,7 +166,7 @@ def started(specs: Mapping[str, Spec], report: "Report", **request: Any) -> Iter
     """
     with contextlib.ExitStack() as stack:
         peers, answers = {}, {}
-        for name, spec in specs.items():
+        for name, spec in available(specs, report).items():
             say(f"{name} starts")
             try:
                 peer = stack.enter_context(Peer(name, spec))
@@ -209,7 +223,7 @@ def alternate(
         rounds: turns of each.
         skip: steps at the beginning of a turn that warm the caches and do not count.
     """
-    turns, names = [], list(runners)
+    turns, names, begin = [], list(runners), time.perf_counter()
     for number in range(rounds):
         first = number % len(names)
         for name in [*names[first:], *names[:first]]:
@@ -222,7 +236,9 @@ def alternate(
             peer.pause()
             turns.append(Turn(name, number, seconds, others))
             busy = f"  DISTURBED: others took {others:.0%}" if others > BUSY else ""
-            say(f"{number + 1:3} {name:24} {statistics.median(seconds) * 1e3:9.2f} ms{busy}")
+            left = (time.perf_counter() - begin) * (rounds * len(names) / len(turns) - 1) / 60
+            turn = f"{number + 1:3}/{rounds} {name:24} {statistics.median(seconds) * 1e3:9.2f} ms"
+            say(f"{turn}  {left:.1f} min left{busy}")
     return turns
 
 

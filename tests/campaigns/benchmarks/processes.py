@@ -15,6 +15,7 @@ from harness import (
     Report,
     Spec,
     Turn,
+    available,
     environment,
     expect_equal_losses,
     say,
@@ -64,6 +65,7 @@ def memory(
     }
     report = Report("memory")
     for setting, steps, specs in itertools.chain.from_iterable(known[part] for part in parts):
+        specs = available(specs, report)
         peaks: dict[str, list[float]] = {}
         bases: dict[str, float] = {}
         for _ in range(repeats):
@@ -79,6 +81,7 @@ def memory(
                     continue
                 losses[name], bases[name] = answer["losses"], answer["base"]
                 peaks.setdefault(name, []).append(answer["peak"])
+                say(f"{setting.name:12} {name:24} {answer['peak']:9.0f} MiB")
             expect_equal_losses(losses)
         for name, values in peaks.items():
             note = f"{bases[name]:.0f} after the imports"
@@ -124,8 +127,12 @@ def startup(rounds: int = 7, text_file: Path | None = None, out: Path = RESULTS)
             "jax-script": (_script("peer_jax", f"step({TINY}, 'manual')[1](1)"), MARK),
             "torch-script": (_script("peer_torch", f"step({TINY}, False)[1](1)"), MARK),
         }
+        peers = available(
+            {n: Spec(f"peer_{n.partition('-')[0]}", "step") for n in commands}, report
+        )
         for number in range(-1, rounds):
-            for name, (command, mark) in commands.items():
+            for name in peers:
+                command, mark = commands[name]
                 own = [f"{folder}/{name}{number}" if part == "RUN" else part for part in command]
                 try:
                     seconds, others = launch(own, mark)

@@ -108,7 +108,11 @@ def main() -> int:
         parser.error(f"there is no reader {unknown[0]}: the readers are {', '.join(known)}")
     failed = 0
     print(f"{'reader':20}{'inputs':>10}{'values':>10}{'refused':>10}{'reasons':>9}{'slowest':>12}")
-    for name in given.readers or known:
+    names = given.readers or list(known)
+    for i, name in enumerate(names):
+        if sys.stderr.isatty():
+            left = (len(names) - i) * given.seconds / 60
+            print(f"reader {i + 1} of {len(names)}, {left:.0f} min left\r", end="", file=sys.stderr)
         report = run_reader(name, "--seconds", str(given.seconds), "--seed", str(given.seed))
         if "fault" in report:
             failed += 1

@@ -3,9 +3,8 @@
 A proof speaks of a function, an operator and the expression that changes, so that it survives any
 edit of the statements around it. In the table, a line without indentation is ``file function``; a
 line with "→" is ``operator | before → after`` (of `mutants.Mutant.key`), where … stands for
-anything; and the text below is the reason for the lines above it. "random" makes the script run
-10⁴ random inputs and require agreement. A line that fits no mutant, or killed ones alone, is an
-error.
+anything; and the text below is the reason for the lines above it. A line that fits no mutant, or
+only killed ones, is an error.
 """
 
 import re
@@ -22,7 +21,7 @@ layers/attention.py _masked_softmax
     Read by `any` alone: one true entry says as much as two.
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
-  drop_cast | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
+  drop_call | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
   change_constant | np.copyto(top, 0.0, where=sees_none) → np.copyto(top, 1.0, where=sees_none)
     All scores of such a row are −∞, and stay so minus any finite number.
@@ -59,7 +58,7 @@ layers/flash_attention.py vjp
 layers/flash_attention.py forward
   exchange_names | y[..., :1] → q[..., :1]
     The queries have the shape and the dtype of y.
-  drop_cast | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
+  drop_dtype | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
     Summed in float64 and then written in the dtype of y: only rounding differs.
   exchange_names | len(m) → len(q_rows)
     Both have one entry for each query of the tile.
@@ -91,7 +90,7 @@ layers/flash_attention.py _hide
   exchange_names | offset + len(scores) <= window → …
   decide | causal and (not (sees_last and sees_first)) → causal
     Hiding nothing changes nothing; it takes time.
-  drop_cast | np.asarray(visible(…)) → …
+  drop_call | np.asarray(visible(…)) → …
     Where attention is causal, `visible` returns an array.
 
 layers/linear.py forward
@@ -131,13 +130,13 @@ layers/rotary_attention.py _exponentials
     faster. At the bound itself both ways hold.
 
 layers/rotary_attention.py _row_sums
-  drop_cast | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
+  drop_dtype | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
     The sums are compared with a bound, and one over them is written to the right dtype.
 
 layers/rotary_attention.py _scores
   exchange_names | scores.shape → q.shape
     The scores have a row for each query.
-  drop_cast | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
+  drop_dtype | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
 
 layers/rotary_attention.py _sum_of_group
@@ -178,7 +177,7 @@ losses/linear_cross_entropy.py _in_chunks
     There is one loss and one target for each row of x.
   drop_call | min(chunk_size, len(x)) → chunk_size
     The buffer is larger than what is used of it.
-  drop_cast | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
+  drop_dtype | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
     A product in float32 is written to float64 without rounding; what leaves is cast back.
   decide | if with_gradient: → if True:
     The arrays are made and not used.
@@ -230,7 +229,7 @@ numerics.py segment_sum
   change_comparison | n_segments <= _ONE_HOT_LIMIT → n_segments < _ONE_HOT_LIMIT
   decide | if n_segments <= _ONE_HOT_LIMIT: → …
     Both ways compute the sum of the rows of each id; the limit decides which is faster.
-  drop_cast | one_hot.astype(values.dtype) → one_hot
+  drop_call | one_hot.astype(values.dtype) → one_hot
     A product of booleans and floats is that of the booleans cast to the floats' dtype.
   exchange_names | ids.size → values.size
     They differ only for rows of no columns, where the result is empty either way.

@@ -52,14 +52,14 @@ class Judge:
         for case in cases[::3] if name == "transformer" else ():
             keywords = case.keywords | {"model": case.keywords["model"]._replace(n_frozen=1)}
             cases.append(case._replace(label=f"{case.label}, frozen", keywords=keywords))
-        self._trials = [Trial(name, case) for case in cases]
+        self.trials = [Trial(name, case) for case in cases]
 
     def reason(self, layer: Any, seconds: float = SECONDS) -> str:
         """Return why a mutated layer dies, or "" if it survives; 0 seconds are no limit."""
-        for trial in self._trials:
+        for trial in self.trials:
             if fault := trial.fault(layer, seconds):
-                self._trials.remove(trial)
-                self._trials.insert(0, trial)
+                self.trials.remove(trial)
+                self.trials.insert(0, trial)
                 return f"{trial.label}: {fault}"
         return ""
 

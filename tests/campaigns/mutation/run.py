@@ -19,8 +19,11 @@ import os
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import track
 
 REQUIRED = {"vjp": 1.0, "forward": 0.98}
 MAY_BE_EQUIVALENT = 0.05
@@ -68,6 +71,10 @@ def judge_all(names: list[str]) -> list[Verdict]:
     """Judge everything in two processes; a shared formula's mutant dies if any layer kills it."""
     from functional_lm.testing import registry
 
+    try:
+        registry.modules("linear")
+    except ImportError as error:
+        sys.exit(str(error))
     known = registry.names()
     everything = names or [*known, "numerics"]
     if unknown := set(everything) - {*known, "numerics"}:
@@ -78,7 +85,10 @@ def judge_all(names: list[str]) -> list[Verdict]:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         # The models come last in the registry, and take longest.
         jobs = [pool.submit(judge_layer, name, name in everything, shared) for name in asked[::-1]]
-        for verdict in (verdict for job in jobs for verdict in job.result()):
+        done = track(
+            as_completed(jobs), "", len(jobs), console=Console(stderr=True), transient=True
+        )
+        for verdict in (verdict for job in done for verdict in job.result()):
             which = (*verdict.key[:2], verdict.number)
             pair = (found.get(which, verdict), verdict)
             dead = min(pair, key=lambda v: v.outcome != "killed")

@@ -50,6 +50,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # a fault may overflow; a warning is no verdict
     checkers, skipped = ([], []) if options.ours else installed()
+    print(*skipped, sep="\n", file=sys.stderr)
     what = {OURS: "check_vjp with a reference"} | {c.name: c.what for c in checkers}
     judges = {OURS: our_verdict} | {c.name: partial(verdict_of, c) for c in checkers}
     seconds = dict.fromkeys(judges, 0.0)
@@ -59,7 +60,7 @@ def main() -> int:
             start = time.perf_counter()
             verdicts[bug.name][name] = judge(bug)
             seconds[name] += time.perf_counter() - start
-    print("\n".join([*table(verdicts, what, seconds), *skipped, ""]))
+    print("\n".join([*table(verdicts, what, seconds), ""]))
     print("\n".join([*causes(verdicts), "", *missed(verdicts), "", *alarms(verdicts)]))
     if options.json:
         plain = {bug: {n: v._asdict() for n, v in row.items()} for bug, row in verdicts.items()}

@@ -10,6 +10,8 @@ import argparse
 import types
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from functional_lm import pytree
 from functional_lm.testing import cases, names, registry
@@ -25,13 +27,15 @@ STEPS = tuple(10.0 ** (-k / 2) for k in range(8, 34))
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=names())
-    worst = {"whole": 0.0, "entry": 0.0}
+    rows = {
+        f"{name} {path}": found
+        for name in track(parser.parse_args().names, console=Console(stderr=True), transient=True)
+        for path, found in sensitivity(name).items()
+    }
+    worst = {kind: max(found[kind] for found in rows.values()) for kind in KINDS}
     print(f"{'layer and leaf':44}  {'whole leaf':>10}  {'one entry':>10}")
-    for name in parser.parse_args().names:
-        for path, found in sensitivity(name).items():
-            print(f"{name + ' ' + path:44}  {found['whole']:10.0e}  {found['entry']:10.0e}")
-            worst = {kind: max(worst[kind], found[kind]) for kind in worst}
-    print(f"{'the worst':44}  {worst['whole']:10.0e}  {worst['entry']:10.0e}")
+    for place, found in (rows | {"the worst": worst}).items():
+        print(f"{place:44}  {found['whole']:10.0e}  {found['entry']:10.0e}")
 
 
 def sensitivity(name):
