@@ -21,35 +21,54 @@ from functional_lm.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("functional_lm", "tests")
+    for path in (ROOT / folder).rglob("README.md")
+)
 
 
-def blocks(language):
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language, page="README.md"):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [text for name, text in fences if name == language]
 
 
-def test_its_python_runs(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def run_python(tmp_path, monkeypatch):
+    """Run the Python of a page in an empty folder; ``# NAME.py`` begins a file of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    namespace = {}
-    for block in blocks("python"):
-        file = re.match(r"# (\w+)\.py\n", block)
-        if file:
-            (tmp_path / f"{file[1]}.py").write_text(block, encoding="utf-8")
-            monkeypatch.delitem(sys.modules, file[1], raising=False)
-        else:
-            exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["report"].ok
+
+    def run(page):
+        namespace = {}
+        for block in blocks("python", page):
+            file = re.match(r"# (\w+)\.py\n", block)
+            if file:
+                (tmp_path / f"{file[1]}.py").write_text(block, encoding="utf-8")
+                monkeypatch.delitem(sys.modules, file[1], raising=False)
+            else:
+                exec(compile(block, f"<{page}>", "exec"), namespace)
+        return namespace
+
+    return run
+
+
+def test_its_python_runs(run_python, capsys):
+    namespace = run_python("README.md")
+    assert not namespace["report"]
     printed = capsys.readouterr().out
-    for verdict in ("squared_relu: ok", "layer_norm: FAILED"):
-        shown = next(block for block in blocks("") if block.startswith(verdict))
-        assert without_figures(shown) in without_figures(printed)
-    assert not namespace["failing"]
-    assert callable(namespace["test_layer_norm"])
+    shown = next(block for block in blocks("") if block.startswith("my_norm: FAILED"))
+    assert without_figures(shown) in without_figures(printed)
     losses = [float(row[1]) for row in map(str.split, printed.splitlines()) if row[:1] == ["20"]]
     assert len(losses) == 2
     assert max(*losses, namespace["step"].loss) < 0.9 * np.log(65)  # as all letters alike
     assert namespace["experiment"].steps == 60
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_other_pages_runs(page, run_python):
+    run_python(page)
 
 
 def without_figures(text):
@@ -66,7 +85,11 @@ def test_a_golden_file_is_read_as_it_says(tmp_path):
 
     from functional_lm.testing import golden
 
-    recipe = next(block for block in blocks("python") if "def errors(" in block)
+    recipe = next(
+        block
+        for block in blocks("python", "functional_lm/testing/README.md")
+        if "def errors(" in block
+    )
     namespace = {"np": np}
     exec(compile(recipe, "README.md", "exec"), namespace)
     made = golden("attention", {"T": 7, "K": 3}, {"causal": True})

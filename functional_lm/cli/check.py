@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from ..contract import expect_choice, expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import LeafReport, Report, cases, check_layer, names
 from ..testing.registry import modules
 from ..testing.report import columns, figure
+from .flags import Argument
+from .output import print
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Check:
         json: a file to write all figures and findings to.
     """
 
-    layers: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES]")] = ()
+    layers: Annotated[tuple[str, ...], Argument("[LAYER...]")] = ()
     dtype: Literal["float64", "float32"] | None = None
     seed: int = 0
     json: Path | None = None

@@ -2,17 +2,14 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ..health import CHECKS, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
 from ..runs.records import series
 from .display import wrapped
-from .runs import read_records
+from .output import print
+from .runs import RunFolder, read_records
 
 INDENT = 9
 
@@ -28,7 +25,7 @@ class Diagnose:
         json: print one JSON object with the keys steps, findings, looked_for, not_looked_for.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     json: bool = False
 
     def run(self) -> int:

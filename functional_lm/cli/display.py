@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from ..files import write_atomic
 from ..runs import Record
 from ..runs.records import clock, final_loss
+from .output import print
 from .runs import PROGRAM
 
 

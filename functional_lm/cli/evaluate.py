@@ -4,15 +4,15 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
 from ..training import text_loss
+from .output import print
+from .runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evaluate:
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     text_file: Path | None = None
     encoding: str = "utf-8"
     part: Literal["validation", "training", "all"] = "validation"

@@ -10,6 +10,7 @@ from ..files import write_atomic
 from ..training.range_test import EXPLOSION, range_test
 from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
+from .output import print
 
 RESULT_FILE, PLOT_FILE = "find-lr.json", "find-lr.png"
 

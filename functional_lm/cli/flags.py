@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
@@ -17,6 +18,14 @@ C = TypeVar("C")
 """The `Config` of an architecture."""
 
 
+class Argument(NamedTuple):
+    """How a field is read, in ``Annotated[...]``, where its type does not say it."""
+
+    metavar: str
+    read: Callable[[str], Any] | None = None
+    positional: bool = True
+
+
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """The model, by name; it decides which other flags there are.
@@ -27,7 +36,7 @@ class Selection:
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
     """
 
-    model: str = DEFAULT
+    model: Annotated[str, Argument("NAME", positional=False)] = DEFAULT
     preset: str | None = None
     config: Path | None = None
 

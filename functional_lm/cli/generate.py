@@ -3,10 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from ..contract import Key, expect_fields, expect_int
 from ..generation import (
@@ -24,6 +21,7 @@ from ..generation import (
     until_stop,
 )
 from ..runs import Run, open_run
+from .runs import RunFolder
 
 BATCH = 32
 """Samples that are made at once: each has a cache of its own."""
@@ -55,7 +53,7 @@ class Generate:
         seed: of the sampling.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     prompt: str | None = None
     max_new_tokens: int = 300
     temperature: tuple[float, ...] = (0.8,)

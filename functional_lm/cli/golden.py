@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
 from ..testing.cases import DEFAULTS, LETTERS
+from .flags import Argument
+from .output import print
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Golden:
         seed: of all draws.
     """
 
-    layer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LAYER")]
+    layer: Annotated[str, Argument("LAYER")]
     out: Path
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()

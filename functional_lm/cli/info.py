@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Generic
 
 import numpy as np
-import tyro
 
 from .. import __version__, models
 from ..contract import expect_fields, expect_int
@@ -15,7 +14,9 @@ from ..runs import open_run
 from ..speed import runtime
 from ..training import costs
 from .display import wrapped
-from .flags import C, Selection, given
+from .flags import Argument, C, Selection, given
+from .output import print
+from .runs import find_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Info(Generic[C]):
 
     model: Selection
     sizes: C
-    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    folder: Annotated[Path | None, Argument("[RUN]", find_run)] = None
     vocab_size: int = 65
     seq_len: int | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..speed import runtime
+from .output import print
 
 COMMANDS = {
     "train": "Train a language model on a text.",
@@ -21,6 +22,7 @@ COMMANDS = {
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
+    "runs": "List the runs here.",
     "completion": "Print a script that completes commands and flags in a shell.",
 }
 """Each is a class of its name, in the module of its name: find-lr is FindLr in find_lr."""
@@ -32,24 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
     on stderr, a line for each fault, without a traceback.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else _complain("functional-lm", "a command is required, see above")
-    name, *rest = arguments
-    if name == "--version":
-        print(f"functional-lm {__version__}")
-        return 0
-    if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return _complain("functional-lm", f"unknown command {name!r}: the commands are {known}")
-    program = f"functional-lm {name}"
-    runtime.tune()  # before NumPy is imported
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    name = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
+    program = f"functional-lm {name}".rstrip()
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal without UTF-8 shows a mark instead
-            stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):  # what the terminal cannot encode becomes an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(name, rest, program)
+        status = _run(name, arguments[1:], program) if name else _about(arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if name not in ("train", "sweep", "find-lr"):
@@ -64,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str], program: str) -> int:
+    runtime.tune()  # before NumPy is imported
     import numpy as np
 
     from .parser import parse
@@ -71,7 +68,26 @@ def _run(name: str, arguments: list[str], program: str) -> int:
     command = parse(command_named(name), arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        return command.run()
+        return 0 if command is None else command.run()
+
+
+def _about(arguments: list[str]) -> int:
+    """Answer a call without a command."""
+    from .help import columns, meant
+
+    first = arguments[0] if arguments else "--help"
+    if first in ("-V", "--version"):
+        print(f"functional-lm {__version__}")
+    elif first in ("-h", "--help"):
+        print("A transformer language model in NumPy with every gradient written by hand.\n")
+        print("Usage: functional-lm COMMAND [OPTIONS]\n\nCommands:")
+        print(columns([*COMMANDS.items(), ("help [COMMAND]", "Print what a command takes.")], 16))
+        print("\nOptions:\n" + columns([("-V, --version", "Print the version.")], 16))
+    else:
+        what = "option" if first.startswith("-") else "command"
+        names = [*COMMANDS, "help", "--help", "--version"]
+        raise ValueError(f"there is no {what} {first!r}; {meant(first, names) or 'see --help'}")
+    return 0 if arguments else _complain("functional-lm", "a command is required, see above")
 
 
 def command_named(name: str) -> Any:
@@ -90,13 +106,3 @@ def _complain(program: str, *faults: str, status: int = 2) -> int:
     for fault in faults:
         print(f"{program}: {fault}", file=sys.stderr)
     return status
-
-
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
-    return (
-        "usage: functional-lm COMMAND [--help] [...]\n\n"
-        "A transformer language model in NumPy with every gradient written by hand.\n\n"
-        f"{commands}\n\n  --version  Print the version."
-    )

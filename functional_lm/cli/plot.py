@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from ..files import write_atomic
-from .runs import PROGRAM, expect_own, named, read_records
+from .flags import Argument
+from .output import print
+from .runs import PROGRAM, expect_own, find_run, named, read_records
 
 PLOT_FILE = "plot.png"
 
@@ -21,15 +21,13 @@ class Plot:
         out: the picture, .png or .svg. Not given: plot.png, in the folder of the run if it is one.
     """
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    folders: Annotated[tuple[Path, ...], Argument("RUN...", find_run)]
     out: Path | None = None
 
     def run(self) -> int:
         """Write the picture; print where it is, and what the runs did not record."""
         from ..reports.plots import FORMATS, encode, not_recorded, picture
 
-        if not self.folders:
-            raise ValueError("plot needs at least one run: got none; pass its folder")
         runs = named(self.folders)
         folder = self.folders[0] if len(runs) == 1 else Path()
         out = folder / PLOT_FILE if self.out is None else self.out

@@ -3,13 +3,11 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ..files import write_atomic
 from ..runs.folder import CONFIG_FILE, LAST_FILE, read_config, vocab_size_of
-from .runs import PROGRAM, expect_own, read_records
+from .output import print
+from .runs import PROGRAM, RunFolder, expect_own, read_records
 
 REPORT_FILE = "report.html"
 
@@ -25,7 +23,7 @@ class Report:
         out: the page. Not given: report.html in the folder of the run.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    folder: RunFolder
     out: Path | None = None
 
     def run(self) -> int:

@@ -1,17 +1,55 @@
-"""What the commands about runs share: reading their records, and where they may write."""
+"""``functional-lm runs``, and what the commands about runs share."""
 
+import contextlib
+import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 from .. import __version__
 from ..runs import Record, read_metrics
-from ..runs.folder import METRICS_FILE
-from ..runs.records import in_order
+from ..runs.folder import CONFIG_FILE, METRICS_FILE, expect_run, read_config, table_of
+from ..runs.records import in_order, series
+from .flags import Argument
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""
 
 _MARK = b"functional-lm "
+
+
+def find_run(name: str) -> Path:
+    """Return the folder of a run: by its path, that of a file in it, or ``latest``.
+
+    Raises:
+        FileNotFoundError: listing the runs here.
+    """
+    folder, known = Path(name), runs()
+    if name == "latest" and known and not folder.exists():
+        return known[0]
+    if folder.is_file():
+        folder = folder.parent
+    if not (folder / METRICS_FILE).is_file():
+        try:
+            expect_run(folder)
+        except FileNotFoundError:
+            some = ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
+            here = f"the runs here are {some}" if known else "train one with functional-lm train"
+            raise FileNotFoundError(f"there is no run in {name}; {here}") from None
+    return folder
+
+
+def runs() -> list[Path]:
+    """Return the runs in this folder and in its folder runs, the newest first."""
+    folders = [folder for parent in (Path(), Path("runs")) for folder in parent.glob("*/")]
+    found = [folder for folder in folders if (folder / CONFIG_FILE).is_file()]
+    return sorted(found, key=lambda folder: (folder / CONFIG_FILE).stat().st_mtime, reverse=True)
+
+
+RUN = Argument("RUN", find_run)
+RunFolder = Annotated[Path, RUN]
+"""A run on the command line."""
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -56,3 +94,46 @@ def expect_own(out: Path) -> None:
         raise FileExistsError(
             f"out must be new, or written by this command: {out} is neither; pass another"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """List the runs in this folder and in its folder runs, the newest first."""
+
+    def run(self) -> int:
+        """Print a line for each."""
+        rows = [("run", "text", "model", "steps", "validation", "age"), *map(_row, runs())]
+        if not rows[1:]:
+            print("no runs here yet; train one with functional-lm train")
+            return 0
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
+        return 0
+
+
+def _row(folder: Path) -> tuple[str, str, str, str, str, str]:
+    """Return what a run's files say of it, with a dash for what they do not."""
+    config: dict[str, Any] = {}
+    records: list[Record] = []
+    with contextlib.suppress(OSError, ValueError):
+        config = read_config(folder)
+        records = in_order(read_metrics(folder / METRICS_FILE))
+    text = str(table_of(config, "text").get("source", "-"))
+    model = config.get("architecture") or table_of(config, "model_file").get("name", "-")
+    losses = series(records, "val_loss").values
+    return (
+        str(folder),
+        text if len(text) <= 24 else f"...{text[-21:]}",
+        str(model),
+        f"{records[-1]['step']:,}" if records else "-",
+        f"{losses[-1]:.3f}" if len(losses) else "-",
+        _age(time.time() - (folder / CONFIG_FILE).stat().st_mtime),
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds / size)) > 0:
+            return f"{count} {unit}{'s' * (count > 1)}"
+    return "now"

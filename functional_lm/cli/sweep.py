@@ -12,6 +12,7 @@ from ..runs.records import final_loss
 from ..training import Experiment
 from .display import curve, write_rate_picture
 from .flags import C, Setup, new_folder
+from .output import print
 
 SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
 

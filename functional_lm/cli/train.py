@@ -5,7 +5,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.filesize import decimal
 
@@ -19,7 +19,9 @@ from ..runs.records import FINAL, clock, final_loss
 from ..text import Corpus
 from ..training import Experiment
 from .display import TrainingDisplay, curve, wrapped
-from .flags import C, Selection, Setup
+from .flags import Argument, C, Selection, Setup
+from .output import print
+from .runs import find_run
 
 EVENTS = "tensorboard"
 """The folder of a run's event files."""
@@ -33,7 +35,7 @@ class RunSelection(Selection):
         resume: the folder of a run to continue instead; only its steps or epochs may change.
     """
 
-    resume: Path | None = None
+    resume: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ def test_the_module_is_the_command():
         [sys.executable, "-m", "functional_lm", "nothing"], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "unknown command 'nothing'" in done.stderr
+    assert "there is no command 'nothing'" in done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -37,9 +37,7 @@ def test_help_names_the_commands(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_its_flags(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
-    assert stop.value.code == 0
+    assert main([name, "--help"]) == 0
     said = capsys.readouterr().out
     assert f"functional-lm {name}" in said
     assert "tyro" not in said
