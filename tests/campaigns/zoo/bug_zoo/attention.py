@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_lm.compose import bind
-from functional_lm.heads import CAUSAL, FULL, QKV, Visibility
+from functional_lm.heads import CAUSAL, QKV, Visibility
 from functional_lm.layers import attention, rms_norm, rotary
 from functional_lm.models import mlp, self_attention, transformer_block
 from functional_lm.numerics import softmax, softmax_vjp
@@ -22,7 +22,7 @@ def qkv(seed, B, T, S, H, G, K):
 plant(
     attention,
     {},
-    qkv(201, 2, 5, 7, 3, 3, 5),
+    qkv(213, 2, 5, 5, 3, 3, 7),
     """
     1/√K is left out of d_q
     x.q: constant factor
@@ -33,32 +33,17 @@ plant(
     x.q: precision (float64)
     - d_q = (d_scores @ k) * (1 / math.sqrt(K))
     + d_q = d_scores @ k / np.sqrt(K)
-    """,
-)
 
-plant(
-    attention,
-    {},
-    qkv(204, 2, 5, 7, 6, 2, 3),
-    """
     the softmax is differentiated entry by entry, without the sum over the keys
     x.k x.q: missing term
     - d_scores = softmax_vjp(probs, d_probs)
     + d_scores = probs * d_probs
 
-    d_k of the last query head of a group overwrites the others
-    x.k: slice kept
-    - d_k = d_scores.swapaxes(-1, -2) @ q
-    + for rows in np.split(np.arange(RT), H // G):
-    +     d_k = d_scores[:, :, rows].swapaxes(-1, -2) @ q[:, :, rows]
-    """,
-)
+    d_q and d_k are returned in the other order
+    x.k x.q: swapped
+    - return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
+    + return {}, QKV(_ungroup(d_k, H), _ungroup(d_q, G), _ungroup(d_v, G))
 
-plant(
-    attention,
-    {},
-    qkv(210, 2, 7, 7, 3, 3, 5),
-    """
     the probabilities are computed anew without the causal mask
     x.k x.q x.v: mask leak
     - q, k, v, probs, H = residuals
@@ -71,14 +56,14 @@ plant(
 plant(
     attention,
     {},
-    qkv(213, 2, 5, 5, 3, 3, 7),
+    qkv(204, 2, 7, 7, 6, 2, 3),
     """
-    d_q and d_k are returned in the other order
-    x.k x.q: swapped
-    - return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
-    + return {}, QKV(_ungroup(d_k, H), _ungroup(d_q, G), _ungroup(d_v, G))
+    d_k of the last query head of a group overwrites the others
+    x.k: slice kept
+    - d_k = d_scores.swapaxes(-1, -2) @ q
+    + for rows in np.split(np.arange(RT), H // G):
+    +     d_k = d_scores[:, :, rows].swapaxes(-1, -2) @ q[:, :, rows]
     """,
-    visibility=FULL,
 )
 
 plant(

@@ -94,20 +94,13 @@ class log_softmax(Layer):
     def reference(params, x):
         return jax.nn.log_softmax(x, axis=-1)
 
-    inputs = ({}, draw(302, 2, 3, 7), {})
+    inputs = ({}, draw(302, 3, 7), {})
     bugs = """
     g is not summed over the classes
     x: missing sum
     - return {}, g - probs * g.sum(axis=-1, keepdims=True)
     + return {}, g - probs * g
-    """
 
-
-plant(
-    log_softmax,
-    {},
-    draw(611, 3, 7),
-    """
     y itself is the residual
     shared memory
     - return y, np.exp(y)
@@ -120,8 +113,8 @@ plant(
     edge shape
     - return {}, g - probs * g.sum(axis=-1, keepdims=True)
     + return {}, g - probs * g.sum(axis=-1, keepdims=True).squeeze()[:, None]
-    """,
-)
+    """
+
 
 plant(
     log_softmax,
@@ -223,27 +216,19 @@ class softplus(Layer):
     def reference(params, x, *, beta):
         return jax.nn.softplus(beta * x) / beta
 
-    inputs = ({}, draw(1012, 2, 3, 7), {"beta": 3.0})
+    inputs = ({}, draw(1012, 2, 3, 7), {"beta": 0.7})
     bugs = """
     the 1/beta of the forward stays in the slope
     x: constant factor
     - return {}, g * sigmoid(beta * x)
     + return {}, g * sigmoid(beta * x) / beta
-    """
 
-
-plant(
-    softplus,
-    {},
-    draw(1012, 2, 3, 7),
-    """
     the sigmoid of the output
     x: wrong point
     - return y, (x, beta)
     + return y, (y * 1, beta)
-    """,
-    beta=0.7,
-)
+    """
+
 
 plant(
     softplus,

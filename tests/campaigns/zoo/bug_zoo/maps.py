@@ -11,26 +11,18 @@ from functional_lm.numerics import rows
 
 from .bug import Layer, Pair, draw, plant
 
-AFFINE = {"weight": draw(1, 5, 3), "bias": draw(2, 3)}
 INPUT = draw(1006, 2, 3, 5)
 
 plant(
     linear,
-    AFFINE,
-    draw(3, 7, 5),
-    """
-    the bias gets the mean of the rows
-    params.bias: constant factor (1/7)
-    - d_params["bias"] = sum_rows(g)
-    + d_params["bias"] = sum_rows(g) / max(len(g), 1)
-    """,
-)
-
-plant(
-    linear,
-    AFFINE,
+    {"weight": draw(5, 5, 5), "bias": draw(2, 5)},
     draw(4, 2, 7, 5),
     """
+    the bias gets the mean of the rows
+    params.bias: constant factor (1/(2·7))
+    - d_params["bias"] = sum_rows(g)
+    + d_params["bias"] = sum_rows(g) / max(len(g), 1)
+
     the bias is summed over the batch and not over time
     params.bias: missing sum
     - g = rows(g)
@@ -38,6 +30,11 @@ plant(
     + g = rows(g)
     - d_params["bias"] = sum_rows(g)
     + d_params["bias"] = d_bias
+
+    W for its transpose in d_x
+    x: jacobian not transposed
+    - return d_params, (g @ weight.T).reshape(x.shape)
+    + return d_params, (g @ weight).reshape(x.shape)
 
     .T of a batch of sequences reverses all axes
     exception
@@ -48,18 +45,6 @@ plant(
     params.bias: structure (bias)
     - if has_bias:
     -     d_params["bias"] = sum_rows(g)
-    """,
-)
-
-plant(
-    linear,
-    {"weight": draw(5, 5, 5)},
-    draw(6, 2, 3, 5),
-    """
-    W for its transpose in d_x
-    x: jacobian not transposed
-    - return d_params, (g @ weight.T).reshape(x.shape)
-    + return d_params, (g @ weight).reshape(x.shape)
     """,
 )
 

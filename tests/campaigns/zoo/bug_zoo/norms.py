@@ -11,8 +11,6 @@ from .bug import Layer, draw, plant
 
 AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
 X = draw(102, 2, 3, 7)
-CHANNELS = {"scale": draw(1001, 6), "bias": draw(1002, 6)}
-GROUPED = draw(1003, 2, 5, 6)
 
 plant(
     rms_norm,
@@ -152,7 +150,7 @@ class group_norm(Layer):
         normal = jax.nn.standardize(grouped, axis=(2, 3), epsilon=eps)
         return jnp.concatenate(list(normal), axis=-1) * params["scale"] + params["bias"]
 
-    inputs = (CHANNELS, GROUPED, {"n_groups": 2})
+    inputs = ({"scale": draw(1001, 6), "bias": draw(1002, 6)}, draw(1003, 2, 5, 6), {"n_groups": 2})
     bugs = """
     both means are divided by the channels of a group and not also by the times
     x: wrong term
@@ -160,14 +158,7 @@ class group_norm(Layer):
     - mean_hx = (h * x_hat).mean(axis=(1, 3), keepdims=True)
     + mean_h = h.sum(axis=(1, 3), keepdims=True) / h.shape[3]
     + mean_hx = (h * x_hat).sum(axis=(1, 3), keepdims=True) / h.shape[3]
-    """
 
-
-plant(
-    group_norm,
-    CHANNELS,
-    GROUPED,
-    """
     −1 in a reshape is not defined for an empty batch
     edge shape
     - h = (g * scale).reshape(x_hat.shape)
@@ -177,6 +168,4 @@ plant(
     + flat, flat_hat = (v.swapaxes(1, 2).reshape(*rstd.shape[::2], -1) for v in (h, h * x_hat))
     + mean_h = flat.mean(axis=-1)[:, None, :, None]
     + mean_hx = flat_hat.mean(axis=-1)[:, None, :, None]
-    """,
-    n_groups=3,
-)
+    """
