@@ -1,4 +1,4 @@
-"""A stranger's layer: a file outside the package, checked, composed into a block and trained."""
+"""A custom layer from a file outside the package: checked, composed into a block and trained."""
 
 import importlib.util
 import re

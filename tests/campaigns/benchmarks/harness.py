@@ -1,7 +1,7 @@
 """Peers in processes of their own that take turns, and the table of what they took.
 
 Only the peer whose turn it is runs; the others are stopped. The order rotates from round to round,
-so that nobody always follows the same neighbour. A turn in which other processes, or other
+so that no peer always follows the same one. A turn in which other processes, or other
 machines on the same hardware, took more than `BUSY` of the processor's time does not count, unless
 a peer has fewer than `QUIET_TURNS` others.
 """
@@ -35,11 +35,11 @@ TOLERANCE = 1e-4
 
 REMOVED = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 REMOVED += ("XLA_FLAGS", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
-"""Variables that a child does not inherit: each peer chooses its kernels and threads by itself."""
+"""Variables that a child does not inherit: each peer chooses its own kernels and threads."""
 
 
 class PeerFailed(RuntimeError):
-    """A peer ended, or took too long; with the end of what it said."""
+    """A peer ended or took too long; the message holds its last output."""
 
 
 class Spec(NamedTuple):
@@ -141,7 +141,7 @@ class Peer:
         self._said.seek(0)
         end = self._said.read().strip().splitlines()[-12:]
         what = "ended" if ready else f"did not answer in {self._timeout:.0f} s"
-        raise PeerFailed("\n".join([f"{self.name} {what}; it said:", *end]))
+        raise PeerFailed("\n".join([f"{self.name} {what}; its last output:", *end]))
 
 
 def available(specs: Mapping[str, Spec], report: "Report") -> dict[str, Spec]:

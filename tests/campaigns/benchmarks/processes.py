@@ -159,7 +159,7 @@ def launch(command: Sequence[str], mark: str) -> tuple[float, float]:
         The seconds that it took, and the share of the processor's time that others took.
 
     Raises:
-        PeerFailed: if there is no mark, or the exit status is not 0; with the end of what it said.
+        PeerFailed: if there is no mark, or the exit status is not 0; with its last output.
     """
     before, said, found = usage(), [], False
     process = subprocess.Popen(
@@ -178,5 +178,7 @@ def launch(command: Sequence[str], mark: str) -> tuple[float, float]:
     if not found:
         seconds = after.at - before.at
         if mark or process.returncode:
-            raise PeerFailed("".join([f"{command[0]} failed; it said:\n", *said[-12:]]).strip())
+            raise PeerFailed(
+                "".join([f"{command[0]} failed; its last output:\n", *said[-12:]]).strip()
+            )
     return seconds, share_of_others(before, after, used.ru_utime + used.ru_stime)

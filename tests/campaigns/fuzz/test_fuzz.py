@@ -1,4 +1,4 @@
-"""A short run of the fuzzer on each reader, and what the fuzzer itself must find."""
+"""A short run of the fuzzer on each reader, and faults that the fuzzer must find."""
 
 import importlib.util
 import subprocess
@@ -50,7 +50,7 @@ run = load("run")
 
 
 @pytest.mark.parametrize("name", load("readers").READERS)
-def test_no_input_does_what_none_may_do(name):
+def test_every_input_is_read_or_refused(name):
     report = run.run_reader(name, "--inputs", "1000", limit=20.0)
     assert "fault" not in report, report["fault"]
     assert report["inputs"] == 1000

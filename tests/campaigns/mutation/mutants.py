@@ -1,7 +1,7 @@
 """The mutants of a layer: its functions with one node of the syntax tree changed.
 
-What computes is mutated, and what only checks is not: calls of ``expect_...``, ``try`` blocks, and
-``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
+Code that computes is mutated; code that only checks is not: calls of ``expect_...``, ``try``
+blocks, and ``if`` blocks that end in ``raise``. Mutants with the same source count once.
 
 A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
 formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward`` if a forward reaches
@@ -37,7 +37,7 @@ class Mutant(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the mutant is known by: neither its line nor the statement around the node."""
+        """What identifies the mutant, without its line and the statement around it."""
         return (self.file, self.function, self.operator, self.before, self.after)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""The faults that people make in backwards, each as a change of one node of the syntax tree.
+"""The faults that people make in a backward, each a change of one node of the syntax tree.
 
-What provably changes no value is not made: a copy in another layout (`np.ascontiguousarray`), a
+Changes that cannot change a value are left out: a copy in another layout (`np.ascontiguousarray`), a
 place for a result that is used at once (``out=`` inside of an expression), the sign of a literal
 axis or size, and another name for the same axis (-1 and 1 of two).
 
@@ -47,12 +47,12 @@ _OTHER_ORDER: dict[type, type] = {
 
 
 class Names:
-    """The variables of a function: which may be taken for which, and which are not its own.
+    """The variables of a function: which may be confused, and which must not be written to.
 
     Attributes:
         alike: by name, those of the same kind: all arrays, or all sizes.
         born: by name, the line from which it has a value.
-        given: names of arguments and of what the residuals hold, which nobody may write to.
+        given: the arguments and what the residuals hold, which must not be written to.
     """
 
     def __init__(self, function: ast.FunctionDef) -> None:

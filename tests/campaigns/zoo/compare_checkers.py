@@ -2,8 +2,8 @@
 
 python tests/campaigns/zoo/compare_checkers.py [--json FILE] [--ours]
 
-Ours is asked for the cause as well. The others get each layer in their ordinary form, with their
-default tolerances; see `other_checkers`. To have them all: pip install torch==2.13.0 autograd.
+Ours must also name the cause. The others get each layer in their usual form, with their default
+tolerances; see `other_checkers`. To have them all: pip install torch==2.13.0 autograd.
 Every checker also sees the layers without their bugs: a complaint there is a false alarm.
 
 Exits with 1 if ours misses a bug, names less than 90 % of the causes or raises a false alarm.
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     caught: bool
     says: str  # the first line of the complaint
     false_alarm: str  # the first line of a complaint about the right layer
-    named: bool = False  # the right cause, with all that it has to say
+    named: bool = False  # the right cause, with all the words that it needs
 
 
 def main() -> int:
@@ -94,9 +94,9 @@ def verdict_of(checker: Checker, bug: Bug) -> Verdict:
 
 
 def complaint(checker: Checker, bug: Bug, layer: Any) -> str:
-    """Return the first line of what a checker has against a layer, or nothing.
+    """Return the first line of a checker's complaint about a layer, or "".
 
-    An exception counts if it follows from what the layer did; the wrapper's own is raised.
+    An exception that the layer caused counts as a complaint; one of the wrapper is raised.
     """
     flat = Flat(layer, bug.params, bug.x, bug.keywords, checker.dtype)
     try:

@@ -1,9 +1,9 @@
-"""Whether the checker raises an alarm on a right layer: many seeds, two scales of the inputs.
+"""Count the checker's false alarms on right layers, at many seeds and two scales of the inputs.
 
 python tests/campaigns/zoo/false_alarms.py [--seeds 50] [NAMES]
 
 Every layer, loss and model of the library at each of its cases, and every right layer of the bug
-zoo, with the inputs as they are and a hundred times smaller, at the factor over XLA that applies.
+zoo, with the inputs as they are and a hundred times smaller.
 """
 
 import argparse

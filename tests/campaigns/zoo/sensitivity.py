@@ -1,9 +1,9 @@
-"""How small an error the checker finds: in a whole leaf, and in one entry of it.
+"""Measure the smallest error that the checker finds in a whole leaf, and in one entry of it.
 
 python tests/campaigns/zoo/sensitivity.py [NAMES]
 
 For every leaf of a layer's first case the right gradient is multiplied by 1 + e, as a whole or in
-its nonzero entry of median size, and e is lowered by factors of √10 while the float64 check fails.
+its nonzero entry of median size; e shrinks by factors of √10 while the float64 check still fails.
 """
 
 import argparse
