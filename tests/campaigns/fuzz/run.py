@@ -4,9 +4,9 @@
 
 Each reader is fed changed copies of valid files, in a process of its own. An input must give a
 value or a FileFormatError that names the file; anything else is a failure: another exception, a
-warning, a crash, more than 4 GiB of memory, or more than five seconds. The report says
-where the input is kept, and the exit status is 1. The same seed makes the same inputs. The readers are
-those of `readers`; all by default.
+warning, a crash, more than 4 GiB of memory, or more than five seconds. The report says where the
+input is kept, and the exit status is 1. The same seed makes the same inputs. The readers are those
+of `readers`; all by default.
 """
 
 import argparse

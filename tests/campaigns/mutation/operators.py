@@ -1,8 +1,9 @@
 """The faults that people make in a backward, each a change of one node of the syntax tree.
 
-Changes that cannot change a value are left out: a copy in another layout (`np.ascontiguousarray`), a
-place for a result that is used at once (``out=`` inside of an expression), the sign of a literal
-axis or size, and another name for the same axis (-1 and 1 of two).
+Changes that cannot change a value are left out: a copy in another layout
+(`np.ascontiguousarray`), a place for a result that is used at once (``out=`` inside of an
+expression), the sign of a literal axis or size, and another name for the same axis (-1 and 1 of
+two).
 
 An operator is a function ``(node, names) -> replacements``: it looks at one expression or one
 statement and yields the nodes that may stand in its place. ``names`` knows the variables of the
