@@ -1,7 +1,7 @@
 """The mutants that compute the same, each with a reason.
 
-A proof speaks of a function, an operator and the expression that changes, so that it survives any
-edit of the statements around it. In the table, a line without indentation is ``file function``; a
+An entry names a function, an operator and the expression that changes, so that it survives edits
+of the statements around it. In the table, a line without indentation is ``file function``; a
 line with "→" is ``operator | before → after`` (of `mutants.Mutant.key`), where … stands for
 anything; and the text below is the reason for the lines above it. A line that fits no mutant, or
 only killed ones, is an error.
@@ -242,7 +242,7 @@ numerics.py segment_sum
 Key = tuple[str, ...]
 
 
-class Proof(NamedTuple):
+class Entry(NamedTuple):
     """Why some mutants of a function compute the same."""
 
     file: str
@@ -252,15 +252,15 @@ class Proof(NamedTuple):
     pattern: re.Pattern[str]
 
     def fits(self, key: Key) -> bool:
-        """Tell whether the proof speaks of a mutant."""
+        """Tell whether the entry describes a mutant."""
         file, function, operator, before, after = key
         same = (self.file, self.function) == (file, function)
         return same and bool(self.pattern.fullmatch(f"{operator} | {before} → {after}"))
 
 
-def proofs() -> list[Proof]:
+def entries() -> list[Entry]:
     """Return the table."""
-    found: list[Proof] = []
+    found: list[Entry] = []
     place, pending, reason = ["", ""], [], ""
     for line in [*_TABLE.splitlines(), "end end"]:
         if line.startswith("    "):
@@ -269,7 +269,7 @@ def proofs() -> list[Proof]:
         if reason:
             for file, function, change in pending:
                 pattern = re.compile(".*".join(map(re.escape, change.split("…"))))
-                found.append(Proof(file, function, change, reason, pattern))
+                found.append(Entry(file, function, change, reason, pattern))
             pending, reason = [], ""
         if line.startswith("  "):
             pending.append((*place, line.strip()))
@@ -278,6 +278,6 @@ def proofs() -> list[Proof]:
     return found
 
 
-def proof_of(key: Key, known: Iterable[Proof]) -> str:
-    """Return the reason of the first proof that fits a mutant, or ""."""
-    return next((proof.reason for proof in known if proof.fits(key)), "")
+def reason_for(key: Key, known: Iterable[Entry]) -> str:
+    """Return the reason of the first entry that fits a mutant, or ""."""
+    return next((entry.reason for entry in known if entry.fits(key)), "")

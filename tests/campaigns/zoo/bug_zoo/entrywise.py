@@ -150,7 +150,9 @@ class softcap(Layer):
     bugs = """
     the slope of tanh is taken at x and not at x/cap
     x: wrong point
+    - _, t, _ = residuals
     - return {}, g * (1.0 - t * t)
+    + x, _, _ = residuals
     + return {}, g * (1.0 - np.tanh(x) ** 2)
 
     large cotangents are clipped

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_lm.layers import linear, swiglu, unembedding
-from functional_lm.numerics import rows
+from functional_lm.numerics import normal_cdf, rows  # noqa: F401  # the first is for a bug
 
 from .bug import Layer, Pair, draw, plant
 
