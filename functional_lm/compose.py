@@ -19,7 +19,7 @@ gets ``key + (i,)``.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,38 @@ def remat(layer: Layer) -> "Remat":
     return Remat(layer)
 
 
+class _Composed:
+    """What the combinators share."""
+
+    layer: Layer
+
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        return getattr(self, "settings", {})
+
+    @property
+    def members(self) -> tuple[Layer, ...]:
+        """The layers inside."""
+        return (self.layer,)
+
+    @functools.cached_property
+    def init_keywords(self) -> Set[str]:
+        """The settings that the ``init`` of a member names, but for the fixed ones."""
+        return frozenset().union(*map(keywords_of_init, self.members)) - self._fixed.keys()
+
+    @functools.cached_property
+    def forward_keywords(self) -> Set[str]:
+        """The side inputs that the ``forward`` of a member names, but for the fixed ones."""
+        return frozenset().union(*map(keywords_of_forward, self.members)) - self._fixed.keys()
+
+    def init(self, key: Key | None, **sizes: Any) -> Tree:
+        """Make the layer's parameters."""
+        _refuse_unknown(sizes, self.init_keywords, self.layer)
+        return self.layer.init(key, **pick(self._fixed | sizes, keywords_of_init(self.layer)))
+
+
 @dataclasses.dataclass(frozen=True)
-class Bound:
+class Bound(_Composed):
     """A layer with settings fixed; from `bind`.
 
     Whatever else the layer offers, such as ``step``, takes the settings that it names too.
@@ -82,26 +112,14 @@ class Bound:
     layer: Layer
     settings: dict[str, Any]
 
-    @property
-    def init_keywords(self) -> Set[str]:
-        """The settings of ``init`` that are still open."""
-        return keywords_of_init(self.layer) - set(self.settings)
-
-    @property
-    def forward_keywords(self) -> Set[str]:
-        """The side inputs of ``forward`` that are still open."""
-        return keywords_of_forward(self.layer) - set(self.settings)
-
-    def init(self, key: Key | None, **sizes: Any) -> Tree:
-        """Make the layer's parameters."""
-        _refuse_unknown(sizes, self.init_keywords, self.layer)
-        return _call_init(self.layer, key, self.settings | sizes)
+    @functools.cached_property
+    def _fixed_in_forward(self) -> dict[str, Any]:
+        return pick(self.settings, keywords_of_forward(self.layer))
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layer with its fixed settings."""
         _refuse_unknown(side, self.forward_keywords, self.layer)
-        fixed = pick(self.settings, keywords_of_forward(self.layer))
-        return self.layer.forward(params, x, **fixed, **side)
+        return self.layer.forward(params, x, **self._fixed_in_forward, **side)
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Run the layer's vjp."""
@@ -113,113 +131,107 @@ class Bound:
             raise AttributeError(name)
         function = getattr(self.layer, name)
         fixed = pick(self.settings, _keywords(function)) if callable(function) else {}
-        return functools.partial(function, **fixed) if fixed else function
+        self.__dict__[name] = functools.partial(function, **fixed) if fixed else function
+        return self.__dict__[name]
 
 
 @dataclasses.dataclass(frozen=True)
-class Serial:
+class Frozen(Bound):
+    """A layer whose parameters are not trained; from `freeze`. Their cotangents are None.
+
+    If its ``forward`` names ``frozen``, it is told.
+    """
+
+    nothing: Tree  # None for each parameter
+
+    def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
+        """Return d_x alone, from the layer's ``input_vjp`` if it has one."""
+        if hasattr(self.layer, "input_vjp"):
+            return self.nothing, self.layer.input_vjp(residuals, g)
+        return self.nothing, self.layer.vjp(residuals, g)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Serial(_Composed):
     """Layers in a chain; from `serial` and `repeat`."""
 
     layers: tuple[Layer, ...]
     names: tuple[str, ...] | None
 
     @property
-    def init_keywords(self) -> Set[str]:
-        """The settings that any layer's ``init`` names."""
-        return set().union(*map(keywords_of_init, self.layers))
-
-    @property
-    def forward_keywords(self) -> Set[str]:
-        """The side inputs that any layer's ``forward`` names."""
-        return set().union(*map(keywords_of_forward, self.layers))
+    def members(self) -> tuple[Layer, ...]:
+        """The layers in order."""
+        return self.layers
 
     def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the parameters of each layer."""
         _refuse_unknown(sizes, self.init_keywords, self)
         return self._pack(
-            [_call_init(layer, fold_in(key, i), sizes) for i, layer in enumerate(self.layers)]
+            layer.init(fold_in(key, i), **pick(sizes, keywords_of_init(layer)))
+            for i, layer in enumerate(self.layers)
         )
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layers in order."""
         _refuse_unknown(side, self.forward_keywords, self)
         residuals = []
-        for i, (layer, layer_params) in enumerate(
-            zip(self.layers, self._unpack(params), strict=True)
-        ):
+        for i, (layer, own) in enumerate(self._with(params)):
             layer_side = pick(side, keywords_of_forward(layer))
             if "key" in layer_side:
                 layer_side["key"] = fold_in(side["key"], i)
-            x, layer_residuals = layer.forward(layer_params, x, **layer_side)
+            x, layer_residuals = layer.forward(own, x, **layer_side)
             residuals.append(layer_residuals)
         return x, self._pack(residuals)
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Run the layers' vjps in reverse order."""
         d_params = []
-        pairs = list(zip(self.layers, self._unpack(residuals), strict=True))
-        for layer, layer_residuals in reversed(pairs):
+        for layer, layer_residuals in reversed(self._with(residuals)):
             d_layer, g = layer.vjp(layer_residuals, g)
             d_params.append(d_layer)
-        return self._pack(d_params[::-1]), g
+        return self._pack(reversed(d_params)), g
 
     def init_cache(self, params: Tree, batch: int, length: int) -> list[Any]:
         """Return the caches of the layers that have a ``step``, and None for the others."""
-        layers: tuple[Any, ...] = self.layers
         return [
             layer.init_cache(own, batch, length) if has_step(layer) else None
-            for layer, own in zip(layers, self._unpack(params), strict=True)
+            for layer, own in self._with(params)
         ]
 
     def step(
         self, params: Tree, x: Any, cache: list[Any], *, lengths: Any = None
     ) -> tuple[Any, list[Any]]:
         """Run the layers on the next positions; those without a ``step`` must not mix positions."""
-        after, layers = list(cache), self.layers
-        layer: Any
-        for i, (layer, own) in enumerate(zip(layers, self._unpack(params), strict=True)):
+        after = list(cache)
+        for i, (layer, own) in enumerate(self._with(params)):
             if has_step(layer):
                 x, after[i] = layer.step(own, x, cache[i], lengths=lengths)
             else:
                 x, _ = layer.forward(own, x)
         return x, after
 
-    def _pack(self, items: list[Any]) -> Any:
+    def _pack(self, items: Iterable[Any]) -> Any:
         return tuple(items) if self.names is None else dict(zip(self.names, items, strict=True))
 
-    def _unpack(self, tree: Any) -> Any:
+    def _with(self, tree: Any) -> list[tuple[Any, Any]]:
+        """Return each layer with its part of params or residuals."""
         if self.names is not None:
             expect_params(tree, self.names)
-            return [tree[name] for name in self.names]
+            tree = tuple(tree[name] for name in self.names)
         if not isinstance(tree, tuple) or len(tree) != len(self.layers):
             raise ValueError(
                 f"serial must have params for its {len(self.layers)} layers, as a tuple: got "
                 f"{len(tree) if isinstance(tree, (tuple, list, dict)) else tree!r}; pass what init "
                 "returns"
             )
-        return tree
+        return list(zip(self.layers, tree, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wrapper:
-    """What Residual and Remat share: the parameters are those of the one layer inside."""
+class _Wrapper(_Composed):
+    """A layer around another, with its parameters."""
 
     layer: Layer
-
-    @property
-    def init_keywords(self) -> Set[str]:
-        """The settings of the layer's ``init``."""
-        return keywords_of_init(self.layer)
-
-    @property
-    def forward_keywords(self) -> Set[str]:
-        """The side inputs of the layer's ``forward``."""
-        return keywords_of_forward(self.layer)
-
-    def init(self, key: Key | None, **sizes: Any) -> Tree:
-        """Make the layer's parameters."""
-        _refuse_unknown(sizes, self.init_keywords, self.layer)
-        return _call_init(self.layer, key, sizes)
 
     def init_cache(self, params: Tree, batch: int, length: int) -> Any:
         """Return the layer's cache."""
@@ -269,28 +281,6 @@ class Remat(_Wrapper):
         return self.layer.step(params, x, cache, lengths=lengths)  # type: ignore[attr-defined]
 
 
-class Frozen(_Wrapper):
-    """A layer whose parameters are not trained; from `freeze`. Their cotangents are None."""
-
-    def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
-        """Run the layer."""
-        y, residuals = self.layer.forward(params, x, **side)
-        return y, (residuals, pytree.map(lambda leaf: None, params))
-
-    def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
-        """Return d_x alone, from the layer's ``input_vjp`` if it has one."""
-        layer_residuals, nothing = residuals
-        if hasattr(self.layer, "input_vjp"):
-            return nothing, self.layer.input_vjp(layer_residuals, g)
-        return nothing, self.layer.vjp(layer_residuals, g)[1]
-
-    def __getattr__(self, name: str) -> Any:
-        """Return another function of the layer, such as ``step``."""
-        if name.startswith("_") or name == "layer":
-            raise AttributeError(name)
-        return getattr(self.layer, name)
-
-
 def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str = "") -> Any:
     """Return a layer that computes no cotangents of the leaves that are not trained.
 
@@ -309,11 +299,10 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
     if all(leaves):
         return layer
     if isinstance(layer, Serial):
-        parts = layer._unpack(params)
-        names = layer.names or [str(i) for i in range(len(parts))]
+        names = layer.names or map(str, range(len(layer.layers)))
         members = [
             freeze(member, part, trainable, own + name)
-            for member, part, name in zip(layer.layers, parts, names, strict=True)
+            for (member, part), name in zip(layer._with(params), names, strict=True)
         ]
         return dataclasses.replace(layer, layers=tuple(members))
     if isinstance(layer, _Wrapper):
@@ -321,25 +310,22 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
     inner, settings = (layer.layer, layer.settings) if isinstance(layer, Bound) else (layer, {})
     known = inspect.signature(inner.forward).parameters
     inside = {
-        name: settings.get(name, known[name].default)
+        name: freeze(settings.get(name, known[name].default), params[name], trainable, own + name)
         for name in (params if isinstance(params, dict) else {})
         if name in known
     }
     if inside:
-        frozen = {
-            name: freeze(member, params[name], trainable, own + name)
-            for name, member in inside.items()
-        }
-        return Bound(inner, {**settings, **frozen})
-    return layer if any(leaves) else Frozen(layer)
+        return Bound(inner, {**settings, **inside})
+    if any(leaves):
+        return layer
+    told = {"frozen": True} if "frozen" in keywords_of_forward(layer) else {}
+    return Frozen(layer, told, pytree.map(lambda leaf: None, params))
 
 
 def has_step(layer: Any) -> bool:
     """Tell whether a layer decodes with a cache: it, or a layer inside it, has a ``step``."""
-    if isinstance(layer, Serial):
-        return any(map(has_step, layer.layers))
-    if isinstance(layer, (Bound, _Wrapper)):
-        return has_step(layer.layer)
+    if isinstance(layer, _Composed):
+        return any(map(has_step, layer.members))
     return hasattr(layer, "step")
 
 
@@ -366,15 +352,11 @@ def pick(keywords: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if name in names}
 
 
-def _call_init(layer: Layer, key: Key | None, sizes: dict[str, Any]) -> Tree:
-    return layer.init(key, **pick(sizes, keywords_of_init(layer)))
-
-
 def _refuse_unknown(keywords: dict[str, Any], known: Set[str], layer: Any) -> None:
-    unknown = sorted(set(keywords) - known)
-    if unknown:
+    if not keywords.keys() <= known:
         name = getattr(layer, "__name__", type(layer).__name__)
         raise TypeError(
-            f"{name} takes the keywords {{{', '.join(sorted(known))}}}: got {', '.join(unknown)}; "
+            f"{name} takes the keywords {{{', '.join(sorted(known))}}}: got "
+            f"{', '.join(sorted(keywords.keys() - known))}; "
             "remove or rename it"
         )

@@ -9,6 +9,9 @@ A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, o
 Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
 everything that ``vjp`` needs. Nobody writes to an argument, to residuals or to ``g``.
 
+Every ``forward`` and ``vjp`` raises a TypeError or ValueError that names the argument where the
+parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
+
 The shape letters, everywhere in this package:
 
     B  batch          H  query heads           F  hidden size of the feed-forward layer
@@ -38,22 +41,6 @@ Key: TypeAlias = tuple[int, ...]
 """Randomness as a value: a tuple of small ints; see `prng`."""
 
 
-class Layer(Protocol):
-    """Anything with ``init``, ``forward`` and ``vjp``: a module, or a value from `compose`."""
-
-    @property
-    def init(self) -> Callable[..., Tree]:
-        """Make the parameters from a key and the sizes."""
-
-    @property
-    def forward(self) -> Callable[..., tuple[Any, Any]]:
-        """Map ``(params, x, **side)`` to ``(y, residuals)``."""
-
-    @property
-    def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
-        """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
-
-
 class Differentiable(Protocol):
     """What is needed of a layer once it has parameters: ``forward`` and ``vjp``."""
 
@@ -64,6 +51,14 @@ class Differentiable(Protocol):
     @property
     def vjp(self) -> Callable[[Any, Any], tuple[Tree, Any]]:
         """Map ``(residuals, g)`` to ``(d_params, d_x)``."""
+
+
+class Layer(Differentiable, Protocol):
+    """Anything with ``init``, ``forward`` and ``vjp``: a module, or a value from `compose`."""
+
+    @property
+    def init(self) -> Callable[..., Tree]:
+        """Make the parameters from a key and the sizes."""
 
 
 class Stream(NamedTuple):
@@ -206,6 +201,59 @@ def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[
         )
 
 
+_ACCEPTED: set[Any] = set()  # what `expect_inputs` has let through: looking here is quicker
+
+
+def expect_inputs(
+    params: Tree, parameters: str, x: Any = None, shape: str = "", name_of_x: str = "x"
+) -> None:
+    """Require the parameters and the input of a layer, of one floating dtype, in shapes that fit.
+
+    Args:
+        params: of the layer.
+        parameters: their names and shapes, such as ``"weight: D_in D_out, bias?: D_out"``; one
+            with a question mark may be missing.
+        x: the input, where it is floating.
+        shape: of x, such as ``"... D_in"``; see `expect_shape`.
+        name_of_x: for errors.
+
+    Raises:
+        TypeError: for params that are not a dict; for an array that is not one, not float32 or
+            float64, or of another dtype than x.
+        ValueError: for parameters that are missing or unknown, or shapes that do not fit.
+    """
+    try:
+        described = [(name, type(p), p.dtype, p.shape) for name, p in params.items()]
+        key = (
+            parameters,
+            shape,
+            type(x),
+            getattr(x, "dtype", 0),
+            getattr(x, "shape", 0),
+            *described,
+        )
+        if key in _ACCEPTED:
+            return
+    except (AttributeError, TypeError):  # not even arrays
+        key = None
+    specs = dict(spec.split(": ") for spec in parameters.split(", ") if spec)
+    names = [name for name in specs if not name.endswith("?")]
+    expect_params(params, names, [name[:-1] for name in specs if name.endswith("?")])
+    arrays = {name: (params[name], specs.get(name) or specs[f"{name}?"]) for name in params}
+    if shape:
+        arrays = {name_of_x: (x, shape), **arrays}
+    expect_floating(**{name: array for name, (array, _) in arrays.items()})
+    sizes: dict[str, int] = {}
+    for name in (*names, *arrays):  # x and what is optional have to fit the others
+        array, spec = arrays[name]
+        letters = [letter for letter in _parse(spec) if letter != "..."]
+        sizes |= zip(letters, expect_shape(name, array, spec, **sizes), strict=True)
+    if key:
+        if len(_ACCEPTED) > 2**12:
+            _ACCEPTED.clear()
+        _ACCEPTED.add(key)
+
+
 def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Require a cotangent with the shape and dtype of the output that it belongs to.
 
@@ -280,6 +328,11 @@ def expect_int(
     if maximum is not None and integer > maximum:
         raise ValueError(f"{name} must be at most {maximum:,}: got {integer}; pass a smaller one")
     return integer
+
+
+def expect_sizes(**sizes: Any) -> tuple[int, ...]:
+    """Return sizes as Python ints, each at least one, in the order in which they are named."""
+    return tuple(expect_int(name, size) for name, size in sizes.items())
 
 
 def expect_number(

@@ -68,16 +68,21 @@ def read_bytes(path: str | Path, *, max_bytes: float = MAX_BYTES) -> bytes:
         FileFormatError: for a longer file, or a pipe or a device, which might never end.
         OSError: if it cannot be read.
     """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder raises by itself
-        raise FileFormatError(path, "is a pipe or a device; write its content to a file first")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise FileFormatError(path, "is a pipe or a device; write its content to a file first")
+        size = status.st_size
         if size > max_bytes:
             raise FileFormatError(
                 path, f"must have at most {max_bytes:,} bytes: got {size:,}; is it another file?"
             )
         return file.read(size)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json(path: str | Path) -> Any:
@@ -209,16 +214,22 @@ _DTYPES |= {"BOOL": "?"}
 del _DTYPES["F8"]
 
 
-def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
+def read_text(
+    path: str | Path,
+    *,
+    encoding: str = "utf-8",
+    note: Callable[[str], None] = lambda message: None,
+) -> str:
     """Return the text of a file without its byte order mark; line ends stay as they are.
 
     Args:
         path: at most 1 GiB.
         encoding: any that Python knows.
+        note: called with a sentence for each oddity that is no error.
 
     Raises:
         FileFormatError: if the file is empty, too long, or not in that encoding; with the offset of
-            the first bad byte.
+            the first bad byte, and an encoding in which it can be read.
         OSError: if it cannot be read.
         TypeError: if the encoding is not a string.
         ValueError: for an unknown encoding.
@@ -227,19 +238,49 @@ def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
     data = read_bytes(path, max_bytes=MAX_TEXT)
     try:
         # A decoder that skips the mark itself would count offsets from behind it.
-        text = data.decode("utf-8" if codec == "utf-8-sig" else codec).removeprefix("\ufeff")
+        text = data.decode("utf-8" if codec == "utf-8-sig" else codec)
     except UnicodeDecodeError as error:
-        marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
-        hint = f"it looks like {marked}: " if marked else "convert it, or "
         raise FileFormatError(
             path,
             f"must be {encoding.upper()}: it has the byte 0x{data[error.start]:02x} at offset "
-            f"{error.start}; {hint}pass its --encoding, such as {marked or 'latin-1'}",
+            f"{error.start}; {_remedy(data, codec)}",
         ) from None
+    if text.startswith("\ufeff"):
+        text = text[1:]
+        note(f"{path} starts with a byte order mark, which is left out")
     if not text:
         raise FileFormatError(path, "is empty; a text file must hold text, pass another")
+    if crlf := text.count("\r\n"):
+        lines = f"{crlf:,} of {text.count(chr(10)):,} lines of {path}"
+        note(f"{lines} end in CRLF, which the model learns as two characters")
+    if lost := text.count("\ufffd"):
+        characters = "replacement character" + "s" * (lost > 1)
+        note(f"{lost:,} {characters} (U+FFFD) in {path}: its encoding was mistaken before")
+    if codec in ("cp1252", "iso8859-1") and (twice := _UTF8_AS_LATIN.search(text)):
+        note(f"{twice[0]!r} looks like UTF-8 read as {encoding.upper()} in {path}")
     return text
 
+
+def _remedy(data: bytes, codec: str) -> str:
+    """Return how to read a text that a codec cannot decode."""
+    for mark, name in _MARKS.items():
+        if data.startswith(mark) and codec != name:
+            return f"it looks like {name}: try --encoding {name}"
+    wrong = len(re.findall("[\udc80-\udcff]", data.decode("utf-8", "surrogateescape")))
+    high = len(data) - len(data.decode("ascii", "ignore"))
+    if codec == "utf-8" and 10 * wrong < high:
+        return f"the rest is UTF-8: correct the {wrong:,} bytes that are not"
+    pairs = re.findall(rb"[\x81-\xfe]{2,}", data)
+    chinese = sum(map(len, pairs)) > 0.8 * high
+    for name in ("gb18030", "cp1252") if chinese else ("cp1252",):
+        with contextlib.suppress(UnicodeDecodeError):
+            data.decode(name)
+            return f"it can be read as {name}: try --encoding {name}, or convert it to UTF-8"
+    return "pass its --encoding, or convert it to UTF-8"
+
+
+_UTF8_AS_LATIN = re.compile("[\xc3\xc5][\x80-\xbf\u0152-\u02dc\u2013-\u2122]")
+"""Two letters that are one of the Latin script in UTF-8, such as Ã¶ for ö."""
 
 _NOT_TEXT = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 """Codecs of host names and Python source: slow, noisy, or with lone surrogates as a result."""

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contract import Array, expect_bool, expect_floating, expect_int, expect_shape
+from .contract import Array, expect_bool, expect_inputs, expect_int
 
 
 class QKV(NamedTuple):
@@ -44,10 +44,8 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
     if not isinstance(x, QKV):
         raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")
     q, k, v = x
-    expect_floating(q=q, k=k, v=v)
-    B, T, H, K = expect_shape("q", q, "B T H K")
-    _, S, G, _ = expect_shape("k", k, "B S G K", B=B, K=K)
-    _, _, _, value_size = expect_shape("v", v, "B S G Kv", B=B, S=S, G=G)
+    expect_inputs({"k": k, "v": v}, "k: B S G K, v: B S G Kv", q, "B T H K", "q")
+    (B, T, H, K), (_, S, G, value_size) = q.shape, v.shape
     if not (H and G and K and value_size) or H % G:
         raise ValueError(
             "query heads must be a multiple of key/value heads, and no size zero: "
@@ -90,19 +88,6 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
     return Visibility(causal, offset, window, mask)
 
 
-def causal_mask(n_queries: int, n_keys: int | None = None, *, offset: int = 0) -> Array:
-    """Return booleans (T, S), true where query t may see key s: s ≤ t + offset.
-
-    >>> causal_mask(3).astype(int)
-    array([[1, 0, 0],
-           [1, 1, 0],
-           [1, 1, 1]])
-    """
-    T = expect_int("n_queries", n_queries, minimum=0)
-    S = T if n_keys is None else expect_int("n_keys", n_keys, minimum=0)
-    return np.arange(S) <= np.arange(T)[:, None] + offset
-
-
 def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None:
     """Return booleans that broadcast to (..., T, S), or None where every query sees every key.
 
@@ -115,7 +100,8 @@ def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None
     causal, offset, window, mask = visibility
     if not causal:
         return mask
-    allowed = causal_mask(n_queries, n_keys, offset=offset)
+    behind = np.arange(n_queries)[:, None] + offset - np.arange(n_keys)  # how far a key is
+    allowed = behind >= 0
     if window is not None:
-        allowed &= ~causal_mask(n_queries, n_keys, offset=offset - window)
+        allowed &= behind < window
     return allowed if mask is None else allowed & mask

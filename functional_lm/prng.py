@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .contract import Array, Key
+from .contract import Array, Key, expect_dtype
 
 _SEED_LIMIT = 2**64
 _CHILD_LIMIT = 2**32  # one SeedSequence word each, so that no two keys share a stream
@@ -61,7 +61,11 @@ def normal(
 
     float32 draws are the float64 draws rounded, so that one key means one model in both dtypes.
     No key: zeros that take no memory, for the shapes of a model that is not to be made.
+
+    Raises:
+        TypeError: for a dtype that is not float32 or float64.
     """
+    dtype = expect_dtype(dtype)
     if key is None:
         return np.broadcast_to(np.zeros((), dtype), shape)
     draws = generator(key).standard_normal(shape)

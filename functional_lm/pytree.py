@@ -9,7 +9,7 @@ A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,23 +54,20 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def _walk(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, node) for every leaf and every static value."""
-    children = _children(tree)
-    if children is None:
-        yield prefix, tree
-        return
-    for name, child in children:
-        yield from _walk(child, _join(prefix, name))
-
-
 def leaves_with_path(tree: Tree) -> list[tuple[str, Array]]:
     """Return the leaves with their paths, ``("blocks.0.norm1.scale", array)``, in walking order.
 
     >>> [path for path, _ in leaves_with_path({"b": (np.zeros(1), np.ones(2)), "a": np.ones(3)})]
     ['a', 'b.0', 'b.1']
     """
-    return [(path, node) for path, node in _walk(tree) if is_leaf(node)]
+    return list(_walk(tree, ""))
+
+
+def _walk(tree: Tree, prefix: str) -> Iterator[tuple[str, Array]]:
+    if is_leaf(tree):
+        yield prefix, tree
+    for name, child in _children(tree) or []:
+        yield from _walk(child, _join(prefix, name))
 
 
 def leaves(tree: Tree) -> list[Array]:
@@ -105,7 +102,8 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     try:
         return _map(function, tree, rest)
     except _Different:
-        raise ValueError(_first_difference(tree, rest, "")) from None
+        differences = (_first_difference(tree, other, "") for other in rest)
+        raise ValueError(next(filter(None, differences))) from None
 
 
 class _Different(Exception):
@@ -115,52 +113,40 @@ class _Different(Exception):
 def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree:
     if is_leaf(tree):
         return function(tree, *rest)
-    kind = type(tree)
+    for other in rest:
+        if not _alike(tree, other):
+            raise _Different
     if isinstance(tree, dict):
         names = _sorted_keys(tree)
-        for other in rest:
-            if type(other) is not dict or other.keys() != tree.keys():
-                raise _Different
         return {name: _map(function, tree[name], [other[name] for other in rest]) for name in names}
     if isinstance(tree, (tuple, list)):
-        for other in rest:
-            if type(other) is not kind or len(other) != len(tree):
-                raise _Different
-        columns = zip(tree, *rest, strict=True)
+        kind, columns = type(tree), zip(tree, *rest, strict=True)
         mapped = [_map(function, child, others) for child, *others in columns]
         return kind(*mapped) if hasattr(kind, "_fields") else kind(mapped)
-    for other in rest:
-        if is_leaf(other) or _children(other) is not None or other != tree:
-            raise _Different
     return tree
 
 
-def _first_difference(tree: Tree, rest: Sequence[Tree], path: str) -> str:
-    """Say where the first of the other trees differs, or nothing if none does."""
+def _alike(node: Any, other: Any) -> bool:
+    """Tell whether an inner node or a static value has an equal counterpart, but for children."""
+    if isinstance(node, dict):
+        return type(other) is dict and other.keys() == node.keys()
+    if isinstance(node, (tuple, list)):
+        return type(other) is type(node) and len(other) == len(node)
+    return not is_leaf(other) and _children(other) is None and bool(other == node)
+
+
+def _first_difference(tree: Tree, other: Tree, path: str) -> str:
+    """Say where the other tree differs first, or nothing if it does not."""
     if is_leaf(tree):
         return ""
-    children = _children(tree)
-    for other in rest:
-        found = _children(other)
-        if children is None or found is None or type(other) is not type(tree):
-            same = children is found is None and not is_leaf(other) and bool(other == tree)
-        else:
-            same = [name for name, _ in found] == [name for name, _ in children]
-        if not same:
-            return _difference(path, tree, other)
-    columns = zip(children or [], *(_children(other) or [] for other in rest), strict=True)
-    for (name, child), *others in columns:
-        said = _first_difference(child, [one for _, one in others], _join(path, name))
-        if said:
-            return said
-    return ""
-
-
-def _difference(path: str, tree: Any, other: Any) -> str:
-    return (
-        f"trees must have one structure: at {path or 'the root'} one has {_describe(tree)}, "
-        f"another {_describe(other)}; build both from the same params"
-    )
+    if not _alike(tree, other):
+        return (
+            f"trees must have one structure: at {path or 'the root'} one has {_describe(tree)}, "
+            f"another {_describe(other)}; build both from the same params"
+        )
+    pairs = zip(_children(tree) or [], _children(other) or [], strict=True)
+    inside = (_first_difference(a, b, _join(path, name)) for (name, a), (_, b) in pairs)
+    return next(filter(None, inside), "")
 
 
 def _describe(node: Any) -> str:
@@ -186,37 +172,6 @@ def zip_with_path(tree: Tree, other: Tree) -> list[tuple[str, Array, Any]]:
     map(lambda _, node: found.append(node), tree, other)
     pairs = zip(leaves_with_path(tree), found, strict=True)
     return [(path, leaf, node) for (path, leaf), node in pairs]
-
-
-def from_paths(paths: Mapping[str, Array]) -> Tree:
-    """Rebuild a tree of dicts and tuples from ``{"blocks.0.norm1.scale": array, ...}``.
-
-    A node whose names are 0, 1, 2, ... is a tuple.
-
-    >>> from_paths({"a.0": np.float32(1), "a.1": np.float32(2), "b": np.float32(3)})
-    {'a': (np.float32(1.0), np.float32(2.0)), 'b': np.float32(3.0)}
-    """
-    root: dict[str, Any] = {}
-    for path, leaf in paths.items():
-        *inner, last = path.split(".")
-        node = root
-        for name in inner:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"a path must not lead through a leaf: got {path}")
-        if last in node:
-            raise ValueError(f"paths must be distinct and not lead through others: got {path}")
-        node[last] = leaf
-    return _as_tuples(root)
-
-
-def _as_tuples(node: Any) -> Any:
-    if not isinstance(node, dict):
-        return node
-    children = {name: _as_tuples(child) for name, child in node.items()}
-    if children and set(children) == {str(i) for i in range(len(children))}:
-        return tuple(children[str(i)] for i in range(len(children)))
-    return children
 
 
 class _Leaf:

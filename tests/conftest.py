@@ -4,12 +4,15 @@ import math
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 # pytest-xdist runs one process per core, so each needs one thread. XLA compiles far more here than
 # it computes: without its optimisations a certificate takes a third of the time.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# The models that tests make are not remembered as the user's own.
+os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "functional-lm-tests"))
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_backend_optimization_level=0",

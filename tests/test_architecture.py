@@ -32,7 +32,7 @@ OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a funct
     "cli": {"rich", "safetensors", "tyro", "uniplot"},
     "files": {"safetensors"},
     "reports": {"jinja2", "matplotlib", "tensorboardX"},
-    "runs": {"filelock", "safetensors"},
+    "runs": {"filelock", "platformdirs", "safetensors"},
     "speed": {"mpi4py", "threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},
     "text": {"platformdirs", "tokenizers"},

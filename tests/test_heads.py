@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from functional_lm import heads
-from functional_lm.heads import Visibility, causal_mask, visible
+from functional_lm.heads import Visibility, visible
 from functional_lm.layers import attention
 
 
 @pytest.mark.parametrize("T", [0, 1, 5])
-def test_causal_mask(T):
-    np.testing.assert_array_equal(causal_mask(T), np.tril(np.ones((T, T), bool)))
-    np.testing.assert_array_equal(causal_mask(T, 9, offset=2), np.tri(T, 9, 2, bool))
+def test_a_causal_query_sees_up_to_its_own_position(T):
+    np.testing.assert_array_equal(visible(T, T, Visibility(True)), np.tri(T, T, 0, bool))
+    np.testing.assert_array_equal(visible(T, 9, Visibility(True, 2)), np.tri(T, 9, 2, bool))
 
 
 def test_who_sees_whom():

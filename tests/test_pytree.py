@@ -90,19 +90,6 @@ def test_dicts_are_plain_and_their_keys_make_paths(tree):
         pytree.leaves(tree)
 
 
-def test_from_paths_rebuilds_the_tree():
-    tree = {"blocks": tuple({"w": np.full(2, i)} for i in range(12)), "norm": {"scale": np.ones(3)}}
-    rebuilt = pytree.from_paths(dict(pytree.leaves_with_path(tree)))
-    assert pytree.structure(rebuilt) == pytree.structure(tree)
-    chex.assert_trees_all_equal(rebuilt, tree)
-
-
-@pytest.mark.parametrize("paths", [["a", "a.b"], ["a.b", "a"], ["a.b.c", "a.b"]])
-def test_paths_that_lead_through_a_leaf_are_refused(paths):
-    with pytest.raises(ValueError, match="path"):
-        pytree.from_paths(dict.fromkeys(paths, np.ones(1)))
-
-
 def test_partition_and_combine_are_inverse():
     tree = {"blocks": (Pair(np.ones(2), np.ones(2)), [np.zeros(1), None, 3]), "w": np.float32(1)}
     selected, rest = pytree.partition(tree, lambda path: path in ("blocks.0.right", "w"))

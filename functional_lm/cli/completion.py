@@ -1,25 +1,37 @@
 """``functional-lm completion``."""
 
-import contextlib
 import dataclasses
-import io
-import warnings
+from collections.abc import Iterator
 from typing import Annotated, Literal
-
-import tyro
 
 from ..models import DEFAULT, find
 from .flags import Argument
 from .main import COMMANDS, command_named
 from .output import print
-from .parser import flags_of, registry
+from .parser import Flag, flags_of
+
+BASH = """\
+_functional_lm() {{
+  local cur=${{COMP_WORDS[COMP_CWORD]}} words=
+  case "${{COMP_WORDS[1]}} ${{COMP_WORDS[COMP_CWORD-1]}}" in
+{choices}
+    *) [[ $cur == -* ]] && case ${{COMP_WORDS[1]}} in
+{flags}
+    esac ;;
+  esac
+  [[ $COMP_CWORD == 1 ]] && words="{commands}"
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}}
+complete -o default -F _functional_lm functional-lm"""
+"""Where nothing is offered, bash completes files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """Print a script that completes commands and flags in a shell.
+    """Print a script that completes commands, flags and their choices in a shell.
 
-    In bash, add this line to ~/.bashrc: source <(functional-lm completion bash)
+    In bash, add to ~/.bashrc: source <(functional-lm completion bash). In zsh, add the same with
+    zsh to ~/.zshrc. In fish, write it to ~/.config/fish/completions/functional-lm.fish.
 
     Attributes:
         shell: bash, zsh or fish.
@@ -29,19 +41,49 @@ class Completion:
 
     def run(self) -> int:
         """Print the script."""
-        kinds = {name: command_named(name) for name in COMMANDS}
-        flags = {kind: flags_of(kind, find(DEFAULT)) for kind in kinds.values()}
-        script = io.StringIO()
-        with (
-            contextlib.redirect_stdout(script),
-            contextlib.suppress(SystemExit),
-            warnings.catch_warnings(action="ignore"),
-        ):
-            tyro.extras.subcommand_cli_from_dict(
-                kinds,
-                prog="functional-lm",
-                args=["--tyro-print-completion", self.shell],
-                registry=registry(flags, strict=True),
+        architecture = find(DEFAULT)
+        flags = {name: flags_of(command_named(name), architecture) for name in COMMANDS}
+        flags["help"] = []
+        choices = {("help", "help"): list(COMMANDS)}
+        for name, own in flags.items():
+            for flag in own:
+                if flag.choices:
+                    choices[name, name if flag.positional else flag.spelling] = list(flag.choices)
+        if self.shell == "fish":
+            print("\n".join(f"complete -c functional-lm {line}" for line in _fish(flags, choices)))
+            return 0
+        if self.shell == "zsh":
+            print("autoload -Uz compinit bashcompinit && compinit && bashcompinit")
+        after = [f'    "{" ".join(key)}") words="{" ".join(v)}" ;;' for key, v in choices.items()]
+        options = [
+            f'      {name}) words="{" ".join(map(_typed, own))}" ;;' for name, own in flags.items()
+        ]
+        print(
+            BASH.format(
+                choices="\n".join(after), flags="\n".join(options), commands=" ".join(flags)
             )
-        print(script.getvalue())
+        )
         return 0
+
+
+def _typed(flag: Flag) -> str:
+    """Return a flag as one types it to change its default."""
+    if flag.positional:
+        return ""
+    return flag.spelling.replace("--", "--no-", 1) if flag.default is True else flag.spelling
+
+
+def _fish(flags: dict[str, list[Flag]], choices: dict[tuple[str, str], list[str]]) -> Iterator[str]:
+    """Yield a rule for each command, flag and argument."""
+    for name, own in flags.items():
+        yield f"-n __fish_use_subcommand -f -a {name} -d '{COMMANDS.get(name, '')}'"
+        seen = f"-n '__fish_seen_subcommand_from {name}'"
+        if (name, name) in choices:
+            yield f"{seen} -f -a '{' '.join(choices[name, name])}'"
+        for flag in own:
+            if not flag.positional:
+                about = flag.about.partition(". ")[0].replace("'", "\\'")
+                value = "" if flag.kind is bool else " -r"
+                if flag.choices:
+                    value = f" -x -a '{' '.join(flag.choices)}'"
+                yield f"{seen} -l {_typed(flag)[2:]}{value} -d '{about}'"

@@ -6,7 +6,7 @@ import json
 from ..health import CHECKS, can_look, diagnose
 from ..runs import Record
 from ..runs.folder import read_config, vocab_size_of
-from ..runs.records import series
+from ..runs.records import FINAL, final_loss, series
 from .display import wrapped
 from .output import print
 from .runs import RunFolder, read_records
@@ -65,4 +65,7 @@ class Diagnose:
 def _summary(records: list[Record]) -> str:
     losses = series(records, "loss").values
     steps = f"{records[-1]['step']:,} steps"
-    return f"{steps}, loss {losses[0]:.3f} to {losses[-1]:.3f}" if len(losses) else steps
+    if not len(losses):
+        return steps
+    mean = f" (mean of the last {FINAL})" if len(losses) > FINAL else ""
+    return f"{steps}, loss {losses[0]:.3f} to {final_loss(losses):.3f}{mean}"

@@ -1,5 +1,6 @@
-"""Progress of a run, live on a terminal and as plain lines elsewhere; curves and pictures."""
+"""What the commands show: a run's progress, that of anything slow, curves and pictures."""
 
+import math
 import shutil
 import sys
 import textwrap
@@ -9,77 +10,178 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from ..files import write_atomic
-from ..runs import Record
-from ..runs.records import clock, final_loss
-from .output import print
+from ..runs import Record, Session
+from ..runs.records import clock, final_loss, series
+from .output import escaped, print
 from .runs import PROGRAM
+
+PLAIN_WIDTH = 80
+"""Of lines that do not go to a terminal."""
+
+SILENCE = 10.0
+"""Seconds between two lines about something slow, where there is no terminal."""
 
 
 class TrainingDisplay:
-    """Shows the progress of a run: a bar on a terminal, else a line now and then."""
+    """Shows the progress of a run: a line for each validation, and below it on a terminal a bar.
 
-    def __init__(self, steps: int, log_every: int, *, first: int = 0) -> None:
-        """Start the clock, after the first steps of a resumed run."""
-        self._steps = steps
-        self._first = first
-        self._log_every = log_every
-        self._losses: list[float] = []
+    Elsewhere there is a line every ``log_every`` steps too.
+    """
+
+    def __init__(self, session: Session, log_every: int, *, final_tokens: int = 0) -> None:
+        """Start the clock.
+
+        Args:
+            session: to show, before its next step.
+            log_every: steps between two lines.
+            final_tokens: those that are evaluated after the last step.
+        """
+        self._session, self._experiment = session, session.experiment
+        self._log_every, self._final_tokens = log_every, final_tokens
+        self._first = session.state.step
+        self._losses = list(series(session.records, "loss").values)
         self._validation: float | None = None
-        self._start = time.perf_counter()
+        self._start = self._last = time.perf_counter()
+        self._spent, self._validated = 0.0, 0  # seconds and tokens of all validations
         self._console = Console(file=sys.stdout, highlight=False)
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-                BarColumn(bar_width=16),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(compact=True),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("", total=steps, completed=first, figures="")
+        bar = TextColumn("{task.fields[figures]}"), BarColumn(None)
+        self._bar = Progress(*bar, console=self._console, expand=True, transient=True)
+        self._task = self._bar.add_task("", total=self._experiment.steps, figures="")
+        session.on_validation = self._validating
 
     def __enter__(self) -> "TrainingDisplay":
-        if self._bar is not None:
+        if self._console.is_terminal:
             self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leave the terminal as it was."""
-        if self._bar is not None:
+        if self._console.is_terminal:
             self._bar.stop()
 
-    @property
-    def loss(self) -> float:
-        """The mean loss of the last steps."""
-        return final_loss(self._losses)
-
     def update(self, record: Record) -> None:
-        """Show a step; on a terminal also a line for each evaluation."""
-        step = record["step"]
+        """Show a step, its validation and its sample."""
+        now, step = time.perf_counter(), record["step"]
         if record["loss"] is not None:
             self._losses.append(record["loss"])
         if "fault" in record:
-            self._console.print(f"left out: {record['fault']}", markup=False, soft_wrap=True)
-        self._validation = record.get("val_loss", self._validation)
-        figures = f"loss {self.loss:.3f}"
-        if self._validation is not None:
-            figures += f"  val {self._validation:.3f}"
-        figures += f"  {record['tokens_per_second']:,} tok/s"
-        if self._bar is not None:
+            self._print(f"skipped: {record['fault']}")
+        validation = record.get("val_loss")
+        if validation is not None:
+            self._validation = validation
+            self._spent += now - self._last - record["step_ms"] / 1000
+            self._validated += self._eval_tokens
+        self._last = now
+        terminal = self._console.is_terminal
+        if terminal:
+            figures = _fitting(self._figures(record, self._validation), self._console.width - 12)
             self._bar.update(self._task, completed=step, figures=figures)
-            if "val_loss" in record:
-                self._bar.console.print(f"step {step:,}  {figures}")
-        elif step % self._log_every == 0 or step == self._steps or "val_loss" in record:
-            elapsed = time.perf_counter() - self._start
-            left = elapsed / (step - self._first) * (self._steps - step)
-            print(
-                f"step {step:,}/{self._steps:,}  {figures}  lr {record['lr']:.1e}  "
-                f"{clock(left)} left",
-                flush=True,
-            )
+        logged = step % self._log_every == 0 or step == self._experiment.steps
+        if "val_loss" in record or (logged and not terminal):
+            width = self._console.width if terminal else PLAIN_WIDTH
+            self._print(_fitting(self._figures(record, validation), width))
+        if "sample" in record:
+            self._print(f"\nsample after step {step:,}:\n{record['sample']}\n")
+
+    def _figures(self, record: Record, validation: float | None) -> list[tuple[int, str]]:
+        """Return the parts of a line, each with its rank: the first ranks are shown for sure."""
+        step, elapsed = record["step"], time.perf_counter() - self._start
+        parts = [
+            (0, f"step {step:,}/{self._experiment.steps:,}"),
+            (1, f"loss {final_loss(self._losses):.3f}"),
+            (6, f"lr {record['lr']:.1e}"),
+            (5, f"{record['tokens_per_second']:,} tokens/s"),
+            (4, clock(elapsed)),
+            (3, f"{clock(self.seconds_left(step))} left"),
+        ]
+        if validation is not None:
+            bits = f"{validation / math.log(2):.3f} bits per {self._experiment.tokenizer.unit}"
+            parts[2:2] = [(1, f"validation {validation:.3f}"), (2, bits)]
+        return parts
+
+    def seconds_left(self, step: int) -> float:
+        """Return the seconds from a step to the end, with all validations."""
+        steps, every = self._experiment.steps, self._session.intervals.eval_every
+        elapsed = time.perf_counter() - self._start
+        for_step = max(0.0, elapsed - self._spent) / max(1, step - self._first)
+        if self._validated:
+            for_token = self._spent / self._validated
+        else:  # a third of a step is its forward
+            settings = self._experiment.settings
+            for_token = for_step / 3 / (settings.batch_size * settings.seq_len)
+        validations = steps // every + (steps % every > 0) - step // every
+        tokens = (step < steps) * validations * self._eval_tokens + self._final_tokens
+        return (steps - step) * for_step + tokens * for_token
+
+    @property
+    def _eval_tokens(self) -> int:
+        return min(self._session.intervals.eval_tokens, len(self._experiment.held_out))
+
+    def _validating(self, share: float) -> None:
+        step = self._session.state.step + 1
+        figures = f"step {step:,}/{self._experiment.steps:,}  validating {share:.0%}"
+        self._bar.update(self._task, figures=figures)
+
+    def _print(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(escaped(text), markup=False, soft_wrap=True)
+        else:  # where a closed pipe must be an error
+            print(text, flush=True)
+
+
+class Waiting:
+    """Shows on stderr how much of something slow is done and how long the rest takes.
+
+    On a terminal it is a bar that goes away, elsewhere a line every ten seconds.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Start the clock; ``what`` is done, in a few words."""
+        self._what = what
+        self._start = self._shown = time.perf_counter()
+        console = Console(file=sys.stderr, highlight=False)
+        self._bar = Progress(
+            *(TextColumn("{task.description}"), BarColumn(None)),
+            TextColumn("{task.percentage:.0f}%  {task.fields[left]}"),
+            console=console,
+            expand=True,
+            transient=True,
+        )
+        self._task = self._bar.add_task(what, total=1.0, left="")
+
+    def __enter__(self) -> "Waiting":
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar.console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, share: float) -> None:
+        """Show the share that is done."""
+        now = time.perf_counter()
+        left = clock((now - self._start) * (1 - share) / share) + " left" if share > 0 else ""
+        self._bar.update(self._task, completed=share, left=left)
+        if not self._bar.console.is_terminal and now > self._shown + SILENCE:
+            self._shown = now
+            print(f"{self._what}: {share:.0%}, {left}", file=sys.stderr, flush=True)
+
+
+def _fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
+    """Return the parts of the lowest ranks that fit, in their order.
+
+    >>> _fitting([(0, "step 1"), (2, "lr 0.1"), (1, "loss 2")], 15)
+    'step 1  loss 2'
+    """
+    shown: set[int] = set()
+    for i in sorted(range(len(parts)), key=lambda i: parts[i][0]):
+        if sum(len(parts[j][1]) + 2 for j in shown | {i}) - 2 <= width:
+            shown.add(i)
+    return "  ".join(parts[i][1] for i in sorted(shown))
 
 
 def wrapped(label: str, text: str, indent: int) -> str:

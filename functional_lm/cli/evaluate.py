@@ -10,7 +10,8 @@ from ..contract import expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
-from ..training import text_loss
+from ..training import text_losses
+from .display import Waiting
 from .output import print
 from .runs import RunFolder
 
@@ -26,6 +27,7 @@ class Evaluate:
         part: of the run's text: the last tenth, which was held out, the first nine, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: RunFolder
@@ -34,6 +36,7 @@ class Evaluate:
     part: Literal["validation", "training", "all"] = "validation"
     seq_len: int | None = None
     json: bool = False
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         parts = {"choices": ["validation", "training", "all"]}
@@ -41,7 +44,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Print the figures."""
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
         text, source = self._text(run)
         tokens = run.tokenizer.encode(text)
         if self.text_file is None and self.part != "all":
@@ -55,7 +58,11 @@ class Evaluate:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
-        loss = text_loss(run.model, run.params, tokens, seq_len)
+        loss = math.nan
+        with Waiting(f"evaluating {len(tokens):,} tokens") as waiting:
+            for share, so_far in text_losses(run.model, run.params, tokens, seq_len):
+                waiting(share)
+                loss = so_far
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
         tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
@@ -84,7 +91,7 @@ class Evaluate:
         if file is not None:
             corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
-            corpus = load_corpus(corpus_name or "shakespeare")
+            corpus = load_corpus(corpus_name)
         if corpus.sha256 != record["sha256"]:
             raise ValueError(
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "

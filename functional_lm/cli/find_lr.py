@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
 from ..training.range_test import EXPLOSION, range_test
-from .display import curve, write_rate_picture
+from .display import Waiting, curve, write_rate_picture
 from .flags import C, Setup, new_folder
 from .output import print
 
@@ -28,7 +29,7 @@ class FindLr(Setup[C]):
         out: the folder to write, which must not exist. Not given: runs/find-lr-<time>.
     """
 
-    IGNORED: ClassVar = ("lr", "min_lr")  # settings that make no difference here
+    IGNORED: ClassVar = ("lr", "min_lr", "warmup_steps", "steps", "epochs")  # of the schedule
 
     lowest: float = 1e-5
     highest: float = 10.0
@@ -57,22 +58,25 @@ class FindLr(Setup[C]):
             f"written to {out}\n",
             flush=True,
         )
-        test = range_test(
-            experiment, lowest=self.lowest, highest=self.highest, steps=self.test_steps
-        )
+        rates = {"lowest": self.lowest, "highest": self.highest}
+        with Waiting("testing learning rates") as waiting:
+            test = range_test(experiment, **rates, steps=self.test_steps, progress=waiting)
         figures = {"suggestion": float(f"{test.suggestion:.2g}"), **test._asdict()}
         write_atomic(out / RESULT_FILE, json.dumps(figures, indent=2) + "\n")
         top = test.smoothed[0] + EXPLOSION
         shown = [min(loss, top) for loss in test.smoothed]
         print(curve({"loss by learning rate": (test.rates, shown)}, x_as_log=True))
-        print(f"\nhalf of it learned at {test.halfway:.1e}", end=", ")
-        print("not diverged" if test.diverged is None else f"diverged at {test.diverged:.1e}")
-        print(f"suggestion  lr {test.suggestion:.2g}; written to {out}")
+        print(f"\nhalf of the fall of the loss: by lr {test.halfway:.1e}")
         if test.diverged is None:
-            print("            a guess, as it did not diverge: pass a higher --highest")
-        marks = {"half of it learned": test.halfway, "suggestion": test.suggestion}
+            print(f"no divergence up to lr {test.rates[-1]:.1e}: the suggestion is a guess;")
+            print("pass a higher --highest for a better one")
+        else:
+            print(f"divergence: at lr {test.diverged:.1e}")
+        print(f"suggestion: lr {test.suggestion:.2g}, written to {out}\n")
+        print(f"next  functional-lm train --lr {test.suggestion:.2g}{self._flags()}")
+        marks = {"half of the fall": test.halfway, "suggestion": test.suggestion}
         if test.diverged is not None:
-            marks["diverged"] = test.diverged
+            marks["divergence"] = test.diverged
         write_rate_picture(
             out / PLOT_FILE,
             {"mean of five": (test.rates, test.smoothed)},
@@ -81,3 +85,16 @@ class FindLr(Setup[C]):
             highest=test.smoothed[0] + 2 * EXPLOSION,
         )
         return 0
+
+    def _flags(self) -> str:
+        """Return the flags with which `train` makes the run that was tested, each after a space."""
+        flags = ""
+        groups: list[Any] = [self.model, self.source, self.sizes, self.training]
+        for group in groups:
+            for field in dataclasses.fields(group):
+                value, name = getattr(group, field.name), field.name.replace("_", "-")
+                if name in ("config", "preset", "vocab-size") or value == field.default:
+                    continue  # of a config or a preset, the values are there
+                shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+                flags += f" --{'no-' * (value is False)}{name}{shown}"
+        return flags

@@ -2,17 +2,21 @@
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..contract import expect_choice
 from ..files import FileFormatError, known_encoding, read_json, read_toml
 from ..models import DEFAULT
-from ..runs.folder import MODEL_SOURCE, expect_free
-from ..text import CORPORA, Corpus, load_corpus, read_corpus
+from ..models.loading import split_reference
+from ..runs.folder import expect_free
+from ..runs.trust import expect_own_model, hold_model
+from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
+from .output import print
 
 C = TypeVar("C")
 """The `Config` of an architecture."""
@@ -31,14 +35,16 @@ class Selection:
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        model: an architecture by name, or FILE.py:NAME for a custom model.
-        preset: a size of the architecture by name. Not given: the defaults below.
+        model: an architecture, or NAME in a file of Python for a custom model.
+        preset: a size by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
+        trust_model: run the code of a model that a run or a config file brings, whoever wrote it.
     """
 
-    model: Annotated[str, Argument("NAME", positional=False)] = DEFAULT
+    model: str = DEFAULT
     preset: str | None = None
     config: Path | None = None
+    trust_model: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +52,10 @@ class Source:
     """The text to train on.
 
     Attributes:
-        text_file: a file with the text.
-        encoding: of the text file.
-        corpus: instead of a file: shakespeare (the default; downloaded once) or stdlib, the
-            docstrings of the Python standard library.
+        text_file: the file to train on.
+        encoding: the encoding of the file.
+        corpus: in place of a file: shakespeare (the default, downloaded once) or stdlib, the
+            docstrings of Python's standard library.
     """
 
     text_file: Path | None = None
@@ -65,12 +71,17 @@ class Source:
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
+        if self.encoding != "utf-8" and self.text_file is None:
+            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
-        """Return the text."""
+        """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus or "shakespeare")
-        return read_corpus(self.text_file, encoding=self.encoding)
+            return load_corpus(self.corpus)
+        corpus = read_corpus(self.text_file, encoding=self.encoding)
+        for note in corpus.notes:
+            print(f"note: {note}", file=sys.stderr)
+        return corpus
 
     def record(self, corpus: Corpus) -> dict[str, Any]:
         """Return what a run's config.json says about its text."""
@@ -89,24 +100,25 @@ class Setup(Generic[C]):
     """What train, sweep and find-lr share: a text, a model and how to train it.
 
     Attributes:
-        model: the model.
-        sizes: the model's settings.
-        source: the text.
-        training: how to train.
+        source: text.
+        model: model.
+        sizes: size and details of the model.
+        training: training.
     """
 
+    source: Source
     model: Selection
     sizes: C
-    source: Source
     training: TrainConfig
 
-    def experiment(self, corpus: Corpus, **training: Any) -> Experiment:
-        """Return what is trained, with other training settings where they are given."""
+    def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:
+        """Return what is trained, with the tokenizer of another run if it is given."""
         return Experiment.build(
-            corpus.text,
-            dataclasses.replace(self.training, **training),
+            corpus,
+            self.training,
             model=self.model.model,
             sizes=given(self.sizes),
+            tokenizer=tokenizer,
         )
 
 
@@ -116,36 +128,48 @@ def given(config: Any) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if v is not None and k != "vocab_size"}
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+NOT_IN_A_FILE = ("config", "folder", "out", "overwrite", "resume", "trust_model")
+"""What only a flag decides: a file may come from anywhere."""
+
+
+def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     """Return the settings of a TOML or JSON file; tables are merged, so a run's config serves.
 
     Raises:
-        FileFormatError: if it is neither, or holds no settings by name.
+        FileFormatError: if it is neither, or holds no settings by name, or one of `NOT_IN_A_FILE`.
         OSError: if it cannot be read.
+        UntrustedModelError: if its model is code that may not run, see `trust`.
     """
     content = read_json(path) if path.suffix == ".json" else read_toml(path)
     if not isinstance(content, dict):
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
+    follows = {"model_file"}
+    if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
+        follows |= {"model", "training"}
     for name, value in content.items():
-        settings |= value if isinstance(value, dict) else {name: value}
+        if name not in follows:
+            settings |= value if isinstance(value, dict) else {name: value}
     settings = {name.replace("-", "_"): value for name, value in settings.items()}
+    for name in NOT_IN_A_FILE:
+        if name in settings:
+            flag = f"the flag --{name.replace('_', '-')}" if name != "folder" else "it by itself"
+            raise FileFormatError(path, f"cannot set {name}; remove that, and pass {flag}")
     if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
-    if "model_file" in content:  # the run's folder holds a copy of it
-        file = content["model_file"]
-        if not isinstance(file, dict) or not isinstance(file.get("name"), str):
-            raise FileFormatError(path, "must say the name of its model_file; restore it")
-        settings["model"] = f"{path.parent / MODEL_SOURCE}:{file['name']}"
     for name, value in settings.items():
-        is_text = name in ("text_file", "out", "model")
+        is_text = name in ("text_file", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")
-    for name in ("text_file", "out"):
+    for name in ("text_file", "init"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
+    if "model_file" in content:  # the run's folder holds a copy of it
+        settings["model"] = hold_model(path, content, trust_model=trust_model)
+    elif split_reference(settings.get("model") or DEFAULT)[0].endswith(".py"):
+        settings["model"] = expect_own_model(path, settings["model"], trust_model=trust_model)
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
     recorded = {"architecture", "vocab_size", "dtype", "name", "from"}

@@ -1,11 +1,16 @@
 """``functional-lm generate``."""
 
+import contextlib
 import dataclasses
+import itertools
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from ..contract import Key, expect_fields, expect_int
+from ..contract import Array, Key, expect_fields, expect_int
+from ..files import FileFormatError, read_bytes
 from ..generation import (
     Decoder,
     Model,
@@ -21,6 +26,7 @@ from ..generation import (
     until_stop,
 )
 from ..runs import Run, open_run
+from .output import escaped, print
 from .runs import RunFolder
 
 BATCH = 32
@@ -40,21 +46,26 @@ class Generate:
     length, the model drops about the older half of it.
 
     Attributes:
-        folder: the folder of a run.
+        folder: the folder of a run, or latest.
         prompt: the text to continue. Not given: a new line.
+        prompt_file: a file with the text to continue; - reads standard input.
+        interactive: ask for a prompt again and again; an empty one continues the last text.
         max_new_tokens: how many tokens to sample.
         temperature: 0 always takes the most likely token; several are shown side by side.
         top_k: sample only from the k most likely tokens.
         top_p: sample from the fewest tokens whose probabilities reach p.
         min_p: sample from the tokens at least p times as likely as the most likely one.
         repetition_penalty: above 1: makes tokens that came before less likely.
-        stop: end before any of these strings.
-        num_samples: how many samples for each temperature.
-        seed: of the sampling.
+        stop: end before any of these texts.
+        num_samples: how many samples to draw at each temperature.
+        seed: the seed of the sampling.
+        trust_model: run the code that the run brings, whoever wrote it.
     """
 
     folder: RunFolder
     prompt: str | None = None
+    prompt_file: Path | None = None
+    interactive: bool = False
     max_new_tokens: int = 300
     temperature: tuple[float, ...] = (0.8,)
     top_k: int | None = None
@@ -64,27 +75,63 @@ class Generate:
     stop: tuple[str, ...] = ()
     num_samples: int = 1
     seed: int = 0
+    trust_model: bool = False
 
     def __post_init__(self) -> None:
         expect_fields(
             self,
             (expect_int, "num_samples", {}),
-            (expect_int, "max_new_tokens seed", {"minimum": 0}),
+            (expect_int, "max_new_tokens", {"minimum": 0}),
+            (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (_expect_transform, " ".join(TRANSFORMS), {}),
             (_expect_stops, "stop", {}),
         )
+        prompts = (self.prompt, self.prompt_file, self.interactive or None)
+        names = ("--prompt", "--prompt-file", "--interactive")
+        given = [name for name, value in zip(names, prompts, strict=True) if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"a text has one prompt: got {' and '.join(given)}; leave one out")
+        if self.interactive and self._several:
+            raise ValueError("--interactive draws one sample at one temperature; ask for no more")
+
+    @property
+    def _several(self) -> bool:
+        return len(self.temperature) * self.num_samples > 1
 
     def run(self) -> int:
         """Print the prompt and its continuation, or a table of several."""
-        transforms = [self._transform(value) for value in self.temperature]
-        run = open_run(self.folder)
+        run = open_run(self.folder, trust_model=self.trust_model)
+        if self.interactive:
+            return self._ask(run)
         prompt = run.tokenizer.default_prompt if self.prompt is None else self.prompt
-        if not len(run.tokenizer.encode(prompt)):
-            raise ValueError("a prompt must have at least one token: got ''; pass some text")
-        if len(transforms) == self.num_samples == 1:
-            self._stream(run, prompt, transforms[0])
+        if self.prompt_file is not None:
+            prompt = _read_prompt(self.prompt_file)
+        if self._several:
+            self._print_table(run, prompt)
         else:
-            self._print_table(run, prompt, transforms)
+            self._stream(run, prompt, (self.seed,))
+        return 0
+
+    def _ask(self, run: Run) -> int:
+        """Continue one prompt after another, until there are no more."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  the arrow keys recall earlier prompts
+        prompt, mark = run.tokenizer.default_prompt, ""
+        if sys.stdin.isatty():
+            mark = "> "
+            print("Enter a prompt, or nothing to try the last one again.", file=sys.stderr)
+            print("Ctrl-C stops a text, Ctrl-D leaves.", file=sys.stderr)
+        for i in itertools.count():
+            try:
+                prompt = input(mark) or prompt
+            except EOFError:
+                break
+            try:
+                self._stream(run, prompt, (self.seed, i))
+            except ValueError as error:
+                print(error, file=sys.stderr)
+            except KeyboardInterrupt:
+                print()
         return 0
 
     def _transform(self, value: float) -> Transform | None:
@@ -96,27 +143,44 @@ class Generate:
             *(TRANSFORMS[name](value) for name, value in settings.items() if value is not None)
         )
 
-    def _stream(self, run: Run, prompt: str, transform: Transform | None) -> None:
+    def _stream(self, run: Run, prompt: str, key: Key) -> None:
         """Print the prompt, and each piece of text as soon as it is sampled."""
+        transform = self._transform(self.temperature[0])
         tokens = generate(
             Decoder(run.model, run.params),
-            run.tokenizer.encode(prompt),
-            key=None if transform is None else (self.seed,),
+            _encoded(run, prompt),
+            key=None if transform is None else key,
             max_new_tokens=self.max_new_tokens,
             transform=transform,
         )
-        sys.stdout.write(prompt)
-        for piece in until_stop(run.tokenizer.stream(tokens), self.stop):
-            sys.stdout.write(piece)
+        start, taken = time.perf_counter(), list[int]()
+
+        def counted() -> Iterator[int]:
+            for token in tokens:
+                taken.append(token)
+                yield token
+
+        terminal = sys.stdout.isatty()
+        if terminal:
+            from rich.console import Console
+            from rich.text import Text
+
+            Console().print(Text(escaped(prompt), style="bold"), end="", soft_wrap=True)
+        else:
+            sys.stdout.write(prompt)
+        for piece in until_stop(run.tokenizer.stream(counted()), self.stop):
+            sys.stdout.write(escaped(piece) if terminal else piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
+        _print_speed(len(taken), start)
 
-    def _print_table(self, run: Run, prompt: str, transforms: list[Transform | None]) -> None:
+    def _print_table(self, run: Run, prompt: str) -> None:
         """Print a column for each temperature and a row for each sample."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
+        start, transforms = time.perf_counter(), list(map(self._transform, self.temperature))
         table = Table(show_lines=True)
         for value in self.temperature:
             table.add_column(f"temperature {value:g}", ratio=1, overflow="fold")
@@ -128,8 +192,9 @@ class Generate:
             cells += self._sample(run, model, prompt, wanted[i : i + BATCH])
         for i in range(0, len(cells), len(transforms)):
             row = cells[i : i + len(transforms)]
-            table.add_row(*(Text(prompt + cell) for cell in row))
+            table.add_row(*(Text(escaped(prompt + cell)) for cell in row))
         Console(file=sys.stdout).print(table)
+        _print_speed(sum(map(len, map(run.tokenizer.encode, cells))), start)
 
     def _sample(
         self, run: Run, model: Model, prompt: str, wanted: list[tuple[Key, Transform | None]]
@@ -140,7 +205,7 @@ class Generate:
         sampled: list[list[int]] = [[] for _ in wanted]
         for tokens in generate_batch(
             model,
-            [run.tokenizer.encode(prompt)] * len(wanted),
+            [_encoded(run, prompt)] * len(wanted),
             keys=keys,
             max_new_tokens=self.max_new_tokens,
             transforms=transforms,
@@ -152,6 +217,33 @@ class Generate:
                 break
         texts = map(run.tokenizer.decode, sampled)
         return ["".join(until_stop([text], self.stop)) for text in texts]
+
+
+def _read_prompt(path: Path) -> str:
+    """Return the text of a file, or of standard input for -, without its last line break."""
+    data = sys.stdin.buffer.read() if path == Path("-") else read_bytes(path)
+    try:
+        return data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            "standard input" if path == Path("-") else path,
+            f"must be UTF-8: it has the byte 0x{data[error.start]:02x} at offset {error.start}; "
+            "convert it",
+        ) from None
+
+
+def _encoded(run: Run, prompt: str) -> Array:
+    tokens = run.tokenizer.encode(prompt)
+    if not len(tokens):
+        raise ValueError("a prompt must have at least one token: got ''; pass some text")
+    return tokens
+
+
+def _print_speed(tokens: int, start: float) -> None:
+    seconds = time.perf_counter() - start
+    print(
+        f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s", file=sys.stderr
+    )
 
 
 def _expect_transform(name: str, value: Any) -> None:

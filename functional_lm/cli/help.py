@@ -135,6 +135,8 @@ def page(program: str, command: Any, flags: Sequence["Flag"]) -> str:
             left = flag.spelling.replace("--", "--[no-]", 1) if flag.default else flag.spelling
         groups.setdefault(group, []).append((left, _sentence(flag.about) + _default(flag.default)))
     groups.setdefault("Options", []).append(("-h, --help", "Print this page"))
+    if "--text-file" in (flag.spelling for flag in flags):
+        usage += " [FILE]"
     parts = [_filled(about), f"Usage: {usage} [OPTIONS]", *map(_filled, filter(None, [more]))]
     for title in sorted(groups, key=lambda title: title != "Arguments"):
         parts.append(f"{_sentence(title)}:\n{columns(groups[title])}")

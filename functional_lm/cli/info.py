@@ -4,7 +4,7 @@ import dataclasses
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Generic
+from typing import Annotated, Any, Generic
 
 import numpy as np
 
@@ -24,8 +24,8 @@ class Info(Generic[C]):
     """Say what is installed, and what a model costs for each token.
 
     Attributes:
-        model: the model.
-        sizes: the model's settings.
+        model: model.
+        sizes: size and details of the model.
         folder: the folder of a run, to describe its model instead.
         vocab_size: the number of tokens that there are.
         seq_len: tokens of context. Not given: the most that the model takes.
@@ -39,6 +39,10 @@ class Info(Generic[C]):
 
     def __post_init__(self) -> None:
         expect_fields(self, (expect_int, "vocab_size seq_len", {}))
+        if self.folder is not None and self.sizes is not None:
+            default: Any = type(self.sizes)
+            if (self.model, self.sizes, self.vocab_size) != (Selection(), default(1), 65):
+                raise ValueError("a run has its own model: got RUN and settings; leave one out")
 
     def run(self) -> int:
         """Print both."""
@@ -56,7 +60,10 @@ class Info(Generic[C]):
             sizes = given(self.sizes)
             model = models.build(self.model.model, vocab_size=self.vocab_size, **sizes)
         else:
-            name, model = str(self.folder), open_run(self.folder).model
+            name, model = (
+                str(self.folder),
+                open_run(self.folder, trust_model=self.model.trust_model).model,
+            )
         self._print_costs(name, model)
         return 0
 

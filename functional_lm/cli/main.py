@@ -18,7 +18,7 @@ COMMANDS = {
     "report": "Write a page about a run.",
     "diagnose": "Say what is wrong with a training run.",
     "find-lr": "Suggest a learning rate from one short run.",
-    "sweep": "Train with several learning rates and compare.",
+    "sweep": "Train with several values of a flag or two, and compare.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a failure on the way. 2: bad input. 130: Ctrl-C. What the user can fix is reported
     on stderr, a line for each fault, without a traceback.
     """
+    for closed in [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]:
+        # No file of a run may get the descriptor, and then what is meant for the terminal.
+        setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if name not in ("train", "sweep", "find-lr"):
+        if name not in ("train", "sweep", "find-lr") or {"-h", "--help"} & set(arguments):
             return 0
         return _complain(program, "output pipe closed; redirect to a file instead", status=1)
     except (ArithmeticError, MemoryError) as error:
@@ -65,7 +68,11 @@ def _run(name: str, arguments: list[str], program: str) -> int:
 
     from .parser import parse
 
-    command = parse(command_named(name), arguments, program=program)
+    kind = command_named(name)
+    if hasattr(kind, "parse"):  # reads its flags by itself
+        command = kind.parse(arguments, program=program)
+    else:
+        command = parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return 0 if command is None else command.run()

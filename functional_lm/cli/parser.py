@@ -8,7 +8,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from tyro.constructors import (
 )
 
 from ..contract import expect_choice
-from ..models import DEFAULT, find
+from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
@@ -37,7 +37,7 @@ REPLACES = {
 }
 """The settings of a config file that a flag overrides besides its own."""
 
-OF_A_RUN = {"log_every", *(field.name for field in dataclasses.fields(Intervals))}
+OF_A_RUN = {"log_every", "init", *(field.name for field in dataclasses.fields(Intervals))}
 """What a run's config.json also holds; commands without these flags ignore it."""
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -119,12 +119,15 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     """
     faults: list[str] = []
     settings: dict[str, Any] = {}
-    architecture, unused = None, set(getattr(command, "IGNORED", ()))
+    architecture = None
+    unused = dict.fromkeys(getattr(command, "IGNORED", ()), program.rpartition(" ")[2])
     if (selection := typing.get_type_hints(command).get("model")) is not None:
         options = _flags(selection, None, "", set())
         texts, _ = _tokens(options, arguments, program)
-        architecture, settings = _select(_values(options, texts, []), faults)
-        unused |= getattr(architecture, "IGNORED", set())
+        chosen = _values(options, texts, [])
+        architecture, settings = _select(chosen, faults)
+        model = chosen.get("model") or settings.get("model")
+        unused |= dict.fromkeys(getattr(architecture, "IGNORED", ()), model)
         settings = {name: value for name, value in settings.items() if name not in unused}
     flags = [
         flag._replace(default=settings.get(flag.name, flag.default))
@@ -135,15 +138,15 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
         print(page(program, command, flags))
         return None
     names = {flag.name for flag in flags}
-    if len(rest) == 1 and rest[0][:1] != "-" and "text_file" in names - texts.keys():
-        texts["text_file"], rest = rest, []  # train FILE
+    if rest and rest[0][:1] != "-" and "text_file" in names - texts.keys():
+        texts["text_file"] = [rest.pop(0)]  # train FILE
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names - {"config", "resume"}) or "remove it"
         faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
     known = [flag.spelling for flag in flags if not flag.positional]
     for text in (argument.partition("=")[0] for argument in rest if argument[:1] == "-"):
-        if text.strip("-").replace("-", "_") in unused:
-            faults.append(f"{text} makes no difference here; remove it")
+        if (name := text.strip("-").replace("-", "_")) in unused:
+            faults.append(f"{text} makes no difference to {unused[name]}; remove it")
         else:
             faults.append(f"there is no flag {text}; {meant(text, known) or 'remove it'}")
     if rest and rest[0][:1] != "-":
@@ -170,7 +173,15 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
         path = expect_run(run)
         with run_lock(run):  # a second process on a run ends here, before it does anything
             pass
-    in_file = {} if path is None else read_settings(path)
+    trust = bool(chosen.get("trust_model"))
+    in_file = {} if path is None else read_settings(path, trust_model=trust)
+    if run is not None:
+        in_file.pop("init", None)
+    if (base := chosen.get("init") or in_file.get("init")) is not None:  # its model is the default
+        of_base = read_settings(expect_run(base), trust_model=trust)
+        sizes = dataclasses.fields(find(of_base.get("model") or DEFAULT).Config)
+        kept = {"model", *(field.name for field in sizes)}
+        in_file = {k: v for k, v in of_base.items() if k in kept} | in_file
     architecture = find(chosen.get("model") or in_file.get("model") or DEFAULT)
     presets, preset = architecture.PRESETS, in_file.get("preset")
     if preset is not None:
@@ -183,7 +194,7 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
 # Dataclasses and flags.
 
 
-def flags_of(command: Any, architecture: Any, hidden: Set[str] = frozenset()) -> list[Flag]:
+def flags_of(command: Any, architecture: Any, hidden: Iterable[str] = ()) -> list[Flag]:
     """Return the flags of a command.
 
     Args:
@@ -192,11 +203,13 @@ def flags_of(command: Any, architecture: Any, hidden: Set[str] = frozenset()) ->
         hidden: what is left out of the groups; its own flags hide theirs anyway.
     """
     flags = _flags(command, architecture, "Options", {"vocab_size", *hidden})
-    presets = tuple(architecture.PRESETS) if architecture else ()
-    return [
-        flag._replace(choices=presets, metavar="|".join(presets)) if flag.name == "preset" else flag
-        for flag in flags
-    ]
+    for i, flag in enumerate(flags):
+        if flag.name == "preset":
+            presets = tuple(architecture.PRESETS)
+            flags[i] = flag._replace(choices=presets, metavar="|".join(presets))
+        elif flag.name == "model":
+            flags[i] = flag._replace(metavar="|".join([*architectures(), "FILE.py:NAME"]))
+    return flags
 
 
 def _flags(kind: Any, architecture: Any, group: str, hidden: set[str]) -> list[Flag]:
@@ -274,55 +287,44 @@ def _tokens(
     Raises:
         ValueError: for a flag without its value.
     """
-    said = io.StringIO()
-    found: Any
+    rules = ConstructorRegistry()
+
+    @rules.struct_rule
+    def rule(info: Any) -> StructConstructorSpec | None:
+        return StructConstructorSpec(dict, tuple(map(_field, flags))) if info.type is Flag else None
+
+    said, found = io.StringIO(), None
     with (
         contextlib.redirect_stderr(said),
         contextlib.suppress(SystemExit),
         warnings.catch_warnings(action="ignore"),  # None, if not given, is of no flag's type
     ):
-        found, rest = tyro.cli(
-            Flag,
-            args=arguments,
-            registry=registry({Flag: flags}),
-            return_unknown_args=True,
-            add_help=False,
+        found = tyro.cli(
+            Flag, args=arguments, registry=rules, return_unknown_args=True, add_help=False
         )
-        defaults = {flag.name: flag.default for flag in flags if flag.kind is bool}
-        return {k: v for k, v in found.items() if v is not defaults.get(k)}, rest
-    flag = re.search(r"--\w[\w-]*", said.getvalue())
-    raise ValueError(f"{flag and flag[0]} needs a value: got none; see {program} --help")
+    if found is None:
+        flag = re.search(r"--\w[\w-]*", said.getvalue())
+        raise ValueError(f"{flag and flag[0]} needs a value: got none; see {program} --help")
+    texts: Any = found[0]
+    absent = {flag.name: flag.default for flag in flags if flag.kind is bool}
+    given = {name: text for name, text in texts.items() if text is not absent.get(name)}
+    # tyro returns [[]] for an optional argument that is absent where there is an unknown flag.
+    return {name: text for name, text in given.items() if text != [[]]}, found[1]
 
 
-def registry(kinds: dict[Any, list[Flag]], *, strict: bool = False) -> ConstructorRegistry:
-    """Return tyro's rules for classes by their flags: each becomes a dict of texts.
-
-    Args:
-        kinds: the flags of each class.
-        strict: whether tyro knows the choices.
-    """
-    rules = ConstructorRegistry()
-
-    def field(flag: Flag) -> StructFieldSpec:
-        spec = PrimitiveConstructorSpec(
-            nargs="*" if flag.many else 1,
-            metavar=flag.metavar,
-            instance_from_str=list,
-            is_instance=lambda value: True,
-            str_from_instance=lambda value: [str(value)],
-            choices=flag.choices if flag.choices and strict else None,
-        )
-        marks = [tyro.conf.Positional] if flag.positional else []
-        hint: Any = bool if flag.kind is bool else Annotated[(list, spec, *marks)]
-        return StructFieldSpec(flag.name, hint, flag.default if hint is bool else None, flag.about)
-
-    @rules.struct_rule
-    def rule(info: Any) -> StructConstructorSpec | None:
-        if info.type not in kinds:
-            return None
-        return StructConstructorSpec(dict, tuple(map(field, kinds[info.type])))
-
-    return rules
+def _field(flag: Flag) -> StructFieldSpec:
+    """Return how tyro splits the words of a flag."""
+    if flag.kind is bool:
+        return StructFieldSpec(flag.name, bool, flag.default)
+    spec = PrimitiveConstructorSpec(
+        nargs="*" if flag.many else 1,
+        metavar=flag.metavar,
+        instance_from_str=list,
+        is_instance=lambda value: True,
+        str_from_instance=list,
+    )
+    marks = [tyro.conf.Positional] if flag.positional else []
+    return StructFieldSpec(flag.name, Annotated[(list, spec, *marks)], None)  # type: ignore[arg-type]
 
 
 def _values(flags: list[Flag], texts: dict[str, Any], faults: list[str]) -> dict[str, Any]:

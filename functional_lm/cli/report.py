@@ -55,6 +55,8 @@ def _parameters(path: Path) -> int | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not path.is_file():  # a pipe would never open
+            return None
         with safe_open(path, "np") as file:
             names = file.keys()
             return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

@@ -1,6 +1,9 @@
 """``functional-lm train``."""
 
 import dataclasses
+import json
+import math
+import shlex
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -11,14 +14,15 @@ from rich.filesize import decimal
 
 from .. import pytree
 from ..contract import Tree, expect_fields, expect_int
+from ..files import write_atomic
 from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
-from ..runs import Interruption, Intervals, Session
-from ..runs.folder import expect_free
-from ..runs.records import FINAL, clock, final_loss
-from ..text import Corpus
-from ..training import Experiment
-from .display import TrainingDisplay, curve, wrapped
+from ..runs import Interruption, Intervals, Session, load_checkpoint
+from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
+from ..runs.records import FINAL, clock, final_loss, series
+from ..text import Corpus, load_tokenizer
+from ..training import Experiment, text_losses
+from .display import TrainingDisplay, Waiting, curve, wrapped
 from .flags import Argument, C, Selection, Setup
 from .output import print
 from .runs import find_run
@@ -33,9 +37,11 @@ class RunSelection(Selection):
 
     Attributes:
         resume: the folder of a run to continue instead; only its steps or epochs may change.
+        init: the folder of a run to start from: a new run of its model, tokenizer and weights.
     """
 
     resume: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None
+    init: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Train(Setup[C]):
         overwrite: replace the run in the folder of --out, with everything in that folder.
         dry_run: print what would be trained, its memory and its time; write nothing.
         log_every: steps between two lines of output, where that is not a terminal.
+        final_eval: evaluate the best weights on all held-out tokens at the end, if the validations
+            looked at some of them only.
         tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
     """
 
@@ -59,12 +67,14 @@ class Train(Setup[C]):
     overwrite: bool = False
     dry_run: bool = False
     log_every: int = 100
+    final_eval: bool = True
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         expect_fields(self, (expect_int, "log_every", {}))
         run = self.model.resume
-        for name, value in (("config", self.model.config), ("out", self.out)):
+        for name in ("config", "init", "out"):
+            value = self.out if name == "out" else getattr(self.model, name)
             if run is not None and value is not None:
                 raise ValueError(
                     f"a resumed run has its own folder and settings: got --{name} and "
@@ -78,14 +88,20 @@ class Train(Setup[C]):
         if self.tensorboard:
             expect_tensorboard()
         corpus = self.source.load_text()
-        experiment = self.experiment(corpus)
+        init = self.model.init
+        tokenizer = None if init is None else load_tokenizer(init / TOKENIZER_FILE)
+        experiment = self.experiment(corpus, tokenizer=tokenizer)
         params = experiment.rehearse()
+        if init is not None:
+            params = load_checkpoint(init / BEST_FILE, like=params).tree
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
         print(f"text        {corpus.source}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
+        if init is not None:
+            print(f"weights     those of {init}")
         run = f"run         {experiment.steps:,} steps of {size}"
         if self.dry_run:
             print(run, flush=True)
@@ -111,6 +127,7 @@ class Train(Setup[C]):
                 settings={
                     "text": self.source.record(corpus),
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
+                    "start": {"init": self.model.init and str(self.model.init.resolve())},
                 },
                 overwrite=self.overwrite,
             )
@@ -120,7 +137,9 @@ class Train(Setup[C]):
 
     def _train(self, session: Session) -> int:
         start, first = time.perf_counter(), session.state.step
-        display = TrainingDisplay(session.experiment.steps, self.log_every, first=first)
+        final_tokens = self._final_tokens(session)
+        display = TrainingDisplay(session, self.log_every, final_tokens=final_tokens)
+        folder = shlex.quote(str(session.folder))
         with Interruption() as interruption:
             try:
                 with session, display, self._events(session) as events:
@@ -135,20 +154,39 @@ class Train(Setup[C]):
             except OSError as error:
                 print(
                     f"functional-lm train: cannot save: {error}. Earlier checkpoints are intact; "
-                    f"fix this, then run functional-lm train --resume {session.folder}",
+                    f"fix this, then run functional-lm train --resume {folder}",
                     file=sys.stderr,
                 )
                 return 1
             if session.state.step > first:
                 _summarise(session, first, time.perf_counter() - start)
-            if interruption.signal is None:
-                print(f"saved in {session.folder}; try: functional-lm generate {session.folder}")
-            else:
+            if interruption.signal is not None:
                 print(
                     f"interrupted: step {session.state.step:,} is saved; "
-                    f"continue with functional-lm train --resume {session.folder}"
+                    f"continue with functional-lm train --resume {folder}"
                 )
+                return interruption.status
+            print(f"saved in {session.folder}", flush=True)
+            if final_tokens:
+                _evaluate_whole(session, final_tokens, interruption)
+            print(f"next        functional-lm generate {folder}")
+            print(f"            functional-lm report {folder}")
+            epochs = self.training.epochs
+            longer = (
+                f"--epochs {2 * epochs}" if epochs else f"--steps {2 * session.experiment.steps}"
+            )
+            print(f"            functional-lm train --resume {folder} {longer}")
         return interruption.status
+
+    def _final_tokens(self, session: Session) -> int:
+        """Return the tokens to evaluate at the end: all, or none if all validations saw them."""
+        size = session.experiment.settings.seq_len
+        held_out = (len(session.experiment.held_out) - 1) // size * size
+        finished = session.state.step >= session.experiment.steps
+        done = self.intervals.eval_tokens >= held_out or (
+            finished and (session.folder / EVALUATION_FILE).exists()
+        )
+        return held_out if self.final_eval and not done else 0
 
     def _events(self, session: Session) -> AbstractContextManager[TensorBoardWriter | None]:
         if not self.tensorboard:
@@ -188,27 +226,36 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
 
 
 def _summarise(session: Session, first: int, seconds: float) -> None:
-    """Print curves, a sample and figures."""
-    records = [record for record in session.records if record["loss"] is not None]
-    losses = [record["loss"] for record in records]
-    evaluated = [record for record in records if record.get("val_loss") is not None]
-    steps = [record["step"] for record in records]
-    series: dict[str, Any] = {"loss": (steps, smooth(losses, FINAL))}
-    if len(evaluated) > 1:
-        series["validation"] = (
-            [record["step"] for record in evaluated],
-            [record["val_loss"] for record in evaluated],
-        )
-    if len(steps) > 1:
-        print()
-        print(curve(series))
-    if "sample" in session.records[-1]:
-        print(f"\n{session.records[-1]['sample']}\n")
-    said = (
-        f"{session.state.step - first:,} steps in {clock(seconds)}, loss {final_loss(losses):.3f}"
-    )
-    if evaluated:
-        said += f", validation {evaluated[-1]['val_loss']:.3f}"
+    """Print curves and figures."""
+    losses, evaluated = (series(session.records, name) for name in ("loss", "val_loss"))
+    curves: dict[str, Any] = {"loss": (losses.steps, smooth(losses.values, FINAL))}
+    if len(evaluated.steps) > 1:
+        curves["validation"] = evaluated
+    if len(losses.steps) > 1:
+        print(f"\n{curve(curves)}\n")
+    loss = final_loss(losses.values)
+    figures = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
+    if len(evaluated.steps):
+        figures += f", validation {evaluated.values[-1]:.3f}"
     if session.best_step is not None:
-        said += f", the best {session.best_loss:.3f}"
-    print(said)
+        figures += f", the best {session.best_loss:.3f} at step {session.best_step:,}"
+    print(figures)
+
+
+def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -> None:
+    """Evaluate the best weights on all held-out tokens; write and print the loss."""
+    experiment, path = session.experiment, session.folder / EVALUATION_FILE
+    params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
+    interruption.effect = "ends the validation; the run is complete"
+    size, loss = experiment.settings.seq_len, math.nan
+    with Waiting(f"validating on all {tokens:,} held-out tokens") as waiting:
+        for share, so_far in text_losses(experiment.model, params, experiment.held_out, size):
+            waiting(share)
+            loss = so_far
+            if interruption.signal is not None:
+                print(f"not validated; functional-lm evaluate {session.folder} does it")
+                return
+    figures = {"loss": loss, "tokens": tokens, "step": session.best_step}
+    write_atomic(path, json.dumps(figures, indent=2) + "\n")
+    bits = f"{loss / math.log(2):.3f} bits per {experiment.tokenizer.unit}"
+    print(f"validation  {loss:.4f}, {bits}, on all {tokens:,} held-out tokens")

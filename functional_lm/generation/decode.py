@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from ..contract import Array, Key, expect_int
-from .decoder import Decoder, expect_prompt
+from .decoder import Decoder, expect_prompts
 from .sampling import Transform, most_likely, sample
 
 BURST = 0.01
@@ -74,9 +74,7 @@ def generate_batch(
         ValueError: for no prompt or an empty one, another number of keys or transforms, or logits
             that are not finite.
     """
-    texts = [expect_prompt(prompt) for prompt in prompts]
-    if not texts:
-        raise ValueError("there must be at least one prompt: got none; pass [prompt]")
+    texts = expect_prompts(prompts)
     n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
     keys = _expect_one_each("keys", keys, len(texts))
     transforms = _expect_one_each("transforms", transforms, len(texts))

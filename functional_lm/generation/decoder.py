@@ -61,11 +61,9 @@ class Decoder:
             ValueError: for no prompt, an empty prompt, or a token outside ``[0, V)``;
                 for logits that are not finite.
         """
-        texts = [expect_prompt(prompt) for prompt in prompts]
+        texts = expect_prompts(prompts)
         for text in texts:
             expect_tokens("a prompt", text, self.model.config.vocab_size)
-        if not texts:
-            raise ValueError("there must be at least one prompt: got none; pass [prompt]")
         self._texts = [text.tolist() for text in texts]
         with self.undisturbed():
             self._fill()
@@ -170,15 +168,18 @@ class Decoder:
         return bool(np.abs(logits[0] - expected).max(initial=0.0) <= 1e-3 * scale)
 
 
-def expect_prompt(prompt: Sequence[int] | Array) -> Array:
-    """Return a prompt as an array (T,) of at least one token.
+def expect_prompts(prompts: Sequence[Sequence[int] | Array] | Array) -> list[Array]:
+    """Return prompts as arrays (T,) of at least one token each.
 
     Raises:
-        ValueError: for an empty one.
+        ValueError: for no prompt, or an empty one.
     """
-    tokens = np.array(prompt)
-    if tokens.ndim != 1 or tokens.size == 0:
-        raise ValueError(
-            f"a prompt must have at least one token: got shape {tokens.shape}; pass some text"
-        )
-    return tokens
+    texts = [np.array(prompt) for prompt in prompts]
+    if not texts:
+        raise ValueError("there must be at least one prompt: got none; pass [prompt]")
+    for text in texts:
+        if text.ndim != 1 or text.size == 0:
+            raise ValueError(
+                f"a prompt must have at least one token: got shape {text.shape}; pass some text"
+            )
+    return texts

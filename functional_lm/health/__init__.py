@@ -9,58 +9,34 @@ with its thresholds and their reasons beside it. A healthy run has no findings::
 ``python tests/campaigns/unhealthy/run.py`` measures them against runs made unhealthy on purpose.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from ..runs.metrics import Record
 from .activations import bad_initialisation, dead_units, saturated_attention
 from .data import corrupted_data
 from .gradients import exploding_gradients, vanishing_gradients
-from .history import Finding, History, Severity
+from .history import Check, Finding, History, Severity
 from .loss import divergence, overfitting, plateau, skipped_updates
 from .rate import no_warm_up, rate_too_high
 
 __all__ = ["CHECKS", "Check", "Finding", "Severity", "can_look", "diagnose"]
 
-
-class Check(NamedTuple):
-    """How one trouble is found."""
-
-    look: Callable[[History], Finding | None]
-    needs: str  # the part of the records that it reads
-    explains: tuple[str, ...] = ()  # its consequences, which are not reported beside it
-
-
-CHECKS = {
-    "bad initialisation": Check(
+CHECKS: dict[str, Check] = {
+    check.name: check
+    for check in (
         bad_initialisation,
-        "statistics",
-        ("saturated attention", "exploding gradients", "vanishing gradients", "plateau"),
-    ),
-    "learning rate too high": Check(
         rate_too_high,
-        "statistics",
-        (
-            "divergence",
-            "plateau",
-            "skipped updates",
-            "saturated attention",
-            "exploding gradients",
-            "vanishing gradients",
-            "dead units",
-            "corrupted data",
-        ),
-    ),
-    "no warm-up": Check(no_warm_up, "statistics", ("saturated attention", "dead units")),
-    "dead units": Check(dead_units, "statistics", ("plateau",)),
-    "saturated attention": Check(saturated_attention, "statistics", ("plateau",)),
-    "vanishing gradients": Check(vanishing_gradients, "statistics", ("plateau",)),
-    "exploding gradients": Check(exploding_gradients, "statistics", ("divergence", "plateau")),
-    "divergence": Check(divergence, "loss"),
-    "corrupted data": Check(corrupted_data, "loss"),
-    "skipped updates": Check(skipped_updates, "loss"),
-    "overfitting": Check(overfitting, "val_loss", ("plateau",)),
-    "plateau": Check(plateau, "loss"),
+        no_warm_up,
+        dead_units,
+        saturated_attention,
+        vanishing_gradients,
+        exploding_gradients,
+        divergence,
+        corrupted_data,
+        skipped_updates,
+        overfitting,
+        plateau,
+    )
 }
 """All troubles, causes before their consequences."""
 
@@ -76,11 +52,9 @@ def diagnose(records: Sequence[Record], *, vocab_size: int | None = None) -> lis
         vocab_size: V; without it the first loss is not judged.
     """
     history = History.of(records, vocab_size)
-    if not len(history.steps):
-        return []
-    found = {name: check.look(history) for name, check in CHECKS.items()}
-    explained = {one for name in found if found[name] for one in CHECKS[name].explains}
-    return [one for name, one in found.items() if one is not None and name not in explained]
+    findings = {name: finding for name, check in CHECKS.items() if (finding := check(history))}
+    explained = {trouble for name in findings for trouble in CHECKS[name].explains}
+    return [finding for name, finding in findings.items() if name not in explained]
 
 
 def can_look(records: Sequence[Record]) -> dict[str, bool]:

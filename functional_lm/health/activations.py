@@ -1,10 +1,11 @@
 """Activations of the wrong size, dead units and saturated attention."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from .history import Finding, History, attention, stream
+from .history import History, Sign, attention, check, stream
 
 EXCESS = 0.5
 """Nats above ln V. Logits of normal noise with standard deviation s have a mean loss of about
@@ -27,74 +28,69 @@ SHARP_FROM_THE_START = 0.5
 initialisation near one (Vaswani et al. 2017, section 3.2.1), which gives 0.75 to 0.95 here."""
 
 
-def bad_initialisation(history: History) -> Finding | None:
+@check(
+    "bad initialisation",
+    needs="statistics",
+    remedy="draw the embedding from N(0, 0.02²) and each matrix with a variance of "
+    "2/(d_in + d_out), as init does",
+    explains=("saturated attention", "exploding gradients", "vanishing gradients", "plateau"),
+)
+def bad_initialisation(history: History) -> Iterator[Sign]:
     """The loss of the first batch or the spread of the first activations is far too large."""
-    if not len(history.steps) or history.steps[0] != 1:
-        return None
-    evidence = []
+    if history.steps[0] != 1:
+        return
     loss, vocab_size = history.loss[0], history.vocab_size
     if vocab_size and not loss <= math.log(vocab_size) + EXCESS:
         value = f"{loss:.3g}" if math.isfinite(loss) else "not finite"
-        evidence.append(
-            f"the first loss is {value}, but a model that knows nothing has "
-            f"ln {vocab_size} = {math.log(vocab_size):.3g}"
-        )
+        chance = f"ln {vocab_size} = {math.log(vocab_size):.3g}"
+        yield Sign(1, 1, f"the first loss is {value}, but guessing at random gives {chance}")
     spreads = stream(history.initial or {})
     if not all(spread <= WIDEST for spread in spreads.values()):
         widest = max(spreads, key=lambda block: np.nan_to_num(spreads[block], nan=math.inf))
         spread = spreads[widest]
         finite = math.isfinite(spread)
         value = f"with a standard deviation of {spread:.3g}" if finite else "not finite"
-        evidence.append(f"the activations after {widest} start {value}")
-    if not evidence:
-        return None
-    return Finding(
-        "bad initialisation",
-        "error",
-        (1, 1),
-        ", and ".join(evidence),
-        "draw the embedding from N(0, 0.02²) and each matrix with a variance of 2/(d_in + d_out), "
-        "as init does",
-    )
+        yield Sign(1, 1, f"the activations after {widest} start {value}")
 
 
-def dead_units(history: History) -> Finding | None:
+@check(
+    "dead units",
+    needs="statistics",
+    remedy="draw random, non-zero weights for the layer; if its units died during training, lower "
+    "the learning rate",
+    explains=("plateau",),
+)
+def dead_units(history: History) -> Iterator[Sign]:
     """Units are zero for every token, or leaves get no gradient at all.
 
     Only what shows in the last statistics and in earlier ones counts: some initialisations set a
     matrix on a residual branch to zero, which withholds the gradient from the others for one step.
     """
     if len(history.statistics) < 2:
-        return None
+        return
     (previous_step, previous), (step, last) = history.statistics[-2:]
     earlier = previous.get("zero_share", {})
-    dead = {
-        site: share
-        for site, share in last.get("zero_share", {}).items()
-        if share >= DEAD_SHARE and earlier.get(site, 0.0) >= DEAD_SHARE
-    }
+    for site, share in last.get("zero_share", {}).items():
+        if share >= DEAD_SHARE and earlier.get(site, 0.0) >= DEAD_SHARE:
+            evidence = f"{share:.0%} of the units of {site} are zero for every token"
+            yield Sign(previous_step, step, evidence, "error" if share > 0.9 else "warning")
     norms = [figures.get("grad_norm", {}) for _, figures in history.statistics]
     unmoved = [leaf for leaf in norms[-1] if all(of.get(leaf) == 0 for of in norms)]
-    if not dead and not unmoved:
-        return None
-    evidence = [
-        f"{share:.0%} of the units of {site} are zero for every token"
-        for site, share in dead.items()
-    ]
     if unmoved:
         more = f" and {len(unmoved) - 4} more" if len(unmoved) > 4 else ""
-        evidence.append(f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step")
-    return Finding(
-        "dead units",
-        "error" if unmoved or max(dead.values()) > 0.9 else "warning",
-        (history.statistics[0][0] if unmoved else previous_step, step),
-        ", and ".join(evidence),
-        "draw random, non-zero weights for the layer; if its units died during training, lower the "
-        "learning rate",
-    )
+        evidence = f"the gradient of {', '.join(unmoved[:4])}{more} is zero at every step"
+        yield Sign(history.statistics[0][0], step, evidence)
 
 
-def saturated_attention(history: History) -> Finding | None:
+@check(
+    "saturated attention",
+    needs="statistics",
+    severity="warning",
+    remedy="draw smaller query and key weights, check the scale 1/√K of the scores, or lower the "
+    "learning rate",
+    explains=("plateau",),
+)
+def saturated_attention(history: History) -> Iterator[Sign]:
     """The queries of a block see one key each, from the start or later.
 
     The softmax is flat there, so queries and keys get no gradient (Zhai et al. 2023, on attention
@@ -105,29 +101,15 @@ def saturated_attention(history: History) -> Finding | None:
         for block, (entropy, uniform) in attention(history.initial or {}).items()
         if entropy < SHARP_FROM_THE_START * uniform
     }
+    for block, share in sharp.items():
+        yield Sign(1, 1, f"{block} starts with {share:.2g} of the entropy of uniform attention")
     hard = [
         (step, block, entropy)
         for step, figures in history.statistics
         for block, (entropy, uniform) in attention(figures).items()
         if entropy < HARD < uniform
     ]
-    if sharp:
-        shown = [1]
-        evidence = [
-            f"the attention of {block} starts with {share:.2g} of the entropy of uniform attention"
-            for block, share in sharp.items()
-        ]
-    elif hard and hard[-1][0] == history.statistics[-1][0]:
-        shown = [step for step, _, _ in hard]
+    if not sharp and hard and hard[-1][0] == history.statistics[-1][0]:
         step, block, entropy = hard[-1]
-        evidence = [f"the attention of {block} has an entropy of {entropy:.2g} nats at step {step}"]
-    else:
-        return None
-    return Finding(
-        "saturated attention",
-        "warning",
-        (shown[0], shown[-1]),
-        ", and ".join(evidence),
-        "draw smaller query and key weights, check the scale 1/√K of the scores, or lower the "
-        "learning rate",
-    )
+        evidence = f"the attention of {block} has an entropy of {entropy:.2g} nats at step {step}"
+        yield Sign(hard[0][0], step, evidence)

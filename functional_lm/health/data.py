@@ -1,9 +1,11 @@
 """A stretch of bad data in the stream of batches."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..contract import Array
-from .history import Finding, History
+from .history import History, Sign, check
 
 BEFORE = 10
 """Steps whose median is the level before the jump."""
@@ -24,7 +26,14 @@ LONGEST = 1 / 3
 """Of the run. Anything longer is another text."""
 
 
-def corrupted_data(history: History) -> Finding | None:
+@check(
+    "corrupted data",
+    needs="loss",
+    severity="warning",
+    remedy="look at the text of these batches and remove the bad part; then go back to weights "
+    "from before it",
+)
+def corrupted_data(history: History) -> Iterator[Sign]:
     """The loss jumps up from one step to the next, stays up for a while, and comes back.
 
     A model changes little in one step, so a jump comes from the batch; unstable training climbs
@@ -39,7 +48,7 @@ def corrupted_data(history: History) -> Finding | None:
     finite = history.finite
     loss = finite.loss
     if len(loss) < 3 * BEFORE:
-        return None
+        return
     noise = 1.4826 * float(np.median(np.abs(np.diff(loss)))) / np.sqrt(2)
     least = max(NOISE * noise, LEAST)
     for start in range(BEFORE, len(loss) - SHORTEST):
@@ -55,21 +64,14 @@ def corrupted_data(history: History) -> Finding | None:
         if float(loss[start:half].max()) - before > 2 * (loss[start] - before):
             continue
         back = _below(loss, start, before + least)
-        first, last = int(finite.steps[start]), int(finite.steps[-1 if back is None else back - 1])
+        first, last = finite.steps[start], finite.steps[-1 if back is None else back - 1]
         evidence = f"at step {first} the loss jumped from {before:.3g} to {loss[start]:.3g}"
         if back is None:
             evidence += f", and has since come down to {loss[-1]:.3g}"
         else:
             evidence += f"; {back - start} steps later it was back at {loss[back]:.3g}"
-        return Finding(
-            "corrupted data",
-            "warning",
-            (first, last),
-            evidence,
-            "look at the text of these batches and remove the bad part; then go back to weights "
-            "from before it",
-        )
-    return None
+        yield Sign(first, last, evidence)
+        return
 
 
 def _below(loss: Array, start: int, limit: float) -> int | None:

@@ -6,12 +6,12 @@ skip paths they form a geometric series (Glorot and Bengio 2010; Pascanu et al. 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..runs.records import block_of
-from .history import Finding, History
+from .history import History, Sign, check
 
 FACTOR = 100.0
 """Between the first block and the last. Blocks of healthy runs differ by a factor of 2 to 10."""
@@ -25,41 +25,41 @@ LARGEST = 10.0
 usual norm, and more, is known to be harmless (Pascanu et al. 2013, section 3.2)."""
 
 
-def vanishing_gradients(history: History) -> Finding | None:
+@check(
+    "vanishing gradients",
+    needs="statistics",
+    remedy="add skip paths and norms, or draw larger weights, so that activations and gradients "
+    "keep their size from layer to layer",
+    explains=("plateau",),
+)
+def vanishing_gradients(history: History) -> Iterator[Sign]:
     """The first blocks get a far smaller gradient than the last, or the model hardly any."""
-    shown, evidence = _by_block(history, lambda first, last: 0 < first * FACTOR < last)
-    small = (history.grad_norm < SMALLEST) & (history.loss > 0.1 * history.loss[0])
-    if small.any():
-        steps = history.steps[small].tolist()
-        shown += steps
-        smallest = history.grad_norm[small][0]
-        evidence.append(f"at step {steps[0]} the norm of the whole gradient is {smallest:.2g}")
-    return _finding(
-        "vanishing gradients",
-        shown,
-        evidence,
-        "add skip paths and norms, or draw larger weights, so that activations and gradients keep "
-        "their size from layer to layer",
-    )
+    yield from _by_block(history, lambda first, last: 0 < first * FACTOR < last)
+    small = np.flatnonzero((history.grad_norm < SMALLEST) & (history.loss > 0.1 * history.loss[0]))
+    if small.size:
+        first, last = history.steps[small[[0, -1]]]
+        smallest = history.grad_norm[small[0]]
+        yield Sign(first, last, f"at step {first} the norm of the whole gradient is {smallest:.2g}")
 
 
-def exploding_gradients(history: History) -> Finding | None:
+@check(
+    "exploding gradients",
+    needs="statistics",
+    remedy="clip the gradient, draw smaller weights, and add skip paths and norms, so that "
+    "gradients keep their size from layer to layer",
+    explains=("divergence", "plateau"),
+)
+def exploding_gradients(history: History) -> Iterator[Sign]:
     """The first blocks get a far larger gradient than the last, or the whole is far too long."""
-    shown, evidence = _by_block(history, lambda first, last: first > FACTOR * last > 0)
+    yield from _by_block(history, lambda first, last: first > FACTOR * last > 0)
     known = history.grad_norm[np.isfinite(history.grad_norm)]
     if len(known) and np.median(known) > LARGEST:
-        shown += [int(history.steps[0]), int(history.steps[-1])]
-        evidence.append(
+        yield Sign(
+            history.steps[0],
+            history.steps[-1],
             f"the norm of the whole gradient has a median of {np.median(known):.3g} and a maximum "
-            f"of {known.max():.3g}"
+            f"of {known.max():.3g}",
         )
-    return _finding(
-        "exploding gradients",
-        shown,
-        evidence,
-        "clip the gradient, draw smaller weights, and add skip paths and norms, so that gradients "
-        "keep their size from layer to layer",
-    )
 
 
 def block_norms(figures: dict[str, float]) -> list[float]:
@@ -78,27 +78,16 @@ def block_norms(figures: dict[str, float]) -> list[float]:
     return [longest[i] for i in sorted(longest)] if len(longest) > 1 else []
 
 
-def _by_block(
-    history: History, matches: Callable[[float, float], bool]
-) -> tuple[list[int], list[str]]:
-    """Return the steps at which first and last block match, and the evidence.
-
-    Both are empty unless at least half of the statistics match.
-    """
+def _by_block(history: History, matches: Callable[[float, float], bool]) -> Iterator[Sign]:
+    """Yield a sign if the first and the last block match in at least half of the statistics."""
     norms = [(step, block_norms(of.get("grad_norm", {}))) for step, of in history.statistics]
     pairs = [(step, of[0], of[-1]) for step, of in norms if of]
     matching = [(step, first, last) for step, first, last in pairs if matches(first, last)]
-    if not matching or 2 * len(matching) < len(pairs):
-        return [], []
-    step, first, last = matching[-1]
-    evidence = (
-        f"at step {step} the gradient of the first block has a norm of {first:.2g}, that of the "
-        f"last {last:.2g}"
-    )
-    return [step for step, _, _ in matching], [evidence]
-
-
-def _finding(name: str, shown: list[int], evidence: list[str], remedy: str) -> Finding | None:
-    if not shown:
-        return None
-    return Finding(name, "error", (min(shown), max(shown)), ", and ".join(evidence), remedy)
+    if matching and 2 * len(matching) >= len(pairs):
+        step, first, last = matching[-1]
+        yield Sign(
+            matching[0][0],
+            step,
+            f"at step {step} the gradient of the first block has a norm of {first:.2g}, that of "
+            f"the last {last:.2g}",
+        )

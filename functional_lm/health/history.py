@@ -1,7 +1,7 @@
-"""What the checks read, the history of a run, and what they return, findings."""
+"""What a check is, what it reads, the history of a run, and what it returns, a finding."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -75,6 +75,46 @@ class History(NamedTuple):
     def initial(self) -> Figures | None:
         """The statistics of the first update, if recorded: those of the initialisation."""
         return self.statistics[0][1] if self.statistics and self.statistics[0][0] == 1 else None
+
+
+class Sign(NamedTuple):
+    """A piece of evidence for a trouble."""
+
+    first: int  # step
+    last: int
+    evidence: str
+    severity: Severity | None = None  # if other than that of its check
+    remedy: str = ""  # if other than that of its check
+
+
+class Check(NamedTuple):
+    """How one trouble is found: a function of a history."""
+
+    name: str
+    look: Callable[[History], Iterator[Sign]]
+    needs: str  # the part of the records that it reads
+    remedy: str
+    severity: Severity = "error"
+    explains: tuple[str, ...] = ()  # its consequences, which are not reported beside it
+
+    def __call__(self, history: History) -> Finding | None:
+        """Return the finding, or None."""
+        signs = list(self.look(history)) if len(history.steps) else []
+        if not signs:
+            return None
+        severities = {sign.severity or self.severity for sign in signs}
+        return Finding(
+            self.name,
+            "error" if "error" in severities else "warning",
+            (int(min(sign.first for sign in signs)), int(max(sign.last for sign in signs))),
+            ", and ".join(sign.evidence for sign in signs),
+            signs[0].remedy or self.remedy,
+        )
+
+
+def check(name: str, **about: Any) -> Callable[[Callable[[History], Iterator[Sign]]], Check]:
+    """Return a decorator that makes a check of a function; the keywords are fields of `Check`."""
+    return lambda look: Check(name, look, **about)
 
 
 def attention(figures: Figures) -> dict[str, tuple[float, float]]:

@@ -1,10 +1,11 @@
 """What the losses show: divergence, a plateau, overfitting and skipped updates."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from .history import Finding, History, running_median
+from .history import History, Sign, check, running_median
 
 EXPLOSION = 0.5
 """Nats: a perplexity 1.6 times what it was. The median of `WINDOW` losses of a healthy run moves by
@@ -37,7 +38,13 @@ SPOILED = 0.01
 2000 by design, and a float32 run none."""
 
 
-def divergence(history: History) -> Finding | None:
+@check(
+    "divergence",
+    needs="loss",
+    remedy="go back to weights from before it and lower the learning rate; if that does not help, "
+    "check the gradients and the data of those steps",
+)
+def divergence(history: History) -> Iterator[Sign]:
     """The loss ends far above its lowest, or is not finite at the end.
 
     Medians of `WINDOW` losses are compared, so that neither a bad batch nor a passing spike counts.
@@ -45,29 +52,33 @@ def divergence(history: History) -> Finding | None:
     """
     finite = history.finite
     if not len(finite.loss):
-        return None
+        return
     after = history.steps[history.steps > finite.steps[-1]]
     medians = running_median(finite.loss, WINDOW)
     lowest, end = int(medians.argmin()), float(medians[-1])
     risen = len(medians) >= 2 * WINDOW and end > medians[lowest] + EXPLOSION
     if not risen and len(after) < WINDOW:
-        return None
+        return
     evidence = f"the loss was {medians[lowest]:.3g} at step {finite.steps[lowest]}"
     if risen:
         evidence += f" and is {end:.3g} at step {finite.steps[-1]}"
     if len(after):
         evidence += f" and not finite from step {after[0]} on"
-    return Finding(
-        "divergence",
-        "error",
-        (int(finite.steps[lowest]), int(history.steps[-1])),
+    yield Sign(
+        finite.steps[lowest],
+        history.steps[-1],
         evidence,
-        "go back to weights from before it and lower the learning rate; if that does not help, "
-        "check the gradients and the data of those steps",
     )
 
 
-def plateau(history: History) -> Finding | None:
+@check(
+    "plateau",
+    needs="loss",
+    severity="warning",
+    remedy="stop here, or decay the rate if it is constant; if the loss is not as low as it should "
+    "be, try another rate and a larger model, and check that every layer gets a gradient",
+)
+def plateau(history: History) -> Iterator[Sign]:
     """The loss does not improve in the second half of a run, though the rate would allow it.
 
     The means of the third and the last quarter are compared, and two standard errors are added to
@@ -78,65 +89,70 @@ def plateau(history: History) -> Finding | None:
     finite = history.finite
     N = len(finite.loss)
     if N < FEWEST:
-        return None
+        return
     third, last = finite.loss[N // 2 : 3 * N // 4], finite.loss[3 * N // 4 :]
     gain = float(third.mean() - last.mean())
     error = math.sqrt(third.var() / len(third) + last.var() / len(last))
     rates = finite.lr[N // 2 :]
     if rates.mean() < 0.1 * np.nanmax(finite.lr) or last.mean() < LEARNED * finite.loss[0]:
-        return None
+        return
     if abs(gain) + 2 * error >= SLOWEST * last.mean():
-        return None
-    return Finding(
-        "plateau",
-        "warning",
-        (int(finite.steps[N // 2]), int(finite.steps[-1])),
+        return
+    yield Sign(
+        finite.steps[N // 2],
+        finite.steps[-1],
         f"the loss stays at {last.mean():.4g}: the last quarter of the run gained {gain:+.2g} over "
         f"the third, at a rate of {rates.mean():.1e}",
-        "stop here, or decay the rate if it is constant; if the loss is not as low as it should "
-        "be, try another rate and a larger model, and check that every layer gets a gradient",
     )
 
 
-def overfitting(history: History) -> Finding | None:
+@check(
+    "overfitting",
+    needs="val_loss",
+    severity="warning",
+    remedy="train on more text, or stop at the best validation; dropout, more weight decay or a "
+    "smaller model help too",
+    explains=("plateau",),
+)
+def overfitting(history: History) -> Iterator[Sign]:
     """The validation loss rises, or stays far above a training loss that falls."""
     finite, known = history.finite, history.validations
     if len(known) < 2 or not len(finite.loss):
-        return None
+        return
     step, last = known[-1]
     best_step, best = min(known[:-1], key=lambda pair: pair[1])
     medians = running_median(finite.loss, TRAINING_WINDOW)
     if finite.steps[0] > best_step:
-        return None
+        return
     training = float(medians[finite.steps <= step][-1])
     before = float(medians[finite.steps <= best_step][-1])
     rises = last > (1 + LOST) * best
     stays = last > 0.99 * best and last - training > GAP
     if training >= before or not (rises or stays):
-        return None
-    return Finding(
-        "overfitting",
-        "warning",
-        (best_step, step),
+        return
+    yield Sign(
+        best_step,
+        step,
         f"the validation loss went from {best:.3g} at step {best_step} to {last:.3g} at step "
         f"{step}, while the training loss went from {before:.3g} to {training:.3g}",
-        "train on more text, or stop at the best validation; dropout, more weight decay or a "
-        "smaller model help too",
     )
 
 
-def skipped_updates(history: History) -> Finding | None:
+@check(
+    "skipped updates",
+    needs="loss",
+    severity="warning",
+    remedy="lower the learning rate or warm up for longer; if single batches are at fault, look at "
+    "their text",
+)
+def skipped_updates(history: History) -> Iterator[Sign]:
     """A loss or a gradient was not finite, so its update was skipped."""
     if not history.faults:
-        return None
+        return
     count, total = len(history.faults), len(history.steps)
     (first, fault), (last, _) = history.faults[0], history.faults[-1]
-    return Finding(
-        "skipped updates",
-        "error" if count > SPOILED * total else "warning",
-        (first, last),
-        f"{count} of {total} updates {'was' if count == 1 else 'were'} skipped, the first at step "
-        f"{first}: {fault}",
-        "lower the learning rate or warm up for longer; if single batches are at fault, look at "
-        "their text",
+    evidence = (
+        f"{count} of {total} updates {'was' if count == 1 else 'were'} skipped, the first at "
     )
+    evidence += f"step {first}: {fault}"
+    yield Sign(first, last, evidence, "error" if count > SPOILED * total else "warning")

@@ -9,11 +9,12 @@ peak is what the recipes of this library have, and rates give worse results from
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from .activations import HARD
-from .history import Finding, History, stream
+from .history import History, Sign, check, stream
 
 USUAL = 0.1
 """Of the rates that are best on Tiny Shakespeare, from a width of 32 to one of 256."""
@@ -29,7 +30,16 @@ GROWN = 100.0
 """Growth of the residual stream beyond any healthy run: 20 in 2000 steps of the default."""
 
 
-def rate_too_high(history: History) -> Finding | None:
+@check(
+    "learning rate too high",
+    needs="statistics",
+    remedy="lower the learning rate; functional-lm find-lr suggests one",
+    explains=(
+        *("divergence", "plateau", "skipped updates", "saturated attention"),
+        *("exploding gradients", "vanishing gradients", "dead units", "corrupted data"),
+    ),
+)
+def rate_too_high(history: History) -> Iterator[Sign]:
     """The peak reaches too far, and does harm: see `_harm`.
 
     Without a warm-up the first steps alone may do the harm; then the reach must be twice as far,
@@ -37,28 +47,34 @@ def rate_too_high(history: History) -> Finding | None:
     """
     reach = _reach(history)
     if reach is None:
-        return None
+        return
     peak = float(np.nanmax(history.lr))
     farthest = FARTHEST if _warm_up(history) else 2 * FARTHEST
     harm = _harm(history)
-    if reach * peak < farthest or not harm:
-        return None
-    at = history.steps[history.lr >= 0.5 * peak]
-    return Finding(
-        "learning rate too high",
-        "error",
-        (int(at[0]), int(at[-1])),
-        f"at the peak of {peak:.1e} a step moves a weight by {reach * peak:.2g} of its first size, "
-        f"and {', and '.join(harm)}",
-        f"try a rate of {USUAL / reach:.0e}, or functional-lm find-lr",
-    )
+    if reach * peak >= farthest and harm:
+        at = history.steps[history.lr >= 0.5 * peak]
+        yield Sign(
+            at[0],
+            at[-1],
+            f"at the peak of {peak:.1e} a step moves a weight by {reach * peak:.2g} of its first "
+            f"size, and {', and '.join(harm)}",
+            remedy=f"try a rate of {USUAL / reach:.0e}, or the one that functional-lm find-lr "
+            "suggests",
+        )
 
 
-def no_warm_up(history: History) -> Finding | None:
+@check(
+    "no warm-up",
+    needs="statistics",
+    severity="warning",
+    remedy="let the rate rise over the first hundred steps: warmup_steps=100",
+    explains=("saturated attention", "dead units"),
+)
+def no_warm_up(history: History) -> Iterator[Sign]:
     """The first step is made at the full rate, and reaches too far."""
     reach = _reach(history)
     if reach is None or _warm_up(history) or reach * history.lr[0] < FARTHEST_COLD:
-        return None
+        return
     steps, losses = history.finite.steps[:20], history.finite.loss[:20]
     risen = float((losses - np.minimum.accumulate(losses)).max(initial=0.0))
     evidence = (
@@ -67,13 +83,7 @@ def no_warm_up(history: History) -> Finding | None:
     )
     if risen > 0.1:
         evidence += f"; within {len(losses)} steps the loss rose by {risen:.2g} again"
-    return Finding(
-        "no warm-up",
-        "warning",
-        (int(history.steps[0]), int(max(steps, default=history.steps[0]))),
-        evidence,
-        "let the rate rise over the first hundred steps: warmup_steps=100",
-    )
+    yield Sign(history.steps[0], max(steps, default=history.steps[0]), evidence)
 
 
 def _reach(history: History) -> float | None:
@@ -81,7 +91,7 @@ def _reach(history: History) -> float | None:
 
     Scales and biases are left out: they start at one or zero, whatever the size of the model.
     """
-    rate = history.lr[0] if len(history.lr) else 0.0
+    rate = history.lr[0]
     if history.initial is None or not rate > 0:
         return None
     ratios = [

@@ -22,7 +22,7 @@ y (B, T, H, Kv).
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,9 +53,8 @@ def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Arr
         visibility: which keys a query may attend to. Not given: all.
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ; for a mask that is not
-            boolean.
-        ValueError: for shapes that do not fit, or H that is no multiple of G.
+        TypeError: for a mask that is not boolean.
+        ValueError: for an H that is not a multiple of G, or a mask that does not broadcast.
     """
     expect_params(params)
     B, T, S, H, G = expect_qkv(x)
@@ -91,11 +90,10 @@ def weights(residuals: Residuals) -> Array:
 
 def _masked_softmax(scores: Array, allowed: Array | None) -> Array:
     """Return the softmax of each row over its allowed entries, in place; zero where none is."""
-    if allowed is None:
-        allowed = np.ones(1, bool)
-    else:
+    sees_none: Any = False
+    if allowed is not None:
         scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
-    sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
+        sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
     top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
     np.copyto(top, 0.0, where=sees_none)
     np.exp(np.subtract(scores, top, out=scores), out=scores)

@@ -21,9 +21,8 @@ from ..contract import (
     Key,
     Tree,
     expect_cotangent,
-    expect_floating,
+    expect_inputs,
     expect_number,
-    expect_params,
     init_nothing,
 )
 from ..prng import bernoulli, expect_key
@@ -47,11 +46,10 @@ def forward(
     """Return x with about ``rate`` of its entries dropped and the others scaled up; shape (...).
 
     Raises:
-        TypeError: for a dtype that is not float32 or float64, or a key that is not one.
+        TypeError: for a key that is not a tuple of ints.
         ValueError: for a rate outside [0, 1].
     """
-    expect_params(params)
-    expect_floating(x=x)
+    expect_inputs(params, "", x, "...")
     rate = expect_number("rate", rate, low=0.0, high=1.0)
     if key is not None:
         expect_key(key)

@@ -20,11 +20,8 @@ from ..contract import (
     Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
+    expect_inputs,
+    expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
@@ -40,10 +37,8 @@ class Residuals(NamedTuple):
 
 def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw the rows from N(0, 0.02²), as GPT-2 does."""
-    dtype = expect_dtype(dtype)
-    expect_int("vocab_size", vocab_size)
-    expect_int("d_model", d_model)
-    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+    shape = expect_sizes(vocab_size=vocab_size, d_model=d_model)
+    return {"weight": normal(key, shape, scale=0.02, dtype=dtype)}
 
 
 def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
@@ -53,11 +48,9 @@ def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
         TypeError: for tokens that are not integers.
         ValueError: for an id outside ``[0, V)``, with its position and value.
     """
-    expect_params(params, ["weight"])
+    expect_inputs(params, "weight: V D")
     weight = params["weight"]
-    expect_floating(weight=weight)
-    vocab_size, _ = expect_shape("weight", weight, "V D")
-    expect_tokens("tokens", tokens, vocab_size)
+    expect_tokens("tokens", tokens, len(weight))
     return weight[tokens], Residuals(tokens, weight)
 
 

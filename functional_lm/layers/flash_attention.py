@@ -88,9 +88,8 @@ def forward(
             stays in the second-level cache, and is large beside the cost of a call.
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ; for a mask that is not
-            boolean.
-        ValueError: for shapes that do not fit, or H that is no multiple of G.
+        TypeError: for a mask that is not boolean.
+        ValueError: for an H that is not a multiple of G, or a mask that does not broadcast.
     """
     expect_params(params)
     B, T, S, H, G = expect_qkv(x)

@@ -21,15 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_bool,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_bool, expect_cotangent, expect_inputs, init_nothing
 from ..numerics import normal_cdf
 
 _SLOPE = math.sqrt(2 / math.pi)
@@ -48,14 +40,8 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array, *, approximate: bool = True) -> tuple[Array, Residuals]:
-    """Return x·Φ(x), shape (...).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters.
-    """
-    expect_params(params)
-    expect_floating(x=x)
+    """Return x·Φ(x), shape (...)."""
+    expect_inputs(params, "", x, "...")
     approximate = expect_bool("approximate", approximate)
     if approximate:
         u = _SLOPE * x * (1.0 + _CUBIC * x**2)

@@ -26,11 +26,9 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_dtype,
-    expect_floating,
+    expect_inputs,
     expect_int,
     expect_number,
-    expect_params,
-    expect_shape,
 )
 from ..numerics import row_dot, row_mean, rows, sum_rows
 
@@ -57,23 +55,17 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-5) -> tuple[Array, Residu
     """Return each row with mean 0 and variance 1, times the scale, plus the bias; shape (..., D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or a negative eps.
+        ValueError: for a negative eps.
     """
-    expect_params(params, ["scale"], optional=["bias"])
+    expect_inputs(params, "scale: D, bias?: D", x, "... D")
     scale, bias = params["scale"], params.get("bias")
-    expect_floating(x=x, scale=scale)
-    (d_model,) = expect_shape("scale", scale, "D")
-    expect_shape("x", x, "... D", D=d_model)
     eps = expect_number("eps", eps, low=0.0)
     centred = x - row_mean(x)
-    variance = row_dot(centred, centred) / d_model  # (..., 1)
+    variance = row_dot(centred, centred) / len(scale)  # (..., 1)
     rstd = 1.0 / np.sqrt(variance + eps)
     x_hat = centred * rstd
     y = x_hat * scale
     if bias is not None:
-        expect_floating(x=x, bias=bias)
-        expect_shape("bias", bias, "D", D=d_model)
         y = y + bias
     return y, Residuals(x_hat, rstd, scale, bias is not None)
 

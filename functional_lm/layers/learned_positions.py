@@ -19,11 +19,8 @@ from ..contract import (
     Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
+    expect_inputs,
+    expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
@@ -42,26 +39,20 @@ class Residuals(NamedTuple):
 
 def init(key: Key | None, *, max_seq_len: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw the rows from N(0, 0.01²), as GPT-2 does."""
-    dtype = expect_dtype(dtype)
-    expect_int("max_seq_len", max_seq_len)
-    expect_int("d_model", d_model)
-    return {"weight": normal(key, (max_seq_len, d_model), scale=0.01, dtype=dtype)}
+    shape = expect_sizes(max_seq_len=max_seq_len, d_model=d_model)
+    return {"weight": normal(key, shape, scale=0.01, dtype=dtype)}
 
 
 def forward(params: Tree, x: Array, *, positions: Array) -> tuple[Array, Residuals]:
     """Return ``x + weight[positions]``, shape (..., T, D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ; for positions that are
-            not integers.
-        ValueError: for shapes that do not fit; for a position outside ``[0, M)``.
+        TypeError: for positions that are not integers.
+        ValueError: for positions of another shape, or outside ``[0, M)``.
     """
-    expect_params(params, ["weight"])
+    expect_inputs(params, "weight: M D", x, "... T D")
     weight = params["weight"]
-    expect_floating(x=x, weight=weight)
-    n_positions, d_model = expect_shape("weight", weight, "M D")
-    expect_shape("x", x, "... T D", D=d_model)
-    expect_positions(positions, n_positions, x.shape[:-1])
+    expect_positions(positions, len(weight), x.shape[:-1])
     return x + weight[positions], Residuals(positions, weight, x.shape)
 
 

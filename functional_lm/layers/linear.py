@@ -17,17 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Key,
-    Tree,
-    expect_cotangent,
-    expect_dtype,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
-)
+from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_inputs, expect_int
 from ..numerics import rows, sum_rows
 from ..prng import normal
 
@@ -56,7 +46,7 @@ def init(
     Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
     """
     dtype = expect_dtype(dtype)
-    expect_int("d_in", d_in)
+    d_in = expect_int("d_in", d_in)
     sizes = [expect_int("d_out", size) for size in np.atleast_1d(d_out)]
     std = np.repeat([scale * (2 / (d_in + size)) ** 0.5 for size in sizes], sizes)  # (D_out,)
     params = {"weight": normal(key, (d_in, sum(sizes)), scale=std, dtype=dtype)}
@@ -66,23 +56,13 @@ def init(
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return ``x @ weight + bias``, shape (..., D_out).
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit.
-    """
-    expect_params(params, ["weight"], optional=["bias"])
+    """Return ``x @ weight + bias``, shape (..., D_out)."""
+    expect_inputs(params, "weight: D_in D_out, bias?: D_out", x, "... D_in")
     weight, bias = params["weight"], params.get("bias")
-    expect_floating(x=x, weight=weight)
-    d_in, d_out = expect_shape("weight", weight, "D_in D_out")
-    expect_shape("x", x, "... D_in", D_in=d_in)
     y = rows(x) @ weight  # (N, D_out)
     if bias is not None:
-        expect_floating(x=x, bias=bias)
-        expect_shape("bias", bias, "D_out", D_out=d_out)
         y += bias
-    return y.reshape(*x.shape[:-1], d_out), Residuals(x, weight, bias is not None)
+    return y.reshape(*x.shape[:-1], weight.shape[1]), Residuals(x, weight, bias is not None)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:

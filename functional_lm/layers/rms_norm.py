@@ -24,11 +24,9 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_dtype,
-    expect_floating,
+    expect_inputs,
     expect_int,
     expect_number,
-    expect_params,
-    expect_shape,
 )
 from ..numerics import row_dot, rows, sum_rows
 
@@ -50,16 +48,12 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
     """Return each row over its root mean square, times the scale; shape (..., D).
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or a negative eps.
+        ValueError: for a negative eps.
     """
-    expect_params(params, ["scale"])
+    expect_inputs(params, "scale: D", x, "... D")
     scale = params["scale"]
-    expect_floating(x=x, scale=scale)
-    (d_model,) = expect_shape("scale", scale, "D")
-    expect_shape("x", x, "... D", D=d_model)
     eps = expect_number("eps", eps, low=0.0)
-    mean_square = row_dot(x, x) / d_model  # (..., 1)
+    mean_square = row_dot(x, x) / len(scale)  # (..., 1)
     rstd = 1.0 / np.sqrt(mean_square + eps)
     x_hat = x * rstd
     y = x_hat * scale

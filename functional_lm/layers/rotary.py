@@ -21,15 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    expect_shape,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
 from ..rotation import PAIRINGS as PAIRINGS
 from ..rotation import expect_rotary, rotations, turn
 
@@ -63,12 +55,11 @@ def forward(
         pairing: ``"interleaved"`` or ``"half"``.
 
     Raises:
-        TypeError: for an x that is not float32 or float64, or positions that are no numbers.
+        TypeError: for positions that are not numbers.
         ValueError: for an odd K, positions of another shape, theta ≤ 0, an unknown pairing.
     """
-    expect_params(params)
-    expect_floating(x=x)
-    _, _, head_size = expect_shape("x", x, "... T H K")
+    expect_inputs(params, "", x, "... T H K")
+    head_size = x.shape[-1]
     theta = expect_rotary(positions, x.shape[:-2], head_size, theta, pairing)
     rotation = rotations(positions, head_size, theta, x.dtype)
     y = turn(np.ascontiguousarray(x), rotation, pairing, np.empty(x.shape, x.dtype))

@@ -30,16 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_int, init_nothing
 from ..rotation import expect_rotary, rotations, turn
 
 SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and nobody writes to"
@@ -90,12 +81,12 @@ def forward(
         pairing: "interleaved" or "half"; see `rotary`.
 
     Raises:
-        TypeError: for dtypes that are not float32 or float64, or positions that are no numbers.
-        ValueError: for shapes that do not fit, an odd K, theta ≤ 0, an unknown pairing.
+        TypeError: for positions that are not numbers.
+        ValueError: for heads that do not divide the columns, an odd K, theta ≤ 0, an unknown
+            pairing.
     """
-    expect_params(params)
-    expect_floating(x=x)
-    B, T, _ = expect_shape("x", x, "B T C")
+    expect_inputs(params, "", x, "B T C")
+    B, T, _ = x.shape
     H, G, K = _head_sizes(x, n_heads, n_kv_heads)
     theta = expect_rotary(positions, (B, T), K, theta, pairing)
     packed = np.ascontiguousarray(x).reshape(B, T, H + 2 * G, K)

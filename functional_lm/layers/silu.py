@@ -11,14 +11,7 @@ Shapes: x and y (...).
 
 from typing import NamedTuple
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
 from ..numerics import sigmoid
 
 
@@ -33,14 +26,8 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return x·σ(x), shape (...).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters.
-    """
-    expect_params(params)
-    expect_floating(x=x)
+    """Return x·σ(x), shape (...)."""
+    expect_inputs(params, "", x, "...")
     sigma = sigmoid(x)
     return x * sigma, Residuals(x, sigma)
 

@@ -12,15 +12,7 @@ of the caller and gives NaN.
 
 from typing import NamedTuple
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    expect_shape,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
 from ..numerics import softmax, softmax_vjp
 
 SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
@@ -36,15 +28,8 @@ init = init_nothing
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return positive rows that sum to one; shape (..., D).
-
-    Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters, or an x without a last axis.
-    """
-    expect_params(params)
-    expect_floating(x=x)
-    expect_shape("x", x, "... D")
+    """Return positive rows that sum to one; shape (..., D)."""
+    expect_inputs(params, "", x, "... D")
     probs = softmax(x)
     return probs, Residuals(probs)
 

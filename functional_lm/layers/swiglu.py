@@ -16,15 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Tree,
-    expect_cotangent,
-    expect_floating,
-    expect_params,
-    expect_shape,
-    init_nothing,
-)
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
 from ..numerics import sigmoid
 
 
@@ -42,15 +34,15 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     """Return silu of the first half of each row, times the second half; shape (..., F).
 
     Raises:
-        TypeError: for a dtype that is not float32 or float64.
-        ValueError: for parameters, or rows of odd size.
+        ValueError: for rows of odd size.
     """
-    expect_params(params)
-    expect_floating(x=x)
-    (size,) = expect_shape("x", x, "... 2F")
-    if size % 2:
-        raise ValueError(f"swiglu needs rows of even size, gate and value: got {size}; pass 2·F")
-    a, u = np.split(x, 2, axis=-1)
+    expect_inputs(params, "", x, "... 2F")
+    if x.shape[-1] % 2:
+        raise ValueError(
+            f"x must have rows of even size, gate and value: got {x.shape[-1]}; pass 2·F"
+        )
+    half = x.shape[-1] // 2
+    a, u = x[..., :half], x[..., half:]
     sigma = sigmoid(a)
     silu = a * sigma
     y = silu * u

@@ -17,17 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
-    Array,
-    Key,
-    Tree,
-    expect_cotangent,
-    expect_dtype,
-    expect_floating,
-    expect_int,
-    expect_params,
-    expect_shape,
-)
+from ..contract import Array, Key, Tree, expect_cotangent, expect_inputs, expect_sizes
 from ..numerics import rows
 from ..prng import normal
 
@@ -41,26 +31,16 @@ class Residuals(NamedTuple):
 
 def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw from N(0, 0.02²), so that the first logits are near zero and the loss near ln V."""
-    dtype = expect_dtype(dtype)
-    expect_int("vocab_size", vocab_size)
-    expect_int("d_model", d_model)
-    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+    shape = expect_sizes(vocab_size=vocab_size, d_model=d_model)
+    return {"weight": normal(key, shape, scale=0.02, dtype=dtype)}
 
 
 def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return the logits ``x @ weight.T``, shape (..., V).
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit.
-    """
-    expect_params(params, ["weight"])
+    """Return the logits ``x @ weight.T``, shape (..., V)."""
+    expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
-    expect_floating(x=x, weight=weight)
-    vocab_size, d_model = expect_shape("weight", weight, "V D")
-    expect_shape("x", x, "... D", D=d_model)
     y = rows(x) @ weight.T  # (N, V)
-    return y.reshape(*x.shape[:-1], vocab_size), Residuals(x, weight)
+    return y.reshape(*x.shape[:-1], len(weight)), Residuals(x, weight)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:

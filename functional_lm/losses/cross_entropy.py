@@ -27,10 +27,8 @@ from ..contract import (
     Scalar,
     Tree,
     expect_cotangent,
-    expect_floating,
+    expect_inputs,
     expect_int,
-    expect_params,
-    expect_shape,
     expect_tokens,
     init_nothing,
 )
@@ -58,14 +56,12 @@ def forward(
         ignore_index: the target that does not count.
 
     Raises:
-        TypeError: for logits that are not float32 or float64, or targets that are not integers.
-        ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
+        TypeError: for targets that are not integers.
+        ValueError: for targets of another shape, or outside ``[0, V)``.
     """
-    expect_params(params)
-    expect_floating(x=x)
-    (vocab_size,) = expect_shape("x", x, "... V")
+    expect_inputs(params, "", x, "... V")
     ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
-    expect_tokens("targets", targets, vocab_size, ignore_index=ignore_index)
+    expect_tokens("targets", targets, x.shape[-1], ignore_index=ignore_index)
     if targets.shape != x.shape[:-1]:
         raise ValueError(
             f"targets must have the leading shape of the logits, {x.shape[:-1]}: "

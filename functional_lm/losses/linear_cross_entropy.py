@@ -32,11 +32,9 @@ from ..contract import (
     Tree,
     expect_bool,
     expect_cotangent,
-    expect_dtype,
-    expect_floating,
+    expect_inputs,
     expect_int,
-    expect_params,
-    expect_shape,
+    expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows
@@ -46,7 +44,8 @@ from ..prng import normal
 class Residuals(NamedTuple):
     """What `vjp` needs, for the N' rows that are kept."""
 
-    gradient: tuple[Array, Array] | None  # of weight (V, D) and x (N', D) for g = 1, if made
+    d_weight: Array | None  # (V, D) the gradient for g = 1, if it was made
+    d_x: Array | None  # (N', D) likewise
     weight: Array  # (V, D)
     x: Array  # (N', D)
     target: Array  # (N',)
@@ -61,10 +60,8 @@ _BLOCK = 2048  # rows of d_W that are added to at a time
 
 def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
     """Draw ``weight`` (V, D) from N(0, 0.02²), so that the first loss is near ln V."""
-    dtype = expect_dtype(dtype)
-    expect_int("vocab_size", vocab_size)
-    expect_int("d_model", d_model)
-    return {"weight": normal(key, (vocab_size, d_model), scale=0.02, dtype=dtype)}
+    shape = expect_sizes(vocab_size=vocab_size, d_model=d_model)
+    return {"weight": normal(key, shape, scale=0.02, dtype=dtype)}
 
 
 def forward(
@@ -75,6 +72,7 @@ def forward(
     ignore_index: int = -100,
     chunk_size: int | None = None,
     recompute: bool = False,
+    frozen: bool = False,
 ) -> tuple[Scalar, Residuals]:
     """Return the mean of −log softmax(x @ weight.T)[target] over the kept targets, in nats.
 
@@ -87,20 +85,17 @@ def forward(
             million numbers or less. With half as many, the products with a large matrix take a
             tenth longer; with twice as many, hardly less.
         recompute: leave the gradient to the vjp, which then computes the logits again.
+        frozen: make no gradient of the weight; for `input_vjp`.
 
     Raises:
-        TypeError: for an x or weight that is not float32 or float64, or targets that are not
-            integers.
-        ValueError: for shapes that do not fit, or a target outside ``[0, V)``.
+        TypeError: for targets that are not integers.
+        ValueError: for targets of another shape, or outside ``[0, V)``.
     """
-    expect_params(params, ["weight"])
+    expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
-    expect_floating(x=x, weight=weight)
-    expect_shape("weight", weight, "V D")
-    expect_shape("x", x, "... D", D=weight.shape[1])
     ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
     expect_tokens("targets", targets, len(weight), ignore_index=ignore_index)
-    expect_bool("recompute", recompute)
+    recompute, frozen = expect_bool("recompute", recompute), expect_bool("frozen", frozen)
     if chunk_size is None:
         chunk_size = max(256, _LOGITS // (len(weight) + 1))
     chunk_size = expect_int("chunk_size", chunk_size)
@@ -113,32 +108,39 @@ def forward(
     target = targets.reshape(-1)  # (N,)
     kept = target != ignore_index
     inputs = weight, rows(x)[kept], target[kept]
-    loss, gradient = _in_chunks(*inputs, chunk_size, not recompute)
-    return loss, Residuals(gradient, *inputs, kept, x.shape, chunk_size)
+    with_x, with_weight = not recompute, not (recompute or frozen)
+    loss, d_weight, d_x = _in_chunks(*inputs, chunk_size, with_x, with_weight)
+    return loss, Residuals(d_weight, d_x, *inputs, kept, x.shape, chunk_size)
 
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the scalar cotangent g."""
-    gradient, weight, x, target, kept, shape, chunk_size = residuals
+    d_weight, d_x, weight, x, target, _, _, chunk_size = residuals
+    if d_weight is None:
+        _, d_weight, d_x = _in_chunks(weight, x, target, chunk_size, True, True)
+    return {"weight": d_weight * g}, input_vjp(residuals._replace(d_x=d_x), g)
+
+
+def input_vjp(residuals: Residuals, g: Any) -> Array:
+    """Return d_x alone, for a weight that is not trained."""
+    _, d_x, weight, x, target, kept, shape, chunk_size = residuals
     expect_cotangent(g, (), weight.dtype)
-    if gradient is None:
-        _, gradient = _in_chunks(weight, x, target, chunk_size, True)
-    d_weight, d_kept = gradient  # for g = 1
-    d_x = np.zeros(shape, weight.dtype)
-    rows(d_x)[kept] = d_kept * g
-    return {"weight": d_weight * g}, d_x
+    if d_x is None:
+        _, _, d_x = _in_chunks(weight, x, target, chunk_size, True, False)
+    out = np.zeros(shape, weight.dtype)
+    rows(out)[kept] = d_x * g
+    return out
 
 
 def _in_chunks(
-    weight: Array, x: Array, target: Array, chunk_size: int, with_gradient: bool
-) -> tuple[Scalar, Any]:
-    """Return the mean loss of the rows x (N', D), and the gradient of weight and x or None."""
+    weight: Array, x: Array, target: Array, chunk_size: int, with_x: bool, with_weight: bool
+) -> tuple[Scalar, Any, Any]:
+    """Return the mean loss of the rows x (N', D), and the gradients of weight and x, or None."""
     n_rows = max(len(x), 1)
     losses = np.empty(len(x), x.dtype)
     scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
-    if with_gradient:
-        d_x = np.empty(x.shape, x.dtype)
-        d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype)
+    d_x = np.empty(x.shape, x.dtype) if with_x else None
+    d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) if with_weight else None
     for first in range(0, len(x), chunk_size):
         part = slice(first, first + chunk_size)
         logits = np.matmul(x[part], weight.T, out=scratch[: len(x) - first])  # (C, V)
@@ -148,14 +150,17 @@ def _in_chunks(
         np.exp(logits, out=logits)
         total = logits.sum(axis=-1, keepdims=True)  # (C, 1)
         losses[part] += np.log(total[:, 0])
-        if with_gradient:
-            d_logits = np.divide(logits, total * n_rows, out=logits)
-            d_logits[at_target] -= 1.0 / n_rows
-            np.matmul(d_logits, weight, out=d_x[part])
-            if first == 0:
-                np.matmul(d_logits.T, x[part], out=d_weight)
-                continue
-            for start in range(0, len(weight), _BLOCK):
-                some = slice(start, start + _BLOCK)
-                d_weight[some] += d_logits[:, some].T @ x[part]
-    return losses.sum() / n_rows, (d_weight, d_x) if with_gradient else None
+        if d_x is None:
+            continue
+        d_logits = np.divide(logits, total * n_rows, out=logits)
+        d_logits[at_target] -= 1.0 / n_rows
+        np.matmul(d_logits, weight, out=d_x[part])
+        if d_weight is None:
+            continue
+        if first == 0:
+            np.matmul(d_logits.T, x[part], out=d_weight)
+            continue
+        for start in range(0, len(weight), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            d_weight[some] += d_logits[:, some].T @ x[part]
+    return losses.sum() / n_rows, d_weight, d_x

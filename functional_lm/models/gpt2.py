@@ -29,8 +29,8 @@ class Config:
         norm_eps: added to the variance inside the root of each norm.
         attention: "materialised", "tiled" (less memory, more time) or "auto", which tiles above
             1024 tokens.
-        remat: keep only the input of each block, and run its forward again in the backward pass:
-            less memory for a third more arithmetic.
+        remat: keep only the input of each block and rerun it in the backward pass: less memory for
+            a third more arithmetic.
 
     Raises:
         TypeError: for a setting of the wrong type.

@@ -1,8 +1,8 @@
-"""The language model: a model with its loss, from tokens and targets to the mean cross-entropy.
+"""The language model: a model whose head is its loss, from tokens and targets to a scalar.
 
-Forward: the body of the `transformer` → unembedding and cross-entropy in one, so that the logits
-of all tokens never exist together → plus the auxiliary losses of its blocks. ``vjp`` is the forward
-read upwards. The parameters are those of the transformer.
+Forward: the model with the loss in place of its last layer, so that the logits of all tokens never
+exist together → plus the auxiliary losses of its blocks. ``vjp`` is the forward read upwards. The
+parameters are those of the model.
 
 `LanguageModel` is what the rest of the package works with: the same functions for any architecture
 and for a custom model.
@@ -18,22 +18,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Key, Scalar, Tree, pack, unpack
-from ..losses import cross_entropy
-from . import transformer
-from .transformer import Transformer
+from ..compose import Bound
+from ..contract import Array, Key, Scalar, Stream, Tree, unpack
 
 
 class Residuals(NamedTuple):
-    """What `vjp` needs: the residuals of the body and of the loss."""
+    """What `vjp` needs: the residuals of the model with the loss for its head, and that model."""
 
-    body: transformer.Body
-    loss: Any
+    inner: Any
+    model: Any
+    with_auxiliary: bool
 
 
-def init(key: Key | None, *, model: Transformer, dtype: Any = np.float32) -> Tree:
-    """Make the parameters of the transformer; see `transformer.init`."""
-    return transformer.init(key, model=model, dtype=dtype)
+def init(key: Key | None, *, model: Any, dtype: Any = np.float32) -> Tree:
+    """Make the parameters of the model."""
+    return model.init(key, dtype=dtype)
 
 
 def forward(
@@ -41,7 +40,7 @@ def forward(
     tokens: Array,
     *,
     targets: Array,
-    model: Transformer,
+    model: Any,
     key: Key | None = None,
     recompute: bool = False,
 ) -> tuple[Scalar, Residuals]:
@@ -53,7 +52,8 @@ def forward(
         params: from `init`.
         tokens: integers (T,) or (B, T).
         targets: integers of that shape.
-        model: the layers.
+        model: a `Transformer`, or another with its ``forward``, ``vjp``, ``loss`` and
+            ``with_head``.
         key: randomness of dropout.
         recompute: leave the gradient of the head to the vjp; for evaluation, which needs none.
 
@@ -61,20 +61,17 @@ def forward(
         TypeError: for tokens or targets that are not integers.
         ValueError: for more than ``max_seq_len`` tokens, or an id outside ``[0, V)``.
     """
-    x, r_body = transformer.body(params, tokens, model=model, key=key)
-    x, auxiliary = unpack(x)
-    x = x if tokens.ndim == 2 else x[0]
-    head = transformer.head_params(params, model)
-    loss, r_loss = model.loss.forward(head, x, targets=targets, recompute=recompute)
-    return loss if auxiliary is None else loss + auxiliary, Residuals(r_body, r_loss)
+    model = model.with_head(Bound(model.loss, {"targets": targets, "recompute": recompute}))
+    output, inner = model.forward(params, tokens, key=key)
+    loss, auxiliary = unpack(output)
+    residuals = Residuals(inner, model, auxiliary is not None)
+    return loss if auxiliary is None else loss + auxiliary, residuals
 
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
-    r_body, r_loss = residuals
-    d_head, d_x = r_body.model.loss.vjp(r_loss, g)
-    d_x = d_x if d_x.ndim == 3 else d_x[None]  # a text alone is a batch of one
-    return transformer.body_vjp(r_body, pack(d_x, g), d_head)  # g, for auxiliary losses too
+    inner, model, with_auxiliary = residuals
+    return model.vjp(inner, Stream(g, g) if with_auxiliary else g)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +81,7 @@ class LanguageModel:
     Attributes:
         name: of the architecture, or FILE.py:NAME.
         config: its settings, resolved.
-        model: a `Transformer`, or a layer from tokens (B, T) to logits (B, T, V).
+        model: a `Transformer`, or what `loading` makes of a layer from tokens to logits.
         given: the settings as they were given, with None for the others.
     """
 
@@ -95,8 +92,6 @@ class LanguageModel:
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters. No key: zeros that take no memory, for their shapes."""
-        if isinstance(self.model, Transformer):
-            return transformer.init(key, model=self.model, dtype=dtype)
         return self.model.init(key, dtype=dtype)
 
     def logits(self, params: Tree, tokens: Array, *, key: Key | None = None) -> tuple[Any, Any]:
@@ -105,17 +100,7 @@ class LanguageModel:
         Raises:
             ValueError: if a custom model returns anything else.
         """
-        if isinstance(self.model, Transformer):
-            return transformer.forward(params, tokens, model=self.model, key=key)
-        output, residuals = self.model.forward(params, tokens, key=key)
-        logits, _ = unpack(output)
-        required = (*tokens.shape, self.config.vocab_size)
-        if np.shape(logits) != required:
-            raise ValueError(
-                f"a model must map tokens to logits (B, T, V) = {required}: "
-                f"got {np.shape(logits)}; end it with an unembedding, without a loss"
-            )
-        return output, residuals
+        return self.model.forward(params, tokens, key=key)
 
     def forward(
         self,
@@ -125,64 +110,41 @@ class LanguageModel:
         targets: Array,
         key: Key | None = None,
         recompute: bool = False,
-    ) -> tuple[Scalar, Any]:
+    ) -> tuple[Scalar, Residuals]:
         """Return the mean cross-entropy of the targets, in nats; see `forward` of this module."""
-        if isinstance(self.model, Transformer):
-            side: dict[str, Any] = {"model": self.model, "key": key, "recompute": recompute}
-            return forward(params, tokens, targets=targets, **side)
-        output, r_model = self.logits(params, tokens, key=key)
-        logits, auxiliary = unpack(output)
-        loss, r_loss = cross_entropy.forward({}, logits, targets=targets)
-        return loss if auxiliary is None else loss + auxiliary, (r_model, r_loss, auxiliary)
+        side: dict[str, Any] = {"targets": targets, "key": key, "recompute": recompute}
+        return forward(params, tokens, model=self.model, **side)
 
-    def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
+    def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, None]:
         """Return ``(d_params, None)`` for the scalar cotangent g."""
-        if isinstance(self.model, Transformer):
-            return vjp(residuals, g)
-        r_model, r_loss, auxiliary = residuals
-        _, d_logits = cross_entropy.vjp(r_loss, g)
-        return self.model.vjp(r_model, pack(d_logits, None if auxiliary is None else g))
+        return vjp(residuals, g)
 
     @property
     def can_step(self) -> bool:
         """Whether the model says that it decodes with a cache."""
-        if isinstance(self.model, Transformer):
-            return transformer.can_step(self.model)
         return self.model.can_step
 
     def init_cache(self, params: Tree, batch: int, length: int) -> Any:
         """Return an empty cache for that many texts of up to ``length`` tokens."""
-        if isinstance(self.model, Transformer):
-            return transformer.init_cache(params, batch, length, model=self.model)
         return self.model.init_cache(params, batch, length)
 
     def step(
         self, params: Tree, tokens: Array, cache: Any, *, lengths: Array | None = None
     ) -> tuple[Array, Any]:
-        """Return the logits (B, V) after the next tokens; see `transformer.step`."""
-        if isinstance(self.model, Transformer):
-            return transformer.step(params, tokens, cache, model=self.model, lengths=lengths)
+        """Return the logits (B, V) after the next tokens; see `Transformer.step`."""
         return self.model.step(params, tokens, cache, lengths=lengths)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
         """Return the model without the backward of what is not trained; see `compose.freeze`."""
-        if isinstance(self.model, Transformer):
-            frozen: Any = transformer.freeze(self.model, params, trainable)
-        else:
-            frozen = self.model.freeze(params, trainable)
-        return dataclasses.replace(self, model=frozen)
+        return dataclasses.replace(self, model=self.model.freeze(params, trainable))
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:
-        """Return what `transformer.activations` yields, or None of a custom model."""
-        if isinstance(self.model, Transformer):
-            return transformer.activations(params, tokens, model=self.model)
-        return None
+        """Return what `Transformer.activations` yields, or None of a custom model."""
+        return self.model.activations(params, tokens)
 
     def flops(self, params: Tree, context: int) -> int:
         """Return the arithmetic of a forward for each token; of a custom model, its matrices'."""
-        if isinstance(self.model, Transformer):
-            return transformer.flops(params, context, model=self.model)
-        return 2 * sum(leaf.size for leaf in pytree.leaves(params) if leaf.ndim > 1)
+        return self.model.flops(params, context)
 
     @functools.cached_property
     def n_parameters(self) -> int:

@@ -24,21 +24,21 @@ class Config:
         d_model: D, the size of the residual stream.
         n_heads: H, the query heads.
         n_kv_heads: G, the key/value heads, a divisor of n_heads. Not given: n_heads.
-        head_size: K, an even number. Not given: d_model/n_heads.
+        head_size: K, the size of a head, an even number. Not given: d_model/n_heads.
         n_layers: the number of blocks.
         d_ff: F, the hidden size of the feed-forward layers. Not given: int(2.5·d_model).
         max_seq_len: the longest sequence that the model takes, in tokens. Not given: that of
             training, or 256.
         dropout: the rate of dropout after the embedding and on each residual branch.
-        tie_embeddings: whether the unembedding is the embedding's weight.
+        tie_embeddings: use the embedding's weight as the unembedding.
         norm_eps: added to the mean square inside the root of each norm.
         rope_theta: the base of the rotary wavelengths.
-        rope_pairing: "interleaved" or "half"; see `layers.rotary`.
-        attention: "materialised" keeps the weights of all queries and keys for the backward pass;
-            "tiled" computes them again there, so that memory does not grow with the square of the
-            length, in about half as much time again; "auto" tiles above 1024 tokens.
-        remat: keep only the input of each block, and run its forward again in the backward pass:
-            less memory for a third more arithmetic.
+        rope_pairing: which entries of a head rotate together: "interleaved" or "half".
+        attention: "materialised" keeps all attention weights for the backward pass; "tiled"
+            recomputes them there, at half as much time again, so that memory does not grow with
+            the square of the length; "auto" tiles above 1024 tokens.
+        remat: keep only the input of each block and rerun it in the backward pass: less memory for
+            a third more arithmetic.
 
     Raises:
         TypeError: for a setting of the wrong type.

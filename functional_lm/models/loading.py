@@ -2,18 +2,18 @@
 
 import dataclasses
 import importlib
-import importlib.util
 import pkgutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from .. import pytree
 from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
-from ..contract import Array, Key, Layer, Tree
-from . import llama
+from ..contract import Array, Key, Layer, Tree, pack, unpack
+from ..losses import cross_entropy
+from . import llama, source
 from .language_model import LanguageModel
 from .transformer import Transformer
 
@@ -65,7 +65,7 @@ def find(reference: str) -> Architecture:
             f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}; "
             "there is no such file"
         )
-    found: Any = _run(path)
+    found: Any = source.run(path)
     if name:
         if not hasattr(found, name):
             raise ValueError(f"{file} must define {name}: it does not; check the name after ':'")
@@ -89,7 +89,8 @@ def split_reference(reference: str) -> tuple[str, str]:
     (('mine.py', 'model'), ('mine.py', ''), ('llama', ''))
     """
     file, _, name = reference.rpartition(":")
-    return (file, name) if file.endswith(".py") else (reference, "")
+    is_name = name.isidentifier() or not name  # and no part of a path with a colon
+    return (file, name) if file.endswith(".py") and is_name else (reference, "")
 
 
 def resolve(model: Any) -> tuple[str, Architecture]:
@@ -125,9 +126,9 @@ def of_config(
     config = given.resolved()
     layers = architecture.architecture(config)
     if not isinstance(layers, Transformer):
-        layers = CustomModel(layers, config)
+        return LanguageModel(reference, config, CustomModel(layers, config), given)
     model = LanguageModel(reference, config, layers, given)
-    if isinstance(layers, Transformer) and model.n_parameters > MAX_PARAMETERS:
+    if model.n_parameters > MAX_PARAMETERS:
         raise ValueError(
             f"a model must have at most {MAX_PARAMETERS:.0e} parameters: "
             f"got {model.n_parameters:.1e}; lower n_layers, d_model or d_ff"
@@ -153,6 +154,13 @@ class CustomArchitecture:
     Config = CustomConfig
     PRESETS = llama.PRESETS
 
+    @property
+    def IGNORED(self) -> Set[str]:
+        """The settings that make no difference, since the layer names neither them nor config."""
+        named = keywords_of_init(self.layer) | keywords_of_forward(self.layer)
+        fields = {field.name for field in dataclasses.fields(CustomConfig)}
+        return set() if "config" in named else fields - named - {"max_seq_len", "vocab_size"}
+
     def architecture(self, config: Any) -> Layer:
         """Return the layer."""
         return self.layer
@@ -168,6 +176,8 @@ class CustomModel:
 
     layer: Any
     config: Any
+    head: Layer | None = None
+    loss: ClassVar[Layer] = cross_entropy
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters."""
@@ -175,13 +185,39 @@ class CustomModel:
         return self.layer.init(key, **pick(known, keywords_of_init(self.layer)))
 
     def forward(self, params: Tree, tokens: Array, *, key: Key | None = None) -> tuple[Any, Any]:
-        """Return the logits and the residuals."""
+        """Return what the head makes of the logits, if there is one, and the residuals.
+
+        Raises:
+            ValueError: if the layer makes anything but logits.
+        """
         known = {**self._settings(), "positions": np.arange(tokens.shape[-1]), "key": key}
-        return self.layer.forward(params, tokens, **pick(known, keywords_of_forward(self.layer)))
+        output, residuals = self.layer.forward(
+            params, tokens, **pick(known, keywords_of_forward(self.layer))
+        )
+        logits, auxiliary = unpack(output)
+        required = (*tokens.shape, self.config.vocab_size)
+        if np.shape(logits) != required:
+            raise ValueError(
+                f"a model must map tokens to logits (B, T, V) = {required}: "
+                f"got {np.shape(logits)}; end it with an unembedding, without a loss"
+            )
+        if self.head is None:
+            return output, residuals
+        y, r_head = self.head.forward({}, logits)
+        return pack(y, auxiliary), (residuals, r_head)
 
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
-        """Return the layer's vjp."""
-        return self.layer.vjp(residuals, g)
+        """Return the vjp of the head, then that of the layer."""
+        if self.head is None:
+            return self.layer.vjp(residuals, g)
+        r_layer, r_head = residuals
+        d_y, d_auxiliary = unpack(g)
+        _, d_logits = self.head.vjp(r_head, d_y)
+        return self.layer.vjp(r_layer, pack(d_logits, d_auxiliary))
+
+    def with_head(self, head: Layer) -> "CustomModel":
+        """Return the model with a layer after the logits."""
+        return dataclasses.replace(self, head=head)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
         """Return the model without the backward of what is not trained; see `compose.freeze`."""
@@ -204,6 +240,13 @@ class CustomModel:
         last = -1 if lengths is None else lengths - 1
         return logits[np.arange(len(tokens)), last], cache
 
+    def activations(self, params: Tree, tokens: Array) -> None:
+        """Return None: what happens inside of the layer is not known."""
+
+    def flops(self, params: Tree, context: int) -> int:
+        """Return the arithmetic of the matrices for each token."""
+        return 2 * sum(leaf.size for leaf in pytree.leaves(params) if leaf.ndim > 1)
+
     def _settings(self) -> dict[str, Any]:
         fields = dataclasses.fields(self.config)
         return {"config": self.config} | {f.name: getattr(self.config, f.name) for f in fields}
@@ -215,28 +258,3 @@ def _import(name: str) -> Any:
 
 def _is_architecture(found: Any) -> bool:
     return hasattr(found, "Config") and hasattr(found, "architecture")
-
-
-def imported_neighbours(path: Path) -> list[Path]:
-    """Return the other Python files of a file's folder that are imported at present."""
-    folder = path.resolve().parent
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    found = {Path(file).resolve() for file in files if file}
-    return sorted(f for f in found if f.parent == folder and f != path.resolve())
-
-
-def _run(path: Path) -> Any:
-    module_name = f"functional_lm_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    return module

@@ -62,10 +62,6 @@ def forward(
         up: the first projection.
         activation: a layer without parameters.
         down: the second projection.
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit.
     """
     expect_params(params, ["up", "down"])
     h, r_up = up.forward(params["up"], x)

@@ -132,10 +132,6 @@ def forward(
         attention: one of `KINDS`.
         qkv: the layer that makes queries, keys and values.
         out: the layer that projects back.
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes or settings that do not fit.
     """
     expect_params(params, ["qkv", "out"])
     expect_floating(x=x)
@@ -154,13 +150,13 @@ def forward(
             {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
     else:
-        q, k, v = _unpacked(packed, heads)
+        qk, v = _unpacked(packed, heads)
         r_rotary = None
         if rope_theta is not None:
-            turned, r_rotary = rotary.forward({}, np.concatenate([q, k], axis=2), **turning)
-            q, k = turned[:, :, :H], turned[:, :, H:]
+            qk, r_rotary = rotary.forward({}, qk, **turning)
         layer = flash_attention if tiled else attention_layer
-        y, r_core = layer.forward({}, QKV(q, k, v), visibility=visibility)
+        x_core = QKV(qk[:, :, :H], qk[:, :, H:], v)
+        y, r_core = layer.forward({}, x_core, visibility=visibility)
         attended, r_attention = y.reshape(*x.shape[:2], H * Kv), Unpacked(r_rotary, r_core)
     y, r_out = out.forward(params["out"], attended)
     return y, Residuals(r_qkv, r_attention, r_out, (qkv, out))
@@ -220,43 +216,34 @@ def step(
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Not given: all.
-        n_heads: H, and the other settings as in `forward`; what a token sees is causal.
-        n_kv_heads: G.
-        value_size: Kv.
-        visibility: its window counts.
-        rope_theta: see `forward`.
-        rope_pairing: see `forward`.
-        qkv: see `forward`.
-        out: see `forward`.
+        n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
+            the visibility only the window counts.
     """
     B, T, _ = x.shape
     packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
-    heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
-    q, k, v = _unpacked(packed, heads)
+    H, _, _, Kv = heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
+    qk, v = _unpacked(packed, heads)
     keys, values, filled, S = cache
+    positions = filled[:, None] + np.arange(T)  # (B, T)
+    if rope_theta is not None:
+        turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing}
+        qk, _ = rotary.forward({}, qk, positions=positions, **turning)
+    q, k = qk[:, :, :H], qk[:, :, H:]
     if keys is None or values is None:
         # In the order (B, G, S, K), in which attention multiplies without a copy.
         shapes = ((B, new.shape[2], S, new.shape[3]) for new in (k, v))
         keys, values = (np.zeros(shape, k.dtype).swapaxes(1, 2) for shape in shapes)
-    positions = filled[:, None] + np.arange(T)  # (B, T)
-    if rope_theta is not None:
-        turning: dict[str, Any] = {
-            "positions": positions,
-            "theta": rope_theta,
-            "pairing": rope_pairing,
-        }
-        q, _ = rotary.forward({}, q, **turning)
-        k, _ = rotary.forward({}, k, **turning)
     rows = np.arange(B)[:, None]
     keys[rows, positions], values[rows, positions] = k, v
     stop = int(positions.max(initial=-1)) + 1
     seen = np.arange(stop) <= positions[:, :, None]  # (B, T, stop)
     if visibility.window is not None:
         seen &= np.arange(stop) > positions[:, :, None] - visibility.window
+    mask = None if seen.all() else seen[:, None]
     attended, _ = attention_layer.forward(
-        {}, QKV(q, keys[:, :stop], values[:, :stop]), visibility=Visibility(mask=seen[:, None])
+        {}, QKV(q, keys[:, :stop], values[:, :stop]), visibility=Visibility(mask=mask)
     )  # (B, T, H, Kv)
-    y, _ = out.forward(params["out"], attended.reshape(B, T, heads[0] * heads[3]))
+    y, _ = out.forward(params["out"], attended.reshape(B, T, H * Kv))
     return y, Cache(keys, values, filled + (T if lengths is None else lengths), S)
 
 
@@ -282,16 +269,6 @@ def context_flops(
     """Return the arithmetic of scores and values for a token that sees so many."""
     H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
     return 2 * context * H * (K + Kv)
-
-
-def named_slices(
-    params: Tree, *, n_heads: int, n_kv_heads: int | None = None, value_size: int | None = None
-) -> dict[str, Array]:
-    """Return views: ``query`` (D, H·K), ``key`` (D, G·K), ``value`` (D, G·Kv), ``out``."""
-    qkv = params["qkv"]["weight"]
-    H, G, K, _ = split_sizes(qkv.shape[1], n_heads, n_kv_heads, value_size)
-    query, key, value = np.split(qkv, [H * K, (H + G) * K], axis=1)
-    return {"query": query, "key": key, "value": value, "out": params["out"]["weight"]}
 
 
 def sizes(
@@ -343,12 +320,13 @@ def split_sizes(
     return H, G, K, own or K
 
 
-def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> QKV:
-    """Return views of the queries, keys and values in (B, T, (H+G)·K + G·Kv)."""
+def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> tuple[Array, Array]:
+    """Return views of (B, T, (H+G)·K + G·Kv): queries and keys (B, T, H+G, K), and values."""
     H, G, K, Kv = heads
     B, T, _ = packed.shape
-    q, k, v = np.split(packed, [H * K, (H + G) * K], axis=2)
-    return QKV(q.reshape(B, T, H, K), k.reshape(B, T, G, K), v.reshape(B, T, G, Kv))
+    width = (H + G) * K
+    qk, v = packed[..., :width], packed[..., width:]
+    return qk.reshape(B, T, H + G, K), v.reshape(B, T, G, Kv)
 
 
 def _near_divisors(number: int, wanted: int) -> str:

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..compose import bind, has_step, remat
-from ..compose import freeze as freeze_layer
+from ..compose import bind, freeze, has_step, remat
 from ..contract import (
     Array,
     Key,
     Layer,
     Tree,
-    expect_floating,
+    expect_inputs,
     expect_params,
     expect_shape,
     pack,
@@ -37,7 +36,7 @@ from . import transformer_block
 from .transformer_block import Block
 
 
-class Transformer(NamedTuple):
+class Layers(NamedTuple):
     """The layers of a transformer in order, with their settings bound."""
 
     vocab_size: int
@@ -51,32 +50,244 @@ class Transformer(NamedTuple):
     loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
     tied: bool = True  # whether the unembedding's weight is the embedding's
     remat: bool = False  # whether the backward pass runs each block's forward again
-    n_frozen: int | None = None  # leading blocks up to which nothing is trained; see `freeze`
+    frozen: Tree = None  # None for each leaf below the first that is trained; see `freeze`
     fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
 
+    @property
+    def block_layer(self) -> Any:
+        """What runs a block."""
+        return remat(transformer_block) if self.remat else transformer_block
 
-class Body(NamedTuple):
-    """What the backward of all below the head needs."""
+    def head_params(self, params: Tree) -> Tree:
+        """Return the parameters of the unembedding: if tied, the embedding's weight."""
+        return {"weight": params["embedding"]["weight"]} if self.tied else params["unembedding"]
+
+
+class Residuals(NamedTuple):
+    """What `vjp` needs: the residuals of each layer, and the model."""
 
     embedding: Any
     positions: Any
     dropout: Any
     blocks: tuple[Any, ...]
     norm: Any
-    model: Transformer
-    frozen: Tree  # None for each leaf up to where anything is trained
-
-
-class Residuals(NamedTuple):
-    """What `vjp` needs: the residuals of each layer."""
-
-    body: Body
     unembedding: Any
+    model: Layers
     batched: bool  # whether tokens came as (B, T)
 
 
+def init(key: Key | None, *, model: Layers, dtype: Any = np.float32) -> Tree:
+    """Make the parameters: ``embedding``, ``blocks``, ``norm``, and what else the model has."""
+    params = {
+        "embedding": model.embedding.init(fold_in(key, 0), dtype=dtype),
+        "blocks": tuple(
+            transformer_block.init(fold_in(fold_in(key, 1), i), block=block, dtype=dtype)
+            for i, block in enumerate(model.blocks)
+        ),
+        "norm": model.norm.init(fold_in(key, 2), dtype=dtype),
+    }
+    if not model.tied:
+        params["unembedding"] = model.unembedding.init(fold_in(key, 3), dtype=dtype)
+    if model.positions is not None:
+        params["positions"] = model.positions.init(fold_in(key, 4), dtype=dtype)
+    return params
+
+
+def forward(
+    params: Tree, tokens: Array, *, model: Layers, key: Key | None = None
+) -> tuple[Any, Residuals]:
+    """Return the logits of the next token at every position. No key: no dropout.
+
+    Args:
+        params: from `init`.
+        tokens: integers (T,) or (B, T).
+        model: the layers.
+        key: randomness of dropout.
+
+    Returns:
+        Logits (T, V) or (B, T, V), and the residuals.
+
+    Raises:
+        TypeError: for tokens that are not integers.
+        ValueError: for more than ``max_seq_len`` tokens, or an id outside ``[0, V)``.
+    """
+    _expect_inputs(params, tokens, model)
+    batched = tokens.ndim == 2
+    tokens = np.atleast_2d(tokens)
+    positions = np.arange(tokens.shape[1])
+
+    x, r_embedding = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
+    r_positions = None
+    if model.positions is not None:
+        x, r_positions = model.positions.forward(params["positions"], x, positions=positions)
+    x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
+    r_blocks = []
+    for i, block in enumerate(model.blocks):
+        x, r_block = model.block_layer.forward(
+            params["blocks"][i], x, block=block, positions=positions, key=fold_in(key, i + 1)
+        )
+        r_blocks.append(r_block)
+    x, auxiliary = unpack(x)
+    x, r_norm = model.norm.forward(params["norm"], x)
+    x = x if batched else x[0]
+    logits, r_unembedding = model.unembedding.forward(model.head_params(params), x)
+    lower = r_embedding, r_positions, r_dropout, tuple(r_blocks)
+    return pack(logits, auxiliary), Residuals(*lower, r_norm, r_unembedding, model, batched)
+
+
+def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
+    """Return ``(d_params, None)`` for the cotangent g of the logits."""
+    model = residuals.model
+    g, d_auxiliary = unpack(g)
+    d_head, g = model.unembedding.vjp(residuals.unembedding, g)
+    g = g if residuals.batched else g[None]
+    d_norm, g = model.norm.vjp(residuals.norm, g)
+    g = pack(g, d_auxiliary)
+    frozen = model.frozen or {"blocks": ()}
+    d_blocks = []
+    for r_block in reversed(residuals.blocks[len(frozen["blocks"]) :]):
+        d_block, g = model.block_layer.vjp(r_block, g)
+        d_blocks.append(d_block)
+    d_params = {**frozen, "blocks": frozen["blocks"] + tuple(reversed(d_blocks)), "norm": d_norm}
+    if not model.frozen:
+        _, g = model.dropout.vjp(residuals.dropout, g)
+        if model.positions is not None:
+            d_params["positions"], g = model.positions.vjp(residuals.positions, g)
+        d_params["embedding"], _ = model.embedding.vjp(residuals.embedding, g)
+        if model.tied:  # one weight, used twice: the cotangents add
+            d_params["embedding"] = pytree.add(d_params["embedding"], d_head)
+    if not model.tied:
+        d_params["unembedding"] = d_head
+    return d_params, None  # tokens are labels
+
+
+class Transformer(Layers):
+    """A transformer as a layer by itself, with all that the rest of the package asks of a model."""
+
+    def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
+        """Make the parameters; see `init` of this module."""
+        return init(key, model=self, dtype=dtype)
+
+    def forward(self, params: Tree, tokens: Array, *, key: Key | None = None) -> tuple[Any, Any]:
+        """Return the logits and the residuals; see `forward` of this module."""
+        return forward(params, tokens, model=self, key=key)
+
+    def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, None]:
+        """Return ``(d_params, None)``."""
+        return vjp(residuals, g)
+
+    def with_head(self, head: Layer) -> "Transformer":
+        """Return the model with another layer, of the same parameters, for the unembedding."""
+        return self._replace(unembedding=head)
+
+    def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "Transformer":
+        """Return the model without the backward of what is not trained; see `compose.freeze`.
+
+        Its gradient has None there; below the first leaf that is trained, no backward runs at all.
+        """
+
+        def frozen(layer: Layer, own: Tree, path: str) -> Layer:
+            return freeze(layer, own, trainable, path)
+
+        blocks = []
+        for i, (block, own) in enumerate(zip(self.blocks, params["blocks"], strict=True)):
+            members = {
+                name: frozen(getattr(block, name), own[name], f"blocks.{i}.{name}") for name in own
+            }
+            blocks.append(block._replace(**members))
+        paths = [path for path, _ in pytree.leaves_with_path(params) if trainable(path)]
+        lowest = [p.split(".")[1] if p.startswith("blocks.") else p.split(".")[0] for p in paths]
+        below = None
+        if not {"embedding", "positions"} & set(lowest):
+            first = min((int(name) for name in lowest if name.isdigit()), default=len(blocks))
+            parts = {name: params[name] for name in ("embedding", "positions") if name in params}
+            below = pytree.map(lambda leaf: None, {**parts, "blocks": params["blocks"][:first]})
+        head, path = self.head_params(params), "embedding" if self.tied else "unembedding"
+        return self._replace(
+            blocks=tuple(blocks),
+            norm=frozen(self.norm, params["norm"], "norm"),
+            embedding=frozen(self.embedding, params["embedding"], "embedding"),
+            unembedding=frozen(self.unembedding, head, path),
+            loss=frozen(self.loss, head, path),
+            frozen=below,
+        )
+
+    @property
+    def can_step(self) -> bool:
+        """Whether the model decodes with a cache: every mixer has a ``step``."""
+        return all(has_step(block.mixer) for block in self.blocks)
+
+    def init_cache(self, params: Tree, batch: int, length: int) -> "Cache":
+        """Return an empty cache for that many texts of up to ``length`` tokens."""
+        caches = [
+            transformer_block.init_cache(own, batch, length, block=block)
+            for own, block in zip(params["blocks"], self.blocks, strict=True)
+        ]
+        return Cache(tuple(caches), np.zeros(batch, np.int64))
+
+    def step(
+        self, params: Tree, tokens: Array, cache: "Cache", *, lengths: Array | None = None
+    ) -> tuple[Array, "Cache"]:
+        """Return the logits (B, V) after the next tokens of each text, and the cache after them.
+
+        Args:
+            params: from `init`.
+            tokens: integers (B, T), T of them at a time.
+            cache: from `init_cache` or an earlier step. It is used up.
+            lengths: (B,) how many of the T tokens each text really has, at least one; the rest is
+                padding. Not given: all.
+        """
+        B, T = tokens.shape
+        lengths = np.full(B, T) if lengths is None else lengths
+        x, _ = self.embedding.forward(params["embedding"], tokens)  # (B, T, D)
+        if self.positions is not None:
+            positions = cache.lengths[:, None] + np.minimum(np.arange(T), lengths[:, None] - 1)
+            x, _ = self.positions.forward(params["positions"], x, positions=positions)
+        caches = []
+        for own, block, old in zip(params["blocks"], self.blocks, cache.blocks, strict=True):
+            x, new = transformer_block.step(own, x, old, block=block, lengths=lengths)
+            caches.append(new)
+        x = x[np.arange(B), lengths - 1]  # (B, D)
+        x, _ = self.norm.forward(params["norm"], x)
+        logits, _ = self.unembedding.forward(self.head_params(params), x)
+        return logits, Cache(tuple(caches), cache.lengths + lengths)
+
+    def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]]:
+        """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
+
+        ``stream``: x (B, T, D) after the embedding and after each block. ``hidden``: the hidden
+        units of a feed-forward layer. ``attention``: the weights (B, H, T, T) of a mixer. The last
+        two come from layers that offer ``hidden_units`` and ``attention_weights``.
+        """
+        tokens = np.atleast_2d(tokens)
+        positions = np.arange(tokens.shape[1])
+        x, _ = self.embedding.forward(params["embedding"], tokens)
+        if self.positions is not None:
+            x, _ = self.positions.forward(params["positions"], x, positions=positions)
+        yield "stream", "embedding", x
+        for i, (own, block) in enumerate(zip(params["blocks"], self.blocks, strict=True)):
+            x, residuals = transformer_block.forward(own, x, block=block, positions=positions)
+            x, _ = unpack(x)
+            yield "stream", f"blocks.{i}", x
+            if hasattr(block.mlp, "hidden_units"):
+                yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
+            if hasattr(block.mixer, "attention_weights"):
+                yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
+
+    def flops(self, params: Tree, context: int) -> int:
+        """Return the arithmetic of a forward for each token, with so many tokens before it.
+
+        A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what
+        its ``context_flops`` says (Kaplan et al. 2020, section 2.1).
+        """
+        matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
+        matrices.append(self.head_params(params)["weight"])  # a look-up of an embedding is free
+        mixers = [block.mixer for block in self.blocks if hasattr(block.mixer, "context_flops")]
+        return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
+
+
 class Cache(NamedTuple):
-    """What decoding remembers; `step` writes to it."""
+    """What decoding remembers; `Transformer.step` writes to it."""
 
     blocks: tuple[Any, ...]
     lengths: Array  # (B,) tokens of each text so far
@@ -106,233 +317,7 @@ def build(
     )
 
 
-def init(key: Key | None, *, model: Transformer, dtype: Any = np.float32) -> Tree:
-    """Make the parameters: ``embedding``, ``blocks``, ``norm``, and what else the model has."""
-    params = {
-        "embedding": model.embedding.init(fold_in(key, 0), dtype=dtype),
-        "blocks": tuple(
-            transformer_block.init(fold_in(fold_in(key, 1), i), block=block, dtype=dtype)
-            for i, block in enumerate(model.blocks)
-        ),
-        "norm": model.norm.init(fold_in(key, 2), dtype=dtype),
-    }
-    if not model.tied:
-        params["unembedding"] = model.unembedding.init(fold_in(key, 3), dtype=dtype)
-    if model.positions is not None:
-        params["positions"] = model.positions.init(fold_in(key, 4), dtype=dtype)
-    return params
-
-
-def forward(
-    params: Tree, tokens: Array, *, model: Transformer, key: Key | None = None
-) -> tuple[Any, Residuals]:
-    """Return the logits of the next token at every position. No key: no dropout.
-
-    Args:
-        params: from `init`.
-        tokens: integers (T,) or (B, T).
-        model: the layers.
-        key: randomness of dropout.
-
-    Returns:
-        Logits (T, V) or (B, T, V), and the residuals.
-
-    Raises:
-        TypeError: for tokens that are not integers.
-        ValueError: for more than ``max_seq_len`` tokens, or an id outside ``[0, V)``.
-    """
-    x, r_body = body(params, tokens, model=model, key=key)
-    x, auxiliary = unpack(x)
-    logits, r_unembedding = model.unembedding.forward(head_params(params, model), x)
-    batched = tokens.ndim == 2
-    logits = logits if batched else logits[0]
-    return pack(logits, auxiliary), Residuals(r_body, r_unembedding, batched)
-
-
-def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
-    """Return ``(d_params, None)`` for the cotangent g of the logits."""
-    g, d_auxiliary = unpack(g)
-    g = g if residuals.batched else g[None]
-    d_head, g = residuals.body.model.unembedding.vjp(residuals.unembedding, g)
-    return body_vjp(residuals.body, pack(g, d_auxiliary), d_head)
-
-
-def head_params(params: Tree, model: Transformer) -> Tree:
-    """Return the parameters of the unembedding: with tied embeddings, the embedding's weight."""
-    return {"weight": params["embedding"]["weight"]} if model.tied else params["unembedding"]
-
-
-def body(
-    params: Tree, tokens: Array, *, model: Transformer, key: Key | None = None
-) -> tuple[Any, Body]:
-    """Return what the head reads, (B, T, D); see `forward`. A text alone is a batch of one."""
-    _expect_inputs(params, tokens, model)
-    tokens = np.atleast_2d(tokens)
-    positions = np.arange(tokens.shape[1])
-    block_layer = remat(transformer_block) if model.remat else transformer_block
-
-    x, r_embedding = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
-    r_positions = None
-    if model.positions is not None:
-        x, r_positions = model.positions.forward(params["positions"], x, positions=positions)
-    x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
-    r_blocks = []
-    for i, block in enumerate(model.blocks):
-        x, r_block = block_layer.forward(
-            params["blocks"][i], x, block=block, positions=positions, key=fold_in(key, i + 1)
-        )
-        r_blocks.append(r_block)
-    x, auxiliary = unpack(x)
-    x, r_norm = model.norm.forward(params["norm"], x)
-    frozen = None
-    if model.n_frozen is not None:
-        names = ["embedding"] + ["positions"] * (model.positions is not None)
-        below = {name: params[name] for name in names} | {
-            "blocks": params["blocks"][: model.n_frozen]
-        }
-        frozen = pytree.map(lambda leaf: None, below)
-    r_body = Body(r_embedding, r_positions, r_dropout, tuple(r_blocks), r_norm, model, frozen)
-    return pack(x, auxiliary), r_body
-
-
-def body_vjp(residuals: Body, g: Any, d_head: Tree) -> tuple[Tree, None]:
-    """Return the cotangents of all parameters, given that of what the head read and of its own."""
-    model = residuals.model
-    block_layer = remat(transformer_block) if model.remat else transformer_block
-    g, d_auxiliary = unpack(g)
-    d_norm, g = model.norm.vjp(residuals.norm, g)
-    g = pack(g, d_auxiliary)
-    d_blocks = []
-    for r_block in reversed(residuals.blocks[model.n_frozen or 0 :]):
-        d_block, g = block_layer.vjp(r_block, g)
-        d_blocks.append(d_block)
-    d_params: dict[str, Any] = {"blocks": tuple(reversed(d_blocks)), "norm": d_norm}
-    if model.n_frozen is not None:  # nothing is trained below
-        below = residuals.frozen
-        d_params |= {**below, "blocks": below["blocks"] + d_params["blocks"]}
-        return d_params if model.tied else {**d_params, "unembedding": d_head}, None
-    _, g = model.dropout.vjp(residuals.dropout, g)
-    if model.positions is not None:
-        d_params["positions"], g = model.positions.vjp(residuals.positions, g)
-    d_params["embedding"], _ = model.embedding.vjp(residuals.embedding, g)
-    if model.tied:  # one weight, used twice: the cotangents add
-        weight = d_params["embedding"]["weight"] + d_head["weight"]
-        d_params["embedding"] = {**d_params["embedding"], "weight": weight}
-    else:
-        d_params["unembedding"] = d_head
-    return d_params, None  # tokens are labels
-
-
-def freeze(model: Transformer, params: Tree, trainable: Callable[[str], bool]) -> Transformer:
-    """Return the model without the backward of what is not trained; see `compose.freeze`.
-
-    Its gradient has None there; below the first leaf that is trained, no backward runs at all.
-    """
-    blocks = []
-    for i, (block, own) in enumerate(zip(model.blocks, params["blocks"], strict=True)):
-        members = {
-            name: freeze_layer(getattr(block, name), own[name], trainable, f"blocks.{i}.{name}")
-            for name in own
-        }
-        blocks.append(block._replace(**members))
-    trained = [path for path, _ in pytree.leaves_with_path(params) if trainable(path)]
-    n_frozen = None
-    if not any(path.startswith(("embedding.", "positions.")) for path in trained):
-        n_frozen = 0
-        while n_frozen < len(blocks) and not any(
-            path.startswith(f"blocks.{n_frozen}.") for path in trained
-        ):
-            n_frozen += 1
-    norm = freeze_layer(model.norm, params["norm"], trainable, "norm")
-    return model._replace(blocks=tuple(blocks), norm=norm, n_frozen=n_frozen)
-
-
-def can_step(model: Transformer) -> bool:
-    """Tell whether the model decodes with a cache: every mixer has a ``step``."""
-    return all(has_step(block.mixer) for block in model.blocks)
-
-
-def init_cache(params: Tree, batch: int, length: int, *, model: Transformer) -> Cache:
-    """Return an empty cache for that many texts of up to ``length`` tokens."""
-    caches = [
-        transformer_block.init_cache(own, batch, length, block=block)
-        for own, block in zip(params["blocks"], model.blocks, strict=True)
-    ]
-    return Cache(tuple(caches), np.zeros(batch, np.int64))
-
-
-def step(
-    params: Tree,
-    tokens: Array,
-    cache: Cache,
-    *,
-    model: Transformer,
-    lengths: Array | None = None,
-) -> tuple[Array, Cache]:
-    """Return the logits (B, V) after the next tokens of each text, and the cache after them.
-
-    Args:
-        params: from `init`.
-        tokens: integers (B, T), T of them at a time.
-        cache: from `init_cache` or an earlier step. It is used up.
-        model: the layers.
-        lengths: (B,) how many of the T tokens each text really has, at least one; the rest is
-            padding. Not given: all.
-    """
-    B, T = tokens.shape
-    lengths = np.full(B, T) if lengths is None else lengths
-    x, _ = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
-    if model.positions is not None:
-        positions = cache.lengths[:, None] + np.minimum(np.arange(T), lengths[:, None] - 1)
-        x, _ = model.positions.forward(params["positions"], x, positions=positions)
-    caches = []
-    for own, block, block_cache in zip(params["blocks"], model.blocks, cache.blocks, strict=True):
-        x, after = transformer_block.step(own, x, block_cache, block=block, lengths=lengths)
-        caches.append(after)
-    x = x[np.arange(B), lengths - 1]  # (B, D)
-    x, _ = model.norm.forward(params["norm"], x)
-    logits, _ = model.unembedding.forward(head_params(params, model), x)
-    return logits, Cache(tuple(caches), cache.lengths + lengths)
-
-
-def activations(
-    params: Tree, tokens: Array, *, model: Transformer
-) -> Iterator[tuple[str, str, Array]]:
-    """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
-
-    ``stream``: x (B, T, D) after the embedding and after each block. ``hidden``: the hidden units
-    of a feed-forward layer. ``attention``: the weights (B, H, T, T) of a mixer. The last two come
-    from layers that offer ``hidden_units`` and ``attention_weights``.
-    """
-    tokens = np.atleast_2d(tokens)
-    positions = np.arange(tokens.shape[1])
-    x, _ = model.embedding.forward(params["embedding"], tokens)
-    if model.positions is not None:
-        x, _ = model.positions.forward(params["positions"], x, positions=positions)
-    yield "stream", "embedding", x
-    for i, (own, block) in enumerate(zip(params["blocks"], model.blocks, strict=True)):
-        x, residuals = transformer_block.forward(own, x, block=block, positions=positions)
-        x, _ = unpack(x)
-        yield "stream", f"blocks.{i}", x
-        if hasattr(block.mlp, "hidden_units"):
-            yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
-        if hasattr(block.mixer, "attention_weights"):
-            yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
-
-
-def flops(params: Tree, context: int, *, model: Transformer) -> int:
-    """Return the arithmetic of a forward for each token, with so many tokens before it.
-
-    A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what its
-    ``context_flops`` says (Kaplan et al. 2020, section 2.1).
-    """
-    matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
-    matrices.append(head_params(params, model)["weight"])  # a look-up of an embedding is free
-    mixers = [block.mixer for block in model.blocks if hasattr(block.mixer, "context_flops")]
-    return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
-
-
-def _expect_inputs(params: Tree, tokens: Any, model: Transformer) -> None:
+def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:
     """Check what the layers do not: how many tokens there are, and which parameters."""
     names = ["embedding", "blocks", "norm"]
     names += ["unembedding"] * (not model.tied) + ["positions"] * (model.positions is not None)
@@ -347,8 +332,7 @@ def _expect_inputs(params: Tree, tokens: Any, model: Transformer) -> None:
             f"params must hold the {len(model.blocks)} blocks of the model: "
             f"got {len(params['blocks'])}; pass the model that they were made for"
         )
-    expect_params(params["embedding"], ["weight"])
-    expect_floating(weight=params["embedding"]["weight"])
+    expect_inputs(params["embedding"], "weight: V D")
     expect_shape("embedding.weight", params["embedding"]["weight"], "V D", V=model.vocab_size)
     if not isinstance(tokens, np.ndarray):
         raise TypeError(

@@ -67,10 +67,6 @@ def forward(
         block: the layers.
         positions: of the tokens, (T,) or (B, T).
         key: randomness of dropout. No key: no dropout.
-
-    Raises:
-        TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes or settings that do not fit.
     """
     expect_params(params, ["norm1", "mixer", "norm2", "mlp"])
     x, auxiliary = unpack(x)

@@ -36,11 +36,6 @@ def decay_matrices(params: Tree) -> Tree:
     return pytree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def everything(params: Tree) -> Tree:
-    """Return a mask that is True everywhere."""
-    return pytree.map(lambda leaf: True, params)
-
-
 def adamw(
     learning_rate: float | Schedule,
     b1: float = 0.9,
@@ -70,7 +65,6 @@ def adamw(
     b2 = expect_number("b2", b2, low=0.0, high=below_one)
     eps = expect_number("eps", eps, low=0.0)
     weight_decay = expect_number("weight_decay", weight_decay, low=0.0)
-    decayed = everything if mask is None else mask
 
     def init(params: Tree) -> AdamState:
         return AdamState(np.int64(0), pytree.zeros_like(params), pytree.zeros_like(params))
@@ -83,6 +77,7 @@ def adamw(
         rate = float(schedule(count - 1))
         step_size = -rate / (1 - b1**count)
         root_correction = 1 / math.sqrt(1 - b2**count)
+        decays = pytree.map(lambda leaf: True, params) if mask is None else mask(params)
 
         def one(
             p: Array, g: Array, m: Array, v: Array, decays: Any, update: Array, mu: Array, nu: Array
@@ -102,9 +97,7 @@ def adamw(
             if decays:
                 update -= p * (rate * weight_decay)
 
-        updates, mu, nu = entrywise(
-            one, params, grads, state.mu, state.nu, decayed(params), outputs=3
-        )
+        updates, mu, nu = entrywise(one, params, grads, state.mu, state.nu, decays, outputs=3)
         return updates, AdamState(np.int64(count), mu, nu)
 
     return GradientTransformation(init, update)

@@ -6,6 +6,7 @@ from .interruption import Interruption
 from .lock import RunLockedError
 from .metrics import MetricsFile, Record, read_metrics, record_of
 from .session import Intervals, Session
+from .trust import UntrustedModelError
 
 __all__ = [
     "Checkpoint",
@@ -16,6 +17,7 @@ __all__ = [
     "Run",
     "RunLockedError",
     "Session",
+    "UntrustedModelError",
     "load_checkpoint",
     "open_run",
     "read_metrics",

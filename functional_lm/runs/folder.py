@@ -4,10 +4,11 @@
     last.safetensors    the weights of the last step
     config.json         the model's config, the settings, the text, the model's file if it has one
     tokenizer.json      the tokenizer
-    model.py            a copy of the file that a custom model came from,
-                        beside copies of the files in its folder that it imported
+    model.py            a copy of the file that a custom model came from, beside copies of the
+                        files in its folder that it imported; see `trust` for when they run
     metrics.jsonl       one object for each step
     sample.txt          texts that the model wrote
+    evaluation.json     the loss of the best weights on all held-out tokens, if that is another
     checkpoints/        where the run can resume from, see `checkpoint`
     .lock               the process that trains here, see `lock`
 
@@ -32,17 +33,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import pytree
-from ..contract import Tree, expect_dtype
+from ..contract import Tree, expect_choice, expect_dtype
 from ..files import FileFormatError, parse_json, read_json, sync_folder, write_atomic
 from ..models import LanguageModel
-from ..models.loading import find, imported_neighbours, of_config, split_reference
+from ..models.loading import architectures, find, of_config, split_reference
+from ..models.source import source
 from ..text import Tokenizer, load_tokenizer
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
+from .trust import MODEL_SOURCE, hold_model, record_model
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
-MODEL_SOURCE, METRICS_FILE, SAMPLE_FILE = "model.py", "metrics.jsonl", "sample.txt"
+METRICS_FILE, SAMPLE_FILE = "metrics.jsonl", "sample.txt"
+EVALUATION_FILE = "evaluation.json"
 
 _NEW, _OLD, _STARTING = ".new", ".old", ".starting"
 
@@ -244,13 +248,21 @@ def save_run(
     file, name = split_reference(model.name)
     custom = Path(file).suffix == ".py"
     content: dict[str, Any] = {"architecture": None if custom else model.name}
-    content["model"] = dataclasses.asdict(model.given or model.config)
+    content["model"] = dataclasses.asdict(model.config)
     content |= {"dtype": dtype, **(settings or {})}
     if custom:
-        content["model_file"] = {"name": name, "from": str(Path(file).resolve())}
-        write_atomic(folder / MODEL_SOURCE, Path(file).read_bytes())
-        for neighbour in imported_neighbours(Path(file)):
-            write_atomic(folder / neighbour.name, neighbour.read_bytes())
+        files = dict(source(file).files)  # the bytes that ran
+        main = files.pop(Path(file).name)
+        if MODEL_SOURCE in files:
+            raise ValueError(
+                f"the folder of a run has its model in {MODEL_SOURCE}: {file} imports another "
+                "file of that name; rename it"
+            )
+        files[MODEL_SOURCE] = main
+        for path, data in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / path, data)
+        content["model_file"] = record_model(name, Path(file).resolve(), files, content["model"])
     write_atomic(folder / TOKENIZER_FILE, tokenizer.to_json())
     text = json.dumps(content, indent=2) + "\n"
     try:
@@ -264,7 +276,7 @@ def save_run(
     save_checkpoint(folder / BEST_FILE, params)
 
 
-def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
+def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool = False) -> Run:
     """Return a run with its model.
 
     A custom model is run from the copy of its file in the folder.
@@ -272,15 +284,17 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     Args:
         folder: of the run.
         weights: the name of the weights' file.
+        trust_model: run the code of a model that was not made here, see `trust`.
 
     Raises:
+        UntrustedModelError: for such code without trust_model.
         OSError: if a file is missing or cannot be read.
         FileFormatError: if one is damaged, or does not fit the others.
     """
     folder = Path(folder)
     settings = read_config(folder)
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    model, dtype = _model_of(settings, folder)
+    model, dtype = _model_of(settings, folder, trust_model)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise FileFormatError(
             folder,
@@ -298,19 +312,25 @@ def open_run(folder: str | Path, weights: str = BEST_FILE) -> Run:
     return Run(model, params, tokenizer, settings)
 
 
-def _model_of(settings: dict[str, Any], folder: Path) -> tuple[LanguageModel, Any]:
+def _model_of(
+    settings: dict[str, Any], folder: Path, trust_model: bool
+) -> tuple[LanguageModel, Any]:
     """Return the model that config.json describes, and the dtype of its parameters."""
+    path = folder / CONFIG_FILE
     try:
-        reference = settings["architecture"]
         if "model_file" in settings:
-            name = settings["model_file"]["name"]
-            reference = f"{folder / MODEL_SOURCE}" + (f":{name}" if name else "")
+            reference = hold_model(path, settings, trust_model=trust_model)
+        else:
+            reference = settings["architecture"]
+            expect_choice("architecture", reference, architectures())
         dtype = expect_dtype(settings.get("dtype", "float32"))
         return of_config(reference, find(reference), settings["model"]), dtype
+    except FileFormatError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         fault = f"it lacks {error}" if isinstance(error, KeyError) else str(error)[:300]
         reason = f"is not the config of a run: {fault}; restore it from a copy"
-        raise FileFormatError(folder / CONFIG_FILE, reason) from None
+        raise FileFormatError(path, reason) from None
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -327,19 +347,19 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return content
 
 
-def change_settings(folder: str | Path, training: dict[str, Any]) -> None:
-    """Write other training settings to a run's config.json.
+def change_settings(folder: str | Path, **tables: dict[str, Any]) -> None:
+    """Write other tables of settings to a run's config.json.
 
     Raises:
         OSError: if it cannot be read or written.
         FileFormatError: if it is damaged.
     """
     content = read_config(folder)
-    before = content.get("training", {})
-    if not isinstance(before, dict):
-        path = Path(folder) / CONFIG_FILE
-        raise FileFormatError(path, "must hold its training settings by name; restore it")
-    if (changed := {**content, "training": {**before, **training}}) != content:
+    for name in tables.keys() & content.keys():
+        if not isinstance(content[name], dict):
+            path = Path(folder) / CONFIG_FILE
+            raise FileFormatError(path, f"must hold its {name} settings by name; restore it")
+    if (changed := content | tables) != content:
         write_atomic(Path(folder) / CONFIG_FILE, json.dumps(changed, indent=2) + "\n")
 
 

@@ -20,7 +20,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     process = runtime.info()
     return {
         "config": dataclasses.asdict(experiment.config),
-        "settings": dataclasses.asdict(experiment.settings),
+        "settings": dataclasses.asdict(experiment.settings) | {"trained": experiment.trained},
         "tokenizer": json.loads(experiment.tokenizer.to_json()),
         "text_sha256": experiment.text_sha256,
         "environment": {  # on which the last bits depend

@@ -16,10 +16,12 @@ class Interruption:
 
     Attributes:
         signal: the first signal that came, or None.
+        effect: what the first signal does, in words.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.effect = "ends after this step"
         self._before: dict[int, Any] = {}
 
     @property
@@ -40,7 +42,7 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
-            self._say(f"{self.signal.name}: ends after this step; again to end at once")
+            self._say(f"{self.signal.name}: {self.effect}; again to end at once")
             return
         show_cursor = "\x1b[?25h" if sys.stdout is not None and sys.stdout.isatty() else ""
         self._say(f"{show_cursor}ended at once; the last checkpoint is whole")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +44,10 @@ def hold(path: Path, folder: str | Path, *, timeout: float = 0.2) -> Iterator[No
     """
     import filelock
 
-    if path.is_symlink():
-        raise FileFormatError(path, "must be a regular file, but is a link; remove it")
+    if os.path.lexists(path):  # the lock would empty whatever else it leads to
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise FileFormatError(path, "must be a regular file, but is a link or none; remove it")
     lock = filelock.FileLock(path, timeout=timeout, thread_local=False)
     try:
         lock.acquire()

@@ -63,7 +63,8 @@ class MetricsFile:
         self.damaged: Path | None = None
         if damaged:
             self.damaged = path.with_name(f"{path.name}.damaged")
-            earlier = self.damaged.read_bytes() if self.damaged.is_file() else b""
+            regular = self.damaged.is_file() and not self.damaged.is_symlink()
+            earlier = self.damaged.read_bytes() if regular else b""
             write_atomic(self.damaged, earlier + b"".join(damaged))
         write_atomic(path, b"".join(line for line, _ in lines))
         flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)

@@ -140,13 +140,14 @@ def final_loss(losses: Sequence[float] | Array) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds.
+    """Return a duration as minutes and seconds, from an hour on with hours.
 
-    >>> clock(65.2)
-    '1:05'
+    >>> clock(65.2), clock(3 * 3600 + 65)
+    ('1:05', '3:01:05')
     """
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes:,}:{rest:02}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _finite(steps: Array, values: Array) -> Series:

@@ -15,7 +15,7 @@ and after a crash the same with ``Session.resume``.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ from .folder import (
     new_run,
     save_run,
 )
-from .identity import MAY_CHANGE, expect_same_run, identity
+from .identity import expect_same_run, identity
 from .lock import run_lock
 from .metrics import MetricsFile, Record, record_of
 
@@ -54,19 +54,22 @@ class Intervals:
 
     Attributes:
         eval_every: steps between two validations.
+        eval_tokens: held-out tokens that a validation looks at, the same ones each time.
         checkpoint_every: steps between two checkpoints.
-        statistics_every: steps between two rows of statistics of gradients, updates and
-            activations in metrics.jsonl; the first is that of step 1. 0: none.
-        sample_every: steps between two samples in sample.txt. 0: only one at the end.
+        statistics_every: steps between two records of the statistics of gradients, updates and
+            activations; the first is of step 1. 0: none.
+        sample_every: steps between two samples. 0: only one at the end.
     """
 
     eval_every: int = 250
+    eval_tokens: int = 2**17
     checkpoint_every: int = 100
     statistics_every: int = 100
     sample_every: int = 0
 
     def __post_init__(self) -> None:
         expect_int("eval_every", self.eval_every)
+        expect_int("eval_tokens", self.eval_tokens)
         expect_int("checkpoint_every", self.checkpoint_every)
         expect_int("statistics_every", self.statistics_every, minimum=0)
         expect_int("sample_every", self.sample_every, minimum=0)
@@ -86,6 +89,7 @@ class Session:
     Attributes:
         folder: of the run.
         notes: what a resumed run should tell its user.
+        on_validation: called with the share of a validation that is done.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Session:
         self.experiment = experiment
         self.intervals = intervals
         self.notes: list[str] = []
+        self.on_validation: Callable[[float], object] = lambda share: None
         self._progress = self._saved = _Progress(state)
         self._identity = identity(experiment)
         self._writer = BackgroundWriter()
@@ -158,7 +163,11 @@ class Session:
                 state.params,
                 experiment.model,
                 experiment.tokenizer,
-                settings={"training": dataclasses.asdict(experiment.settings)} | (settings or {}),
+                settings={
+                    "training": experiment.in_force,
+                    **(settings or {}),
+                    "given": experiment.given,
+                },
             )
             save_state(new, state, metadata=session._metadata())
             write_atomic(new / METRICS_FILE, b"")
@@ -192,9 +201,9 @@ class Session:
         session = cls(folder, experiment, intervals or Intervals(), experiment.init_state(params))
         with session._closed_on_error():
             session._resources.enter_context(run_lock(folder))
-            for name in (CHECKPOINTS, METRICS_FILE):
-                if (folder / name).is_symlink():
-                    raise FileFormatError(folder / name, "must not be a link; move its target here")
+            for path in folder.iterdir():
+                if path.is_symlink():  # what is written here must not land elsewhere
+                    raise FileFormatError(path, "must not be a link; move its target here")
             remove_stale(folder)
             remove_stale(folder / CHECKPOINTS)
             state, metadata = latest_state(
@@ -205,8 +214,7 @@ class Session:
                     expect_same_run(metadata.get("run", {}), session._identity)
                 ),
             )
-            settings = dataclasses.asdict(experiment.settings)
-            change_settings(folder, {name: settings[name] for name in MAY_CHANGE})
+            change_settings(folder, training=experiment.in_force, given=experiment.given)
             best = metadata["best_step"], metadata["best_loss"]
             progress = _Progress(state, *([] if best[0] is None else best))
             session._progress = session._saved = progress
@@ -273,16 +281,24 @@ class Session:
             if error is None:
                 raise
 
+    def _repr_html_(self) -> str:
+        """Show the curves so far in a notebook."""
+        from ..reports.plots import as_html, picture
+
+        return as_html(picture({self.folder.name: self.records}))
+
     def _steps(self) -> Iterator[TrainStep]:
         try:
             yield from self.experiment.run(
                 self.state, max_consecutive_errors=MAX_CONSECUTIVE_ERRORS, inspect=self._inspect
             )
         except FloatingPointError as error:
+            weights = f"the weights before are in {self.folder / LAST_FILE}"
+            if fault := pytree.first_not_finite(self.state.params):
+                weights = f"the last update spoiled the weights, {fault}"
             raise FloatingPointError(
                 f"{MAX_CONSECUTIVE_ERRORS + 1} batches in a row without a finite gradient: "
-                f"{error}; the weights before are in {self.folder / LAST_FILE}: look at the data, "
-                "or start anew with a lower learning rate"
+                f"{error}; {weights}: look at the data, or start anew with a lower learning rate"
             ) from None
 
     @contextlib.contextmanager
@@ -313,7 +329,9 @@ class Session:
         record = record_of(step, lr=experiment.schedule(updates_before), tokens=step.inputs.size)
         last, every = number == experiment.steps, self.intervals.sample_every
         if last or number % self.intervals.eval_every == 0:
-            record["val_loss"] = experiment.validation_loss(step.state.params)
+            record["val_loss"] = experiment.validation_loss(
+                step.state.params, limit=self.intervals.eval_tokens, progress=self.on_validation
+            )
         if (last or (every and number % every == 0)) and not pytree.first_not_finite(
             step.state.params
         ):
@@ -335,11 +353,10 @@ class Session:
         texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
         write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
-    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree) -> Any:
+    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
         every = self.intervals.statistics_every
         if not every or (number != 1 and number % every):
             return None
-        tokens, _ = self.experiment.batch_at(number - 1)
         return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
     def _save(self) -> None:

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..contract import Array, Key, expect_int
 from ..prng import integers, permutation
@@ -66,12 +67,14 @@ def steps_per_epoch(n_tokens: int, *, batch_size: int, seq_len: int) -> int:
 def windows(tokens: Array, *, seq_len: int) -> tuple[Array, Array]:
     """Return all windows that do not overlap, in order, as inputs and targets (N, T).
 
+    They are views of the tokens and take no memory.
+
     Raises:
         ValueError: if the tokens are fewer than seq_len + 1.
     """
     expect_window(tokens, seq_len)
-    count = (len(tokens) - 1) // seq_len
-    return _windows_at(tokens, np.arange(count) * seq_len, seq_len)
+    window = sliding_window_view(tokens, seq_len + 1)[::seq_len]
+    return window[:, :-1], window[:, 1:]
 
 
 def expect_window(tokens: Array, seq_len: int, name: str = "the text") -> None:
@@ -90,6 +93,7 @@ def expect_window(tokens: Array, seq_len: int, name: str = "the text") -> None:
 
 def _windows_at(tokens: Array, starts: Array, seq_len: int) -> tuple[Array, Array]:
     window = tokens[starts[:, None] + np.arange(seq_len + 1)]  # (B, T + 1)
+    window = window.astype(np.int32)
     return window[:, :-1], window[:, 1:]
 
 

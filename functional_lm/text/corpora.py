@@ -1,16 +1,18 @@
 """Texts to train on, by name or from a file."""
 
 import ast
+import dataclasses
+import functools
 import hashlib
 import os
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from ..files import read_text
 from .download import DownloadError, content_fault, fetch
+from .tokenizer import PIECE
 
 DATA_VARIABLE = "FUNCTIONAL_LM_DATA"
 
@@ -25,20 +27,31 @@ CORPORA = ("shakespeare", "stdlib")
 """The names that `load_corpus` knows."""
 
 
-class Corpus(NamedTuple):
-    """A text and where it came from, in words."""
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A text.
+
+    Attributes:
+        text: the text.
+        source: where it came from, in words.
+        notes: what is odd about its file, a line each.
+    """
 
     text: str
     source: str
+    notes: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """The hash of the text's UTF-8 bytes."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        digest = hashlib.sha256()
+        for start in range(0, len(self.text), PIECE):
+            digest.update(self.text[start : start + PIECE].encode())
+        return digest.hexdigest()
 
 
 def load_corpus(
-    name: str = "shakespeare",
+    name: str | None = None,
     *,
     environment: Mapping[str, str] = os.environ,
     url: str = SHAKESPEARE_URL,
@@ -48,32 +61,36 @@ def load_corpus(
 
     ``shakespeare`` is Tiny Shakespeare, 1,115,394 bytes of 65 characters: from the folder that the
     variable FUNCTIONAL_LM_DATA names, else from the user's cache folder, else downloaded and
-    cached. Its hash is checked each time. Where it cannot be had, the corpus is ``stdlib`` and its
-    source says why.
-
-    ``stdlib`` is made offline; see `stdlib_corpus`.
+    cached. Its hash is checked each time. ``stdlib`` is made offline; see `stdlib_corpus`.
 
     Args:
-        name: one of `CORPORA`.
+        name: one of `CORPORA`. None: ``shakespeare``, or ``stdlib`` if it cannot be downloaded;
+            then the source says why.
         environment: where to look for the variable.
         url: where to download from.
         cache: the cache folder; the user's own if not given.
 
     Raises:
-        ValueError: for an unknown name, or a file in FUNCTIONAL_LM_DATA that is another text.
+        DownloadError: if ``shakespeare`` was asked for and cannot be downloaded.
+        ValueError: for an unknown name, a FUNCTIONAL_LM_DATA that is no folder, or a file there
+            that is another text.
     """
-    if name not in CORPORA:
+    if name not in (None, *CORPORA):
         raise ValueError(
             f"corpus must be one of {', '.join(CORPORA)}: got {name!r}; "
-            "for a text of your own pass its file"
+            "for your own text, pass its file"
         )
     if name == "stdlib":
         return stdlib_corpus()
     try:
         return _shakespeare(environment.get(DATA_VARIABLE), url, cache)
     except DownloadError as error:
+        if name is not None:
+            raise DownloadError(
+                f"{error}; pass another text with --text-file, or --corpus stdlib"
+            ) from error
         corpus = stdlib_corpus()
-        return Corpus(corpus.text, f"{corpus.source}, since {error}")
+        return dataclasses.replace(corpus, source=f"{corpus.source}, since {error}")
 
 
 def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:
@@ -89,7 +106,9 @@ def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:
         OSError: if it cannot be read.
         ValueError: for an unknown encoding.
     """
-    return Corpus(read_text(path, encoding=encoding), str(path))
+    notes: list[str] = []
+    text = read_text(path, encoding=encoding, note=notes.append)
+    return Corpus(text, str(path), tuple(notes))
 
 
 def stdlib_corpus() -> Corpus:
@@ -106,6 +125,11 @@ def stdlib_corpus() -> Corpus:
 
 def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
     expected = {"size": SHAKESPEARE_SIZE, "sha256": SHAKESPEARE_SHA256}
+    if folder and not Path(folder).is_dir():
+        raise ValueError(
+            f"{DATA_VARIABLE} must name a folder with texts: there is none at {folder}; "
+            "correct it or unset it"
+        )
     if folder and (path := Path(folder) / SHAKESPEARE_FILE).is_file():
         data = _beginning(path)
         fault = content_fault(data, **expected)  # type: ignore[arg-type]

@@ -13,6 +13,9 @@ import numpy as np
 from ..contract import Array
 from ..files import FileFormatError, read_json
 
+PIECE = 2**18
+"""Characters that are looked at together: long texts need little more memory than their tokens."""
+
 
 class Tokenizer(Protocol):
     """A reversible map from text to tokens, learned from a text.
@@ -34,7 +37,7 @@ class Tokenizer(Protocol):
         """A text of at least one token to start from where there is no prompt."""
 
     def encode(self, text: str) -> Array:
-        """Return the tokens of a text, int32 (T,); raise ValueError if it has none."""
+        """Return the tokens of a text, integers (T,); raise ValueError if it has none."""
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens."""
@@ -92,7 +95,10 @@ class CharTokenizer:
         """
         if not text:
             raise ValueError("a tokenizer needs a text: got an empty one; pass some characters")
-        return cls("".join(sorted(set(text))))
+        seen = np.zeros(sys.maxunicode + 1, bool)
+        for _, codes in _pieces(text):
+            seen[np.flatnonzero(np.bincount(codes))] = True
+        return cls("".join(map(chr, np.flatnonzero(seen).tolist())))
 
     @property
     def vocab_size(self) -> int:
@@ -105,21 +111,24 @@ class CharTokenizer:
         return "\n" if "\n" in self.characters else self.characters[0]
 
     def encode(self, text: str) -> Array:
-        """Return the tokens of a text, int32 (T,).
+        """Return the tokens of a text (T,), in the smallest type of unsigned integers.
 
         Raises:
             ValueError: naming the first unknown character and its position.
         """
-        codes = _codes(text)
-        known = _codes(self.characters)
-        tokens = np.minimum(np.searchsorted(known, codes), len(known) - 1).astype(np.int32)
-        unknown = np.flatnonzero(known[tokens] != codes)
-        if len(unknown):
-            position = int(unknown[0])
-            raise ValueError(
-                f"the text must be made of the {self.vocab_size} known characters: got "
-                f"{text[position]!r} at position {position}; remove it"
-            )
+        known, unknown = np.array(list(map(ord, self.characters))), self.vocab_size
+        token_of = np.full(known[-1] + 2, unknown, np.min_scalar_type(unknown))
+        token_of[known] = np.arange(unknown)
+        tokens = np.empty(len(text), token_of.dtype)
+        for start, codes in _pieces(text):
+            piece = tokens[start : start + len(codes)]
+            np.take(token_of, codes, out=piece, mode="clip")  # the last entry is for all above it
+            if piece.max() == unknown:
+                position = start + int(piece.argmax())
+                raise ValueError(
+                    f"the text must be made of the {self.vocab_size} known characters: got "
+                    f"{text[position]!r} at position {position}; remove it"
+                )
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -169,5 +178,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     raise FileFormatError(path, f"is not a tokenizer: {fault}; restore it from a copy")
 
 
-def _codes(text: str) -> Array:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+def _pieces(text: str) -> Iterator[tuple[int, Array]]:
+    """Yield the code points of a text, a piece at a time, each piece behind its position."""
+    for start in range(0, len(text), PIECE):
+        piece = text[start : start + PIECE]
+        if piece.isascii():
+            yield start, np.frombuffer(piece.encode("ascii"), np.uint8)
+        else:
+            yield start, np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,8 +1,8 @@
 """Training: the loop, its settings, a whole experiment, evaluation and statistics."""
 
 from .costs import Costs, costs
-from .evaluation import evaluate
-from .experiment import Experiment, text_loss
+from .evaluation import evaluate, text_loss, text_losses
+from .experiment import Experiment
 from .loop import TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
 from .statistics import Statistics, statistics_of
@@ -20,5 +20,6 @@ __all__ = [
     "init_state",
     "statistics_of",
     "text_loss",
+    "text_losses",
     "train",
 ]

@@ -1,11 +1,19 @@
-"""The mean loss over a set of batches."""
+"""The mean loss over a set of batches, or over a text."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from ..contract import Differentiable, Tree
+import numpy as np
+
+from ..contract import Array, Differentiable, Tree
+from ..speed.runtime import cores
 from ..speed.threads import one_thread, run
+from ..text import windows
+
+BATCH = 64
+"""Windows of a text that are evaluated at once, in each thread."""
 
 
 def evaluate(
@@ -18,14 +26,65 @@ def evaluate(
     Raises:
         ValueError: if there is no batch.
     """
-    parts = list(batches)
-    with one_thread():
-        losses = run([partial(_loss, layer, params, x, side) for x, side in parts])
-    total = sum(loss * x.size for loss, (x, _) in zip(losses, parts, strict=True))
-    size = sum(x.size for x, _ in parts)
-    if size == 0:
+    losses = [loss for _, loss in losses_so_far(layer, params, batches)]
+    if not losses:
         raise ValueError("evaluate needs at least one batch: got none; pass a longer text")
-    return total / size
+    return losses[-1]
+
+
+def losses_so_far(
+    layer: Differentiable, params: Tree, batches: Iterable[tuple[Any, dict[str, Any]]]
+) -> Iterator[tuple[int, float]]:
+    """Yield how many entries of x were evaluated, and their mean loss, every few batches."""
+    batches, total, size = iter(batches), 0.0, 0
+    while parts := list(itertools.islice(batches, 2 * cores())):
+        with one_thread():
+            losses = run([partial(_loss, layer, params, x, side) for x, side in parts])
+        for loss, (x, _) in zip(losses, parts, strict=True):
+            total += loss * x.size
+            size += x.size
+        if size:
+            yield size, total / size
+
+
+def text_losses(
+    layer: Differentiable, params: Tree, tokens: Array, seq_len: int, *, limit: int | None = None
+) -> Iterator[tuple[float, float]]:
+    """Yield the share of the work that is done and the mean loss so far, in nats per token.
+
+    The last loss is that of all windows of the text that do not overlap, or of a fixed sample of
+    them, evenly spaced.
+
+    Args:
+        layer: a language model.
+        params: its parameters.
+        tokens: (N,), at least seq_len + 1.
+        seq_len: T.
+        limit: the most tokens to evaluate, rounded down to whole windows but at least one. None:
+            all.
+
+    Raises:
+        ValueError: if the tokens are fewer than seq_len + 1.
+    """
+    x, y = windows(tokens, seq_len=seq_len)
+    count = len(x) if limit is None else max(1, min(len(x), limit // seq_len))
+    chosen = np.arange(count) * len(x) // count
+    batches = (
+        (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), "recompute": True})
+        for part in np.array_split(chosen, -(-count // BATCH))
+    )
+    for size, loss in losses_so_far(layer, params, batches):
+        yield size / (count * seq_len), loss
+
+
+def text_loss(layer: Differentiable, params: Tree, tokens: Array, seq_len: int) -> float:
+    """Return the mean loss over all windows of the tokens that do not overlap, in nats.
+
+    Raises:
+        ValueError: if the tokens are fewer than seq_len + 1.
+    """
+    *_, (_, loss) = text_losses(layer, params, tokens, seq_len)
+    return loss
 
 
 def _loss(layer: Differentiable, params: Tree, x: Any, side: dict[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 In a notebook::
 
-    experiment = Experiment.build(load_corpus().text, TrainConfig(steps=500))
+    experiment = Experiment.build(load_corpus(), TrainConfig(steps=500))
     for step in experiment.run():
         if step.state.step % 100 == 0:
             print(step.state.step, step.loss, experiment.validation_loss(step.state.params))
@@ -10,13 +10,11 @@ In a notebook::
 """
 
 import dataclasses
-import hashlib
+import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from .. import pytree
 from ..contract import Array, Key, Tree
@@ -30,20 +28,17 @@ from ..speed.sharding import sharded
 from ..speed.threads import one_thread
 from ..text import (
     CharTokenizer,
+    Corpus,
     Tokenizer,
     batch_at,
     epoch_batch_at,
     split,
     steps_per_epoch,
-    windows,
 )
 from ..text.batches import expect_window
-from .evaluation import evaluate
+from .evaluation import text_losses
 from .loop import Inspect, Trainable, TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
-
-EVALUATION_BATCH = 64
-"""Windows that are evaluated at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Experiment:
     @classmethod
     def build(
         cls,
-        text: str,
+        text: str | Corpus,
         settings: TrainConfig,
         *,
         model: Any = DEFAULT,
@@ -97,7 +92,8 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        tokenizer = CharTokenizer.train(text) if tokenizer is None else tokenizer
+        corpus = Corpus(text, "a text") if isinstance(text, str) else text
+        tokenizer = CharTokenizer.train(corpus.text) if tokenizer is None else tokenizer
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given
@@ -107,7 +103,7 @@ class Experiment:
                 f"{given['max_seq_len']}; raise max_seq_len or leave it out"
             )
         language_model = of_config(name, architecture, given)
-        tokens, held_out = split(tokenizer.encode(text))
+        tokens, held_out = split(tokenizer.encode(corpus.text))
         expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
         if settings.epochs is None:
@@ -117,13 +113,43 @@ class Experiment:
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
         if settings.shards is None:
             settings = dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
-        sha256 = hashlib.sha256(text.encode()).hexdigest()
-        return cls(language_model, tokenizer, settings, tokens, held_out, steps, sha256, trainable)
+        return cls(
+            *(language_model, tokenizer, settings, tokens, held_out, steps),
+            text_sha256=corpus.sha256,
+            trainable=trainable,
+        )
 
     @property
     def config(self) -> Any:
         """The sizes and settings of the model, resolved."""
         return self.model.config
+
+    @property
+    def in_force(self) -> dict[str, Any]:
+        """The settings with a value for each that was not given, but for the unused ones."""
+        in_force = dataclasses.asdict(self.settings)
+        in_force |= {
+            "steps": self.steps,
+            "min_lr": self.settings.lowest_lr,
+            "warmup_steps": self.settings.warm_up(self.steps),
+        }
+        return {name: value for name, value in in_force.items() if value is not None}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings of the model and of training that were given, or have a default."""
+        of_model = dataclasses.asdict(self.model.given or self.model.config)
+        of_model.pop("vocab_size", None)
+        settings = of_model | dataclasses.asdict(self.settings)
+        return {name: value for name, value in settings.items() if value is not None}
+
+    @property
+    def trained(self) -> str | None:
+        """The paths of the leaves that are trained, or None if all are."""
+        if self.trainable is None:
+            return None
+        paths = (path for path, _ in pytree.leaves_with_path(self.model.init((0,))))
+        return ", ".join(filter(self.trainable, paths))
 
     @property
     def schedule(self) -> Schedule:
@@ -184,10 +210,18 @@ class Experiment:
         self,
         state: TrainState | None = None,
         *,
+        schedule: Schedule | None = None,
         max_consecutive_errors: int = 0,
         inspect: Inspect | None = None,
     ) -> Iterator[TrainStep]:
-        """Yield each update, from the start or from a state; the keywords are those of `train`."""
+        """Yield each update, from the start or from a state.
+
+        Args:
+            state: where to start.
+            schedule: other learning rates than `schedule`.
+            max_consecutive_errors: see `train`.
+            inspect: see `train`.
+        """
         state = self.init_state() if state is None else state
         model = self.model
         if self.trainable is not None:
@@ -195,7 +229,7 @@ class Experiment:
         return train(
             model,
             state,
-            optimizer=self.optimizer,
+            optimizer=self.settings.make_optimizer(schedule or self.schedule),
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),
@@ -204,9 +238,25 @@ class Experiment:
             trainable=self.trainable,
         )
 
-    def validation_loss(self, params: Tree) -> float:
-        """Return the loss over all windows of the held-out text that do not overlap, in nats."""
-        return text_loss(self.model, params, self.held_out, self.settings.seq_len)
+    def validation_loss(
+        self,
+        params: Tree,
+        *,
+        limit: int | None = None,
+        progress: Callable[[float], object] = lambda share: None,
+    ) -> float:
+        """Return the loss on the held-out text, in nats per token.
+
+        Args:
+            params: of the model.
+            limit: about as many tokens are enough, the same ones each time; see `text_losses`.
+            progress: called now and then with the share that is done.
+        """
+        size, loss = self.settings.seq_len, math.nan
+        for share, so_far in text_losses(self.model, params, self.held_out, size, limit=limit):
+            progress(share)
+            loss = so_far
+        return loss
 
     def sample(
         self,
@@ -226,16 +276,3 @@ class Experiment:
             transform=transform,
         )
         return prompt + self.tokenizer.decode(tokens)
-
-
-def text_loss(model: LanguageModel, params: Tree, tokens: Array, seq_len: int) -> float:
-    """Return the mean loss over all windows of the tokens that do not overlap, in nats.
-
-    Raises:
-        ValueError: if the tokens are fewer than seq_len + 1.
-    """
-    x, y = windows(tokens, seq_len=seq_len)
-    parts = np.array_split(np.arange(len(x)), -(-len(x) // EVALUATION_BATCH))
-    return evaluate(
-        model, params, ((x[part], {"targets": y[part], "recompute": True}) for part in parts)
-    )

@@ -19,10 +19,10 @@ from ..gradient import ValueAndGrad, value_and_grad
 from ..optimizers import GradientTransformation, apply_updates
 from ..speed.entrywise import global_norm
 
-Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree], Any]
-"""``(step, params, grads, updates)``: the number of an update, the parameters before it, the
-gradient before clipping, and what is added. They are not to be written to. The last two have None
-in place of leaves that are not trained."""
+Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree, Any], Any]
+"""``(step, params, grads, updates, x)``: the number of an update, the parameters before it, the
+gradient before clipping, what is added, and the inputs of the batch. Nothing may be written to.
+Gradient and updates have None in place of leaves that are not trained."""
 
 Trainable: TypeAlias = Callable[[str], bool]
 """Tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it is trained."""
@@ -103,42 +103,33 @@ def train(
             first leaf of the gradient at fault.
     """
     expect_int("max_consecutive_errors", max_consecutive_errors, minimum=0)
-    while state.step < steps:
+
+    def take(state: TrainState) -> TrainStep:  # a function, so that its arrays are gone afterwards
         start = time.perf_counter()
-        x, side = batch_at(state.step)
-        # What a step makes on the way is a function's own, so that it is gone before the next one.
-        after = _update(layer, state, optimizer, value_and_grad, x, side, inspect, trainable)
-        if after.state.notfinite_count > max_consecutive_errors:
-            raise FloatingPointError(after.fault)
-        state = after.state
-        yield after._replace(seconds=time.perf_counter() - start, inputs=x)
+        step, params, optimizer_state, in_a_row, total = state
+        x, side = batch_at(step)
+        loss, grads = value_and_grad(layer, params, x, **side)
+        grads, _ = _partition(grads, trainable)
+        grad_norm, fault, inspected = global_norm(grads), "", None
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            trained, frozen = _partition(params, trainable)
+            updates, optimizer_state = optimizer.update(grads, optimizer_state, trained, grad_norm)
+            if inspect is not None:
+                inspected = inspect(step + 1, params, grads, updates, x)
+            params, in_a_row = pytree.combine(apply_updates(trained, updates), frozen), 0
+        else:
+            fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
+            in_a_row, total = in_a_row + 1, total + 1
+        state = TrainState(step + 1, params, optimizer_state, in_a_row, total)
+        seconds = time.perf_counter() - start
+        return TrainStep(state, float(loss), grad_norm, seconds, fault, inspected, x)
 
-
-def _update(
-    layer: Differentiable,
-    state: TrainState,
-    optimizer: GradientTransformation,
-    value_and_grad: ValueAndGrad,
-    x: Any,
-    side: dict[str, Any],
-    inspect: Inspect | None,
-    trainable: Trainable | None,
-) -> TrainStep:
-    """Return what a batch leads to, without its time."""
-    step, params, optimizer_state, in_a_row, total = state
-    loss, grads = value_and_grad(layer, params, x, **side)
-    grads, _ = _partition(grads, trainable)
-    grad_norm = global_norm(grads)
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
-        after = TrainState(step + 1, params, optimizer_state, in_a_row + 1, total + 1)
-        return TrainStep(after, float(loss), grad_norm, 0.0, fault)
-    trained, frozen = _partition(params, trainable)
-    updates, optimizer_state = optimizer.update(grads, optimizer_state, trained, grad_norm)
-    found = None if inspect is None else inspect(step + 1, params, grads, updates)
-    params = pytree.combine(apply_updates(trained, updates), frozen)
-    after = TrainState(step + 1, params, optimizer_state, 0, total)
-    return TrainStep(after, float(loss), grad_norm, 0.0, "", found)
+    while state.step < steps:
+        taken = take(state)
+        state = taken.state
+        if state.notfinite_count > max_consecutive_errors:
+            raise FloatingPointError(taken.fault)
+        yield taken
 
 
 def _partition(tree: Tree, trainable: Trainable | None) -> tuple[Tree, Tree]:
@@ -146,8 +137,8 @@ def _partition(tree: Tree, trainable: Trainable | None) -> tuple[Tree, Tree]:
 
 
 def _what_is_not_finite(loss: float, grads: Tree) -> str:
-    found = pytree.first_not_finite(grads)
-    said = [] if math.isfinite(loss) else [f"the loss is {loss}"]
-    if found or math.isfinite(loss):
-        said.append(f"in the gradient {found or 'the norm overflows float64'}")
-    return " and ".join(said)
+    leaf = pytree.first_not_finite(grads)
+    faults = [] if math.isfinite(loss) else [f"the loss is {loss}"]
+    if leaf or math.isfinite(loss):
+        faults.append(f"in the gradient {leaf or 'the norm overflows float64'}")
+    return " and ".join(faults)

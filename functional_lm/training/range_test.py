@@ -10,17 +10,16 @@ which training diverges, and suggests a `MARGIN` below their geometric mean.
 """
 
 import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..contract import expect_int, expect_number
 from ..numerics import smooth
-from ..speed.sharding import sharded
 from .experiment import Experiment
-from .loop import init_state, train
 
 HALF = 0.5
 """Share of the fall of the loss that marks the lower rate. The curve is steep there, so noise moves
@@ -58,7 +57,12 @@ class RangeTest(NamedTuple):
 
 
 def range_test(
-    experiment: Experiment, *, lowest: float = 1e-5, highest: float = 10.0, steps: int = 100
+    experiment: Experiment,
+    *,
+    lowest: float = 1e-5,
+    highest: float = 10.0,
+    steps: int = 100,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> RangeTest:
     """Run the test with the model, the text, the batches and the optimizer of an experiment.
 
@@ -69,6 +73,7 @@ def range_test(
         lowest: the first rate.
         highest: the last.
         steps: updates from the first rate to the last.
+        progress: called with the share of the steps that is done.
 
     Raises:
         ValueError: for rates or steps out of range.
@@ -77,17 +82,21 @@ def range_test(
     lowest = expect_number("lowest", lowest, low=1e-12)
     highest = expect_number("highest", highest, low=2 * lowest)
     steps = expect_int("steps", steps, minimum=4 * WINDOW)
-    rates: list[float] = []
+
+    def schedule(step: int) -> float:
+        return lowest * (highest / lowest) ** (step / (steps - 1))
+
     losses: list[float] = []
     diverged = False
-    for rate, loss in _measure(experiment, lowest, highest, steps):
-        rates.append(rate)
-        losses.append(loss)
-        if len(losses) < 2 * WINDOW:
-            continue
-        diverged = not np.mean(losses[-WINDOW:]) <= np.mean(losses[:WINDOW]) + EXPLOSION
-        if diverged:  # or the loss is not finite
-            break
+    with contextlib.suppress(FloatingPointError):
+        for step in dataclasses.replace(experiment, steps=steps).run(schedule=schedule):
+            losses.append(step.loss)
+            progress(step.state.step / steps)
+            if len(losses) >= 2 * WINDOW:  # not <=, since a mean that is not finite counts too
+                diverged = not np.mean(losses[-WINDOW:]) <= np.mean(losses[:WINDOW]) + EXPLOSION
+            if diverged:
+                break
+    rates = [schedule(step) for step in range(len(losses))]
     return read_off(rates, losses, diverged=diverged or len(losses) < steps)
 
 
@@ -109,25 +118,3 @@ def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> Rang
     return RangeTest(
         rates, losses, smoothed.tolist(), rates[halfway], rates[middle] if diverged else None
     )
-
-
-def _measure(
-    experiment: Experiment, lowest: float, highest: float, steps: int
-) -> Iterator[tuple[float, float]]:
-    """Yield each rate with the loss before its update, until loss or gradient are not finite."""
-
-    def schedule(step: int) -> float:
-        return lowest * (highest / lowest) ** (step / (steps - 1))
-
-    optimizer = experiment.settings.make_optimizer(schedule)
-    updates = train(
-        experiment.model,
-        init_state(experiment.init_state().params, optimizer),
-        optimizer=optimizer,
-        batch_at=experiment.batch_at,
-        steps=steps,
-        value_and_grad=sharded(experiment.settings.shards or 1),
-    )
-    with contextlib.suppress(FloatingPointError):
-        for step in updates:
-            yield schedule(step.state.step - 1), step.loss

@@ -27,24 +27,24 @@ class TrainConfig:
 
     Attributes:
         steps: updates to make, each on random windows of the text. Not given: 2000.
-        epochs: instead of steps: passes through all windows that do not overlap, shuffled.
+        epochs: in place of steps: passes over all windows, which do not overlap, shuffled.
         batch_size: windows in a batch.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up.
         min_lr: the learning rate at the end. Not given: a tenth of lr.
         warmup_steps: updates until the learning rate is reached; at most a tenth of all.
-        optimizer: its name.
-        b1: the decay of the first moment, of adamw and adam.
-        b2: the decay of the second moment, of adamw and adam.
-        eps: what adamw and adam add to the root of the second moment.
-        weight_decay: the decoupled decay of every matrix, by adamw.
-        momentum: of sgd. Not given: none.
-        nesterov: whether sgd looks ahead along the momentum.
-        max_grad_norm: the norm to which a longer gradient is clipped.
-        seed: of the parameters, the batches and dropout.
-        shards: parts of a batch that are computed side by side, in a thread each; the weights
-            depend on it in their last bits. Not given: the number of cores, or 1 for a model of
-            your own, whose loss may not be a mean over the examples.
+        optimizer: the rule of the updates.
+        b1: the decay of the first moment (adamw, adam).
+        b2: the decay of the second moment (adamw, adam).
+        eps: added to the root of the second moment (adamw, adam).
+        weight_decay: the decoupled decay of every matrix (adamw).
+        momentum: the momentum (sgd). Not given: none.
+        nesterov: look ahead along the momentum (sgd).
+        max_grad_norm: clip the gradient to this norm.
+        seed: the seed of the parameters, the batches and dropout.
+        shards: parts of a batch, each computed in a thread of its own; the last bits of the weights
+            depend on it. Not given: the number of cores, or 1 for a custom model, whose loss may
+            not be a mean over the examples.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -74,7 +74,8 @@ class TrainConfig:
         expect_fields(
             self,
             (expect_int, "steps epochs batch_size seq_len shards", {}),
-            (expect_int, "warmup_steps seed", {"minimum": 0}),
+            (expect_int, "warmup_steps", {"minimum": 0}),
+            (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_number, "lr min_lr weight_decay eps", {"low": 0.0}),
             (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
@@ -100,14 +101,18 @@ class TrainConfig:
         if self.nesterov and self.momentum is None:
             raise ValueError("nesterov needs a momentum: got None; set momentum=0.9")
 
+    @property
+    def lowest_lr(self) -> float:
+        """The learning rate at the end."""
+        return self.lr / 10 if self.min_lr is None else self.min_lr
+
+    def warm_up(self, steps: int) -> int:
+        """Return the updates of a run of that many until the learning rate is reached."""
+        return min(self.warmup_steps, steps // 10)
+
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""
-        return warmup_cosine_decay_schedule(
-            self.lr,
-            min(self.warmup_steps, steps // 10),
-            steps,
-            self.lr / 10 if self.min_lr is None else self.min_lr,
-        )
+        return warmup_cosine_decay_schedule(self.lr, self.warm_up(steps), steps, self.lowest_lr)
 
     def make_optimizer(self, rate: Schedule) -> GradientTransformation:
         """Return clipping and the optimizer of that name, with a schedule such as `schedule`'s."""

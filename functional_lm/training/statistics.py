@@ -3,8 +3,7 @@
 What `diagnose` reads and what a picture of a run shows. They cost a forward of some windows and
 three norms of each leaf, so that a run can afford them every hundred steps. In a notebook::
 
-    def inspect(step, params, grads, updates):
-        tokens, _ = experiment.batch_at(step - 1)
+    def inspect(step, params, grads, updates, tokens):
         return statistics_of(experiment.model, params, grads, updates, tokens)
 
 All are plain floats of six digits; one that is not finite is None, as in a file of metrics.

@@ -31,7 +31,14 @@ BAD = {
     "preset": ([*TRAIN, "--preset", "huge"], "'huge'"),
     "pairing": ([*TRAIN, "--rope-pairing", "both"], "'interleaved' or 'half'"),
     "log_every": ([*TRAIN, "--log-every", "0"], "log_every must be at least 1"),
-    "unknown flag": ([*TRAIN, "--learning-rate", "1"], "--learning-rate"),
+    "unknown flag": ([*TRAIN, "--batchsize", "1"], "; did you mean --batch-size?"),
+    "flag from elsewhere": ([*TRAIN, "--learning-rate", "1"], "did you mean --lr?"),
+    "flag of a GPU": ([*TRAIN, "--device", "cuda"], "everything runs on the CPU; remove it"),
+    "no whole number": ([*TRAIN, "--steps", "1.5"], "--steps must be a whole number, such as 1000"),
+    "no finite number": ([*TRAIN, "--steps", "1e999"], "--steps must be a whole number, such as"),
+    "no value": ([*TRAIN, "--steps"], "--steps needs a value: got none; see functional-lm train"),
+    "two files": ([*TRAIN, "other.txt"], "'other.txt' follows no flag"),
+    "encoding of no file": (["train", "--encoding", "latin-1"], "that of a --text-file: got none"),
     # train: files
     "no text": (["train", "--text-file", "missing.txt"], "missing.txt: No such file"),
     "folder as text": (["train", "--text-file", "taken"], "taken: Is a directory"),
@@ -51,6 +58,9 @@ BAD = {
     "no model file": ([*TRAIN, "--model", "missing.py:model"], "no such file"),
     "model file no Python": ([*TRAIN, "--model", "broken.py:model"], "SyntaxError"),
     "model without a name": ([*TRAIN, "--model", "my_model.py:other"], "must define other"),
+    "setting that a model ignores": (
+        [*TRAIN, "--model", "my_model.py:model", "--n-layers", "2"],
+        "--n-layers makes no difference to my_model.py:model; remove it"),
     "model without a vjp": ([*TRAIN, "--model", "my_model.py:half"], "has no vjp"),
     "model of another shape": ([*TRAIN, "--model", "my_model.py:with_loss", "--d-model", "16"],
                                "must map tokens to logits"),
@@ -71,7 +81,11 @@ BAD = {
     "checkpoint_every": ([*TRAIN, "--checkpoint-every", "0"], "checkpoint_every must be at least"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "there is no run in nowhere; the runs here are"),
-    "no run named": (["generate"], "RUN"),
+    "no run named": (["generate"], "RUN is required: got none; pass the folder of a run"),
+    "two prompts": (["generate", "run", "--prompt", "a", "--interactive"], "--prompt and --inter"),
+    "interactive samples": (["generate", "run", "--interactive", "--num-samples", "2"], "no more"),
+    "prompt not UTF-8": (["generate", "run", "--prompt-file", "latin.txt"], "must be UTF-8"),
+    "empty prompt file": (["generate", "run", "--prompt-file", "empty.txt"], "pass some text"),
     "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
     "unknown character": (["generate", "run", "--prompt", "É"], "got 'É' at position 0"),
     "temperature": (["generate", "run", "--temperature", "-1"], "temperature must be finite"),
@@ -85,7 +99,7 @@ BAD = {
     "evaluate seq_len": (["evaluate", "run", "--seq-len", "99"], "at most max_seq_len"),
     "evaluate other text": (["evaluate", "run", "--text-file", "foreign.txt"], "at position 0"),
     # sweep and the rest
-    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "with commas"),
+    "sweep rates": (["sweep", "--text-file", "text.txt", "--lr", "1e-3,fast"], "must be a number"),
     "sweep same rates": (["sweep", "--text-file", "text.txt", "--lr", "1,1"], "distinct"),
     # plot, report
     "plot nothing": (["plot"], "RUN... is required: got none; pass the folders"),
@@ -112,12 +126,15 @@ BAD = {
     "golden keyword": ([*GOLDEN, "--set", "eps=2"], "silu has no keywords: got eps"),
     "golden unknown": (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
     "info seq_len": (["info", "--seq-len", "0"], "seq_len must be at least 1"),
+    "info of a run and sizes": (["info", "run", "--d-model", "8"], "got RUN and settings; leave"),
     "info vocabulary": (["info", "--vocab-size", "-1"], "vocab_size must be at least 1"),
     # encodings
-    "not UTF-8": (LATIN[:3], "has the byte 0xfc at offset 5; convert it, or pass its"),
+    "not UTF-8": (LATIN[:3], "has the byte 0xfc at offset 5; it can be read as cp1252: try"),
     "not ASCII": (["evaluate", "run", *LATIN[1:], "ascii"], "must be ASCII: it has the byte 0xfc"),
     "no encoding": (["sweep", *LATIN[1:], "utf-9"], "one of text that Python knows: got 'utf-9'"),
     "no command": ([], "a command is required"),
+    "command from elsewhere": (["sample", "run"], "did you mean generate?"),
+    "unknown option": (["--verion"], "there is no option '--verion'; did you mean --version?"),
     "unknown command": (["trian"], "there is no command 'trian'; did you mean train?"),
 }  # fmt: skip
 

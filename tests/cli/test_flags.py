@@ -22,7 +22,11 @@ BAD = {
     "no.toml": ('{"lr": 1}', "must hold TOML: .* or let its name end in .json"),
     "deep.toml": ("a = " + "[" * 9999, "deeper than 200"),
     "file.toml": ("text-file = 5", "must give text_file as a string: got int"),
-    "out.json": ('{"out": ["a"]}', "must give out as a string: got list"),
+    "out.json": ('{"training": {"out": "a"}}', "cannot set out; remove that, and pass .* --out"),
+    "resume.toml": ('resume = "run"', "cannot set resume"),
+    "overwrite.toml": ("overwrite = true", "cannot set overwrite"),
+    "trust.toml": ("trust-model = true", "cannot set trust_model"),
+    "outside.json": ('{"text": {"model": "../m.py:m"}}', "must name a model in its folder: got /"),
     "model.json": ('{"model_file": "a.py"}', "must say the name of its model_file"),
     "name.json": ('{"model_file": {"name": 3}}', "must say the name of its model_file"),
 }
@@ -47,11 +51,11 @@ def test_tables_are_merged_and_what_is_no_setting_left_out(tmp_path):
     content = {
         "model": {"n_heads": 2, "vocab_size": 9},
         "text": {"text_file": "a", "sha256": "0"},
-        "model_file": {"name": "net", "from": "/b.py"},
+        "model_file": {"name": "net", "from": "/b.py", "files": {}},
         "n-layers": 3,
     }
     path.write_text(json.dumps(content))
-    assert read_settings(path) == {
+    assert read_settings(path, trust_model=True) == {
         "n_heads": 2,
         "text_file": Path("a"),
         "model": f"{tmp_path / 'model.py'}:net",
@@ -95,7 +99,10 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
         ("max_seq_len = 30\nseq_len = 30", "--seq-len 40", {"max_seq_len": None, "seq_len": 40}),
         ("n_kv_heads = 1\ntie_embeddings = false", "--n-kv-heads None --tie-embeddings",
          {"n_kv_heads": None, "tie_embeddings": True}),
-        ("out = 'a'\nlog-every = 5", "", {"out": Path("a"), "log_every": 5}),
+        ("log-every = 5", "--out a", {"out": Path("a"), "log_every": 5}),
+        ("", "a.txt --steps 1e3 --batch_size=1_0 --seq-len 2k --no-tie-embeddings",
+         {"text_file": Path("a.txt"), "steps": 1000, "batch_size": 10, "seq_len": 2000,
+          "tie_embeddings": False}),
     ],
 )  # fmt: skip
 def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expected):
@@ -103,11 +110,10 @@ def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expect
     assert {name: values[name] for name in expected} == expected
 
 
-def test_a_sweep_has_rates_of_its_own_and_takes_the_settings_of_a_run(settings):
-    file = "lr = 1e-4\nmin_lr = 1e-2\neval_every = 7\nlog_every = 7\nseed = 5"
-    values = settings("", file, Sweep)
-    assert (values["seed"], values["lr"], values["min_lr"]) == (5, Sweep.lr, 1e-2)
-    assert settings("", file, FindLr)["seed"] == 5
+@pytest.mark.parametrize("command", [Sweep, FindLr])
+def test_other_commands_take_the_settings_of_a_run(settings, command):
+    file = "lr = 1e-2\nmin_lr = 1e-3\nsteps = 9\neval_every = 7\nlog_every = 7\nseed = 5"
+    assert settings("", file, command)["seed"] == 5
 
 
 ARCHITECTURE = """

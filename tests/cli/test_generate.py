@@ -1,3 +1,7 @@
+import io
+import re
+import sys
+
 import pytest
 
 from functional_lm import generation
@@ -10,7 +14,7 @@ def generate(run_folder, capsys):
     def run(*arguments):
         assert main(["generate", str(run_folder), *arguments]) == 0
         said = capsys.readouterr()
-        assert said.err == ""
+        assert re.fullmatch(r"[\d,]+ tokens in \d+\.\d s, [\d,]+ tokens/s\n", said.err)
         return said.out
 
     return run
@@ -48,6 +52,23 @@ def test_it_stops(generate):
 
 def test_without_a_prompt_it_starts_with_a_new_line(generate):
     assert generate("--max-new-tokens", "3").startswith("\n")
+
+
+def test_a_prompt_comes_from_a_file_or_from_standard_input(generate, tmp_path, monkeypatch):
+    more = ["--max-new-tokens", "9"]
+    expected = generate("--prompt", "the fox\n", *more)
+    (tmp_path / "prompt.txt").write_bytes("\ufeffthe fox\n\n".encode())
+    assert generate("--prompt-file", str(tmp_path / "prompt.txt"), *more) == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the fox\n\r\n")))
+    assert generate("--prompt-file", "-", *more) == expected
+
+
+def test_one_prompt_after_another(run_folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the \n\n7\nfox"))
+    assert main(["generate", str(run_folder), "--interactive", "--max-new-tokens", "0"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "the \nthe \nfox\n"
+    assert "got '7' at position 0" in said.err
 
 
 def test_many_columns_lose_no_text(generate):

@@ -1,3 +1,6 @@
+"""The program: its commands, its help, what it does where its output cannot go."""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,51 +8,124 @@ from pathlib import Path
 import pytest
 
 import functional_lm
-from functional_lm.cli.main import COMMANDS, main
+from functional_lm.cli import help
+from functional_lm.cli.main import COMMANDS, command_named, main
+from functional_lm.cli.output import escaped
+from functional_lm.cli.parser import flags_of
+from functional_lm.models import find
+
+PROGRAM = Path(sys.executable).with_name("functional-lm")
+
+
+def shell(line, **variables):
+    """Run a line of bash in which f is the program; return its status, output and errors."""
+    environment = {**os.environ, **variables}
+    line = f'f() {{ "{PROGRAM}" "$@"; }}; set -o pipefail; {line}'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def test_the_installed_command():
-    command = Path(sys.executable).with_name("functional-lm")
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"functional-lm {functional_lm.__version__}\n"
+    assert shell("f --version") == (0, f"functional-lm {functional_lm.__version__}\n", "")
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "functional_lm", "nothing"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "there is no command 'nothing'" in done.stderr
+    status, _, said = shell(f"{sys.executable} -m functional_lm nothing")
+    assert (status, said) == (2, "functional-lm: there is no command 'nothing'; see --help\n")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_every_command_and_flag(shell, capsys):
-    assert main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert all(name in script for name in (*COMMANDS, "n-heads", "weight-decay", "shakespeare"))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "f -h | head -1",
+        "f train -h | head -1",
+        "f generate {run} --max-new-tokens 200 | head -c 1",
+        "f runs | head -c 1",
+    ],
+)
+def test_a_reader_that_has_had_enough_is_no_error(run_folder, monkeypatch, line):
+    monkeypatch.chdir(run_folder.parent)
+    status, said, errors = shell(line.format(run=run_folder))
+    assert (status, errors) == (0, "")
+    assert len(said.splitlines()) == 1
 
 
 def test_help_names_the_commands(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in COMMANDS)
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out == said
+    assert main([]) == 2
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_its_flags(name, capsys):
-    assert main([name, "--help"]) == 0
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_command_explains_its_flags(name, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["help", name]) == 0
     said = capsys.readouterr().out
-    assert f"functional-lm {name}" in said
-    assert "tyro" not in said
+    assert f"Usage: functional-lm {name}" in said
+    assert max(map(len, said.splitlines())) <= min(columns, 100)
+    for noise in ("None", "tyro", "{", "default: )", "Whether"):
+        assert noise not in said
+    assert main([name, "-h"]) == 0
+    assert capsys.readouterr().out == said
 
 
-def test_a_reader_that_has_had_enough_is_no_error(run_folder):
-    command = Path(sys.executable).with_name("functional-lm")
-    done = subprocess.run(
-        f"{command} generate {run_folder} --max-new-tokens 200 | head -c 1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
+def test_every_flag_is_documented_and_the_names_from_elsewhere_lead_to_one():
+    flags = [flag for name in COMMANDS for flag in flags_of(command_named(name), find("llama"))]
+    assert [flag.name for flag in flags if not flag.about] == []
+    known = {*COMMANDS, *(flag.spelling for flag in flags)}
+    for name, ours in help.ELSEWHERE.items():
+        said = help.meant(f"--{name}", known).replace("-", "_")
+        assert ours in said
+        assert " " in ours or said in (f"did you mean {ours}?", f"did you mean __{ours}?")
+
+
+COMPLETIONS = {
+    "functional-lm tra": "train",
+    "functional-lm train --ste": "--steps",
+    "functional-lm train --no-t": "--no-tie-embeddings",
+    "functional-lm train --optimizer ": "adamw adam sgd",
+    "functional-lm train --preset ti": "tiny",
+    "functional-lm completion ": "bash zsh fish",
+    "functional-lm help diag": "diagnose",
+    "functional-lm train ": "",  # bash completes files
+}
+
+
+def test_bash_completes(capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for line in COMPLETIONS:
+        words = [*line.split(" ")]
+        quoted = " ".join(f"'{word}'" for word in words)
+        script += f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; COMPREPLY=()\n"
+        script += "_functional_lm; echo ${COMPREPLY[*]}\n"
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert dict(zip(COMPLETIONS, done.stdout.splitlines(), strict=True)) == COMPLETIONS
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_every_command_and_flag(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in (*COMMANDS, "n-heads", "weight-decay", "shakespeare"))
+
+
+def test_a_terminal_obeys_no_name(capsys):
+    assert escaped("a\tb\n") == "a\tb\n"
+    assert main(["generate", "\x1b[31m\x07\u202eevil"]) == 2
+    assert "\\x1b[31m\\x07\\u202eevil" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}]
+)
+def test_any_terminal_shows_any_name(variables):
+    status, _, said = shell("f train $'\\xff\\xc3\\xa9'", **variables)
+    assert status == 2
+    assert said.startswith("functional-lm train: \\udcff")
+    assert said.endswith(": No such file or directory\n")

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from functional_lm.cli.main import main
 
 SETTINGS = ["--steps", "15", "--batch-size", "4", "--seq-len", "16", "--d-model", "16"]
@@ -18,11 +20,39 @@ def test_rates_are_compared_and_bad_ones_named(text, tmp_path, capsys):
     assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr()
     assert "best  lr 0.02" in said.out
-    assert "validation loss by learning rate" in said.out
+    assert "validation loss by lr" in said.out
     assert said.err == ""
 
 
 def test_where_no_rate_learns_it_says_so(text, tmp_path, capsys):
     arguments = ["--text-file", str(text), "--out", str(tmp_path / "sweep"), *SETTINGS]
     assert main(["sweep", *arguments, "--lr", "1e38"]) == 1
-    assert "no learning rate learned anything" in capsys.readouterr().err
+    assert "no run learned anything" in capsys.readouterr().err
+
+
+def test_two_flags_make_a_grid_and_any_flag_can_be_swept(text, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    grid = ["--optimizer=adamw,sgd", "--n-layers", "1,2", "--out", str(out), "--lr", "1e-2"]
+    assert main(["sweep", "--text-file", str(text), *SETTINGS, *grid]) == 0
+    rows = json.loads((out / "sweep.json").read_text())
+    values = [(row["optimizer"], row["n-layers"]) for row in rows]
+    assert values == [("adamw", 1), ("adamw", 2), ("sgd", 1), ("sgd", 2)]
+    said = capsys.readouterr().out
+    assert "4 runs of 15 steps" in said
+    assert "validation loss by n-layers" in said
+    assert "best  optimizer adamw  n-layers " in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--lr", "1e-2,1e-2"], "lr must have distinct values: got 1e-2,1e-2"),
+        (["--lr", "1e-2,x"], "--lr must be a number, such as 0.1 or 3e-4: got 'x'"),
+        (["--lr", "1,2", "--seed", "1,2", "--b1", "0,0.5"], "at most two flags: got lr, seed, b1"),
+        (["--learning", "1,2"], "there is no flag --learning"),
+    ],
+)
+def test_impossible_grids_are_named(text, tmp_path, capsys, flags, says):
+    arguments = ["--text-file", str(text), "--out", str(tmp_path / "sweep"), *SETTINGS]
+    assert main(["sweep", *arguments, *flags]) == 2
+    assert says in capsys.readouterr().err

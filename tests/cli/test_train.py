@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,20 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
     assert said.err == ""
     for part in ("29 characters", "1,620 to train on, 180 held out", "parameters", str(out)):
         assert part in said.out
-    assert "step 10/20  loss" in said.out
-    assert "val" in said.out
-    assert "validation" in said.out.splitlines()[-2]
-    assert max(len(line) for line in said.out.splitlines() if str(tmp_path) not in line) <= 80
+    lines = said.out.splitlines()
+    assert re.search(r"step 10/20  loss \d.\d+  validation \d.\d+  \d.\d+ bits per char", said.out)
+    assert len([line for line in lines if "step 20/20" in line]) == 1
+    assert said.out.index("sample after step 10:\n") < said.out.index("step 15/20")
+    assert re.search(
+        r"20 steps in 0:\d\d, loss .*, validation .*, the best .* at step 20", said.out
+    )
+    assert lines[-4] == f"saved in {out}"
+    assert lines[-3:] == [
+        f"next        functional-lm generate {out}",
+        f"            functional-lm report {out}",
+        f"            functional-lm train --resume {out} --steps 40",
+    ]
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock",
         "checkpoints",
@@ -140,11 +151,59 @@ def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp
     assert status == 1
     said = capsys.readouterr()
     assert "4 batches in a row without a finite gradient: step " in said.err
-    assert said.out.count("left out: step") == 3
+    assert said.out.count("skipped: step") == 3
     assert said.err.count("\n") == 1
     best = open_run(out).params
     for params in (best, load_checkpoint(out / "last.safetensors").tree):
         assert all(np.isfinite(leaf).all() for leaf in pytree.leaves(params))
+
+
+def test_a_long_held_out_text_is_sampled_and_evaluated_whole_at_the_end(train, tmp_path, capsys):
+    """Of 180 held-out tokens, validations look at four windows; the windows are always the same."""
+    flags = ["--eval-tokens", "64", "--eval-every", "10"]
+    for name in ("a", "b"):
+        assert train(tmp_path / name, *flags, *([] if name == "a" else ["--no-final-eval"])) == 0
+    said = capsys.readouterr().out
+    assert said.count("on all 176 held-out tokens") == 1
+    a, b = (read_metrics(tmp_path / name / "metrics.jsonl") for name in "ab")
+    assert [r.get("val_loss") for r in a] == [r.get("val_loss") for r in b]
+    assert not (tmp_path / "b" / "evaluation.json").exists()
+    whole = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    assert main(["evaluate", str(tmp_path / "a"), "--json"]) == 0
+    assert whole["loss"] == pytest.approx(json.loads(capsys.readouterr().out)["loss"], rel=1e-6)
+    assert whole["loss"] != a[-1]["val_loss"]
+    assert (whole["tokens"], whole["step"]) == (176, 20)
+
+
+def test_config_says_what_is_in_force_and_keeps_what_was_given(train, tmp_path):
+    assert train(tmp_path / "run", "--epochs", "1", steps=None) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    in_force = {"steps": 26, "epochs": 1, "lr": 3e-3, "min_lr": 3e-3 / 10, "warmup_steps": 2}
+    assert in_force.items() <= config["training"].items()
+    assert None not in {**config["training"], **config["model"]}.values()
+    assert not {"steps", "min_lr", "d_ff"} & config["given"].keys()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["steps"] == 52
+
+
+def test_a_run_starts_from_the_weights_of_another(train, tmp_path, capsys):
+    assert train(tmp_path / "a", "--d-ff", "24") == 0
+    other = tmp_path / "other.txt"
+    other.write_text("the lazy dog jumps over the quick brown fox.\n" * 40)
+    arguments = ["--init", str(tmp_path / "a"), "--text-file", str(other), "--seq-len", "16"]
+    assert main(["train", *arguments, "--out", str(tmp_path / "b"), "--steps", "2"]) == 0
+    assert f"weights     those of {tmp_path / 'a'}" in capsys.readouterr().out
+    a, b = (open_run(tmp_path / name) for name in "ab")
+    assert b.model.config == a.model.config
+    assert b.tokenizer == a.tokenizer
+    (last, first) = (read_metrics(tmp_path / name / "metrics.jsonl") for name in "ab")
+    assert first[0]["loss"] < last[0]["loss"] - 0.05
+    assert main(["train", "--resume", str(tmp_path / "b"), "--steps", "3"]) == 0
+    assert main(["train", *arguments, "--out", str(tmp_path / "c"), "--d-model", "32"]) == 2
+    assert "at blocks.0.mixer.out.weight float32 (32, 32), got" in capsys.readouterr().err
+    other.write_text("THE LAZY DOG\n" * 90)
+    assert main(["train", *arguments, "--out", str(tmp_path / "c")]) == 2
+    assert "must be made of the 29 known characters: got 'T'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", architectures())

@@ -68,6 +68,39 @@ def test_nothing_kept_gives_zero(N, recompute):
     assert not d_x.any()
 
 
+@pytest.mark.parametrize("settings", [{}, {"frozen": True}, {"recompute": True}], ids=str)
+@pytest.mark.parametrize("V", [11, 4099])
+def test_a_frozen_weight_costs_no_product(V, settings, monkeypatch):
+    params, x, targets = draw(5, 7, V=V)
+    targets[1, 2] = -100
+    _, expected = linear_cross_entropy.vjp(
+        linear_cross_entropy.forward(params, x, targets=targets, chunk_size=8)[1], -1.7
+    )
+    wanted = []
+    in_chunks = linear_cross_entropy._in_chunks
+    monkeypatch.setattr(
+        linear_cross_entropy,
+        "_in_chunks",
+        lambda *args: wanted.append(args[-2:]) or in_chunks(*args),
+    )
+    _, residuals = linear_cross_entropy.forward(
+        params, x, targets=targets, chunk_size=8, **settings
+    )
+    found = linear_cross_entropy.input_vjp(residuals, -1.7)
+    np.testing.assert_array_equal(found, expected)
+    assert (
+        wanted
+        == {
+            "": [(True, True)],
+            "frozen": [(True, False)],
+            "recompute": [(False, False), (True, False)],
+        }["".join(settings)]
+    )
+    d_params, d_x = linear_cross_entropy.vjp(residuals, -1.7)  # as if nothing were frozen
+    np.testing.assert_array_equal(d_x, expected)
+    assert d_params["weight"].shape == (V, 7)
+
+
 def test_a_confident_prediction_keeps_its_accuracy():
     params = {"weight": np.array([[1000.0], [995.0]], np.float32)}
     x, targets = np.ones((1, 1), np.float32), np.array([0])
@@ -104,7 +137,7 @@ def test_the_logits_of_all_tokens_never_exist_together(recompute):
 def test_a_loss_alone_keeps_no_gradient():
     params, x, targets = draw(5)
     _, residuals = linear_cross_entropy.forward(params, x, targets=targets, recompute=True)
-    assert residuals.gradient is None
+    assert residuals.d_weight is residuals.d_x is None
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def test_no_key_means_no_dropout():
 
 def test_every_block_draws_its_own_dropout():
     _, residuals = transformer.forward(PARAMS, TOKENS, model=changed(dropout=0.5), key=(0,))
-    masks = [residuals.body.dropout.multiplier]
-    for block in residuals.body.blocks:
+    masks = [residuals.dropout.multiplier]
+    for block in residuals.blocks:
         masks += [block.dropout1.multiplier, block.dropout2.multiplier]
     assert len({mask.tobytes() for mask in masks}) == 5
 
@@ -114,10 +114,10 @@ def test_steps_equal_the_forward(settings, dtype):
     model = changed(**settings)
     params = pytree.map(lambda leaf: 3 * leaf, transformer.init((0,), model=model, dtype=dtype))
     logits, _ = transformer.forward(params, TOKENS, model=model)
-    cache = transformer.init_cache(params, 3, 11, model=model)
+    cache = model.init_cache(params, 3, 11)
     tolerance = 2e-5 if dtype == np.float32 else 1e-13
     for start, stop in ((0, 4), (4, 5), (5, 6), (6, 11)):
-        found, cache = transformer.step(params, TOKENS[:, start:stop], cache, model=model)
+        found, cache = model.step(params, TOKENS[:, start:stop], cache)
         assert found.dtype == dtype
         error = np.abs(found - logits[:, stop - 1]).max()
         assert error <= tolerance * np.abs(logits).max()
@@ -126,10 +126,10 @@ def test_steps_equal_the_forward(settings, dtype):
 def test_texts_of_other_lengths_step_side_by_side():
     params = transformer.init((0,), model=MODEL, dtype=np.float64)
     lengths = np.array([5, 1, 3])
-    cache = transformer.init_cache(params, 3, 11, model=MODEL)
-    found, cache = transformer.step(params, TOKENS[:, :5], cache, model=MODEL, lengths=lengths)
+    cache = MODEL.init_cache(params, 3, 11)
+    found, cache = MODEL.step(params, TOKENS[:, :5], cache, lengths=lengths)
     more = TOKENS[:, 7:8]
-    after, _ = transformer.step(params, more, cache, model=MODEL)
+    after, _ = MODEL.step(params, more, cache)
     for row, length in enumerate(lengths):
         text = np.append(TOKENS[row, :length], more[row])
         logits, _ = transformer.forward(params, text, model=MODEL)

@@ -7,14 +7,19 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from functional_lm.reports.drawing import COLOURS, MOST_POINTS, label, palette, styled, thin
 from functional_lm.reports.plots import (
+    COLOURS,
+    MOST_POINTS,
     PANELS,
     encode,
     figures,
+    label,
     not_recorded,
+    palette,
     picture,
     rate_picture,
+    styled,
+    thin,
 )
 from functional_lm.runs.records import Series
 

@@ -1,6 +1,7 @@
 import pytest
 
-from functional_lm.text import CharTokenizer, load_corpus, read_corpus
+from functional_lm.files import FileFormatError
+from functional_lm.text import CharTokenizer, Corpus, load_corpus, read_corpus
 from functional_lm.text.corpora import stdlib_corpus
 
 
@@ -32,7 +33,50 @@ def test_an_unknown_name_lists_the_known():
         load_corpus("marlowe")
 
 
+def test_a_data_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="FUNCTIONAL_LM_DATA must name a folder with texts: there"):
+        load_corpus(environment={"FUNCTIONAL_LM_DATA": str(tmp_path / "no")})
+
+
 def test_a_file_in_another_encoding(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes("naïve".encode("latin-1"))
-    assert read_corpus(path, encoding="latin-1") == ("naïve", str(path))
+    assert read_corpus(path, encoding="latin-1") == Corpus("naïve", str(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "note"),
+    [
+        (b"a\r\nb\n", "utf-8", "1 of 2 lines of"),
+        (b"a\rb\r\n", "utf-8", "1 of 1 lines of"),
+        ("\ufeffa".encode(), "utf-8", "starts with a byte order mark, which is left out"),
+        ("größer".encode(), "cp1252", "'Ã¶' looks like UTF-8 read as CP1252"),
+        ("größer\ufffd".encode(), "utf-8", "1 replacement character (U+FFFD)"),
+        ("größer — Ã, \n".encode(), "utf-8", None),
+    ],
+)
+def test_what_is_odd_about_a_file_is_noted(tmp_path, data, encoding, note):
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    notes = read_corpus(path, encoding=encoding).notes
+    assert len(notes) == (note is not None)
+    assert all(note in one and str(path) in one for one in notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "suggestion"),
+    [
+        ("Füllwörter für naïve Leute".encode("latin-1"), "try --encoding cp1252"),
+        ("世界你好。我们在这里".encode("gb18030"), "try --encoding gb18030"),
+        ("größer".encode("utf-16"), "try --encoding utf-16"),
+        ("größer ".encode() * 50 + b"\xf6", "the rest is UTF-8: "),
+        (bytes(range(128, 256)), "convert it to UTF-8"),
+    ],
+)
+def test_an_encoding_is_suggested_by_what_decodes(tmp_path, data, suggestion):
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    with pytest.raises(FileFormatError, match="must be UTF-8: it has the byte 0x") as caught:
+        read_corpus(path)
+    assert suggestion in str(caught.value)
+    assert "latin-1" not in str(caught.value)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from functional_lm.files import FileFormatError
 from functional_lm.text import CharTokenizer, load_tokenizer
+from functional_lm.text.tokenizer import PIECE
 
 
 @given(st.text(min_size=1))
@@ -14,13 +15,27 @@ def test_decoding_undoes_encoding(text):
     tokenizer = CharTokenizer.train(text)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert ids.dtype == "int32"
+    assert ids.dtype.kind == "u"
     assert ids.max() < tokenizer.vocab_size == len(set(text))
 
 
 def test_an_unknown_character_is_named():
     with pytest.raises(ValueError, match="got 'é' at position 2"):
         CharTokenizer.train("abc ").encode("abéc")
+
+
+@pytest.mark.parametrize(("count", "size"), [(250, 1), (5000, 2)])
+def test_tokens_take_the_smallest_type_and_pieces_leave_no_seam(count, size):
+    text = "".join(map(chr, range(0xE000, 0xE000 + count))) + "a" * PIECE + "é" * PIECE
+    tokenizer = CharTokenizer.train(text)
+    tokens = tokenizer.encode(text)
+    assert tokens.itemsize == size
+    assert tokens.tolist() == [tokenizer.characters.index(c) for c in text[:count]] + [
+        *[0] * PIECE,
+        *[1] * PIECE,
+    ]
+    with pytest.raises(ValueError, match=f"got 'b' at position {len(text)}"):
+        tokenizer.encode(text + "b")
 
 
 def test_a_prompt_by_default():

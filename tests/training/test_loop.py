@@ -101,7 +101,8 @@ def test_frozen_leaves_stay_and_the_optimizer_never_sees_them():
     assert last.state.params["weight"] is params["weight"]
     assert (last.state.params["bias"] != 0).all()
     assert last.grad_norm > 0
-    assert all(grads["weight"] is None is updates["weight"] for _, _, grads, updates in seen)
+    assert all(grads["weight"] is None is updates["weight"] for _, _, grads, updates, _ in seen)
+    assert all(inputs is x for *_, inputs in seen)
     moments = last.state.optimizer_state[1].mu
     assert moments["weight"] is None
     assert moments["bias"].shape == (3,)

@@ -72,12 +72,12 @@ def test_streams_and_hidden_units_are_those_of_the_forward():
     llama, params = model()
     found = activation_statistics(llama, params, TOKENS)
     _, residuals = llama.logits(params, TOKENS)
-    streams = [block.norm1.x_hat / block.norm1.rstd for block in residuals.body.blocks]
-    streams.append(residuals.body.norm.x_hat / residuals.body.norm.rstd)
+    streams = [block.norm1.x_hat / block.norm1.rstd for block in residuals.blocks]
+    streams.append(residuals.norm.x_hat / residuals.norm.rstd)
     for name, x in zip(("embedding", "blocks.0", "blocks.1"), streams, strict=True):
         assert found["activation_mean"][name] == pytest.approx(x.mean(), abs=1e-6)
         assert found["activation_std"][name] == close(x.std())
-    for i, block in enumerate(residuals.body.blocks):
+    for i, block in enumerate(residuals.blocks):
         assert found["activation_std"][f"blocks.{i}.mlp"] == close(block.mlp.hidden.std())
         assert found["zero_share"][f"blocks.{i}.mlp"] == 0.0
 

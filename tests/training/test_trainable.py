@@ -68,8 +68,21 @@ def test_a_frozen_projection_computes_no_cotangent_of_its_weight(monkeypatch):
     monkeypatch.delattr(linear, "vjp")
     with pytest.raises(AttributeError):  # of the projection that is trained
         block.mlp.vjp(residuals, np.ones_like(y))
-    down, _ = residuals.down
-    assert linear.input_vjp(down, np.ones_like(y)).shape == (2, 3, 7)
+    assert linear.input_vjp(residuals.down, np.ones_like(y)).shape == (2, 3, 7)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_table_gets_no_gradient_from_the_loss(tied):
+    model = build("llama", **SIZES, tie_embeddings=tied)
+    params = model.init((0,), dtype=np.float64)
+    table = "embedding" if tied else "unembedding"
+    _, residuals = model.forward(params, X, targets=Y)
+    assert residuals.inner.unembedding.d_weight.shape == (13, 24)
+    frozen = model.freeze(params, lambda path: not path.startswith(table))
+    _, residuals = frozen.forward(params, X, targets=Y)
+    assert residuals.inner.unembedding.d_weight is None
+    grads, _ = frozen.vjp(residuals, 1.0)
+    assert grads[table] == {"weight": None}
 
 
 def test_a_custom_model_is_frozen_layer_by_layer():
@@ -97,10 +110,8 @@ def test_a_run_trains_what_was_chosen_and_leaves_the_rest(shards):
     assert sum(leaf.size for leaf in moments) == 2 * 5 * 24
     inspected = []
 
-    def inspect(number, params, grads, updates):
-        inspected.append(
-            statistics_of(experiment.model, params, grads, updates, experiment.tokens[None])
-        )
+    def inspect(number, params, grads, updates, tokens):
+        inspected.append(statistics_of(experiment.model, params, grads, updates, tokens))
 
     *_, last = experiment.run(first, inspect=inspect)
     assert all(leaf.endswith("scale") for leaf in inspected[-1]["grad_norm"])

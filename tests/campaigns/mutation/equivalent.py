@@ -12,13 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _TABLE = """
-heads.py causal_mask
-  decide | T if n_keys is None else expect_int('n_keys', n_keys, minimum=0) → …
-    The layers always pass n_keys; the default is for other callers.
-
 layers/attention.py _masked_softmax
-  change_constant | np.ones(1, bool) → np.ones(2, bool)
-    Read by `any` alone: one true entry says as much as two.
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
   drop_call | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
@@ -104,6 +98,10 @@ layers/rotary.py forward
   exchange_names | x.shape → y.shape
     A turn keeps the shape.
 
+layers/linear.py forward
+  exchange_names | weight.shape → y.shape
+    y has the columns of weight.
+
 layers/rotary_attention.py forward
   negate | rotation = _rotations(…) → rotation = -_rotations(…)
 
@@ -166,10 +164,11 @@ losses/linear_cross_entropy.py forward
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
   negate | not recompute → recompute
+  negate | not (recompute or frozen) → recompute or frozen
     Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
 
 losses/linear_cross_entropy.py vjp
-  decide | if gradient is None: → if True:
+  decide | if d_weight is None: → if True:
     Made again, the gradient is the same function of the same arrays.
 
 losses/linear_cross_entropy.py _in_chunks
@@ -179,9 +178,9 @@ losses/linear_cross_entropy.py _in_chunks
     The buffer is larger than what is used of it.
   drop_dtype | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
     A product in float32 is written to float64 without rounding; what leaves is cast back.
-  decide | if with_gradient: → if True:
-    The arrays are made and not used.
-  negate | d_weight = (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
+  decide | np.empty(x.shape, x.dtype) if with_x else None → np.empty(x.shape, x.dtype)
+    The array is made and not used.
+  negate | (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
     It is written over, or zero.
   exchange_names | logits[at_target] → scratch[at_target]
   exchange_names | d_logits.T → scratch.T
@@ -194,10 +193,6 @@ losses/linear_cross_entropy.py _in_chunks
     Written to an array of the right dtype; only rounding differs.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
-
-models/transformer.py body_vjp
-  decide | model.n_frozen or 0 → model.n_frozen
-    A slice from None is one from 0.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)

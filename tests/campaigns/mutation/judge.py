@@ -28,7 +28,7 @@ SECONDS = 10.0
 """Processor time that a mutant may take at one case, a hundred times what it needs."""
 
 FROZEN = ("embedding", "positions", "blocks.0.")
-"""The parameters that are not trained where ``n_frozen`` is one."""
+"""The parameters that are not trained where the lower half is frozen."""
 
 STAGES = [
     partial(check_contract, dtype="float64"),
@@ -50,7 +50,9 @@ class Judge:
         """Take the cases; every third of the transformer also with its lower half frozen."""
         cases = registry.cases(name)
         for case in cases[::3] if name == "transformer" else ():
-            keywords = case.keywords | {"model": case.keywords["model"]._replace(n_frozen=1)}
+            model = case.keywords["model"]
+            model = model.freeze(case.params, lambda path: not path.startswith(FROZEN))
+            keywords = case.keywords | {"model": model}
             cases.append(case._replace(label=f"{case.label}, frozen", keywords=keywords))
         self.trials = [Trial(name, case) for case in cases]
 
@@ -73,7 +75,7 @@ class Trial:
         self._keywords = pytree.map(np.array, case.keywords)
         self._given = cast((case.params, case.x), np.float64)
         model = case.keywords.get("model")
-        self._is_frozen = getattr(model, "n_frozen", None) is not None
+        self._is_frozen = getattr(model, "frozen", None) is not None
         self._oracle = _Memory(registry.modules(name)[1], registry.twin(case.keywords))
         if self._is_frozen:
             self._oracle.frozen = FROZEN
@@ -108,7 +110,7 @@ class Trial:
         filled = {}
         for path, leaf, d_leaf in pytree.zip_with_path(self._given[0], d_params):
             if (d_leaf is None) != path.startswith(FROZEN):
-                raise ValueError(f"{path} has a gradient, or none, against n_frozen")
+                raise ValueError(f"{path} must have a gradient exactly if it is trained")
             filled[path] = np.zeros(leaf.shape, like) if d_leaf is None else d_leaf
         return pytree.map_with_path(lambda path, _: filled[path], self._given[0]), d_x
 

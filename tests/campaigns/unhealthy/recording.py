@@ -13,7 +13,6 @@ from functional_lm.runs.session import MAX_CONSECUTIVE_ERRORS
 from functional_lm.speed.sharding import sharded
 from functional_lm.training import (
     Experiment,
-    Statistics,
     TrainConfig,
     init_state,
     statistics_of,
@@ -55,10 +54,9 @@ def records(setup: Setup) -> Iterator[Record]:
     experiment = setup.experiment
     optimizer = setup.optimizer or experiment.optimizer
 
-    def inspect(number: int, params: Any, grads: Any, updates: Any) -> Statistics | None:
+    def inspect(number: int, params: Any, grads: Any, updates: Any, tokens: Any) -> Any:
         if number != 1 and number % INSPECT_EVERY:
             return None
-        tokens, _ = setup.batch_at(number - 1)
         return statistics_of(experiment.model, params, grads, updates, tokens)
 
     steps = train(
@@ -74,8 +72,7 @@ def records(setup: Setup) -> Iterator[Record]:
     with contextlib.suppress(FloatingPointError):
         for step in steps:
             number = step.state.step
-            tokens, _ = setup.batch_at(number - 1)
-            record = record_of(step, lr=experiment.schedule(number - 1), tokens=tokens.size)
+            record = record_of(step, lr=experiment.schedule(number - 1), tokens=step.inputs.size)
             if number % EVALUATE_EVERY == 0 or number == experiment.steps:
                 record["val_loss"] = experiment.validation_loss(step.state.params)
             yield json.loads(json.dumps(record), parse_constant=lambda _: None)
