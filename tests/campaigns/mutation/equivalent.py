@@ -90,6 +90,9 @@ layers/flash_attention.py _hide
 layers/linear.py forward
   drop_call | rows(x) → x
 
+layers/linear.py input_vjp
+  drop_call | rows(g) → g
+
 layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
@@ -163,13 +166,22 @@ losses/linear_cross_entropy.py forward
   exchange_names | len(weight) → len(x)
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
-  negate | not recompute → recompute
-  negate | not (recompute or frozen) → recompute or frozen
-    Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
+  exchange_elements | recompute, frozen = … → …
+  exchange_elements | with_x, with_weight = … → …
+  decide | recompute or frozen → recompute
+  exchange_names | not recompute → not frozen
+  exchange_names | recompute or frozen → …
+  exchange_names | _in_chunks(*inputs, chunk_size, with_x, with_weight) → …
 
 losses/linear_cross_entropy.py vjp
   decide | if d_weight is None: → if True:
-    Made again, the gradient is the same function of the same arrays.
+  exchange_names | d_weight is None → d_x is None
+  drop_call | residuals._replace(d_x=d_x) → residuals
+  drop_keyword | residuals._replace(d_x=d_x) → residuals._replace()
+
+losses/linear_cross_entropy.py input_vjp
+  decide | if d_x is None: → if True:
+    Made in the forward or in the vjp, a gradient is the same function of the same arrays.
 
 losses/linear_cross_entropy.py _in_chunks
   exchange_names | len(x) → …
@@ -193,6 +205,15 @@ losses/linear_cross_entropy.py _in_chunks
     Written to an array of the right dtype; only rounding differs.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
+
+models/language_model.py vjp
+  decide | Stream(g, g) if with_auxiliary else g → Stream(g, g)
+  exchange_names | Stream(g, g) if with_auxiliary else g → Stream(g, g) if … else g
+    A transformer without an auxiliary loss drops its cotangent.
+
+models/transformer.py vjp
+  decide | if not model.frozen: → if True:
+    The backward of frozen layers gives None; it only takes time.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)

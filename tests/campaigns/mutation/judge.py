@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from functional_lm import pytree
+from functional_lm.compose import keywords_of_forward
 from functional_lm.testing import registry
 from functional_lm.testing.accuracy import compare_float32, compare_float64
 from functional_lm.testing.check import DTYPES, drawing
@@ -27,8 +28,11 @@ from functional_lm.testing.variants import check_layouts
 SECONDS = 10.0
 """Processor time that a mutant may take at one case, a hundred times what it needs."""
 
-FROZEN = ("embedding", "positions", "blocks.0.")
-"""The parameters that are not trained where the lower half is frozen."""
+LOWER = ("embedding", "positions", "blocks.0.")
+"""The paths of the lower half of a transformer."""
+
+ALL = ("",)
+"""All paths."""
 
 STAGES = [
     partial(check_contract, dtype="float64"),
@@ -47,14 +51,20 @@ class Judge:
     """Kills mutants of a layer. The case that killed last is tried first the next time."""
 
     def __init__(self, name: str) -> None:
-        """Take the cases; every third of the transformer also with its lower half frozen."""
-        cases = registry.cases(name)
+        """Take the cases, some of them with frozen parameters too.
+
+        Frozen are the lower half of the transformer, at every third case, and all parameters of a
+        layer with an ``input_vjp``.
+        """
+        layer, cases = registry.modules(name)[0], registry.cases(name)
+        self.trials = [Trial(name, case) for case in cases]
         for case in cases[::3] if name == "transformer" else ():
             model = case.keywords["model"]
-            model = model.freeze(case.params, lambda path: not path.startswith(FROZEN))
-            keywords = case.keywords | {"model": model}
-            cases.append(case._replace(label=f"{case.label}, frozen", keywords=keywords))
-        self.trials = [Trial(name, case) for case in cases]
+            model = model.freeze(case.params, lambda path: not path.startswith(LOWER))
+            self.trials.append(Trial(name, case, LOWER, {"model": model}))
+        for case in cases if hasattr(layer, "input_vjp") else ():
+            told = {"frozen": True} if "frozen" in keywords_of_forward(layer) else {}
+            self.trials.append(Trial(name, case, ALL, told))
 
     def reason(self, layer: Any, seconds: float = SECONDS) -> str:
         """Return why a mutated layer dies, or "" if it survives; 0 seconds are no limit."""
@@ -69,24 +79,23 @@ class Judge:
 class Trial:
     """One case of a layer."""
 
-    def __init__(self, name: str, case: Any) -> None:
-        """Draw the inputs."""
-        self.label = case.label
-        self._keywords = pytree.map(np.array, case.keywords)
+    def __init__(
+        self, name: str, case: Any, frozen: tuple[str, ...] = (), changes: Any = None
+    ) -> None:
+        """Draw the inputs; ``frozen`` are beginnings of paths, ``changes`` other keywords."""
+        self.label = f"{case.label}, frozen" if frozen else case.label
+        keywords = case.keywords | (changes or {})
+        self._keywords = pytree.map(np.array, keywords)
         self._given = cast((case.params, case.x), np.float64)
-        model = case.keywords.get("model")
-        self._is_frozen = getattr(model, "frozen", None) is not None
-        self._oracle = _Memory(registry.modules(name)[1], registry.twin(case.keywords))
-        if self._is_frozen:
-            self._oracle.frozen = FROZEN
-        self._draw = cache(
-            drawing(self._given, self._oracle.output(self._given, "float64"), None, 0)
-        )
+        self._frozen = frozen
+        self._oracle = _Memory(registry.modules(name)[1], registry.twin(keywords), frozen)
+        y = self._oracle.output(self._given, "float64")
+        self._draw = cache(drawing(self._given, y, None, 0))
 
     def fault(self, layer: Any, seconds: float) -> str:
         """Return the first fault of a layer, or ""."""
-        if self._is_frozen:
-            layer = SimpleNamespace(**vars(layer) | {"vjp": partial(self._filled_vjp, layer.vjp)})
+        if self._frozen:
+            layer = SimpleNamespace(**vars(layer) | {"vjp": partial(self._frozen_vjp, layer)})
         subject, report = Subject(layer, self._keywords), Report(self.label)
         draws = [self._draw(i) for i in range(self._oracle.draws)]
         factor = registry.FACTOR
@@ -103,25 +112,27 @@ class Trial:
             return f"{error!r:.200}"
         return ""
 
-    def _filled_vjp(self, vjp: Any, residuals: Any, g: Any) -> Any:
-        """Put zeros where a gradient has nothing because its leaf is frozen, and only there."""
-        d_params, d_x = vjp(residuals, g)
-        like = pytree.leaves(g)[0].dtype.type
+    def _frozen_vjp(self, layer: Any, residuals: Any, g: Any) -> Any:
+        """Return zeros where a gradient has None because its leaf is frozen, and only there."""
+        params, like = self._given[0], pytree.leaves(g)[0].dtype.type
+        if self._frozen == ALL:
+            d_params, d_x = pytree.map(lambda _: None, params), layer.input_vjp(residuals, g)
+        else:
+            d_params, d_x = layer.vjp(residuals, g)
         filled = {}
-        for path, leaf, d_leaf in pytree.zip_with_path(self._given[0], d_params):
-            if (d_leaf is None) != path.startswith(FROZEN):
+        for path, leaf, d_leaf in pytree.zip_with_path(params, d_params):
+            if (d_leaf is None) != path.startswith(self._frozen):
                 raise ValueError(f"{path} must have a gradient exactly if it is trained")
             filled[path] = np.zeros(leaf.shape, like) if d_leaf is None else d_leaf
-        return pytree.map_with_path(lambda path, _: filled[path], self._given[0]), d_x
+        return pytree.map_with_path(lambda path, _: filled[path], params), d_x
 
 
 class _Memory(JaxOracle):
     """An oracle that computes everything once, and zeros for the gradients of frozen leaves."""
 
-    frozen: tuple[str, ...] = ()
-
-    def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
+    def __init__(self, reference: Any, keywords: Any, frozen: tuple[str, ...]) -> None:
         super().__init__(reference, keywords)
+        self._frozen = frozen
         self._known: dict[Any, Any] = {}
 
     def output(self, inputs: Any, dtype: str) -> Any:
@@ -130,12 +141,11 @@ class _Memory(JaxOracle):
         return self._known[dtype]
 
     def results(self, inputs: Any, g: Any, dtype: str, given: str | None = None) -> Any:
-        contents = (leaf.tobytes() for leaf in pytree.leaves((inputs, g)))
-        key = (dtype, given, *contents)
+        key = (dtype, given, *(leaf.tobytes() for leaf in pytree.leaves((inputs, g))))
         if key not in self._known:
             found = super().results(inputs, g, dtype, given)
             found["params"] = pytree.map_with_path(
-                lambda path, leaf: leaf * 0 if path.startswith(self.frozen) else leaf,
+                lambda path, leaf: leaf * 0 if path.startswith(self._frozen) else leaf,
                 found["params"],
             )
             self._known[key] = found
