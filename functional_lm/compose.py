@@ -26,7 +26,27 @@ import numpy as np
 
 from . import pytree
 from .contract import Key, Layer, Tree, expect_int, expect_params
+from .locate import FUNCTIONS, located, name_of
+from .outline import call, describe, tree
 from .prng import fold_in
+
+__all__ = [
+    "Bound",
+    "Frozen",
+    "Remat",
+    "Residual",
+    "Serial",
+    "bind",
+    "freeze",
+    "has_step",
+    "keywords_of_forward",
+    "keywords_of_init",
+    "pick",
+    "remat",
+    "repeat",
+    "residual",
+    "serial",
+]
 
 
 def bind(layer: Layer, **settings: Any) -> "Bound":
@@ -35,6 +55,7 @@ def bind(layer: Layer, **settings: Any) -> "Bound":
     Raises:
         TypeError: for a setting that neither of them names.
     """
+    _expect_layers("bind", {"": layer})
     _refuse_unknown(settings, keywords_of_init(layer) | keywords_of_forward(layer), layer)
     return Bound(layer, settings)
 
@@ -45,30 +66,31 @@ def serial(*layers: Layer, **named: Layer) -> "Serial":
     Positional layers make params a tuple, named ones a dict; residuals likewise.
 
     Raises:
-        TypeError: for both forms at once, or none.
+        TypeError: for both forms at once, or none; for a member that is not a layer.
     """
     if bool(layers) == bool(named):
         raise TypeError(
             f"serial needs layers, either positional or named: got {len(layers)} positional, "
             f"{len(named)} named; use one form"
         )
-    if named:
-        return Serial(tuple(named.values()), tuple(named))
-    return Serial(layers, None)
+    _expect_layers("serial", named or {str(i): layer for i, layer in enumerate(layers)})
+    return Serial(layers or tuple(named.values()), tuple(named) or None)
 
 
 def residual(layer: Layer) -> "Residual":
     """Add a layer's output to its input: y = x + f(x)."""
+    _expect_layers("residual", {"": layer})
     return Residual(layer)
 
 
 def repeat(layer: Layer, n: int) -> "Serial":
     """Chain n copies of a layer, each with parameters of its own; params is a tuple."""
-    return Serial((layer,) * expect_int("n", n), None)
+    return serial(*[layer] * expect_int("n", n))
 
 
 def remat(layer: Layer) -> "Remat":
     """Keep only a layer's inputs, and run its forward again in the backward pass."""
+    _expect_layers("remat", {"": layer})
     return Remat(layer)
 
 
@@ -76,6 +98,11 @@ class _Composed:
     """What the combinators share."""
 
     layer: Layer
+
+    def __init_subclass__(cls) -> None:
+        """Let errors from the functions of a combinator say where they come from."""
+        for name in vars(cls).keys() & set(FUNCTIONS):
+            setattr(cls, name, located(getattr(cls, name)))
 
     @property
     def _fixed(self) -> dict[str, Any]:
@@ -96,13 +123,14 @@ class _Composed:
         """The side inputs that the ``forward`` of a member names, but for the fixed ones."""
         return frozenset().union(*map(keywords_of_forward, self.members)) - self._fixed.keys()
 
+    @located
     def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the layer's parameters."""
         _refuse_unknown(sizes, self.init_keywords, self.layer)
         return self.layer.init(key, **pick(self._fixed | sizes, keywords_of_init(self.layer)))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Bound(_Composed):
     """A layer with settings fixed; from `bind`.
 
@@ -115,6 +143,9 @@ class Bound(_Composed):
     @functools.cached_property
     def _fixed_in_forward(self) -> dict[str, Any]:
         return pick(self.settings, keywords_of_forward(self.layer))
+
+    def __repr__(self) -> str:
+        return call(self.layer, self.settings)
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layer with its fixed settings."""
@@ -135,7 +166,7 @@ class Bound(_Composed):
         return self.__dict__[name]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Frozen(Bound):
     """A layer whose parameters are not trained; from `freeze`. Their cotangents are None.
 
@@ -144,6 +175,9 @@ class Frozen(Bound):
 
     nothing: Tree  # None for each parameter
 
+    def __repr__(self) -> str:
+        return f"frozen {describe(self.layer)}"
+
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Return d_x alone, from the layer's ``input_vjp`` if it has one."""
         if hasattr(self.layer, "input_vjp"):
@@ -151,7 +185,7 @@ class Frozen(Bound):
         return self.nothing, self.layer.vjp(residuals, g)[1]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Serial(_Composed):
     """Layers in a chain; from `serial` and `repeat`."""
 
@@ -163,19 +197,27 @@ class Serial(_Composed):
         """The layers in order."""
         return self.layers
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names of the layers; their numbers if they have none."""
+        return self.names or tuple(map(str, range(len(self.layers))))
+
+    def __repr__(self) -> str:
+        return tree("serial", zip(self.all_names, self.layers, strict=True))
+
     def init(self, key: Key | None, **sizes: Any) -> Tree:
         """Make the parameters of each layer."""
         _refuse_unknown(sizes, self.init_keywords, self)
-        return self._pack(
-            layer.init(fold_in(key, i), **pick(sizes, keywords_of_init(layer)))
-            for i, layer in enumerate(self.layers)
-        )
+        parts = []
+        for i, (_name, layer) in enumerate(zip(self.all_names, self.layers, strict=True)):
+            parts.append(layer.init(fold_in(key, i), **pick(sizes, keywords_of_init(layer))))
+        return self._pack(parts)
 
     def forward(self, params: Tree, x: Any, **side: Any) -> tuple[Any, Any]:
         """Run the layers in order."""
         _refuse_unknown(side, self.forward_keywords, self)
         residuals = []
-        for i, (layer, own) in enumerate(self._with(params)):
+        for i, (_name, layer, own) in enumerate(self._with(params)):
             layer_side = pick(side, keywords_of_forward(layer))
             if "key" in layer_side:
                 layer_side["key"] = fold_in(side["key"], i)
@@ -186,8 +228,8 @@ class Serial(_Composed):
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Run the layers' vjps in reverse order."""
         d_params = []
-        for layer, layer_residuals in reversed(self._with(residuals)):
-            d_layer, g = layer.vjp(layer_residuals, g)
+        for _name, layer, own in reversed(self._with(residuals)):
+            d_layer, g = layer.vjp(own, g)
             d_params.append(d_layer)
         return self._pack(reversed(d_params)), g
 
@@ -195,7 +237,7 @@ class Serial(_Composed):
         """Return the caches of the layers that have a ``step``, and None for the others."""
         return [
             layer.init_cache(own, batch, length) if has_step(layer) else None
-            for layer, own in self._with(params)
+            for _, layer, own in self._with(params)
         ]
 
     def step(
@@ -203,7 +245,7 @@ class Serial(_Composed):
     ) -> tuple[Any, list[Any]]:
         """Run the layers on the next positions; those without a ``step`` must not mix positions."""
         after = list(cache)
-        for i, (layer, own) in enumerate(self._with(params)):
+        for i, (_name, layer, own) in enumerate(self._with(params)):
             if has_step(layer):
                 x, after[i] = layer.step(own, x, cache[i], lengths=lengths)
             else:
@@ -213,8 +255,8 @@ class Serial(_Composed):
     def _pack(self, items: Iterable[Any]) -> Any:
         return tuple(items) if self.names is None else dict(zip(self.names, items, strict=True))
 
-    def _with(self, tree: Any) -> list[tuple[Any, Any]]:
-        """Return each layer with its part of params or residuals."""
+    def _with(self, tree: Any) -> list[tuple[str, Any, Any]]:
+        """Return each name, layer and part of params or residuals."""
         if self.names is not None:
             expect_params(tree, self.names)
             tree = tuple(tree[name] for name in self.names)
@@ -224,14 +266,17 @@ class Serial(_Composed):
                 f"{len(tree) if isinstance(tree, (tuple, list, dict)) else tree!r}; pass what init "
                 "returns"
             )
-        return list(zip(self.layers, tree, strict=True))
+        return list(zip(self.all_names, self.layers, tree, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _Wrapper(_Composed):
     """A layer around another, with its parameters."""
 
     layer: Layer
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lower()} {describe(self.layer)}"
 
     def init_cache(self, params: Tree, batch: int, length: int) -> Any:
         """Return the layer's cache."""
@@ -299,10 +344,9 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
     if all(leaves):
         return layer
     if isinstance(layer, Serial):
-        names = layer.names or map(str, range(len(layer.layers)))
         members = [
             freeze(member, part, trainable, own + name)
-            for (member, part), name in zip(layer._with(params), names, strict=True)
+            for name, member, part in layer._with(params)
         ]
         return dataclasses.replace(layer, layers=tuple(members))
     if isinstance(layer, _Wrapper):
@@ -352,11 +396,20 @@ def pick(keywords: dict[str, Any], names: Set[str]) -> dict[str, Any]:
     return {name: value for name, value in keywords.items() if name in names}
 
 
+def _expect_layers(caller: str, layers: dict[str, Any]) -> None:
+    for name, layer in layers.items():
+        if missing := [part for part in ("init", "forward", "vjp") if not hasattr(layer, part)]:
+            raise TypeError(
+                f"{caller} needs layers, with init, forward and vjp: got {name_of(layer)}"
+                f"{f' for {name}' if name else ''}, without {', '.join(missing)}; pass a module "
+                "of functional_lm.layers, or a value with these functions"
+            )
+
+
 def _refuse_unknown(keywords: dict[str, Any], known: Set[str], layer: Any) -> None:
     if not keywords.keys() <= known:
-        name = getattr(layer, "__name__", type(layer).__name__)
         raise TypeError(
-            f"{name} takes the keywords {{{', '.join(sorted(known))}}}: got "
+            f"{name_of(layer)} takes the keywords {{{', '.join(sorted(known))}}}: got "
             f"{', '.join(sorted(keywords.keys() - known))}; "
             "remove or rename it"
         )

@@ -118,6 +118,7 @@ def expect_floating(**arrays: Any) -> None:
                 f"{name} must be a NumPy array of float32 or float64: got "
                 f"{type(array).__name__}; pass np.asarray({name}, dtype=np.float32)"
             )
+        _refuse_other_algebra(name, array)
         if array.dtype not in _FLOATING:
             raise TypeError(
                 f"{name} must be float32 or float64: got {array.dtype}; "
@@ -130,6 +131,14 @@ def expect_floating(**arrays: Any) -> None:
                 f"{first_name} and {name} must share one dtype: got {first_name} {first_dtype}, "
                 f"{name} {array.dtype}; cast one of them with astype"
             )
+
+
+def _refuse_other_algebra(name: str, array: Any) -> None:
+    if isinstance(array, (np.matrix, np.ma.MaskedArray)):
+        raise TypeError(
+            f"{name} must be a plain NumPy array: got {type(array).__name__}, which computes "
+            f"differently; pass np.asarray({name})"
+        )
 
 
 @functools.cache
@@ -254,6 +263,20 @@ def expect_inputs(
         _ACCEPTED.add(key)
 
 
+def expect_residuals(residuals: Any, kind: type) -> None:
+    """Require the residuals of the layer whose ``vjp`` this is.
+
+    Raises:
+        TypeError: for anything else, such as the input of the layer.
+    """
+    if not isinstance(residuals, kind):
+        layer = kind.__module__.rpartition(".")[2]
+        raise TypeError(
+            f"residuals must be those of {layer}: got {type(residuals).__name__}; "
+            f"pass the second value that {layer}.forward returns"
+        )
+
+
 def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Require a cotangent with the shape and dtype of the output that it belongs to.
 
@@ -287,6 +310,7 @@ def expect_tokens(
             f"{name} must be a NumPy array of integers: got {type(tokens).__name__}; "
             f"pass np.asarray({name})"
         )
+    _refuse_other_algebra(name, tokens)
     if tokens.dtype.kind not in "iu":
         raise TypeError(
             f"{name} must be integers: got {tokens.dtype}; pass {name}.astype(np.int32)"

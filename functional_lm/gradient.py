@@ -6,6 +6,8 @@ import numpy as np
 
 from .contract import Differentiable, Scalar, Tree
 
+__all__ = ["ValueAndGrad", "value_and_grad"]
+
 
 class ValueAndGrad(Protocol):
     """`value_and_grad`, or what takes its place in a training loop, such as `sharded`."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from .contract import Array, expect_bool, expect_inputs, expect_int
 
+__all__ = ["QKV", "Visibility", "expect_qkv", "expect_visibility", "visible"]
+
 
 class QKV(NamedTuple):
     """The input of attention, and its cotangent. Values may be of another size than keys."""

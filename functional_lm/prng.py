@@ -11,6 +11,17 @@ import numpy as np
 
 from .contract import Array, Key, expect_dtype
 
+__all__ = [
+    "bernoulli",
+    "expect_key",
+    "fold_in",
+    "generator",
+    "integers",
+    "normal",
+    "permutation",
+    "uniform",
+]
+
 _SEED_LIMIT = 2**64
 _CHILD_LIMIT = 2**32  # one SeedSequence word each, so that no two keys share a stream
 

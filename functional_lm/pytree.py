@@ -9,12 +9,33 @@ A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
 
 import functools
+import html
+import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .contract import Array, Tree
+
+__all__ = [
+    "Summary",
+    "add",
+    "buffer_bytes",
+    "combine",
+    "count",
+    "first_not_finite",
+    "is_leaf",
+    "leaves",
+    "leaves_with_path",
+    "map",
+    "map_with_path",
+    "partition",
+    "structure",
+    "summary",
+    "zeros_like",
+    "zip_with_path",
+]
 
 
 def is_leaf(node: Any) -> bool:
@@ -263,3 +284,46 @@ def _owner(array: Any) -> Any:
     while isinstance(getattr(array, "base", None), np.ndarray):
         array = array.base
     return array
+
+
+class Summary(NamedTuple):
+    """The leaves of a tree as a table, for a terminal and for a notebook; from `summary`."""
+
+    rows: list[tuple[str, str, str, int]]  # path, shape, dtype and number of entries
+    total: int
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        a, b, c, d = (max(len(cell) for cell in column) for column in zip(*cells, strict=True))
+        lines = [f"{p.ljust(a)}  {s.ljust(b)}  {t.ljust(c)}  {n.rjust(d)}" for p, s, t, n in cells]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        cells = [("leaf", "shape", "dtype", "entries"), *self._cells()]
+        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells]
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+    def _cells(self) -> list[tuple[str, str, str, str]]:
+        rows = [*self.rows, ("total", "", "", self.total)]
+        return [(path, shape, dtype, f"{size:,}") for path, shape, dtype, size in rows]
+
+
+def summary(tree: Tree) -> Summary:
+    """Return the paths, shapes, dtypes and sizes of all leaves, like blocks on one line.
+
+    >>> summary({"blocks": ({"w": np.ones((2, 3))}, {"w": np.ones((2, 3))}), "norm": np.ones(5)})
+    blocks.*.w  2 × (2, 3)  float64  12
+    norm        (5,)        float64   5
+    total                            17
+    """
+    groups: dict[tuple[str, Any, Any], list[tuple[str, int]]] = {}
+    for path, leaf in leaves_with_path(tree):
+        pattern = re.sub(r"\b\d+\b", "*", path)
+        groups.setdefault((pattern, leaf.shape, leaf.dtype), []).append((path, leaf.size))
+    rows = []
+    for (pattern, shape, dtype), like in groups.items():
+        several = len(like) > 1
+        path = pattern if several else like[0][0]
+        times = f"{len(like)} × " if several else ""
+        rows.append((path, f"{times}{shape}", str(dtype), sum(size for _, size in like)))
+    return Summary(rows, count(tree))

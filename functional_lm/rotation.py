@@ -11,6 +11,8 @@ import numpy as np
 
 from .contract import Array, expect_choice, expect_number
 
+__all__ = ["expect_rotary", "rotations", "turn"]
+
 PAIRINGS = ("interleaved", "half")
 
 

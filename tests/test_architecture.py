@@ -25,11 +25,11 @@ STACK = [  # imports run strictly downwards, to a later line or within one
     {"training", "generation"},
     {"models"},
     SIBLINGS,
-    {"files", "speed", "numerics", "gradient", "compose", "heads", "rotation"},
+    {"files", "speed", "numerics", "gradient", "compose", "locate", "outline", "heads", "rotation"},
     FOUNDATION,
 ]
 OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a function
-    "cli": {"rich", "safetensors", "tyro", "uniplot"},
+    "cli": {"rich", "safetensors", "uniplot"},
     "files": {"safetensors"},
     "reports": {"jinja2", "matplotlib", "tensorboardX"},
     "runs": {"filelock", "platformdirs", "safetensors"},
@@ -116,6 +116,9 @@ def test_every_layer_is_whole(path):
     order = list(map(defined, tree.body))
     assert order.index("Residuals") < order.index("init") < order.index("forward")
     assert order[order.index("forward") + 1] == "vjp"
+    (exports,) = [n.value for n in tree.body if defined(n) == "__all__"]
+    public = {name for name in functions(path) if not name.startswith("_")}
+    assert public | {"Residuals", "init"} <= set(ast.literal_eval(exports))
     positional = {name: [a.arg for a in f.args.args] for name, f in functions(path).items()}
     assert positional.get("init", ["key"]) == ["key"]
     assert positional["vjp"] == ["residuals", "g"]

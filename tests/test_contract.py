@@ -19,6 +19,35 @@ def test_the_first_array_of_another_dtype_is_named():
         contract.expect_floating(x=np.zeros(3), weight=np.zeros(3, np.float32))
 
 
+def test_arrays_with_an_algebra_of_their_own_are_refused():
+    masked = np.ma.masked_array(np.ones((2, 2)), np.eye(2))
+    for other in (np.ones((2, 2)).view(np.matrix), masked):
+        says = rf"x must be a plain NumPy array: got {type(other).__name__}, .* np.asarray\(x\)"
+        with pytest.raises(TypeError, match=says):
+            contract.expect_inputs({}, "", other, "...")
+        with pytest.raises(TypeError, match=says):
+            contract.expect_tokens("x", other.astype(int), 2)
+
+
+def test_inputs_that_passed_once_are_known_and_others_are_not():
+    spec = "weight: D F, bias?: F"
+    weight, bias, x = np.ones((3, 5)), np.ones(5), np.ones((2, 3))
+    for _ in range(2):
+        contract.expect_inputs({"weight": weight, "bias": bias}, spec, x, "... D")
+        contract.expect_inputs({"weight": weight}, spec, x, "... D")
+        for params, other, says in (
+            ({"weight": weight, "bias": bias[:4]}, x, r"bias must have shape \(F\) with .*F=5"),
+            ({"weight": weight[:2]}, x, r"x must have shape \(..., D\) with D=2.*: got \(2, 3\)"),
+            ({"bias": bias}, x, r"keys \{weight\} \(optional: bias\): got \{bias\}"),
+            ({"weight": weight}, x.astype(np.float32), "x and weight must share one dtype"),
+            ({"weight": weight.tolist()}, x, "weight must be a NumPy array"),
+            ({"weight": weight}, x.tolist(), "x must be a NumPy array"),
+            (weight, x, "params must be a dict"),
+        ):
+            with pytest.raises((TypeError, ValueError), match=says):
+                contract.expect_inputs(params, spec, other, "... D")
+
+
 def test_swapped_byte_order_is_another_dtype():
     with pytest.raises(TypeError, match="x must be"):
         contract.expect_floating(x=np.zeros(3, ">f4"))

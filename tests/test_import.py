@@ -14,7 +14,6 @@ HEAVY = (
     "tokenizers",
     "mpi4py",
     "rich",
-    "tyro",
     "safetensors",
     "platformdirs",
     "uniplot",

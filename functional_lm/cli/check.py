@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..files import write_atomic
@@ -15,15 +18,17 @@ from ..testing.report import columns, figure
 from .flags import Argument
 from .output import print
 
+__all__ = ["Check", "progress_bar"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Check:
     """Certify layers, losses and models against their JAX twins.
 
     Attributes:
-        layers: those to check, such as rms_norm. Not given: all.
-        dtype: float64 or float32. Not given: both.
-        seed: of the cotangents and of the redrawn inputs.
+        layers: the layers to check, such as rms_norm. Not given: all.
+        dtype: the precision. Not given: both.
+        seed: the seed of the cotangents and of the redrawn inputs.
         json: a file to write all figures and findings to.
     """
 
@@ -41,18 +46,24 @@ class Check:
         chosen = list(dict.fromkeys(self.layers)) or names()
         for name in chosen:
             modules(name)  # an unknown name or a missing jax is an error before the table
-        counts = {name: len(cases(name)) for name in chosen}
+        found = {name: cases(name) for name in chosen}
         if self.json is not None and not self.json.parent.is_dir():
             raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")
         dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         start = time.perf_counter()
-        reports: dict[str, list[Report]] = {}
+        reports: dict[str, list[Report]] = {name: [] for name in chosen}
         print("\n".join(columns(_HEAD)[:1]), flush=True)
-        for name in chosen:
-            _progress(f"{name}, {counts[name]} cases ...")
-            reports[name] = check_layer(name, seed=self.seed, dtypes=dtypes)
-            _progress("")
-            print("\n".join(_table(name, reports[name])), flush=True)
+        bar = progress_bar()
+        task = bar.add_task("", total=sum(map(len, found.values())))
+        with bar:
+            for name in chosen:
+                for case in found[name]:
+                    bar.update(task, description=f"{name}, {case.label}")
+                    reports[name] += check_layer(name, case, seed=self.seed, dtypes=dtypes)
+                    bar.advance(task)
+                bar.stop()  # for the table
+                print("\n".join(_table(name, reports[name])), flush=True)
+                bar.start()
         failed = [r for of_layer in reports.values() for r in of_layer if not r]
         for report in failed:
             print(f"\n{report}")
@@ -60,27 +71,28 @@ class Check:
             layers = {name: [r.to_dict() for r in of] for name, of in reports.items()}
             content = {"ok": not failed, "layers": layers}
             write_atomic(self.json, json.dumps(content, indent=1) + "\n")
-        total = sum(counts.values())
+        total = sum(map(len, reports.values()))
         verdict = f"{len(failed)} of {total} cases FAILED" if failed else f"all {total} cases ok"
-        print(f"\n{len(chosen)} layers, {verdict}, in {time.perf_counter() - start:.0f} s")
+        plural, seconds = "s" * (len(chosen) > 1), time.perf_counter() - start
+        print(f"\n{len(chosen)} layer{plural}, {verdict}, in {seconds:.0f} s")
         return 1 if failed else 0
 
 
 _HEAD: list[tuple[str, ...]] = [  # and the widest that there is
-    ("layer and leaf", "f64 error", "f32 error", "over XLA", "ULPs", "residuals", "verdict"),
-    ("  params.blocks.0.attention.qkv", "0.0e+00", "0.0e+00", "0.00", "0000", "00,000 B", ""),
+    ("layer and leaf", "f64 error", "f32 error", "over XLA", "ULPs", "verdict"),
+    ("  params.blocks.0.attention.qkv", "0.0e+00", "0.0e+00", "0.00", "0000", ""),
 ]
 
 
 def _table(name: str, reports: list[Report]) -> list[str]:
     """Return a line for the layer and one for each leaf, the worst of all cases."""
     kept = reports[0].residual_bytes
-    size = "-" if kept is None else f"{kept:,} B"
+    size = "" if kept is None else f", {kept:,} B of residuals"
     verdict = "ok" if all(reports) else "FAILED"
-    lines = [*_HEAD, (f"{name}, {len(reports)} cases", "", "", "", "", size, verdict)]
+    rows = list(_HEAD)
     for path in dict.fromkeys(path for report in reports for path in report.leaves):
-        lines.append(_row(path, [r.leaves[path] for r in reports if path in r.leaves]))
-    return columns(lines)[2:]
+        rows.append(_row(path, [r.leaves[path] for r in reports if path in r.leaves]))
+    return [f"{name}, {len(reports)} cases{size}: {verdict}", *columns(rows)[2:]]
 
 
 def _row(path: str, leaves: list[LeafReport]) -> tuple[str, ...]:
@@ -92,7 +104,6 @@ def _row(path: str, leaves: list[LeafReport]) -> tuple[str, ...]:
         figure(_largest([leaf.float32_error for leaf in leaves])),
         "-" if over is None else f"{over:.2f}",
         "-" if ulps is None else f"{ulps:.1f}",
-        "",
         "ok" if all(leaf.ok for leaf in leaves) else "WRONG",
     )
 
@@ -103,7 +114,16 @@ def _largest(values: list[float | None]) -> float | None:
     return max(known, key=lambda value: (value != value, value), default=None)
 
 
-def _progress(text: str) -> None:
-    """Show what is being done, on a terminal only."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def progress_bar() -> Progress:
+    """Return a bar on stderr that shows itself on a terminal only, and vanishes when done."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(width=30, no_wrap=True)),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal,
+    )

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from ..models import DEFAULT, find
+from .fields import Flag, flags_of
 from .flags import Argument
 from .main import COMMANDS, command_named
 from .output import print
-from .parser import Flag, flags_of
 
 BASH = """\
 _functional_lm() {{
@@ -34,7 +34,7 @@ class Completion:
     zsh to ~/.zshrc. In fish, write it to ~/.config/fish/completions/functional-lm.fish.
 
     Attributes:
-        shell: bash, zsh or fish.
+        shell: the shell: bash, zsh or fish.
     """
 
     shell: Annotated[Literal["bash", "zsh", "fish"], Argument("SHELL")]

@@ -5,9 +5,9 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,8 +18,13 @@ from ..runs.records import clock, final_loss, series
 from .output import escaped, print
 from .runs import PROGRAM
 
+T = TypeVar("T")
+
 PLAIN_WIDTH = 80
 """Of lines that do not go to a terminal."""
+
+LEAST_FINAL, FINAL_SHARE = 10.0, 0.1
+"""Seconds that a final evaluation may always take, and its share of the time of the training."""
 
 SILENCE = 10.0
 """Seconds between two lines about something slow, where there is no terminal."""
@@ -37,14 +42,14 @@ class TrainingDisplay:
         Args:
             session: to show, before its next step.
             log_every: steps between two lines.
-            final_tokens: those that are evaluated after the last step.
+            final_tokens: those to evaluate after the last step, if that does not take too long.
         """
         self._session, self._experiment = session, session.experiment
         self._log_every, self._final_tokens = log_every, final_tokens
         self._first = session.state.step
         self._losses = list(series(session.records, "loss").values)
         self._validation: float | None = None
-        self._start = self._last = time.perf_counter()
+        self._start = self._validation_start = time.perf_counter()
         self._spent, self._validated = 0.0, 0  # seconds and tokens of all validations
         self._console = Console(file=sys.stdout, highlight=False)
         bar = TextColumn("{task.fields[figures]}"), BarColumn(None)
@@ -64,63 +69,75 @@ class TrainingDisplay:
 
     def update(self, record: Record) -> None:
         """Show a step, its validation and its sample."""
-        now, step = time.perf_counter(), record["step"]
+        step = record["step"]
         if record["loss"] is not None:
             self._losses.append(record["loss"])
         if "fault" in record:
             self._print(f"skipped: {record['fault']}")
-        validation = record.get("val_loss")
-        if validation is not None:
-            self._validation = validation
-            self._spent += now - self._last - record["step_ms"] / 1000
-            self._validated += self._eval_tokens
-        self._last = now
+        if record.get("val_loss") is not None:
+            self._validation = record["val_loss"]
         terminal = self._console.is_terminal
         if terminal:
-            figures = _fitting(self._figures(record, self._validation), self._console.width - 12)
+            figures = _fitting(self._figures(record, live=True), self._console.width - 6)
             self._bar.update(self._task, completed=step, figures=figures)
         logged = step % self._log_every == 0 or step == self._experiment.steps
         if "val_loss" in record or (logged and not terminal):
             width = self._console.width if terminal else PLAIN_WIDTH
-            self._print(_fitting(self._figures(record, validation), width))
+            self._print(_fitting(self._figures(record), width))
         if "sample" in record:
             self._print(f"\nsample after step {step:,}:\n{record['sample']}\n")
 
-    def _figures(self, record: Record, validation: float | None) -> list[tuple[int, str]]:
+    def _figures(self, record: Record, *, live: bool = False) -> list[tuple[int, str]]:
         """Return the parts of a line, each with its rank: the first ranks are shown for sure."""
-        step, elapsed = record["step"], time.perf_counter() - self._start
-        parts = [
-            (0, f"step {step:,}/{self._experiment.steps:,}"),
-            (1, f"loss {final_loss(self._losses):.3f}"),
-            (6, f"lr {record['lr']:.1e}"),
-            (5, f"{record['tokens_per_second']:,} tokens/s"),
-            (4, clock(elapsed)),
-            (3, f"{clock(self.seconds_left(step))} left"),
+        step, steps = record["step"], self._experiment.steps
+        loss = self._validation if live else record.get("val_loss")
+        parts = [(0, f"step {step:,}/{steps:,}"), (1, f"loss {final_loss(self._losses):.3f}")]
+        if loss is not None:
+            bits = f"{loss / math.log(2):.3f} bits/{self._experiment.tokenizer.unit}"
+            parts += [(2, f"val {loss:.3f}"), (8 if live else 3, bits)]
+        parts += [
+            (5, f"lr {record['lr']:.1e}"),
+            (6, f"{record['tokens_per_second']:,} tok/s"),
+            (7, clock(time.perf_counter() - self._start)),
         ]
-        if validation is not None:
-            bits = f"{validation / math.log(2):.3f} bits per {self._experiment.tokenizer.unit}"
-            parts[2:2] = [(1, f"validation {validation:.3f}"), (2, bits)]
-        return parts
+        return parts + [(4, f"{clock(self.seconds_left(step))} left")] * (step < steps)
 
     def seconds_left(self, step: int) -> float:
         """Return the seconds from a step to the end, with all validations."""
         steps, every = self._experiment.steps, self._session.intervals.eval_every
-        elapsed = time.perf_counter() - self._start
-        for_step = max(0.0, elapsed - self._spent) / max(1, step - self._first)
-        if self._validated:
-            for_token = self._spent / self._validated
-        else:  # a third of a step is its forward
-            settings = self._experiment.settings
-            for_token = for_step / 3 / (settings.batch_size * settings.seq_len)
         validations = steps // every + (steps % every > 0) - step // every
-        tokens = (step < steps) * validations * self._eval_tokens + self._final_tokens
-        return (steps - step) * for_step + tokens * for_token
+        seconds = (steps - step) * self._step_seconds(step)
+        seconds += validations * self._eval_tokens * self._token_seconds(step)
+        elapsed = time.perf_counter() - self._start
+        return seconds + self.final_seconds(step, elapsed + seconds)
+
+    def final_seconds(self, step: int, training: float) -> float:
+        """Return the seconds of the final evaluation, 0 if they are too many for a training."""
+        seconds = self._final_tokens * self._token_seconds(step)
+        return seconds if seconds <= max(LEAST_FINAL, FINAL_SHARE * training) else 0.0
+
+    def _step_seconds(self, step: int) -> float:
+        elapsed = time.perf_counter() - self._start - self._spent
+        return max(0.0, elapsed) / max(1, step - self._first)
+
+    def _token_seconds(self, step: int) -> float:
+        """Return how long it takes to evaluate a token."""
+        if self._validated:
+            return self._spent / self._validated
+        settings = self._experiment.settings  # a third of a step is its forward
+        return self._step_seconds(step) / 3 / (settings.batch_size * settings.seq_len)
 
     @property
     def _eval_tokens(self) -> int:
         return min(self._session.intervals.eval_tokens, len(self._experiment.held_out))
 
     def _validating(self, share: float) -> None:
+        now = time.perf_counter()
+        if share == 0:
+            self._validation_start = now
+        elif share == 1:
+            self._spent += now - self._validation_start
+            self._validated += self._eval_tokens
         step = self._session.state.step + 1
         figures = f"step {step:,}/{self._experiment.steps:,}  validating {share:.0%}"
         self._bar.update(self._task, figures=figures)
@@ -153,12 +170,10 @@ class Waiting:
         self._task = self._bar.add_task(what, total=1.0, left="")
 
     def __enter__(self) -> "Waiting":
-        if self._bar.console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar.console.is_terminal:
+        if self._bar.live.is_started:
             self._bar.stop()
 
     def __call__(self, share: float) -> None:
@@ -166,9 +181,19 @@ class Waiting:
         now = time.perf_counter()
         left = clock((now - self._start) * (1 - share) / share) + " left" if share > 0 else ""
         self._bar.update(self._task, completed=share, left=left)
-        if not self._bar.console.is_terminal and now > self._shown + SILENCE:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        elif now > self._shown + SILENCE:
             self._shown = now
             print(f"{self._what}: {share:.0%}, {left}", file=sys.stderr, flush=True)
+
+
+def watched(what: str, parts: Iterable[tuple[float, T]]) -> Iterator[T]:
+    """Yield the second of each pair; show the first, the share of the work that is done."""
+    with Waiting(what) as waiting:
+        for share, part in parts:
+            waiting(share)
+            yield part
 
 
 def _fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
@@ -197,7 +222,7 @@ def wrapped(label: str, text: str, indent: int) -> str:
 
 
 def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings: Any) -> str:
-    """Draw ``{name: (xs, ys)}`` with characters, as wide as the terminal but at most 80 columns."""
+    """Draw ``{name: (xs, ys)}`` with characters, as wide as the terminal."""
     from uniplot import plot_to_string
 
     drawn = plot_to_string(
@@ -205,7 +230,7 @@ def curve(series: dict[str, tuple[Sequence[float], Sequence[float]]], **settings
         ys=[ys for _, ys in series.values()],
         legend_labels=list(series),
         lines=True,
-        width=max(20, min(66, shutil.get_terminal_size().columns - 14)),
+        width=max(20, min(120, shutil.get_terminal_size().columns) - 14),
         height=12,
         color=False,
         **settings,

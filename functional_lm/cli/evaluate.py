@@ -11,7 +11,7 @@ from ..runs import Run, open_run
 from ..runs.folder import table_of
 from ..text import load_corpus, read_corpus, split
 from ..training import text_losses
-from .display import Waiting
+from .display import watched
 from .output import print
 from .runs import RunFolder
 
@@ -23,8 +23,9 @@ class Evaluate:
     Attributes:
         folder: the folder of a run.
         text_file: a text, measured whole. Not given: the text of the run.
-        encoding: of the text file.
-        part: of the run's text: the last tenth, which was held out, the first nine, or all.
+        encoding: the encoding of the file.
+        part: which part of the run's text: the last tenth, which was held out (the default), the
+            first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
         trust_model: run the code that the run brings, whoever wrote it.
@@ -33,7 +34,7 @@ class Evaluate:
     folder: RunFolder
     text_file: Path | None = None
     encoding: str = "utf-8"
-    part: Literal["validation", "training", "all"] = "validation"
+    part: Literal["validation", "training", "all"] | None = None
     seq_len: int | None = None
     json: bool = False
     trust_model: bool = False
@@ -41,6 +42,11 @@ class Evaluate:
     def __post_init__(self) -> None:
         parts = {"choices": ["validation", "training", "all"]}
         expect_fields(self, (expect_int, "seq_len", {}), (expect_choice, "part", parts))
+        if self.text_file is not None and self.part is not None:
+            raise ValueError(
+                "a text file is measured whole, and --part is of the run's own text: got --part "
+                f"{self.part} and --text-file {self.text_file}; leave one out"
+            )
 
     def run(self) -> int:
         """Print the figures."""
@@ -49,7 +55,7 @@ class Evaluate:
         tokens = run.tokenizer.encode(text)
         if self.text_file is None and self.part != "all":
             training, held_out = split(tokens)
-            tokens = held_out if self.part == "validation" else training
+            tokens = training if self.part == "training" else held_out
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
@@ -58,11 +64,8 @@ class Evaluate:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {seq_len} and {longest}; lower it"
             )
-        loss = math.nan
-        with Waiting(f"evaluating {len(tokens):,} tokens") as waiting:
-            for share, so_far in text_losses(run.model, run.params, tokens, seq_len):
-                waiting(share)
-                loss = so_far
+        losses = text_losses(run.model, run.params, tokens, seq_len)
+        *_, loss = watched(f"evaluating {len(tokens):,} tokens", losses)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
         tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
@@ -97,4 +100,4 @@ class Evaluate:
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
-        return corpus.text, f"{self.part} part of {corpus.source}"
+        return corpus.text, f"{self.part or 'validation'} part of {corpus.source}"

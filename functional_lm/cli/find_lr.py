@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import shlex
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..contract import expect_fields, expect_int, expect_number
 from ..files import write_atomic
@@ -73,7 +72,7 @@ class FindLr(Setup[C]):
         else:
             print(f"divergence: at lr {test.diverged:.1e}")
         print(f"suggestion: lr {test.suggestion:.2g}, written to {out}\n")
-        print(f"next  functional-lm train --lr {test.suggestion:.2g}{self._flags()}")
+        print(f"next  functional-lm train --lr {test.suggestion:.2g}{self.flags()}")
         marks = {"half of the fall": test.halfway, "suggestion": test.suggestion}
         if test.diverged is not None:
             marks["divergence"] = test.diverged
@@ -85,16 +84,3 @@ class FindLr(Setup[C]):
             highest=test.smoothed[0] + 2 * EXPLOSION,
         )
         return 0
-
-    def _flags(self) -> str:
-        """Return the flags with which `train` makes the run that was tested, each after a space."""
-        flags = ""
-        groups: list[Any] = [self.model, self.source, self.sizes, self.training]
-        for group in groups:
-            for field in dataclasses.fields(group):
-                value, name = getattr(group, field.name), field.name.replace("_", "-")
-                if name in ("config", "preset", "vocab-size") or value == field.default:
-                    continue  # of a config or a preset, the values are there
-                shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
-                flags += f" --{'no-' * (value is False)}{name}{shown}"
-        return flags

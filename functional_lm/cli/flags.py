@@ -2,19 +2,19 @@
 
 import dataclasses
 import itertools
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from ..contract import expect_choice
-from ..files import FileFormatError, known_encoding, read_json, read_toml
+from ..files import FileFormatError, read_json, read_toml
 from ..models import DEFAULT
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
-from ..text import CORPORA, Corpus, Tokenizer, load_corpus, read_corpus
+from ..text import Corpus, Tokenizer, load_corpus, read_corpus
 from ..training import Experiment, TrainConfig
 from .output import print
 
@@ -63,21 +63,19 @@ class Source:
     corpus: Literal["shakespeare", "stdlib"] | None = None
 
     def __post_init__(self) -> None:
-        known_encoding(self.encoding)
-        if self.corpus is not None:
-            expect_choice("corpus", self.corpus, CORPORA)
         if self.corpus is not None and self.text_file is not None:
             raise ValueError(
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
                 "leave one out"
             )
-        if self.encoding != "utf-8" and self.text_file is None:
-            raise ValueError("--encoding is that of a --text-file: got none; pass one")
 
     def load_text(self) -> Corpus:
         """Return the text; print what is odd about it."""
         if self.text_file is None:
-            return load_corpus(self.corpus)
+            from .display import Waiting
+
+            with Waiting("downloading Tiny Shakespeare") as waiting:
+                return load_corpus(self.corpus, progress=waiting)
         corpus = read_corpus(self.text_file, encoding=self.encoding)
         for note in corpus.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -120,6 +118,21 @@ class Setup(Generic[C]):
             sizes=given(self.sizes),
             tokenizer=tokenizer,
         )
+
+    def flags(self) -> str:
+        """Return the flags with which `train` makes the same run, each after a space."""
+        groups: list[Any] = [self.model, self.source, self.sizes, self.training]
+        fields = (
+            (f, getattr(group, f.name)) for group in groups for f in dataclasses.fields(group)
+        )
+        flags = ""
+        for field, value in fields:
+            name = field.name.replace("_", "-")
+            if name in ("config", "preset", "vocab-size") or value == field.default:
+                continue  # what a config or a preset says is in the other values
+            shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+            flags += f" --{'no-' * (value is False)}{name}{shown}"
+        return flags
 
 
 def given(config: Any) -> dict[str, Any]:

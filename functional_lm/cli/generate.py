@@ -125,6 +125,7 @@ class Generate:
             try:
                 prompt = input(mark) or prompt
             except EOFError:
+                print(end="\n" if mark else "")
                 break
             try:
                 self._stream(run, prompt, (self.seed, i))

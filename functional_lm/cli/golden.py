@@ -9,20 +9,24 @@ from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
 from ..testing.cases import DEFAULTS, LETTERS
+from .check import progress_bar
 from .flags import Argument
 from .output import print
+
+__all__ = ["Golden"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Write what a kernel must compute: inputs, residuals, results and limits, for tests elsewhere.
+    """Write inputs, residuals, results and limits for the tests of a kernel elsewhere.
 
     Attributes:
-        layer: such as rms_norm or attention.
+        layer: a layer, such as rms_norm or attention.
         shape: sizes by letter, such as B=2 T=128 D=64; the others have a default.
         set: keywords of the layer, such as causal=true or eps=1e-5.
         out: the safetensors file to write.
-        seed: of all draws.
+        seed: the seed of all draws.
+        overwrite: replace the file if it exists.
     """
 
     layer: Annotated[str, Argument("LAYER")]
@@ -30,6 +34,7 @@ class Golden:
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
     seed: int = 0
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         expect_fields(self, (expect_int, "seed", {"minimum": 0}))
@@ -40,7 +45,17 @@ class Golden:
         settings = {name: _value(text) for name, text in map(_split, self.set)}
         if not self.out.parent.is_dir():
             raise FileNotFoundError(f"the folder of --out must exist: {self.out.parent} does not")
-        made = golden(self.layer, sizes, settings, seed=self.seed)
+        if self.out.exists() and not self.overwrite:
+            raise FileExistsError(f"--out must name a new file: {self.out} exists; add --overwrite")
+        with progress_bar() as bar:
+            task = bar.add_task(self.layer, total=1.0)
+            made = golden(
+                self.layer,
+                sizes,
+                settings,
+                seed=self.seed,
+                progress=lambda share: bar.update(task, completed=share),
+            )
         write_atomic(self.out, made.to_bytes())
         width = max(map(len, made.tensors))
         for name, tensor in made.tensors.items():
@@ -48,7 +63,7 @@ class Golden:
         print(f"\n{self.layer} at {made.metadata['sizes']}, written to {self.out}")
         if not self.shape:
             letters = " ".join(f"{x}={DEFAULTS[x]}" for x in LETTERS[self.layer])
-            print(f"sizes of your own: --shape {letters}")
+            print(f"set other sizes with --shape {letters}")
         return 0
 
 

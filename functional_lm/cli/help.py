@@ -6,100 +6,68 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .parser import Flag
+from .fields import Flag
 
 INDENT = 26
 """The column in which the texts of a page start."""
 
 ELSEWHERE = {
-    "learning_rate": "lr",
-    "max_learning_rate": "lr",
-    "min_learning_rate": "min_lr",
-    "max_iters": "steps",
-    "iters": "steps",
-    "max_steps": "steps",
-    "num_steps": "steps",
-    "num_epochs": "epochs",
-    "num_train_epochs": "epochs",
-    "warmup_iters": "warmup_steps",
-    "lr_warmup_steps": "warmup_steps",
-    "lr_decay_iters": "steps",
-    "block_size": "seq_len",
-    "context_length": "seq_len",
-    "max_seq_length": "seq_len",
-    "n_embd": "d_model",
-    "embed_dim": "d_model",
-    "hidden_size": "d_model",
-    "intermediate_size": "d_ff",
-    "n_head": "n_heads",
-    "num_heads": "n_heads",
-    "num_attention_heads": "n_heads",
-    "num_key_value_heads": "n_kv_heads",
-    "n_layer": "n_layers",
-    "num_layers": "n_layers",
-    "num_hidden_layers": "n_layers",
-    "depth": "n_layers",
-    "micro_batch_size": "batch_size",
-    "per_device_train_batch_size": "batch_size",
-    "beta1": "b1",
-    "beta2": "b2",
-    "adam_beta1": "b1",
-    "adam_beta2": "b2",
-    "grad_clip": "max_grad_norm",
-    "eval_interval": "eval_every",
-    "steps_per_eval": "eval_every",
-    "eval_steps": "eval_every",
-    "log_interval": "log_every",
-    "logging_steps": "log_every",
-    "steps_per_report": "log_every",
-    "save_every": "checkpoint_every",
-    "save_interval": "checkpoint_every",
-    "save_steps": "checkpoint_every",
-    "out_dir": "out",
-    "output_dir": "out",
-    "adapter_path": "out",
-    "init_from": "resume",
-    "resume_from_checkpoint": "resume",
-    "resume_adapter_file": "resume",
-    "model_name": "model",
-    "arch": "model",
-    "size": "preset",
-    "data": "text_file",
-    "data_dir": "text_file",
-    "dataset": "text_file",
-    "train_file": "text_file",
-    "input": "text_file",
-    "file": "text_file",
-    "max_tokens": "max_new_tokens",
-    "length": "max_new_tokens",
-    "temp": "temperature",
-    "start": "prompt",
-    "num_return_sequences": "num_samples",
-    "repeat_penalty": "repetition_penalty",
-    "force": "overwrite",
-    "sample": "generate",
-    "chat": "generate",
-    "inference": "generate",
-    "pretrain": "train",
-    "finetune": "train",
-    "fit": "train",
-    "resume": "train",
-    "eval": "evaluate",
-    "test": "check",
-    "verify": "check",
-    "lr_find": "find_lr",
-    "list": "runs",
-    "ls": "runs",
-    "doctor": "diagnose",
-    "version": "info",
-    "device": "everything runs on the CPU; remove it",
-    "compile": "nothing is compiled; remove it",
-    "dtype": "parameters are float32; remove it",
+    # settings
+    "steps": "max_iters iters max_steps num_steps total_steps lr_decay_iters",
+    "epochs": "num_epochs max_epochs num_train_epochs",
+    "batch_size": "micro_batch_size global_batch_size per_device_train_batch_size",
+    "seq_len": "block_size context_length max_seq_length n_ctx window",
+    "lr": "learning_rate max_lr max_learning_rate",
+    "min_lr": "min_learning_rate",
+    "warmup_steps": "warmup_iters lr_warmup_steps warmup",
+    "optimizer": "optim",
+    "b1": "beta1 adam_beta1",
+    "b2": "beta2 adam_beta2",
+    "eps": "adam_epsilon",
+    "max_grad_norm": "grad_clip gradient_clip_val clip",
+    "d_model": "n_embd embed_dim hidden_size dim width",
+    "d_ff": "intermediate_size ffn_dim n_inner",
+    "n_heads": "n_head num_heads num_attention_heads",
+    "n_kv_heads": "n_kv_head num_key_value_heads n_query_groups",
+    "n_layers": "n_layer num_layers num_hidden_layers depth",
+    "remat": "gradient_checkpointing grad_checkpoint",
+    "eval_every": "eval_interval eval_steps steps_per_eval",
+    "eval_tokens": "eval_iters val_batches",
+    "log_every": "log_interval logging_steps steps_per_report",
+    "checkpoint_every": "save_every save_interval save_steps",
+    "text_file": "data data_dir dataset train_file input file text",
+    "out": "out_dir output_dir output",
+    "overwrite": "force overwrite_output_dir",
+    "resume": "resume_from resume_from_checkpoint resume_adapter_file",
+    "init": "init_from checkpoint_dir from_pretrained",
+    "model": "model_name arch architecture",
+    "preset": "model_size size",
+    "prompt": "start",
+    "prompt_file": "prompt_path",
+    "interactive": "chat_mode i",
+    "max_new_tokens": "max_tokens num_tokens max_length length n_predict",
+    "temperature": "temp",
+    "repetition_penalty": "repeat_penalty",
+    "num_samples": "num_return_sequences n_samples",
+    "seed": "random_seed",
+    # commands
+    "train": "pretrain finetune fit lora continue",
+    "generate": "sample chat inference complete",
+    "evaluate": "eval perplexity benchmark",
+    "find_lr": "lr_find lr_finder",
+    "runs": "list ls",
+    "check": "test verify certify",
+    "diagnose": "doctor",
+    # what does not exist here
+    "everything runs on the CPU; remove it": "device cuda gpu gpus num_gpus accelerator mps",
+    "parameters are float32; remove it": "dtype precision fp16 bf16 amp",
+    "nothing is compiled; remove it": "compile",
 }
-"""Names in nanoGPT, LitGPT, mlx-lm, llama.cpp and transformers, and ours; or what to say."""
+"""Names in nanoGPT, LitGPT, mlx-lm, llama.cpp and transformers for ours, or what to say of them."""
+
+OURS = {name: ours for ours, names in ELSEWHERE.items() for name in names.split()}
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -110,19 +78,20 @@ def meant(name: str, known: Iterable[str]) -> str:
     """
     names = {_plain(one): one for one in known}
     plain = _plain(name)
-    target = ELSEWHERE.get(plain, plain)
+    target = OURS.get(plain, plain)
     if " " in target:
         return target
-    close = [target] if target in names else difflib.get_close_matches(plain, names, 1, cutoff=0.7)
-    return f"did you mean {names[close[0]]}?" if close else ""
+    close = [target] if target in names else [name for name in names if name.startswith(plain)]
+    close = close or difflib.get_close_matches(plain, names, 1, cutoff=0.7)
+    return f"did you mean {names[close[0]]}?" if close and plain else ""
 
 
 def _plain(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
 
-def page(program: str, command: Any, flags: Sequence["Flag"]) -> str:
-    """Return the help of a command."""
+def page(program: str, command: Any, flags: Sequence[Flag], loose: dict[str, str]) -> str:
+    """Return the help of a command, some of whose flags need no name."""
     about, _, more = str(inspect.getdoc(command)).partition("\n\nAttributes:")[0].partition("\n\n")
     groups: dict[str, list[tuple[str, str]]] = {}
     usage = program
@@ -135,22 +104,21 @@ def page(program: str, command: Any, flags: Sequence["Flag"]) -> str:
             left = flag.spelling.replace("--", "--[no-]", 1) if flag.default else flag.spelling
         groups.setdefault(group, []).append((left, _sentence(flag.about) + _default(flag.default)))
     groups.setdefault("Options", []).append(("-h, --help", "Print this page"))
-    if "--text-file" in (flag.spelling for flag in flags):
-        usage += " [FILE]"
+    usage += "".join(f" [{loose[flag.name]}]" for flag in flags if flag.name in loose)
     parts = [_filled(about), f"Usage: {usage} [OPTIONS]", *map(_filled, filter(None, [more]))]
     for title in sorted(groups, key=lambda title: title != "Arguments"):
-        parts.append(f"{_sentence(title)}:\n{columns(groups[title])}")
+        parts.append(f"{_sentence(title)}:\n{_columns(groups[title])}")
     return "\n\n".join(parts)
 
 
-def columns(rows: Iterable[tuple[str, str]], indent: int = INDENT) -> str:
-    """Return names and their texts side by side, in at most 100 columns."""
+def _columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Return names and their texts side by side."""
     lines = []
     for left, text in rows:
-        if len(left) + 4 > indent:
+        if len(left) + 4 > INDENT:
             lines.append(f"  {left}")
             left = ""
-        lines.append(_filled(text, f"  {left}".ljust(indent), " " * indent))
+        lines.append(_filled(text, f"  {left}".ljust(INDENT), " " * INDENT))
     return "\n".join(lines)
 
 
@@ -165,17 +133,17 @@ def _filled(text: str, first: str = "", others: str = "") -> str:
             break_on_hyphens=False,
             break_long_words=False,
         )
-        for paragraph in text.split("\n\n")
+        for paragraph in text.replace("``", "").split("\n\n")
     )
-    return "\n\n".join(paragraphs)
+    return "\n\n".join(paragraphs).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].removesuffix(".")
+    return (text[:1].upper() + text[1:].removesuffix(".")).replace("`", "")
 
 
 def _default(value: Any) -> str:
     if value is None or value is False or value is dataclasses.MISSING or value == ():
         return ""
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f" [default: {'on' if value is True else text}]"
+    return f" [default:\N{NO-BREAK SPACE}{'on' if value is True else text}]"

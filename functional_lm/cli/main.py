@@ -69,10 +69,8 @@ def _run(name: str, arguments: list[str], program: str) -> int:
     from .parser import parse
 
     kind = command_named(name)
-    if hasattr(kind, "parse"):  # reads its flags by itself
-        command = kind.parse(arguments, program=program)
-    else:
-        command = parse(kind, arguments, program=program)
+    own = getattr(kind, "parse", None)  # a sweep reads several values of a flag
+    command = own(arguments, program=program) if own else parse(kind, arguments, program=program)
     # A run that diverges overflows before its gradient is found not to be finite: one message.
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         return 0 if command is None else command.run()
@@ -80,17 +78,18 @@ def _run(name: str, arguments: list[str], program: str) -> int:
 
 def _about(arguments: list[str]) -> int:
     """Answer a call without a command."""
-    from .help import columns, meant
-
     first = arguments[0] if arguments else "--help"
     if first in ("-V", "--version"):
         print(f"functional-lm {__version__}")
     elif first in ("-h", "--help"):
         print("A transformer language model in NumPy with every gradient written by hand.\n")
         print("Usage: functional-lm COMMAND [OPTIONS]\n\nCommands:")
-        print(columns([*COMMANDS.items(), ("help [COMMAND]", "Print what a command takes.")], 16))
-        print("\nOptions:\n" + columns([("-V, --version", "Print the version.")], 16))
+        commands = {**COMMANDS, "help COMMAND": "Print what a command takes."}
+        print("\n".join(f"  {name:15}{what}" for name, what in commands.items()))
+        print("\nOptions:\n  -V, --version  Print the version.")
     else:
+        from .help import meant
+
         what = "option" if first.startswith("-") else "command"
         names = [*COMMANDS, "help", "--help", "--version"]
         raise ValueError(f"there is no {what} {first!r}; {meant(first, names) or 'see --help'}")

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
-from ..files import write_atomic
-from ..runs.folder import CONFIG_FILE, LAST_FILE, read_config, vocab_size_of
+from ..files import read_json, write_atomic
+from ..runs.folder import CONFIG_FILE, EVALUATION_FILE, LAST_FILE, read_config, vocab_size_of
 from .output import print
 from .runs import PROGRAM, RunFolder, expect_own, read_records
 
@@ -43,11 +44,17 @@ class Report:
             settings=settings,
             findings=diagnose(records, vocab_size=vocab_size_of(settings)),
             parameters=_parameters(self.folder / LAST_FILE),
+            evaluation=_evaluation(self.folder / EVALUATION_FILE),
             creator=PROGRAM,
         )
         write_atomic(out, text)
         print(f"written to {out}")
         return 0
+
+
+def _evaluation(path: Path) -> dict[str, Any] | None:
+    content = read_json(path) if path.is_file() else None
+    return content if isinstance(content, dict) else None
 
 
 def _parameters(path: Path) -> int | None:

@@ -12,6 +12,7 @@ from ..runs import Record, read_metrics
 from ..runs.folder import CONFIG_FILE, METRICS_FILE, expect_run, read_config, table_of
 from ..runs.records import in_order, series
 from .flags import Argument
+from .output import print
 
 PROGRAM = f"functional-lm {__version__}"
 """What a written file names as its maker."""
@@ -25,8 +26,8 @@ def find_run(name: str) -> Path:
     Raises:
         FileNotFoundError: listing the runs here.
     """
-    folder, known = Path(name), runs()
-    if name == "latest" and known and not folder.exists():
+    folder = Path(name)
+    if name == "latest" and not folder.exists() and (known := runs()):
         return known[0]
     if folder.is_file():
         folder = folder.parent
@@ -34,9 +35,11 @@ def find_run(name: str) -> Path:
         try:
             expect_run(folder)
         except FileNotFoundError:
+            known = runs()
             some = ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
             here = f"the runs here are {some}" if known else "train one with functional-lm train"
-            raise FileNotFoundError(f"there is no run in {name}; {here}") from None
+            none = "there is no run here yet" if name == "latest" else f"there is no run in {name}"
+            raise FileNotFoundError(f"{none}; {here}") from None
     return folder
 
 
@@ -44,7 +47,13 @@ def runs() -> list[Path]:
     """Return the runs in this folder and in its folder runs, the newest first."""
     folders = [folder for parent in (Path(), Path("runs")) for folder in parent.glob("*/")]
     found = [folder for folder in folders if (folder / CONFIG_FILE).is_file()]
-    return sorted(found, key=lambda folder: (folder / CONFIG_FILE).stat().st_mtime, reverse=True)
+    return sorted(found, key=_last_step, reverse=True)
+
+
+def _last_step(folder: Path) -> float:
+    """Return when a run made its last step, in seconds."""
+    path = folder / METRICS_FILE
+    return (path if path.is_file() else folder / CONFIG_FILE).stat().st_mtime
 
 
 RUN = Argument("RUN", find_run)
@@ -128,7 +137,7 @@ def _row(folder: Path) -> tuple[str, str, str, str, str, str]:
         str(model),
         f"{records[-1]['step']:,}" if records else "-",
         f"{losses[-1]:.3f}" if len(losses) else "-",
-        _age(time.time() - (folder / CONFIG_FILE).stat().st_mtime),
+        _age(time.time() - _last_step(folder)),
     )
 
 

@@ -117,6 +117,7 @@ class Grid:
         self._draw(learned, out)
         chosen = "  ".join(f"{name} {_text(best[name])}" for name in names)
         print(f"best  {chosen}, validation {best['val_loss']:.3f}; written to {out}")
+        print(f"next  functional-lm train{self._runs[rows.index(best)][1].flags()}")
         return 0
 
     def _draw(self, rows: list[dict[str, Any]], out: Path) -> None:
@@ -124,7 +125,7 @@ class Grid:
         numeric = [n for n in self._names if all(isinstance(row[n], (int, float)) for row in rows)]
         if not numeric:
             return
-        over = max(numeric, key=lambda name: len({row[name] for row in rows}))
+        over = max(numeric, key=lambda name: (len({row[name] for row in rows}), name == "lr"))
         others = [name for name in self._names if name != over]
         lines: dict[str, Any] = {}
         for row in sorted(rows, key=lambda row: row[over]):

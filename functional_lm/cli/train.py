@@ -1,6 +1,7 @@
 """``functional-lm train``."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -20,9 +21,9 @@ from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session, load_checkpoint
 from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
 from ..runs.records import FINAL, clock, final_loss, series
-from ..text import Corpus, load_tokenizer
+from ..text import load_tokenizer
 from ..training import Experiment, text_losses
-from .display import TrainingDisplay, Waiting, curve, wrapped
+from .display import TrainingDisplay, curve, watched, wrapped
 from .flags import Argument, C, Selection, Setup
 from .output import print
 from .runs import find_run
@@ -57,7 +58,7 @@ class Train(Setup[C]):
         dry_run: print what would be trained, its memory and its time; write nothing.
         log_every: steps between two lines of output, where that is not a terminal.
         final_eval: evaluate the best weights on all held-out tokens at the end, if the validations
-            looked at some of them only.
+            saw some of them only and it takes at most a tenth of the time of the training.
         tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
     """
 
@@ -96,7 +97,9 @@ class Train(Setup[C]):
             params = load_checkpoint(init / BEST_FILE, like=params).tree
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
-        print(f"text        {corpus.source}")
+        text = self.source.record(corpus)
+        del corpus  # its tokens are enough
+        print(f"text        {text['source']}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {pytree.count(params):,} parameters")
@@ -106,7 +109,7 @@ class Train(Setup[C]):
         if self.dry_run:
             print(run, flush=True)
             return _forecast(experiment, params, self.intervals)
-        session = self._session(experiment, params, corpus)
+        session = self._session(experiment, params, text)
         print(f"{run}, written to {session.folder}", flush=True)
         if self.model.resume is not None:
             finished = session.state.step >= experiment.steps
@@ -116,8 +119,9 @@ class Train(Setup[C]):
             print(f"warning: {note}", file=sys.stderr)
         return self._train(session)
 
-    def _session(self, experiment: Experiment, params: Tree, corpus: Corpus) -> Session:
+    def _session(self, experiment: Experiment, params: Tree, text: dict[str, Any]) -> Session:
         """Return a new or resumed session."""
+        init = self.model.init
         if self.model.resume is None:
             return Session.start(
                 self.out,
@@ -125,9 +129,9 @@ class Train(Setup[C]):
                 params=params,
                 intervals=self.intervals,
                 settings={
-                    "text": self.source.record(corpus),
+                    "text": text,
                     "output": {"log_every": self.log_every, **dataclasses.asdict(self.intervals)},
-                    "start": {"init": self.model.init and str(self.model.init.resolve())},
+                    **({"start": {"init": str(init.resolve())}} if init is not None else {}),
                 },
                 overwrite=self.overwrite,
             )
@@ -158,17 +162,23 @@ class Train(Setup[C]):
                     file=sys.stderr,
                 )
                 return 1
+            seconds = time.perf_counter() - start
             if session.state.step > first:
-                _summarise(session, first, time.perf_counter() - start)
+                _summarise(session, first, seconds)
             if interruption.signal is not None:
                 print(
                     f"interrupted: step {session.state.step:,} is saved; "
                     f"continue with functional-lm train --resume {folder}"
                 )
                 return interruption.status
+            interruption.effect = "ends the validation; the run is complete"
             print(f"saved in {session.folder}", flush=True)
-            if final_tokens:
-                _evaluate_whole(session, final_tokens, interruption)
+            if final_tokens and session.state.step > first:
+                if display.final_seconds(session.state.step, seconds):
+                    _evaluate_whole(session, final_tokens, interruption)
+                else:
+                    print(f"validated on a sample of the {final_tokens:,} held-out tokens; for all")
+                    print(f"            functional-lm evaluate {folder}")
             print(f"next        functional-lm generate {folder}")
             print(f"            functional-lm report {folder}")
             epochs = self.training.epochs
@@ -182,11 +192,7 @@ class Train(Setup[C]):
         """Return the tokens to evaluate at the end: all, or none if all validations saw them."""
         size = session.experiment.settings.seq_len
         held_out = (len(session.experiment.held_out) - 1) // size * size
-        finished = session.state.step >= session.experiment.steps
-        done = self.intervals.eval_tokens >= held_out or (
-            finished and (session.folder / EVALUATION_FILE).exists()
-        )
-        return held_out if self.final_eval and not done else 0
+        return held_out if self.final_eval and self.intervals.eval_tokens < held_out else 0
 
     def _events(self, session: Session) -> AbstractContextManager[TensorBoardWriter | None]:
         if not self.tensorboard:
@@ -196,9 +202,9 @@ class Train(Setup[C]):
 
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
-    settings = {**dataclasses.asdict(experiment.config), **dataclasses.asdict(experiment.settings)}
-    given = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    print(wrapped("settings", ", ".join(given), 12))
+    settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
+    print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
@@ -218,7 +224,8 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     next(steps, None)
     step = time.perf_counter() - start
     validations = -(-experiment.steps // intervals.eval_every)
-    forward = step / 3 * len(experiment.held_out) / tokens.size  # a third of a step is forward
+    validated = min(len(experiment.held_out), intervals.eval_tokens)
+    forward = step / 3 * validated / tokens.size  # a third of a step is forward
     total = clock(experiment.steps * step + validations * forward)
     print(f"time        {total} for {experiment.steps:,} steps of {1000 * step:.1f} ms")
     print("dry run     nothing was written")
@@ -232,7 +239,7 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
     if len(evaluated.steps) > 1:
         curves["validation"] = evaluated
     if len(losses.steps) > 1:
-        print(f"\n{curve(curves)}\n")
+        print(f"{curve(curves)}\n")
     loss = final_loss(losses.values)
     figures = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
     if len(evaluated.steps):
@@ -246,15 +253,12 @@ def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -
     """Evaluate the best weights on all held-out tokens; write and print the loss."""
     experiment, path = session.experiment, session.folder / EVALUATION_FILE
     params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
-    interruption.effect = "ends the validation; the run is complete"
-    size, loss = experiment.settings.seq_len, math.nan
-    with Waiting(f"validating on all {tokens:,} held-out tokens") as waiting:
-        for share, so_far in text_losses(experiment.model, params, experiment.held_out, size):
-            waiting(share)
-            loss = so_far
-            if interruption.signal is not None:
-                print(f"not validated; functional-lm evaluate {session.folder} does it")
-                return
+    losses = text_losses(experiment.model, params, experiment.held_out, experiment.settings.seq_len)
+    shown = watched(f"validating on all {tokens:,} held-out tokens", losses)
+    *_, loss = math.nan, *itertools.takewhile(lambda _: interruption.signal is None, shown)
+    if interruption.signal is not None:
+        print(f"not validated; functional-lm evaluate {session.folder} does it")
+        return
     figures = {"loss": loss, "tokens": tokens, "step": session.best_step}
     write_atomic(path, json.dumps(figures, indent=2) + "\n")
     bits = f"{loss / math.log(2):.3f} bits per {experiment.tokenizer.unit}"

@@ -168,13 +168,21 @@ class Decoder:
         return bool(np.abs(logits[0] - expected).max(initial=0.0) <= 1e-3 * scale)
 
 
-def expect_prompts(prompts: Sequence[Sequence[int] | Array] | Array) -> list[Array]:
+def expect_prompts(prompts: Any) -> list[Array]:
     """Return prompts as arrays (T,) of at least one token each.
 
     Raises:
+        TypeError: for text in place of tokens.
         ValueError: for no prompt, or an empty one.
     """
-    texts = [np.array(prompt) for prompt in prompts]
+    prompts = [prompts] if isinstance(prompts, (str, bytes)) else list(prompts)
+    for text in prompts:
+        if isinstance(text, (str, bytes)):
+            raise TypeError(
+                f"a prompt must be token ids: got the text {text[:20]!r}; "
+                "pass tokenizer.encode(prompt)"
+            )
+    texts = [np.array(text) for text in prompts]
     if not texts:
         raise ValueError("there must be at least one prompt: got none; pass [prompt]")
     for text in texts:

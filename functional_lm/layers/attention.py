@@ -26,9 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_params, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_params, expect_residuals, init_nothing
 from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import softmax_vjp
+
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
 
 class Residuals(NamedTuple):
@@ -70,6 +72,7 @@ def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Arr
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
+    expect_residuals(residuals, Residuals)
     q, k, v, probs, H = residuals
     B, G, RT, K = q.shape
     expect_cotangent(g, (B, RT * G // H, H, v.shape[-1]), q.dtype)

@@ -23,9 +23,12 @@ from ..contract import (
     expect_cotangent,
     expect_inputs,
     expect_number,
+    expect_residuals,
     init_nothing,
 )
 from ..prng import bernoulli, expect_key
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 SHARES_MEMORY = "without a key, or at rate 0, y is x itself and d_x is g itself"
 
@@ -62,6 +65,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (...)."""
+    expect_residuals(residuals, Residuals)
     multiplier, x = residuals
     expect_cotangent(g, x.shape, x.dtype)
     return {}, g if multiplier is None else g * multiplier

@@ -21,11 +21,14 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_inputs,
+    expect_residuals,
     expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
 from ..prng import normal
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -56,6 +59,7 @@ def forward(params: Tree, tokens: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     """Return ``({"weight"}, None)`` for the cotangent g (..., D)."""
+    expect_residuals(residuals, Residuals)
     tokens, weight = residuals
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
     d_weight = segment_sum(rows(g), tokens.ravel(), len(weight))  # (V, D)

@@ -41,10 +41,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_int, expect_params, init_nothing
+from ..contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_int,
+    expect_params,
+    expect_residuals,
+    init_nothing,
+)
 from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
 from ..numerics import row_dot
 from ..speed.threads import one_thread, run
+
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
@@ -126,6 +136,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
+    expect_residuals(residuals, Residuals)
     q, k, v, top, total, y, visibility, block_q, block_k = residuals
     (B, T, H, K), (_, S, G, _) = q.shape, k.shape
     expect_cotangent(g, y.shape, y.dtype)

@@ -21,8 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_bool, expect_cotangent, expect_inputs, init_nothing
+from ..contract import (
+    Array,
+    Tree,
+    expect_bool,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    init_nothing,
+)
 from ..numerics import normal_cdf
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 _SLOPE = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
@@ -53,6 +63,7 @@ def forward(params: Tree, x: Array, *, approximate: bool = True) -> tuple[Array,
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (...)."""
+    expect_residuals(residuals, Residuals)
     x, cdf, approximate = residuals
     expect_cotangent(g, x.shape, x.dtype)
     if approximate:

@@ -20,11 +20,14 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_inputs,
+    expect_residuals,
     expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
 from ..prng import normal
+
+__all__ = ["Residuals", "expect_positions", "forward", "init", "vjp"]
 
 SHARES_MEMORY = "d_x is g itself"
 
@@ -58,6 +61,7 @@ def forward(params: Tree, x: Array, *, positions: Array) -> tuple[Array, Residua
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the cotangent g (..., T, D)."""
+    expect_residuals(residuals, Residuals)
     positions, weight, shape = residuals
     expect_cotangent(g, shape, weight.dtype)
     each = np.broadcast_to(positions, shape[:-1]).ravel()  # (N,)

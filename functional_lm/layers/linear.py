@@ -17,9 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_dtype, expect_inputs, expect_int
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_int,
+    expect_residuals,
+)
 from ..numerics import rows, sum_rows
 from ..prng import normal
+
+__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -45,7 +55,6 @@ def init(
 
     Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
     """
-    dtype = expect_dtype(dtype)
     d_in = expect_int("d_in", d_in)
     sizes = [expect_int("d_out", size) for size in np.atleast_1d(d_out)]
     std = np.repeat([scale * (2 / (d_in + size)) ** 0.5 for size in sizes], sizes)  # (D_out,)
@@ -67,6 +76,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight", "bias"}, d_x)`` for the cotangent g (..., D_out)."""
+    expect_residuals(residuals, Residuals)
     x, weight, has_bias = residuals
     expect_cotangent(g, (*x.shape[:-1], weight.shape[1]), x.dtype)
     g = rows(g)  # (N, D_out)
@@ -78,4 +88,5 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
 
 def input_vjp(residuals: Residuals, g: Array) -> Array:
     """Return d_x alone, for a map that is not trained."""
+    expect_residuals(residuals, Residuals)
     return (rows(g) @ residuals.weight.T).reshape(residuals.x.shape)

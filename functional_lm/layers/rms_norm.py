@@ -27,8 +27,11 @@ from ..contract import (
     expect_inputs,
     expect_int,
     expect_number,
+    expect_residuals,
 )
 from ..numerics import row_dot, rows, sum_rows
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -62,6 +65,7 @@ def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residu
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"scale"}, d_x)`` for the cotangent g (..., D)."""
+    expect_residuals(residuals, Residuals)
     x_hat, rstd, scale = residuals
     expect_cotangent(g, x_hat.shape, x_hat.dtype)
     h = g * scale

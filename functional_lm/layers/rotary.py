@@ -21,9 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..rotation import PAIRINGS as PAIRINGS
 from ..rotation import expect_rotary, rotations, turn
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -68,6 +70,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., T, H, K)."""
+    expect_residuals(residuals, Residuals)
     rotation, pairing, shape = residuals
     expect_cotangent(g, shape, rotation.real.dtype)
     d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))

@@ -30,8 +30,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_int, init_nothing
+from ..contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_int,
+    expect_residuals,
+    init_nothing,
+)
 from ..rotation import expect_rotary, rotations, turn
+
+__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
 SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and nobody writes to"
 
@@ -112,6 +122,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (B, T, H·K)."""
+    expect_residuals(residuals, Residuals)
     turned, v, weights, reciprocal, y, rotation, pairing = residuals
     B, T, H, K = y.shape
     G = v.shape[2]

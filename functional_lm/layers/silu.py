@@ -11,8 +11,10 @@ Shapes: x and y (...).
 
 from typing import NamedTuple
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import sigmoid
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -34,6 +36,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (...)."""
+    expect_residuals(residuals, Residuals)
     x, sigma = residuals
     expect_cotangent(g, x.shape, x.dtype)
     return {}, g * sigma * (1.0 + x * (1.0 - sigma))

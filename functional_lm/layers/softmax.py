@@ -12,8 +12,10 @@ of the caller and gives NaN.
 
 from typing import NamedTuple
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import softmax, softmax_vjp
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
 
@@ -36,6 +38,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., D)."""
+    expect_residuals(residuals, Residuals)
     (probs,) = residuals
     expect_cotangent(g, probs.shape, probs.dtype)
     return {}, softmax_vjp(probs, g)

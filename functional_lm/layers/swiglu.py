@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, init_nothing
+from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
 from ..numerics import sigmoid
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -52,6 +54,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the cotangent g (..., F)."""
+    expect_residuals(residuals, Residuals)
     gate_slope, silu = residuals
     expect_cotangent(g, silu.shape, silu.dtype)
     return {}, np.concatenate([g * gate_slope, g * silu], axis=-1)

@@ -17,9 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, expect_cotangent, expect_inputs, expect_sizes
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_sizes,
+)
 from ..numerics import rows
 from ..prng import normal
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -45,6 +55,7 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the cotangent g (..., V)."""
+    expect_residuals(residuals, Residuals)
     x, weight = residuals
     expect_cotangent(g, (*x.shape[:-1], len(weight)), x.dtype)
     g = rows(g)  # (N, V)

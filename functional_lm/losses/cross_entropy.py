@@ -29,10 +29,13 @@ from ..contract import (
     expect_cotangent,
     expect_inputs,
     expect_int,
+    expect_residuals,
     expect_tokens,
     init_nothing,
 )
 from ..numerics import rows
+
+__all__ = ["Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -87,6 +90,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({}, d_x)`` for the scalar cotangent g."""
+    expect_residuals(residuals, Residuals)
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
     return {}, d_logits * g

@@ -34,11 +34,14 @@ from ..contract import (
     expect_cotangent,
     expect_inputs,
     expect_int,
+    expect_residuals,
     expect_sizes,
     expect_tokens,
 )
 from ..numerics import rows
 from ..prng import normal
+
+__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -115,6 +118,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the scalar cotangent g."""
+    expect_residuals(residuals, Residuals)
     d_weight, d_x, weight, x, target, _, _, chunk_size = residuals
     if d_weight is None:
         _, d_weight, d_x = _in_chunks(weight, x, target, chunk_size, True, True)
@@ -123,6 +127,7 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
 
 def input_vjp(residuals: Residuals, g: Any) -> Array:
     """Return d_x alone, for a weight that is not trained."""
+    expect_residuals(residuals, Residuals)
     _, d_x, weight, x, target, kept, shape, chunk_size = residuals
     expect_cotangent(g, (), weight.dtype)
     if d_x is None:

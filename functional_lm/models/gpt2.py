@@ -12,6 +12,8 @@ from . import mlp, self_attention, transformer
 from .transformer import Transformer
 from .transformer_block import Block
 
+__all__ = ["PRESETS", "Config", "architecture"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

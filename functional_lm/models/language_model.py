@@ -19,7 +19,10 @@ import numpy as np
 
 from .. import pytree
 from ..compose import Bound
-from ..contract import Array, Key, Scalar, Stream, Tree, unpack
+from ..contract import Array, Key, Scalar, Stream, Tree, expect_residuals, unpack
+from ..outline import as_html, describe
+
+__all__ = ["LanguageModel", "Residuals", "forward", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -70,11 +73,12 @@ def forward(
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
+    expect_residuals(residuals, Residuals)
     inner, model, with_auxiliary = residuals
     return model.vjp(inner, Stream(g, g) if with_auxiliary else g)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A model and its loss, as training, decoding and runs use them: a layer without settings.
 
@@ -89,6 +93,16 @@ class LanguageModel:
     config: Any
     model: Any
     given: Any = None
+
+    def __repr__(self) -> str:
+        try:
+            size = f", {self.n_parameters:,} parameters"
+        except Exception:  # of a custom model that cannot be made
+            size = ""
+        return f"{self.name}{size}: {describe(self.model)}"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters. No key: zeros that take no memory, for their shapes."""

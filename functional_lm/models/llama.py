@@ -14,6 +14,8 @@ from . import llama_decoder, mlp, self_attention, transformer
 from .transformer import Transformer
 from .transformer_block import Block
 
+__all__ = ["PRESETS", "SIZE", "Config", "architecture"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -31,6 +31,8 @@ from ..contract import Array, Tree, expect_logits
 from ..numerics import row_dot
 from ..rotation import rotations
 
+__all__ = ["BLOCK", "LINE", "SMALL_VOCABULARY", "LlamaDecoder"]
+
 BLOCK = 16
 """Positions for which one set of views serves."""
 

@@ -13,9 +13,25 @@ from .. import pytree
 from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree, pack, unpack
 from ..losses import cross_entropy
+from ..outline import describe
 from . import llama, source
 from .language_model import LanguageModel
 from .transformer import Transformer
+
+__all__ = [
+    "DEFAULT",
+    "MAX_PARAMETERS",
+    "Architecture",
+    "CustomArchitecture",
+    "CustomConfig",
+    "CustomModel",
+    "architectures",
+    "build",
+    "find",
+    "of_config",
+    "resolve",
+    "split_reference",
+]
 
 DEFAULT = "llama"
 """The architecture where none is named."""
@@ -166,7 +182,7 @@ class CustomArchitecture:
         return self.layer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CustomModel:
     """A layer from tokens (B, T) to logits (B, T, V), whose functions get what they name.
 
@@ -178,6 +194,9 @@ class CustomModel:
     config: Any
     head: Layer | None = None
     loss: ClassVar[Layer] = cross_entropy
+
+    def __repr__(self) -> str:
+        return describe(self.layer)
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters."""

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Layer, Tree, expect_params
+from ..contract import Array, Key, Layer, Tree, expect_params, expect_residuals
 from ..layers import linear, swiglu
 from ..prng import fold_in
+
+__all__ = ["Residuals", "forward", "hidden_units", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -72,6 +74,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"up", "down"}, d_x)`` for the cotangent g (B, T, D)."""
+    expect_residuals(residuals, Residuals)
     up, activation, down = residuals.layers
     d_down, d_hidden = down.vjp(residuals.down, g)
     _, d_h = activation.vjp(residuals.activation, d_hidden)

@@ -23,12 +23,29 @@ from ..contract import (
     expect_floating,
     expect_int,
     expect_params,
+    expect_residuals,
     expect_shape,
 )
 from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rotary, rotary_attention
 from ..prng import fold_in
+
+__all__ = [
+    "KINDS",
+    "Cache",
+    "Residuals",
+    "Unpacked",
+    "attention_weights",
+    "context_flops",
+    "forward",
+    "init",
+    "init_cache",
+    "sizes",
+    "split_sizes",
+    "step",
+    "vjp",
+]
 
 KINDS = ("auto", "materialised", "tiled")
 """How attention is computed: "materialised" keeps the weights of all queries and keys for the
@@ -164,6 +181,7 @@ def forward(
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
+    expect_residuals(residuals, Residuals)
     r_qkv, r_attention, r_out, (qkv, out) = residuals
     d_out, d_attended = out.vjp(r_out, g)
     if isinstance(r_attention, rotary_attention.Residuals):

@@ -24,16 +24,21 @@ from ..contract import (
     Tree,
     expect_inputs,
     expect_params,
+    expect_residuals,
     expect_shape,
     pack,
     unpack,
 )
 from ..layers import dropout as dropout_layer
 from ..layers import embedding, unembedding
+from ..locate import located
 from ..losses import linear_cross_entropy
+from ..outline import as_html, tree
 from ..prng import fold_in
 from . import transformer_block
 from .transformer_block import Block
+
+__all__ = ["Cache", "Layers", "Residuals", "Transformer", "build", "forward", "init", "vjp"]
 
 
 class Layers(NamedTuple):
@@ -76,6 +81,7 @@ class Residuals(NamedTuple):
     batched: bool  # whether tokens came as (B, T)
 
 
+@located
 def init(key: Key | None, *, model: Layers, dtype: Any = np.float32) -> Tree:
     """Make the parameters: ``embedding``, ``blocks``, ``norm``, and what else the model has."""
     params = {
@@ -93,6 +99,7 @@ def init(key: Key | None, *, model: Layers, dtype: Any = np.float32) -> Tree:
     return params
 
 
+@located
 def forward(
     params: Tree, tokens: Array, *, model: Layers, key: Key | None = None
 ) -> tuple[Any, Residuals]:
@@ -135,8 +142,10 @@ def forward(
     return pack(logits, auxiliary), Residuals(*lower, r_norm, r_unembedding, model, batched)
 
 
+@located
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the cotangent g of the logits."""
+    expect_residuals(residuals, Residuals)
     model = residuals.model
     g, d_auxiliary = unpack(g)
     d_head, g = model.unembedding.vjp(residuals.unembedding, g)
@@ -163,6 +172,18 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
 
 class Transformer(Layers):
     """A transformer as a layer by itself, with all that the rest of the package asks of a model."""
+
+    def __repr__(self) -> str:
+        members: list[tuple[str, Any]] = [("embedding", self.embedding)]
+        members += [("positions", self.positions)] * (self.positions is not None)
+        members += [(f"blocks.{i}", block) for i, block in enumerate(self.blocks)]
+        members += [("norm", self.norm), ("unembedding", self.unembedding)]
+        tied = ", tied embeddings" if self.tied else ""
+        title = f"transformer, up to {self.max_seq_len} tokens{tied}"
+        return tree(title, members)
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters; see `init` of this module."""
@@ -225,6 +246,7 @@ class Transformer(Layers):
         ]
         return Cache(tuple(caches), np.zeros(batch, np.int64))
 
+    @located
     def step(
         self, params: Tree, tokens: Array, cache: "Cache", *, lengths: Array | None = None
     ) -> tuple[Array, "Cache"]:

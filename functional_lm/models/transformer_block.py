@@ -16,9 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..compose import bind
-from ..contract import Array, Key, Layer, Stream, Tree, expect_params, pack, unpack
+from ..contract import (
+    Array,
+    Key,
+    Layer,
+    Stream,
+    Tree,
+    expect_params,
+    expect_residuals,
+    pack,
+    unpack,
+)
 from ..layers import dropout
+from ..locate import located
+from ..outline import describe, tree
 from ..prng import fold_in
+
+__all__ = ["Block", "Residuals", "forward", "init", "init_cache", "step", "vjp"]
 
 SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
 
@@ -31,6 +45,10 @@ class Block(NamedTuple):
     norm2: Layer
     mlp: Layer  # may return a `Stream`
     dropout: Layer = bind(dropout, rate=0.0)  # of both branches
+
+    def __repr__(self) -> str:
+        members = zip(self._fields, self, strict=True)
+        return tree("block", [m for m in members if describe(m[1]) != "dropout(rate=0)"])
 
 
 class Residuals(NamedTuple):
@@ -46,6 +64,7 @@ class Residuals(NamedTuple):
     with_auxiliary: tuple[bool, bool]  # whether x and the mlp's output have an auxiliary loss
 
 
+@located
 def init(key: Key | None, *, block: Block, dtype: Any = np.float32) -> Tree:
     """Make the parameters of the four layers."""
     return {
@@ -56,6 +75,7 @@ def init(key: Key | None, *, block: Block, dtype: Any = np.float32) -> Tree:
     }
 
 
+@located
 def forward(
     params: Tree, x: Array | Stream, *, block: Block, positions: Array, key: Key | None = None
 ) -> tuple[Any, Residuals]:
@@ -87,8 +107,10 @@ def forward(
     return pack(x, auxiliary, router_loss), residuals
 
 
+@located
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Any]:
     """Return ``({"norm1", "mixer", "norm2", "mlp"}, d_x)`` for the cotangent g of y."""
+    expect_residuals(residuals, Residuals)
     block = residuals.block
     x_has_loss, mlp_has_loss = residuals.with_auxiliary
     g, d_auxiliary = unpack(g)

@@ -4,11 +4,11 @@ It needs Jinja2 and matplotlib, from the extra plot. The template escapes whatev
 records and the settings, so none of it becomes markup.
 """
 
-import base64
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,11 @@ import numpy as np
 from ..health import Finding
 from ..runs.folder import table_of
 from ..runs.metrics import Record
-from ..runs.records import FINAL, clock, final_loss, in_order, series
-from .plots import encode, figures, not_recorded
+from ..runs.records import FINAL, clock, final_loss, in_order, number, series
+from .plots import as_url, figures, not_recorded
 
 OPEN = 3
-"""Of the samples, the last so many are open at first, and the first one."""
+"""The last samples that are open at first, besides the first one."""
 
 
 class Figure(NamedTuple):
@@ -38,6 +38,7 @@ def page(
     settings: Mapping[str, Any] | None = None,
     findings: Sequence[Finding] | None = None,
     parameters: int | None = None,
+    evaluation: Mapping[str, Any] | None = None,
     creator: str = "functional-lm",
 ) -> str:
     """Return the page.
@@ -48,6 +49,7 @@ def page(
         settings: the content of config.json.
         findings: those of `diagnose`; None leaves the diagnosis out.
         parameters: their number.
+        evaluation: the content of evaluation.json.
         creator: the program that the page names.
 
     Raises:
@@ -66,12 +68,18 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    groups = {name: rows for name, rows in settings.items() if isinstance(rows, Mapping) and rows}
+    groups = {
+        name: {key: value for key, value in rows.items() if value is not None}
+        for name, rows in settings.items()
+        if isinstance(rows, Mapping) and rows
+    }
+    groups.pop("given", None)  # what is in force follows from it
     others = {name: value for name, value in settings.items() if not isinstance(value, Mapping)}
     return environment.get_template("page.html").render(
         name=name,
+        title=title(settings) or name,
         creator=creator,
-        final_figures=final_figures(records, settings, parameters),
+        final_figures=final_figures(records, settings, parameters, evaluation),
         findings=findings,
         pictures=_pictures(records, creator),
         not_recorded=", ".join(not_recorded(records)),
@@ -82,8 +90,27 @@ def page(
     )
 
 
+def title(settings: Mapping[str, Any]) -> str:
+    """Return what was trained on what, or "" if the settings do not say.
+
+    >>> title({"architecture": "llama", "text": {"text_file": "/texts/faust.txt"}})
+    'llama on faust.txt'
+    """
+    text = table_of(settings, "text")
+    file, source = text.get("text_file"), text.get("source")
+    model = settings.get("architecture") or table_of(settings, "model_file").get("name")
+    if isinstance(file, str):
+        source = Path(file).name
+    elif isinstance(source, str):  # without the folder that it is in
+        source = re.split(" from |, ", source)[0]
+    return f"{model} on {source}" if isinstance(model, str) and isinstance(source, str) else ""
+
+
 def final_figures(
-    records: Sequence[Record], settings: Mapping[str, Any], parameters: int | None = None
+    records: Sequence[Record],
+    settings: Mapping[str, Any],
+    parameters: int | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> list[Figure]:
     """Return the results of a run, without those that were not recorded."""
     planned = table_of(settings, "training").get("steps")
@@ -101,6 +128,12 @@ def final_figures(
         results += [
             Figure("validation loss", _loss(float(held_out[-1])), f"at step {steps[-1]:,}"),
             Figure("best validation loss", _loss(loss), f"at step {steps[best]:,}"),
+        ]
+        whole = number((evaluation or {}).get("loss"))
+        if math.isfinite(whole) and (evaluation or {}).get("step") == steps[best]:
+            loss = whole
+            results.append(Figure("validation loss on all held-out text", _loss(loss)))
+        results += [
             Figure("best perplexity", f"{math.exp(min(loss, 700.0)):,.4g}"),
             Figure("best bits per token", _loss(loss / math.log(2))),
         ]
@@ -118,17 +151,27 @@ def final_figures(
     return results
 
 
-def _pictures(records: Sequence[Record], creator: str) -> list[tuple[str, str, str]]:
-    """Return title, light and dark picture of each panel, the pictures as data URLs."""
-    both = zip(figures(records), figures(records, dark=True), strict=True)
-    pictures = []
-    for pair in both:
-        urls = [
-            "data:image/svg+xml;base64,"
-            + base64.b64encode(encode(figure, ".svg", creator=creator)).decode()
-            for _, figure in pair
-        ]
-        pictures.append((pair[0][0].title, urls[0], urls[1]))
+NARROW, DARK = "(max-width: 45rem)", "(prefers-color-scheme: dark)"
+
+
+def _pictures(
+    records: Sequence[Record], creator: str
+) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Return title and picture of each panel, with other pictures by the screens that they are for.
+
+    The pictures are data URLs.
+    """
+    pictures: list[tuple[str, str, list[tuple[str, str]]]] = []
+    for light, dark in zip(figures(records), figures(records, dark=True), strict=True):
+        others = [(DARK, as_url(dark[1], creator=creator))]
+        if not pictures:  # the wide one would be too small to read
+            _, figure = next(figures(records, narrow=True))
+            _, dark_figure = next(figures(records, narrow=True, dark=True))
+            others[:0] = [
+                (f"{NARROW} and {DARK}", as_url(dark_figure, creator=creator)),
+                (f"{NARROW} and (prefers-color-scheme: light)", as_url(figure, creator=creator)),
+            ]
+        pictures.append((light[0].title, as_url(light[1], creator=creator), others))
     return pictures
 
 
@@ -137,8 +180,8 @@ def _loss(value: float) -> str:
 
 
 def _setting_text(value: Any) -> str:
-    if value is None:
-        return "not given"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

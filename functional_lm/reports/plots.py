@@ -106,8 +106,15 @@ def picture(runs: Runs) -> "Figure":
     return figure
 
 
-def figures(records: Sequence[Record], *, dark: bool = False) -> Iterator[tuple[Panel, "Figure"]]:
-    """Yield each panel that a run has figures for, with its picture.
+def figures(
+    records: Sequence[Record], *, dark: bool = False, narrow: bool = False
+) -> Iterator[tuple[Panel, "Figure"]]:
+    """Yield each panel that a run has figures for, with its picture; the first one is the widest.
+
+    Args:
+        records: of the run.
+        dark: whether they are for a dark ground.
+        narrow: whether they are for a telephone; then all have one width.
 
     Raises:
         ImportError: without matplotlib.
@@ -116,7 +123,7 @@ def figures(records: Sequence[Record], *, dark: bool = False) -> Iterator[tuple[
     for panel in PANELS:
         if panel.recorded(records):
             with styled(dark):
-                figure = new_figure(10.0 if panel is PANELS[0] else 5.6, 3.4)
+                figure = new_figure(10.0 if panel is PANELS[0] and not narrow else 5.6, 3.4)
                 panel.draw(figure.add_subplot(), {"": records})
             yield panel, figure
 
@@ -364,7 +371,7 @@ def as_url(figure: "Figure", *, creator: str = "functional-lm") -> str:
 
 
 def palette(count: int) -> list[str]:
-    """Return a colour for each of so many runs, within `styled`."""
+    """Return that many colours for runs, within `styled`."""
     from matplotlib import rcParams
 
     colours: list[str] = rcParams["axes.prop_cycle"].by_key()["color"]
@@ -372,7 +379,7 @@ def palette(count: int) -> list[str]:
 
 
 def ramp(count: int) -> list[str]:
-    """Return so many colours from cold to warm, within `styled`."""
+    """Return that many colours from cold to warm, within `styled`."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     colours = palette(len(COLOURS))

@@ -41,6 +41,7 @@ from ..models.source import source
 from ..text import Tokenizer, load_tokenizer
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
+from .metrics import read_metrics
 from .trust import MODEL_SOURCE, hold_model, record_model
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
@@ -58,6 +59,13 @@ class Run(NamedTuple):
     params: Tree
     tokenizer: Tokenizer
     settings: dict[str, Any]  # all that config.json holds
+    folder: Path
+
+    def _repr_html_(self) -> str:
+        """Show the curves in a notebook."""
+        from ..reports.plots import as_html, picture
+
+        return as_html(picture({str(self.folder): read_metrics(self.folder / METRICS_FILE)}))
 
 
 # The name.
@@ -309,7 +317,7 @@ def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool 
             f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
     params = load_checkpoint(path, like=model.init((0,), dtype=dtype)).tree
-    return Run(model, params, tokenizer, settings)
+    return Run(model, params, tokenizer, settings, folder)
 
 
 def _model_of(

@@ -1,4 +1,4 @@
-"""The checker that proves a hand-written ``vjp`` against JAX, usable from an installed wheel.
+"""The checker: certifies a hand-written ``vjp`` numerically against `jax.vjp`.
 
 >>> from functional_lm.testing import check_vjp
 

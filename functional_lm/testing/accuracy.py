@@ -1,5 +1,6 @@
 """How accurate a layer is: against the oracle in float64, against XLA in float32."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .inputs import cast, finite, jitter
 from .limits import ulp_error
 from .report import LeafReport
 from .subject import Comparison, Examination
+
+__all__ = ["compare_float32", "compare_float64", "distance", "rows"]
 
 _GROUPS = (("y",), ("params", "x"))
 """The trees whose largest entry sets the floor of rounding: the value, and the whole gradient."""
@@ -43,15 +46,12 @@ def compare_float32(examination: Examination) -> None:
     times as many draws decide, and then sixteen times as many.
     """
     figures: dict[str, list[tuple[float, ...]]] = {}
-    leaves = examination.report.leaves
-    done = 0
-    for times in (1, 4, 16):
-        for i in range(done, times * examination.oracle.draws):
+    draws = examination.oracle.draws
+    for first, last in ((0, draws), (draws, 4 * draws), (4 * draws, 16 * draws)):
+        for i in range(first, last):
             _measure_float32(examination, examination.draw(i), figures)
-            done = i + 1
-        _judge_float32(examination, figures)
-        judged = [leaves[path] for path in figures]
-        if not any(1 < _share(leaf.float32_error, leaf.float32_limit) < 4 for leaf in judged):
+        leaves = [_judged_float32(examination, path, rows) for path, rows in figures.items()]
+        if not any(1 < _share(leaf.float32_error, leaf.float32_limit) < 4 for leaf in leaves):
             return
 
 
@@ -63,10 +63,8 @@ def _measure_float32(
     inputs, g = cast(draw, np.float32)
     exact = _exact(examination, inputs, g)
     ours = subject.results(inputs, g)
-    if oracle.has_float32:
-        allowed = _distances(exact, [oracle.results(inputs, g, "float32")])
-    else:
-        allowed = _distances(*_responses(examination, inputs, g))
+    others = [(exact, oracle.results(inputs, g, "float32"))] if oracle.has_float32 else None
+    allowed = _distances(others or _responses(examination, inputs, g))
     for path, true, mine, largest in rows(exact, oracle.project(ours)):
         size = limits.norm(finite(limits.flush(true)))
         error = distance(limits.flush(mine), limits.flush(true), subject.may_be_non_finite)
@@ -76,18 +74,17 @@ def _measure_float32(
         leaf.ulps = max(leaf.ulps or 0.0, _ulps(mine, true))
 
 
-def _judge_float32(examination: Examination, figures: dict[str, list[tuple[float, ...]]]) -> None:
-    with_xla = examination.oracle.has_float32
+def _judged_float32(
+    examination: Examination, path: str, measured: list[tuple[float, ...]]
+) -> LeafReport:
+    with_xla, leaf = examination.oracle.has_float32, examination.report.leaves[path]
     factor = examination.factor if with_xla else 4 * examination.factor
-    for path, measured in figures.items():
-        leaf = examination.report.leaves[path]
-        mine, theirs, size, entries, largest = map(
-            limits.root_mean_square, zip(*measured, strict=True)
-        )
-        scale = size or 1.0
-        limit = limits.float32_limit(theirs, size, round(entries), largest, factor)
-        leaf.float32_error, leaf.float32_limit = mine / scale, limit / scale
-        leaf.xla_error = theirs / scale if with_xla else None
+    mine, theirs, size, entries, largest = map(limits.root_mean_square, zip(*measured, strict=True))
+    scale = size or 1.0
+    limit = limits.float32_limit(theirs, size, round(entries), largest, factor)
+    leaf.float32_error, leaf.float32_limit = mine / scale, limit / scale
+    leaf.xla_error = theirs / scale if with_xla else None
+    return leaf
 
 
 def rows(exact: Tree, result: Tree) -> list[tuple[str, Any, Any, float]]:
@@ -125,28 +122,24 @@ def _exact(examination: Examination, inputs: Any, g: Any) -> Tree:
 def _xla_errors(examination: Examination) -> dict[str, float]:
     """Return the norm of XLA's float32 error by leaf, root mean square over the draws."""
     oracle = examination.oracle
-    errors: dict[str, list[float]] = {}
-    if oracle.has_float32:
-        for draw in examination.draws:
-            inputs, g = cast(draw, np.float32)
-            theirs = oracle.results(inputs, g, "float32")
-            for path, true, other, _ in rows(_exact(examination, inputs, g), theirs):
-                errors.setdefault(path, []).append(distance(other, true, True))
-    found = {path: limits.root_mean_square(values) for path, values in errors.items()}
-    return {path: error for path, error in found.items() if np.isfinite(error)}
+    if not oracle.has_float32:
+        return {}
+    rounded = [cast(draw, np.float32) for draw in examination.draws]
+    pairs = ((_exact(examination, x, g), oracle.results(x, g, "float32")) for x, g in rounded)
+    return {path: error for path, error in _distances(pairs).items() if np.isfinite(error)}
 
 
-def _distances(exact: Tree, others: list[Tree]) -> dict[str, float]:
+def _distances(pairs: Iterable[tuple[Tree, Tree]]) -> dict[str, float]:
     """Return how far each leaf of other results is from the exact one, root mean square."""
     errors: dict[str, list[float]] = {}
-    for other in others:
+    for exact, other in pairs:
         for path, true, theirs, _ in rows(exact, other):
             error = distance(limits.flush(theirs), limits.flush(true), True)
             errors.setdefault(path, []).append(error)
     return {path: limits.root_mean_square(values) for path, values in errors.items()}
 
 
-def _responses(examination: Examination, inputs: Any, g: Any) -> tuple[Tree, list[Tree]]:
+def _responses(examination: Examination, inputs: Any, g: Any) -> list[tuple[Tree, Tree]]:
     """Return our float64 results, and those at inputs that differ by the rounding of float32.
 
     Without XLA to compare with, this is what float32 must be forgiven: the error of a method that
@@ -155,7 +148,8 @@ def _responses(examination: Examination, inputs: Any, g: Any) -> tuple[Tree, lis
     subject, project = examination.subject, examination.oracle.project
     wide = cast((inputs, g), np.float64)
     moved = [jitter((i,), wide, spread=limits.UNIT_ROUNDOFF) for i in range(3)]
-    return project(subject.results(*wide)), [project(subject.results(*m)) for m in moved]
+    plain = project(subject.results(*wide))
+    return [(plain, project(subject.results(*m))) for m in moved]
 
 
 def _ulps(mine: Any, true: Any) -> float:

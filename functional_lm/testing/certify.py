@@ -9,6 +9,8 @@ from .registry import cases as registered_cases
 from .registry import check_layer
 from .report import CHECKS, Report
 
+__all__ = ["certify", "faults"]
+
 
 def certify(
     layer: Any,
@@ -38,11 +40,16 @@ def certify(
         refusals: as in `check_vjp`; a layer of this library always has to pass them.
 
     Raises:
-        ValueError: for no cases.
+        ValueError: for no cases, or for a name with a reference or cases.
     """
     import pytest
 
     if isinstance(layer, str):
+        if reference is not None or cases is not None:
+            raise ValueError(
+                f"{layer!r} has a reference and cases of its own: got others; leave them out, or "
+                "pass the layer itself"
+            )
         cases = registered_cases(layer)
     if not cases:
         raise ValueError("certify needs at least one case: got none; pass cases=[Case(...)]")

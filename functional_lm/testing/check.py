@@ -1,6 +1,8 @@
 """Check a hand-written ``vjp`` against `jax.vjp` of a reference, and against the contract."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from ..contract import Differentiable, Tree
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
-from .inputs import cast, jitter, normal_like
+from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle
 from .refusals import check_refusals
@@ -18,7 +20,11 @@ from .report import Finding, Report
 from .subject import BrokenLayer, Examination, Subject
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
+__all__ = ["DTYPES", "check", "check_vjp", "drawing"]
+
 DTYPES = ("float64", "float32")
+FACTOR = 8.0
+"""How much larger than XLA's the float32 error may be."""
 
 
 def check_vjp(
@@ -31,9 +37,10 @@ def check_vjp(
     seed: int = 0,
     dtypes: tuple[str, ...] = DTYPES,
     refusals: bool = False,
+    name: str = "",
     **keywords: Any,
 ) -> Report:
-    """Certify a layer's value and gradients, or say what is wrong with them.
+    """Certify a layer's value and gradients numerically, or say what is wrong with them.
 
     The float64 result must be within 1e-11 of `jax.vjp` of the reference; the float32 result may
     err up to 8 times as much as JAX's own float32; see `testing.limits`. Besides: structure,
@@ -43,13 +50,14 @@ def check_vjp(
 
     Without a reference the gradients are compared with derivatives of the layer's own forward in
     float64, by complex steps where it computes with complex numbers, else by five-point
-    differences; this needs no JAX, and cannot tell whether the value is right.
+    differences. This needs no JAX, and cannot tell whether the value is right.
 
     Args:
         layer: anything with ``forward`` and ``vjp``. Three constants in its module change what is
-            asked of it: ``SHARES_MEMORY``, ``MAY_BE_NON_FINITE`` and ``EXTREME_SCALES``; see
+            required of it: ``SHARES_MEMORY``, ``MAY_BE_NON_FINITE`` and ``EXTREME_SCALES``; see
             `testing.subject.Subject`.
-        params: its parameters; float64 is best, since float32 has the values of float32 only.
+        params: its parameters; float64 is best, since float32 has the values of float32 only. The
+            arrays here and in x may be of NumPy, JAX or PyTorch, or lists of numbers.
         x: its positional input.
         reference: ``(params, x, **keywords) -> y``, traceable by JAX, or a module with such a
             ``forward``.
@@ -58,18 +66,21 @@ def check_vjp(
         dtypes: those to check, float64 and float32 or one of them.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
-        **keywords: the layer's and the reference's keyword-only inputs; floating arrays among them
-            are cast like the inputs. One that is called like an argument of this function has to
-            be bound first, with `compose.bind` and `functools.partial`.
+        name: what the report calls the layer; its ``__name__`` if not given.
+        **keywords: the keyword-only inputs of the layer and the reference. Floating arrays among
+            them are cast like the inputs. Bind those that share a name with an argument of this
+            function first, with `compose.bind` and `functools.partial`.
 
     Returns:
-        A `Report`; it is true if the layer is right. An exception in the layer is a finding, not
-        an error of the checker.
+        A `Report`, which is true if the layer is right. It fails only for faults of the layer; an
+        exception in the layer is one.
 
     Raises:
         ImportError: for a reference without jax.
-        TypeError: for a layer without ``forward`` and ``vjp``, or inputs that hold no array.
-        ValueError: for an unknown dtype, or a cotangent unlike y.
+        TypeError: for a layer without ``forward`` and ``vjp``, a keyword that ``forward`` does not
+            take, or inputs that hold no array.
+        ValueError: for an unknown dtype, a cotangent unlike y, or inputs that the reference (the
+            layer, if there is no reference) does not accept.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -77,20 +88,14 @@ def check_vjp(
     >>> bool(check_vjp(silu, {}, x, reference=lambda params, x: x * jax.nn.sigmoid(x)))
     True
     """
-    name = getattr(layer, "__name__", type(layer).__name__).rpartition(".")[2]
-    reproduce = ", ".join(
-        [
-            f"check_vjp({name}, params, x",
-            *(["reference=reference"] if reference is not None else []),
-            *(["cotangent=cotangent"] if cotangent is not None else []),
-            f"seed={seed}",
-            *([f"dtypes={dtypes!r}"] if tuple(dtypes) != DTYPES else []),
-            *(["refusals=True"] if refusals else []),
-            *(f"{keyword}={keyword}" for keyword in keywords),
-        ]
-    )
+    called = getattr(layer, "__name__", type(layer).__name__).rpartition(".")[2]
+    given = {"reference": reference, "cotangent": cotangent} | keywords
+    settings = {"seed": seed, "dtypes": dtypes, "refusals": refusals, "name": name}
+    usual = {"dtypes": DTYPES, "refusals": False, "name": ""}
+    arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
+    arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
-        name,
+        name or called,
         layer,
         params,
         x,
@@ -98,10 +103,9 @@ def check_vjp(
         cotangent=cotangent,
         seed=seed,
         dtypes=dtypes,
-        factor=8.0,
         refusals=refusals,
         keywords=keywords,
-        reproduce=f"{reproduce})",
+        reproduce=f"check_vjp({', '.join([called, 'params', 'x', *arguments])})",
     )
 
 
@@ -112,80 +116,109 @@ def check(
     x: Any,
     *,
     reference: Any,
-    cotangent: Any,
-    seed: int,
-    dtypes: tuple[str, ...],
-    factor: float,
+    cotangent: Any = None,
+    seed: int = 0,
+    dtypes: tuple[str, ...] = DTYPES,
+    factor: float = FACTOR,
     refusals: bool = False,
     keywords: dict[str, Any],
-    reference_keywords: dict[str, Any] | None = None,
-    reproduce: str,
+    reproduce: str = "",
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Report:
     """Do the work of `check_vjp`.
 
-    Two arguments are new: the factor over XLA's float32 error, and the keywords of the reference,
-    where they are not those of the layer because they hold layers.
+    The factor over XLA's float32 error is an argument, and the reference may be a `JaxOracle`: then
+    it has keywords of its own. ``progress`` is called with the share of the work that is done.
     """
-    dtypes = _expect_arguments(layer, (params, x), dtypes)
+    params, x, cotangent = map(as_arrays, (params, x, cotangent))
+    keywords = as_arrays(keywords, lists=False)
+    dtypes = _expect_arguments(layer, (params, x), dtypes, keywords)
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
     oracle: JaxOracle | NumericOracle
     if reference is None:
         oracle = NumericOracle(subject)
-    elif isinstance(reference, JaxOracle):
-        oracle = reference  # compiled before, for the same keywords
     else:
-        oracle = JaxOracle(reference, reference_keywords or keywords)
+        oracle = reference if isinstance(reference, JaxOracle) else JaxOracle(reference, keywords)
     examination = None
-    try:
-        draw = drawing(given, oracle.output(given, "float64"), cotangent, seed)
-        draws = [draw(i) for i in range(oracle.draws)]
-        examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
-        with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
-            _examine(examination)
-            if refusals:
-                check_refusals(examination)
-    except BrokenLayer as error:
-        if error.finding not in report.findings:
-            report.findings.append(error.finding)
-    for what in sorted(subject.writes):
-        report.findings.append(Finding("purity", what, cause="overwritten"))
-    for what in subject.float_faults:
-        report.findings.append(Finding("contract", what, cause="not finite"))
-    report.oracle = oracle.name
-    if examination is not None:
-        with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
+        try:
+            draw = drawing(given, _output(oracle, given), cotangent, seed)
+            draws = [draw(i) for i in range(oracle.draws)]
+            examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
+            stages = _stages(examination, refusals)
+            for i, stage in enumerate(stages):
+                stage()
+                progress((i + 1) / len(stages))
+        except BrokenLayer as error:
+            if error.finding not in report.findings:
+                report.findings.append(error.finding)
+        for what in sorted(subject.writes):
+            report.findings.append(Finding("purity", what, cause="overwritten"))
+        for what in subject.float_faults:
+            report.findings.append(Finding("contract", what, cause="not finite"))
+        report.oracle = oracle.name
+        if examination is not None:
             explain(examination)
     return report
 
 
-def _examine(examination: Examination) -> None:
-    """Run the stages in order; what breaks one of them ends the check."""
-    for dtype in examination.dtypes:
-        check_contract(examination, dtype)
-    for dtype in examination.dtypes:
-        check_purity(examination, dtype)
-        check_linearity(examination, dtype)
-    if "float64" in examination.dtypes:
-        compare_float64(examination)
-    if "float32" in examination.dtypes:
-        compare_float32(examination)
-    for dtype in examination.dtypes:
-        check_layouts(examination, dtype)
-    if "float64" in examination.dtypes:
-        check_examples(examination)
-        check_one_token(examination)
-        check_scales(examination)
+def _output(oracle: JaxOracle | NumericOracle, given: tuple[Tree, Any]) -> Any:
+    """Return zeros like y.
+
+    Raises:
+        ValueError: if what the gradients are compared with does not accept the inputs.
+    """
+    who = "reference" if isinstance(oracle, JaxOracle) else "forward"
+    try:
+        y = oracle.output(given, "float64")
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, BrokenLayer) else error
+        if who == "forward" and not isinstance(cause, (TypeError, ValueError)):
+            raise  # a fault of the layer
+        first = str(cause).strip().partition("\n")[0]
+        raise ValueError(
+            f"{who} must accept params and x: it raised {type(cause).__name__}: {first}; check "
+            f"their shapes, or call {who}(params, x) to see where"
+        ) from error
+    if not pytree.leaves(y):
+        raise ValueError(f"{who} must return y, made of arrays: got {y!r}; return the value alone")
+    return y
 
 
-def _expect_arguments(layer: Any, inputs: Any, dtypes: Any) -> tuple[str, ...]:
+def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]]:
+    """Return the stages in order; what breaks one of them ends the check."""
+    dtypes = examination.dtypes
+    by_dtype = [(check_contract, d) for d in dtypes]
+    by_dtype += [(stage, d) for d in dtypes for stage in (check_purity, check_linearity)]
+    stages: list[Callable[[], None]]
+    stages = [partial(stage, examination, dtype) for stage, dtype in by_dtype]
+    if "float64" in dtypes:
+        stages.append(partial(compare_float64, examination))
+    if "float32" in dtypes:
+        stages.append(partial(compare_float32, examination))
+    stages += [partial(check_layouts, examination, dtype) for dtype in dtypes]
+    if "float64" in dtypes:
+        others = (check_examples, check_one_token, check_scales)
+        stages += [partial(stage, examination) for stage in others]
+    return stages + ([partial(check_refusals, examination)] if refusals else [])
+
+
+def _expect_arguments(
+    layer: Any, inputs: Any, dtypes: Any, keywords: dict[str, Any]
+) -> tuple[str, ...]:
     for name in ("forward", "vjp"):
         if not callable(getattr(layer, name, None)):
             raise TypeError(
                 f"layer must have forward and vjp: {layer!r} has no {name}; pass a module, or "
                 "types.SimpleNamespace(forward=..., vjp=...)"
             )
+    known = keywords_of(layer)
+    unknown = [] if known is None else sorted(set(keywords) - set(known))
+    if known is not None and unknown:
+        hint = did_you_mean(unknown[0], [*known, *inspect.signature(check_vjp).parameters])
+        raise TypeError(f"forward has the keywords {{{', '.join(known)}}}: got {unknown[0]}{hint}")
     dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in dtypes:
         if dtype not in DTYPES:
@@ -196,7 +229,10 @@ def _expect_arguments(layer: Any, inputs: Any, dtypes: Any) -> tuple[str, ...]:
         if leaf.dtype.kind not in "fiub":
             raise TypeError(f"{path} must be an array of numbers: got {leaf.dtype}; cast it")
     if not pytree.leaves(inputs):
-        raise TypeError("params and x must hold NumPy arrays: got none; pass np.asarray(x)")
+        raise TypeError(
+            f"params and x must hold arrays: got {inputs[0]!r} and {inputs[1]!r}; pass NumPy, JAX "
+            "or PyTorch arrays, or lists of numbers"
+        )
     return dtypes
 
 

@@ -9,6 +9,8 @@ from .inputs import at, cast, finite, freeze, jitter, same_bits
 from .report import Finding
 from .subject import BrokenLayer, Examination, Subject, describe
 
+__all__ = ["check_contract", "check_linearity", "check_purity", "like_faults"]
+
 
 def check_contract(examination: Examination, dtype: str) -> None:
     """Look at what forward and vjp return: structure, shapes, dtypes, None for integers, finite.
@@ -16,35 +18,33 @@ def check_contract(examination: Examination, dtype: str) -> None:
     Raises:
         BrokenLayer: if there is nothing of the right shape left to compare.
     """
-    subject = examination.subject
+    subject, report = examination.subject, examination.report
     inputs, g = cast(examination.draws[0], dtype)
     y, residuals = subject.forward(inputs)
-    report = examination.report
     given = (inputs, subject.keywords(dtype))
     report.residual_bytes = pytree.buffer_bytes(residuals, without=given)
-    faults = like_faults("y", examination.oracle.output(inputs, dtype), y)
-    _stop_at(examination, faults, dtype)
+    _stop_at(examination, like_faults("y", examination.oracle.output(inputs, dtype), y))
     d_params, d_x = examination.returned = subject.vjp(residuals, g)
     faults = swapped_faults(inputs, d_params, d_x) or [
         *like_faults("params", inputs[0], d_params),
         *like_faults("x", inputs[1], d_x),
     ]
-    named = (("y", y), ("residuals", residuals), ("params", d_params), ("x", d_x))
-    for name, tree in named:
-        for path, leaf in pytree.leaves_with_path(tree):
-            place = at(name, path)
-            if name == "residuals" and leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
-                faults.append(_dtype_fault(place, leaf.real.dtype, dtype, str(leaf.dtype)))
-            is_finite = leaf.dtype.kind not in "fc" or np.isfinite(leaf).all()
-            if not (is_finite or name == "residuals" or subject.may_be_non_finite):
+    for path, leaf in pytree.leaves_with_path(residuals):
+        if leaf.dtype.kind in "fc" and leaf.real.dtype != dtype:
+            place = at("residuals", path)
+            faults.append(_dtype_fault(place, leaf.real.dtype, dtype, str(leaf.dtype)))
+    for name, tree in (("y", y), ("params", d_params), ("x", d_x)):
+        for path, leaf in pytree.leaves_with_path(tree) if not subject.may_be_non_finite else ():
+            if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
                 index = tuple(int(i) for i in np.argwhere(~np.isfinite(leaf))[0])
-                message = f"{place} is not finite in {dtype}"
+                message = f"{at(name, path)} is not finite in {dtype}"
                 advice = (
                     f"{leaf[index]} at {list(index)}; declare MAY_BE_NON_FINITE = True in the "
-                    "layer's module if it has to be so"
+                    "layer's module if that is legitimate"
                 )
+                place = at(name, path)
                 faults.append(Finding("contract", message, place, dtype, "not finite", advice))
-    _stop_at(examination, faults, dtype)
+    _stop_at(examination, faults)
 
 
 def check_purity(examination: Examination, dtype: str) -> None:
@@ -107,7 +107,7 @@ def check_linearity(examination: Examination, dtype: str) -> None:
         slack = 1e3 * float(info.eps) ** 0.75 * size  # rounding, even where terms cancel
         counts = np.isfinite(a) & np.isfinite(b)
         if not (np.abs(total - a - b)[counts] <= slack).all():
-            found.setdefault(path, f"{not_linear}: {path} for a sum is not the sum")
+            found.setdefault(path, f"{not_linear}: {path} of g + h is not that of g plus that of h")
     for path, message in found.items():
         examination.find("linearity", message, leaf=path, dtype=dtype, cause="not linear in g")
 
@@ -118,35 +118,35 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
         pairs = pytree.zip_with_path(primal, cotangent)
     except (ValueError, TypeError) as error:
         leaf = _missing_leaf(name, primal, cotangent)
-        return [
-            Finding("contract", f"{name} has another structure: {error}", leaf, "", "structure")
-        ]
+        return [_fault("structure", leaf, f"{name} has another structure: {error}")]
     faults = []
     for path, required, received in pairs:
         place = at(name, path)
         if required.dtype.kind != "f":
             if name != "y" and received is not None:
                 message = f"the cotangent of {place} must be None, since integers are labels: got "
-                message += describe(received)
-                faults.append(Finding("contract", message, place, "", "integer cotangent"))
+                faults.append(_fault("integer cotangent", place, message + describe(received)))
         elif not pytree.is_leaf(received):
             message = f"{place} must be an array: got {describe(received)}"
-            faults.append(Finding("contract", message, place, "", "structure"))
+            faults.append(_fault("structure", place, message))
         elif received.shape != required.shape:
             message = f"{place} must have shape {required.shape}: got {received.shape}"
-            faults.append(Finding("contract", message, place, "", "shape"))
+            faults.append(_fault("shape", place, message))
         elif received.dtype != required.dtype:
             faults.append(_dtype_fault(place, received.dtype, required.dtype))
     return faults
 
 
+def _fault(cause: str, leaf: str, message: str, explanation: str = "") -> Finding:
+    return Finding("contract", message, leaf, cause=cause, explanation=explanation)
+
+
 def _missing_leaf(name: str, primal: Any, cotangent: Any) -> str:
     """Return the path of the leaf that a tree lacks, if it lacks just one; else of the tree."""
-    forms = _form(primal), _form(cotangent)
-    if forms[0] is None or forms[1] is None:
-        return name
-    lacking = {path for path, _ in forms[0]} - {path for path, _ in forms[1]}
-    return at(name, lacking.pop()) if len(lacking) == 1 and "" not in lacking else name
+    required, received = (dict(_form(tree) or []) for tree in (primal, cotangent))
+    lacking = set(required) - set(received)
+    alone = len(lacking) == 1 and "" not in lacking and _form(cotangent) is not None
+    return at(name, lacking.pop()) if alone else name
 
 
 def swapped_faults(inputs: Any, d_params: Any, d_x: Any) -> list[Finding]:
@@ -155,7 +155,7 @@ def swapped_faults(inputs: Any, d_params: Any, d_x: Any) -> list[Finding]:
     if params == x or first != x or second != params:
         return []
     message = "vjp must return (d_params, d_x): got them in the other order"
-    return [Finding("contract", message, "", "", "swapped", "return d_params first")]
+    return [_fault("swapped", "", message, "return d_params first")]
 
 
 def _form(tree: Any) -> Any:
@@ -177,7 +177,7 @@ def _dtype_fault(place: str, received: Any, required: Any, shown: str = "") -> F
     return Finding("contract", message, place, str(required), "precision", explanation)
 
 
-def _stop_at(examination: Examination, faults: list[Finding], dtype: str) -> None:
+def _stop_at(examination: Examination, faults: list[Finding]) -> None:
     """Add the findings; give up if a structure or shape is wrong."""
     for fault in faults:
         if fault not in examination.report.findings:
@@ -192,18 +192,18 @@ def _shared(subject: Subject, inputs: Any, g: Any) -> list[tuple[str, str]]:
     y, residuals = subject.forward(inputs)
     d_params, d_x = subject.vjp(residuals, g)
     given = {"params": inputs[0], "x": inputs[1], "residuals": residuals, "g": g}
-    faults = []
-    for name, tree in (("y", y), ("params", d_params), ("x", d_x)):
-        for path, leaf in pytree.leaves_with_path(tree):
-            for other, there in given.items():
-                for place, array in pytree.leaves_with_path(there):
-                    if _overlap(leaf, array):
-                        what = f"{at(name, path)} shares memory with {at(other, place)}"
-                        if name != "y":
-                            what = f"the gradient of {what}"
-                        advice = 'return a copy, or declare SHARES_MEMORY = "why" in the module'
-                        faults.append((f"{what}; {advice}", "shared memory"))
-    return faults
+    results = {"y": y, "the gradient of params": d_params, "the gradient of x": d_x}
+    return [
+        (
+            f"{at(name, path)} shares memory with {place}; return a copy, or declare "
+            'SHARES_MEMORY = "why" in the module',
+            "shared memory",
+        )
+        for name, tree in results.items()
+        for path, leaf in pytree.leaves_with_path(tree)
+        for place, array in pytree.leaves_with_path(given)
+        if _overlap(leaf, array)
+    ]
 
 
 def _overlap(a: Any, b: Any) -> bool:

@@ -1,7 +1,8 @@
-"""Golden values: what a kernel in another language is tested against, without JAX at hand."""
+"""Golden values: for testing kernels in other languages, without JAX."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,13 @@ import numpy as np
 from .. import pytree
 from ..contract import Array, Tree
 from .cases import case_at
-from .check import DTYPES
 from .inputs import cast, normal_like
 from .limits import norm
 from .oracle import JaxOracle
 from .registry import check_case, modules, twin
 from .subject import Subject
 
-FACTOR = 8.0
-"""How much larger than XLA's the float32 error of a kernel may be."""
+__all__ = ["Golden", "golden"]
 
 READER = (
     "A leaf is right if the Euclidean norm of (mine - float64.LEAF), in float64, is at most "
@@ -54,6 +53,7 @@ def golden(
     settings: dict[str, Any] | None = None,
     *,
     seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Golden:
     """Compute golden values of a layer, loss or model of this library.
 
@@ -62,6 +62,7 @@ def golden(
         sizes: by letter, such as ``{"B": 2, "T": 128, "D": 64}``; the others have a default.
         settings: keyword-only inputs of the layer, such as ``{"causal": True}``.
         seed: of all draws.
+        progress: called with the share of the work that is done.
 
     Raises:
         AssertionError: if the layer itself does not pass its check at these sizes.
@@ -76,9 +77,8 @@ def golden(
         name,
         case._replace(params=wide[0], x=wide[1]),
         seed=seed,
-        dtypes=DTYPES,
-        factor=FACTOR,
         reproduce=f"golden({name!r}, {sizes!r}, {settings!r}, seed={seed})",
+        progress=progress,
     )
     report.raise_if_failed()
 

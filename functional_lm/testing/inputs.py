@@ -1,12 +1,70 @@
 """Inputs for a check: casts, draws, layouts."""
 
-from collections.abc import Callable
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from .. import prng, pytree
 from ..contract import Array, Key, Tree
+
+__all__ = [
+    "LAYOUTS",
+    "as_arrays",
+    "at",
+    "cast",
+    "did_you_mean",
+    "finite",
+    "freeze",
+    "jitter",
+    "keywords_of",
+    "normal_like",
+    "same_bits",
+    "scaled",
+]
+
+
+def as_arrays(tree: Tree, *, lists: bool = True) -> Tree:
+    """Convert the arrays of other libraries, and lists of numbers unless ``lists`` is False."""
+    if hasattr(tree, "__array__") and not isinstance(tree, type):
+        return np.asarray(tree.detach() if hasattr(tree, "detach") else tree)  # PyTorch's
+    if lists and _is_numbers(tree):
+        return np.array(tree)
+    if isinstance(tree, dict):
+        return {name: as_arrays(child, lists=lists) for name, child in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        children = [as_arrays(child, lists=lists) for child in tree]
+        return type(tree)(*children) if hasattr(tree, "_fields") else type(tree)(children)
+    return tree
+
+
+def _is_numbers(value: Any) -> bool:
+    """Tell whether a value is a list of numbers, or of such lists."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(type(item) in (bool, int, float) or _is_numbers(item) for item in value)
+
+
+def keywords_of(layer: Any) -> list[str] | None:
+    """Return the keyword-only inputs that ``forward`` names; None if it may take any."""
+    known = getattr(layer, "forward_keywords", None)
+    if known is not None:
+        return sorted(known)
+    try:
+        parameters = list(inspect.signature(layer.forward).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters[2:]]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
+    """Return the end of a message about an unknown name."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else f"; {otherwise}"
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:

@@ -26,6 +26,19 @@ import numpy as np
 
 from ..contract import Array
 
+__all__ = [
+    "FORMATS",
+    "SMALLEST_NORMAL",
+    "UNIT_ROUNDOFF",
+    "float32_limit",
+    "float64_limit",
+    "flush",
+    "norm",
+    "root_mean_square",
+    "ulp_error",
+    "unit_in_last_place",
+]
+
 UNIT_ROUNDOFF = 2.0**-24  # of float32
 SMALLEST_NORMAL = 2.0**-126  # of float32; XLA's CPU flushes what is below
 FLOAT64_OVER_FLOAT32 = 2.0**-29  # their units of rounding

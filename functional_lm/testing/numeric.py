@@ -1,4 +1,4 @@
-"""The oracle for want of a reference: derivatives of the layer's own forward, in float64."""
+"""The oracle without a reference: derivatives of the layer's own forward, in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,16 @@ from ..contract import Array, Tree
 from .inputs import cast
 from .subject import Subject
 
+__all__ = ["NumericOracle"]
+
 STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
-"""Of the five-point rule, relative to the size of the leaf; two that agree are believed."""
+"""Of the five-point rule, relative to the size of the leaf; it stops at two that agree."""
 
 COMPLEX_STEP = 1e-30
-"""No difference is taken, so that it may be as small as one likes."""
+"""No difference is taken, so it can be tiny."""
 
 ENTRIES = 512
-"""Up to here in all, every entry is differentiated; of more, projections of the larger leaves."""
+"""Trees up to this size are differentiated entry by entry, larger ones along random directions."""
 
 PROJECTIONS = 8
 
@@ -31,14 +33,13 @@ class NumericOracle:
         ∂L/∂v ≈ (L(−2h) − 8·L(−h) + 8·L(h) − L(2h))/12h            five points, good to 1e-9
 
     The complex step (Squire and Trapp 1998) needs a forward that computes with complex numbers
-    and is analytic there; whether it does is tried out against the five points.
+    and is analytic there; it is tested against the five points.
     """
 
     draws = 2  # how many inputs are looked at
     has_float32 = False  # whether it can say how inaccurate float32 has to be
 
     def __init__(self, subject: Subject) -> None:
-        """Take the layer; nothing is run yet."""
         self._subject = subject
         self._complex: bool | None = None
         self._directions: dict[str, Array] = {}
@@ -59,7 +60,7 @@ class NumericOracle:
         return cast(self._subject.forward(inputs)[0], dtype)
 
     def results(self, inputs: Any, g: Any, dtype: str, given: str | None = None) -> Tree:
-        """Return ``{"params", "x"}``, with 16 projections in place of a large leaf."""
+        """Return ``{"params", "x"}``, with projections in place of a large leaf."""
         assert dtype == "float64", "never a difference in float32"
         if self._complex is None:
             self._complex = self._computes_with_complex(inputs, g)
@@ -84,7 +85,7 @@ class NumericOracle:
                 return leaf
             return np.array([np.vdot(v, leaf) for v in self._directions[path]], leaf.dtype)
 
-        return pytree.map_with_path(one, {name: results[name] for name in ("params", "x")})
+        return pytree.map_with_path(one, results)
 
     def _of(self, path: str, leaf: Array, every: bool) -> Any:
         """Return the directions in a leaf: every entry, or a few at random."""

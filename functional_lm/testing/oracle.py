@@ -1,11 +1,9 @@
 """The oracle: `jax.vjp` of a reference, in float64 or float32."""
 
-import copy
-import functools
+import contextlib
 import inspect
-import sys
-import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,11 @@ from .. import pytree
 from ..contract import Array, Tree
 from .inputs import same_bits
 
+__all__ = ["JaxOracle"]
+
 
 class JaxOracle:
-    """`jax.vjp` of a reference at any inputs of one structure, compiled on first use.
+    """`jax.vjp` of a reference at any inputs of one structure, compiled once for each shape.
 
     Args:
         reference: a module with ``forward``, or ``(params, x, **keywords) -> y`` itself, traceable
@@ -34,7 +34,6 @@ class JaxOracle:
     has_float32 = True
 
     def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
-        """Take the reference; nothing is traced yet."""
         try:
             import jax
         except ImportError:
@@ -49,57 +48,67 @@ class JaxOracle:
                 f"reference must be a function or have a forward: got {type(reference).__name__}"
             )
         self._reference = reference
-        self.keywords = {"float64": keywords, "float32": keywords}
         rounded = pytree.map(_round, keywords)
-        if not same_bits(rounded, keywords):
-            self.keywords["float32"] = rounded
+        same = same_bits(rounded, keywords)  # then one compiled function is enough
+        self.keywords = {"float64": keywords, "float32": keywords if same else rounded}
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
-        self._compiled: dict[tuple[int, str], Callable[..., Any]] = {}
+        self._compiled: dict[Any, Any] = {}
 
     def function(
-        self,
-        dtype: str = "float64",
-        given: str | None = None,
-        keywords: dict[str, Any] | None = None,
+        self, dtype: str = "float64", keywords: dict[str, Any] | None = None
     ) -> Callable[[Tree, Any], Any]:
-        """Return the reference as a function of ``(params, x)`` that computes in a dtype.
+        """Return the reference as a function of ``(params, x)``, with keywords in a dtype."""
+        keywords = self.keywords[dtype] if keywords is None else keywords
+        constants = pytree.map(lambda leaf: _constant(leaf, dtype), keywords)
+        return lambda params, x: self._reference(params, x, **constants)
 
-        Its keywords are those rounded to the dtype ``given``, or others if they are passed.
+    @contextlib.contextmanager
+    def tracing(self, dtype: str) -> Iterator[None]:
+        """Trace with the precision of a dtype.
+
+        JAX casts a NumPy array that a function closes over to the current precision, and remembers
+        the result for every precision. So its memory is cleared, before and after. It warns of
+        its own 64-bit arrays with 32 bits; they are cast just the same.
         """
-        constants = pytree.map(
-            lambda leaf: _constant(leaf, dtype), keywords or self.keywords[given or dtype]
-        )
-        with self.jax.enable_x64(dtype == "float64"):
-            reference, constants = refreshed((self._reference, constants), self.jax)
-        return lambda params, x: reference(params, x, **constants)
+        self.jax.clear_caches()
+        try:
+            with self.jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
+                yield
+        finally:
+            self.jax.clear_caches()
 
-    def output(self, inputs: tuple[Tree, Any], dtype: str) -> Any:
+    def compiled(self, function: Callable[..., Any], *arguments: Any, dtype: str) -> Any:
+        """Compile a function for the shapes of these arguments."""
+        with self.tracing(dtype):
+            return self.jax.jit(function).lower(*arguments).compile()
+
+    def output(self, inputs: tuple[Tree, Any], dtype: str, **keywords: Any) -> Any:
         """Return zeros like the reference's output, without computing it."""
-        return self.output_of(self.function(dtype), inputs, dtype)
-
-    def output_of(self, function: Callable[..., Any], inputs: Any, dtype: str) -> Any:
-        """Return zeros like the output of a function of ``(params, x)``."""
-        with self.jax.enable_x64(dtype == "float64"):
-            y = self.jax.eval_shape(function, *inputs)
+        with self.tracing(dtype):
+            y = self.jax.eval_shape(self.function(dtype, **keywords), *inputs)
         return self.jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
     def results(
-        self, inputs: tuple[Tree, Any], g: Any, dtype: str, given: str | None = None
+        self,
+        inputs: tuple[Tree, Any],
+        g: Any,
+        dtype: str,
+        *,
+        given: str | None = None,
+        keywords: dict[str, Any] | None = None,
     ) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
         ``dtype`` is that of the computation, ``given`` that of the inputs if it is another.
         """
-        # One function a dtype: a constant in the keywords is another in the other mode of JAX.
-        key = (id(self.keywords[given or dtype]), dtype)
+        keywords = self.keywords[given or dtype] if keywords is None else keywords
+        key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
-            self._compiled[key] = self.jax.jit(self.differentiated(self.function(dtype, given)))
-        return self.results_of(self._compiled[key], inputs, g, dtype)
-
-    def results_of(self, run: Callable[..., Any], inputs: Any, g: Any, dtype: str) -> Tree:
-        """Return the results of what `differentiated` returned."""
+            run = self.differentiated(self.function(dtype, keywords))
+            self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype), keywords
         with self.jax.enable_x64(dtype == "float64"):
-            y, cotangents = run(*inputs, g)
+            y, cotangents = self._compiled[key][0](*inputs, g)
         remaining = iter(cotangents)
         d_params, d_x = pytree.map(
             lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
@@ -116,10 +125,6 @@ class JaxOracle:
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         return defaults | self.keywords["float64"]
 
-    def with_keywords(self, keywords: dict[str, Any]) -> "JaxOracle":
-        """Return the oracle of the same reference with some keywords changed."""
-        return JaxOracle(self._reference, self.keywords["float64"] | keywords)
-
     def pushforward(self, inputs: Any, path: str, tangent: Any) -> Any:
         """Return the Jacobian of y with respect to one leaf, times a tangent of that leaf."""
         tree = {"params": inputs[0], "x": inputs[1]}
@@ -130,7 +135,7 @@ class JaxOracle:
             moved = pytree.map_with_path(lambda p, x: value if p == path else x, tree)
             return function(moved["params"], moved["x"])
 
-        with self.jax.enable_x64(True):
+        with self.tracing("float64"):
             return np.asarray(self.jax.jvp(of_leaf, (leaf,), (tangent,))[1])
 
     def differentiated(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,109 +177,3 @@ def _constant(leaf: Array, dtype: str) -> Array:
 
 def _is_floating(leaf: Any) -> bool:
     return leaf.dtype.kind == "f"
-
-
-def refreshed(value: Any, jax: Any) -> Any:
-    """Return a value in which every NumPy array that it holds or refers to is a copy.
-
-    JAX casts a NumPy array that a function closes over to the precision of the current mode, and
-    remembers the result by the identity of the array, whatever the mode: met first with 32 bits,
-    an array has 32 bits for good. So each mode needs arrays of its own, and functions that refer to
-    them. Looked through are containers, functions (closures, globals, defaults), `jax.jit`,
-    `functools.partial`, methods and plain objects. What refers to no array is returned as it is;
-    so are modules, classes and the globals of installed libraries.
-    """
-    return _Refresher(jax).refresh(value)
-
-
-class _Refresher:
-    def __init__(self, jax: Any) -> None:
-        self.jax, self.jitted = jax, type(jax.jit(abs))
-        self.known: dict[int, tuple[Any, Any]] = {}  # id: the value, kept alive, and its copy
-
-    def refresh(self, value: Any) -> Any:
-        if id(value) not in self.known:
-            self.known[id(value)] = value, value  # what holds itself ends here
-            self.known[id(value)] = value, self._once(value)
-        return self.known[id(value)][1]
-
-    def _once(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return value.copy()
-        if isinstance(value, self.jax.Array):
-            too_wide = value.dtype.itemsize == 8 and not self.jax.config.jax_enable_x64
-            return self.jax.numpy.asarray(np.array(value)) if too_wide else value
-        if isinstance(value, (type, types.ModuleType, str, bytes)):
-            return value
-        if isinstance(value, (dict, list, tuple)):
-            return self._container(value)
-        if isinstance(value, functools.partial):
-            called = (value.func, value.args, value.keywords)
-            func, args, keywords = found = self.refresh(called)
-            return value if found is called else functools.partial(func, *args, **keywords)
-        if isinstance(value, types.MethodType):
-            parts = (value.__func__, value.__self__)
-            found = self.refresh(parts)
-            return value if found is parts else types.MethodType(*found)
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
-        if isinstance(value, self.jitted):
-            inner = inspect.unwrap(value)
-            found = self.refresh(inner)
-            return value if found is inner else found
-        if not _is_installed(type(value)) and hasattr(value, "__dict__"):
-            attributes = vars(value)
-            found = self.refresh(attributes)
-            if found is not attributes:
-                value = copy.copy(value)
-                vars(value).update(found)
-        return value
-
-    def _container(self, value: Any) -> Any:
-        parts = list(value.values()) if isinstance(value, dict) else list(value)
-        found = [self.refresh(part) for part in parts]
-        if all(new is old for new, old in zip(found, parts, strict=True)):
-            return value
-        if isinstance(value, dict):
-            return dict(zip(value, found, strict=True))
-        return type(value)(*found) if hasattr(value, "_fields") else type(value)(found)
-
-    def _function(self, value: types.FunctionType) -> Any:
-        old_cells = value.__closure__ or ()
-        cells = tuple(types.CellType() for _ in old_cells)
-        names = dict(value.__globals__)
-        new = types.FunctionType(value.__code__, names, value.__name__, None, cells or None)
-        self.known[id(value)] = value, new  # for a function that calls itself
-        changed = False
-
-        def refresh(part: Any) -> Any:
-            nonlocal changed
-            found = self.refresh(part)
-            changed |= found is not part and found is not new
-            return found
-
-        for name in () if _is_installed(value) else _globals(value.__code__) & names.keys():
-            names[name] = refresh(names[name])
-        for cell, old in zip(cells, old_cells, strict=True):
-            try:
-                cell.cell_contents = refresh(old.cell_contents)
-            except ValueError:  # empty so far
-                continue
-        new.__defaults__ = refresh(value.__defaults__)
-        new.__kwdefaults__ = refresh(value.__kwdefaults__)
-        return new if changed else value
-
-
-def _is_installed(value: Any) -> bool:
-    """Tell whether a function or class comes from an installed library or Python itself."""
-    module = value.__module__ or ""  # None for a function that exec made
-    if value is types.SimpleNamespace or module.startswith("functional_lm."):
-        return False
-    path = getattr(sys.modules.get(module), "__file__", None) or ""
-    return module.split(".")[0] in sys.stdlib_module_names or "-packages" in path
-
-
-def _globals(code: types.CodeType) -> set[str]:
-    """Return the names that a function, or one inside it, may look up among its globals."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_globals, inner))

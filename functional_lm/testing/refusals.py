@@ -13,8 +13,10 @@ from ..contract import Array
 from .inputs import at, cast
 from .subject import Examination
 
+__all__ = ["check_refusals"]
+
 LEAVES = 12
-"""Of a larger tree only so many leaves are spoilt, evenly spread."""
+"""At most this many leaves of a tree are spoilt, evenly spread."""
 
 
 def check_refusals(examination: Examination) -> None:
@@ -43,7 +45,7 @@ def check_refusals(examination: Examination) -> None:
             continue  # a scalar beside arrays
         for what, changed in _cotangents(np.asarray(leaf)):
             spoilt = _replaced(g, path, changed)
-            message = f"vjp takes {at('g', path)} {what}"
+            message = f"vjp accepts {at('g', path)} {what}"
             _require(examination, message, {"g"}, partial(subject.layer.vjp, residuals, spoilt))
 
 
@@ -51,7 +53,7 @@ def _require(
     examination: Examination, accepts: str, names: set[str], call: Callable[[], Any]
 ) -> None:
     """Run a call that has to be refused."""
-    required = f"required is a TypeError or ValueError with {' or '.join(sorted(names))} in it"
+    required = f"it must raise a TypeError or ValueError that names {' or '.join(sorted(names))}"
     try:
         call()
     except (TypeError, ValueError) as error:
@@ -70,14 +72,14 @@ def _spoilt_params(
 ) -> Iterator[tuple[str, set[str], Any]]:
     """Yield (what is wrong, names of which one must be said, arguments)."""
     params = given["params"]
-    yield "takes None for params", {"params"}, given | {"params": None}
+    yield "accepts None for params", {"params"}, given | {"params": None}
     if isinstance(params, dict):
         unknown = params | {"unknown": np.ones(1, np.float32)}
-        yield "takes params with an unknown key", {"unknown"}, given | {"params": unknown}
+        yield "accepts params with an unknown key", {"unknown"}, given | {"params": unknown}
         for key in params:
             lacking = given | {"params": {k: v for k, v in params.items() if k != key}}
             if not _accepted(examination, lacking):
-                yield f"takes params without {key}", {key}, lacking
+                yield f"accepts params without {key}", {key}, lacking
 
 
 def _spoilt_leaves(
@@ -91,13 +93,17 @@ def _spoilt_leaves(
         if np.ndim(leaf) == 0 and "." in path:
             continue  # a scalar beside arrays, which a layer may hand on without a look
         name = {path.rpartition(".")[2]}
-        yield f"takes {path} as a list", name, _replaced(given, path, leaf.tolist())
+        yield f"accepts {path} as a list", name, _replaced(given, path, leaf.tolist())
         if leaf.dtype.kind != "f":
-            yield f"takes {path} as float32", name, _replaced(given, path, leaf.astype(np.float32))
+            yield (
+                f"accepts {path} as float32",
+                name,
+                _replaced(given, path, leaf.astype(np.float32)),
+            )
             continue
         for dtype, names in ((np.float16, name), (np.int64, name), (np.float64, some)):
             if several or dtype != np.float64:
-                what = f"takes {path} as {np.dtype(dtype)}"
+                what = f"accepts {path} as {np.dtype(dtype)}"
                 yield what, names, _replaced(given, path, leaf.astype(dtype))
         longer = [
             np.concatenate([leaf, leaf.take([0], a)], a) for a in range(leaf.ndim) if leaf.size
@@ -105,7 +111,7 @@ def _spoilt_leaves(
         for other in [*longer, leaf[None]]:
             spoilt = _replaced(given, path, other)
             if not _accepted(examination, spoilt):
-                yield f"takes {path} of shape {other.shape} for {leaf.shape}", {"got"}, spoilt
+                yield f"accepts {path} of shape {other.shape} for {leaf.shape}", {"got"}, spoilt
 
 
 def _cotangents(g: Array) -> Iterator[tuple[str, Any]]:

@@ -1,14 +1,14 @@
 """The library's own layers, losses and models by name, with their twins and their checks."""
 
-import dataclasses
 import importlib
 import inspect
 import types
-from collections.abc import Set
 from typing import Any
 
 from .cases import Case, cases_of
 from .check import DTYPES, check
+from .inputs import did_you_mean
+from .oracle import JaxOracle
 from .report import Report
 
 FACTOR = 4.0
@@ -34,10 +34,10 @@ def modules(name: str) -> tuple[Any, Any]:
 def twin(value: Any) -> Any:
     """Return the JAX twin of a layer, or of a value that holds layers.
 
-    A layer, loss or model of this library becomes its module in ``functional_lm.reference``; a
-    layer from `compose.bind` an object whose ``forward`` has those settings that the twin's
-    ``forward`` names; another layer its ``twin``, if it has one; NamedTuples, tuples, lists and
-    dicts are mapped member by member, and anything else is returned as it is.
+    A layer, loss or model of this library becomes its module in ``functional_lm.reference``, a
+    layer from `compose.bind` the twin with those settings that its ``forward`` names, another layer
+    its ``twin``, if it has one. NamedTuples, tuples, lists and dicts are mapped member by member,
+    and anything else is returned as it is.
 
     Raises:
         ImportError: without jax, naming the extra to install.
@@ -53,32 +53,13 @@ def twin(value: Any) -> Any:
             ) from None
     if isinstance(value, Bound):
         layer = twin(value.layer)
-        return _BoundTwin(layer, twin(pick(value.settings, keywords_of_forward(layer))))
+        return Bound(layer, twin(pick(value.settings, keywords_of_forward(layer))))
     if isinstance(value, dict):
         return {name: twin(member) for name, member in value.items()}
     if isinstance(value, (tuple, list)):
         members = [twin(member) for member in value]
         return type(value)(*members) if hasattr(value, "_fields") else type(value)(members)
     return getattr(value, "twin", value)
-
-
-@dataclasses.dataclass(frozen=True)
-class _BoundTwin:
-    """A twin with settings fixed."""
-
-    layer: Any
-    settings: dict[str, Any]
-
-    @property
-    def forward_keywords(self) -> Set[str]:
-        """The keywords of ``forward`` that are still open."""
-        from ..compose import keywords_of_forward
-
-        return keywords_of_forward(self.layer) - set(self.settings)
-
-    def forward(self, params: Any, x: Any, **side: Any) -> Any:
-        """Run the twin with its fixed settings."""
-        return self.layer.forward(params, x, **self.settings, **side)
 
 
 _WITH_TWINS = ("functional_lm.layers.", "functional_lm.losses.", "functional_lm.models.")
@@ -93,7 +74,8 @@ def layer_named(name: str) -> Any:
     for package, members in _packages().items():
         if name in members:
             return importlib.import_module(f"functional_lm.{package}.{name}")
-    raise ValueError(f"unknown layer {name!r}; the known ones are {', '.join(names())}")
+    hint = did_you_mean(name, names(), otherwise=f"the known ones are {', '.join(names())}")
+    raise ValueError(f"unknown layer {name!r}{hint}")
 
 
 def cases(name: str) -> list[Case]:
@@ -148,17 +130,9 @@ def check_layer(
 def check_case(name: str, case: Case, **settings: Any) -> Report:
     """Check a layer of this library at one case; the settings are those of `check.check`."""
     layer, reference = modules(name)
-    return check(
-        f"{name} ({case.label})",
-        layer,
-        case.params,
-        case.x,
-        reference=reference,
-        cotangent=None,
-        keywords=case.keywords,
-        reference_keywords=twin(case.keywords),
-        **settings,
-    )
+    oracle = JaxOracle(reference, twin(case.keywords))
+    title, keywords = f"{name} ({case.label})", case.keywords
+    return check(title, layer, case.params, case.x, reference=oracle, keywords=keywords, **settings)
 
 
 def _packages() -> dict[str, list[str]]:
@@ -166,9 +140,6 @@ def _packages() -> dict[str, list[str]]:
     for package in ("layers", "losses", "models"):
         module = importlib.import_module(f"functional_lm.{package}")
         members = {name: getattr(module, name) for name in module.__all__}
-        found[package] = [name for name, member in members.items() if _is_layer(member)]
+        is_layer = {n: inspect.ismodule(m) and hasattr(m, "vjp") for n, m in members.items()}
+        found[package] = [name for name in members if is_layer[name]]
     return found
-
-
-def _is_layer(member: Any) -> bool:
-    return inspect.ismodule(member) and hasattr(member, "vjp")

@@ -3,7 +3,10 @@
 import dataclasses
 import math
 import textwrap
+from html import escape
 from typing import Any
+
+__all__ = ["CAUSES", "CHECKS", "Finding", "LeafReport", "Report", "columns", "figure"]
 
 
 @dataclasses.dataclass
@@ -67,25 +70,25 @@ refusals: inputs spoilt in one place raise an error that names the argument; whe
 CAUSES = {
     # the shape of the answer
     "exception": "the code under test raises",
-    "structure": "forward or vjp returns something else than the contract asks for",
+    "structure": "forward or vjp returns something other than the contract requires",
     "integer cotangent": "integers have the cotangent None",
     "swapped": "two outputs are exchanged",
     "missing sum": "a sum over a broadcast axis is missing",
     "transposed": "the result has two axes exchanged",
-    "misplaced": "the right values stand in the wrong places",
-    "never written": "the leaf stays zero, or at what it was allocated with",
+    "misplaced": "the right values are in the wrong places",
+    "never written": "the leaf stays zero, or uninitialised",
     # the algebra
     "sign": "the whole leaf has the wrong sign",
     "constant factor": "the whole leaf is off by one constant",
     "missing factor": "a factor is left out: an array, a slope, or g itself",
-    "extra factor": "a factor stands there once too often",
+    "extra factor": "a factor is applied once too often",
     "missing term": "one of several terms or paths is left out: a projection, a mean, a skip",
     "wrong term": "one of several terms or paths has the wrong sign or constant",
     "wrong point": "a slope is evaluated at the wrong point, such as the output for the input",
     "jacobian not transposed": "the Jacobian is applied where its transpose is needed: W for Wᵀ",
     "slice kept": "one part of a batch, head or group sum is kept, or one part is dropped",
     "scatter": "entries that share an index overwrite each other where they must add",
-    "mask leak": "a gradient flows where a mask or the causal order lets nothing through",
+    "mask leak": "a gradient passes through a mask, or against the causal order",
     # the role of g
     "g ignored": "the result does not depend on g",
     "not linear in g": "the result is not linear in g",
@@ -126,7 +129,6 @@ class Finding:
     explanation: str = ""
 
     def __str__(self) -> str:
-        """Return the message, and the likely cause under it."""
         if not self.explanation:
             return self.message
         return f"{self.message}\n    likely cause: {self.cause}: {self.explanation}"
@@ -159,7 +161,6 @@ class Report:
         return bool(self.leaves) and not self.findings and all(x.ok for x in self.leaves.values())
 
     def __bool__(self) -> bool:
-        """Same as `ok`."""
         return self.ok
 
     @property
@@ -181,44 +182,77 @@ class Report:
 
         A number that is not finite is its name, since JSON has none: "nan", "inf".
         """
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "oracle": self.oracle,
-            "residual_bytes": self.residual_bytes,
-            "leaves": {
-                path: _plain(dataclasses.asdict(leaf) | {"over_xla": leaf.over_xla, "ok": leaf.ok})
-                for path, leaf in self.leaves.items()
-            },
-            "findings": [dataclasses.asdict(finding) for finding in self.findings],
-            "reproduce": self.reproduce,
-        }
+        record = {"ok": self.ok} | dataclasses.asdict(self)
+        for path, leaf in self.leaves.items():
+            fields = record["leaves"][path] | {"over_xla": leaf.over_xla}
+            shown = {
+                name: str(value) if value is not None and not math.isfinite(value) else value
+                for name, value in fields.items()
+                if name != "path"
+            }
+            record["leaves"][path] = {"path": path, **shown, "ok": leaf.ok}
+        return record
 
     def __str__(self) -> str:
-        """Return the verdict, a table of the leaves, the findings and how to see it again."""
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
-            header = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
-            lines += ["  " + line for line in columns([header, *map(_row, self.leaves.values())])]
-        for finding in self.findings:
-            lines += _wrapped("  - ", finding.message)
-            if finding.explanation:
-                lines += _wrapped("      likely cause: ", f"{finding.cause}: {finding.explanation}")
+            lines += ["  " + line for line in columns([HEADER, *map(_row, self.leaves.values())])]
+        for messages, cause in self._by_cause():
+            for message in messages:
+                lines += _wrapped("  - ", message, "    ")
+            if cause:
+                lines += _wrapped("      likely cause: ", cause, "        ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Return the same as HTML, for a notebook."""
+        verdict = "ok" if self.ok else "FAILED"
+        against = f", certified numerically against {self.oracle}" if self.ok else ""
+        parts = [f"<p><b>{escape(self.name)}: {verdict}</b>{escape(against)}</p>"]
+        for i, row in enumerate([HEADER, *map(_row, self.leaves.values())]):
+            cells = "".join(f"<t{'d' if i else 'h'}>{escape(text)}" for text in row)
+            parts.append(f"{'' if i else '<table>'}<tr>{cells}")
+        parts.append("</table>")
+        for messages, cause in self._by_cause():
+            shown = "<br>".join(map(escape, messages))
+            parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
+        if not self.ok and self.reproduce:
+            parts.append(f"<pre>{escape(self.reproduce)}</pre>")
+        return "\n".join(parts)
 
-def _wrapped(start: str, text: str) -> list[str]:
-    """Return lines of at most 100 characters, indented under the first."""
-    indent = " " * (len(start) - len(start.lstrip(" -")))
+    def _by_cause(self) -> list[tuple[list[str], str]]:
+        """Return (messages, likely cause) of the findings that have one explanation."""
+        groups: dict[Any, list[Finding]] = {}
+        for i, finding in enumerate(self.findings):
+            alone = not finding.explanation and finding.check != "inputs"
+            key = i if alone else (finding.check, finding.cause, finding.explanation)
+            groups.setdefault(key, []).append(finding)
+        found = []
+        for findings in groups.values():
+            first, messages = findings[0], [finding.message for finding in findings]
+            if not first.explanation:
+                found.append((["; ".join(messages)], ""))
+                continue
+            leaves = ", ".join(finding.leaf for finding in findings)
+            explains = f" (explains {leaves})" if len(findings) > 1 else ""
+            found.append((messages, f"{first.cause}: {first.explanation}{explains}"))
+        return found
+
+
+def _wrapped(start: str, text: str, indent: str) -> list[str]:
+    """Return lines of at most 100 characters."""
     return textwrap.wrap(
         start + " ".join(text.split()),
         100,
-        subsequent_indent=indent + ("  " if "cause" in start else ""),
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+HEADER = ("leaf", "f64 error", "limit", "f32 error", "limit", "over XLA", "ULPs", "")
 
 
 def columns(rows: list[tuple[str, ...]]) -> list[str]:
@@ -248,10 +282,3 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
 def figure(value: float | None) -> str:
     """Return a number in seven characters, a dash where there is none."""
     return "-" if value is None else f"{value:.1e}"
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }

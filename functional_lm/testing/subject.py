@@ -14,6 +14,8 @@ from ..contract import Differentiable, Tree
 from .inputs import at, cast, freeze, same_bits
 from .report import Finding, Report
 
+__all__ = ["BrokenLayer", "Comparison", "Examination", "Subject", "describe"]
+
 if TYPE_CHECKING:
     from .numeric import NumericOracle
     from .oracle import JaxOracle
@@ -23,7 +25,6 @@ class BrokenLayer(Exception):
     """A fault after which there is nothing left to compare; holds the finding."""
 
     def __init__(self, finding: Finding) -> None:
-        """Take what was found."""
         super().__init__(finding.message)
         self.finding = finding
 
@@ -43,7 +44,6 @@ class Subject:
     """
 
     def __init__(self, layer: Differentiable, keywords: dict[str, Any]) -> None:
-        """Take the layer; nothing is run yet."""
         self.layer = layer
         self._keywords = keywords
         self.writes: set[str] = set()
@@ -62,22 +62,13 @@ class Subject:
             floats = [leaf.dtype for leaf in pytree.leaves(inputs) if leaf.dtype.kind == "f"]
             keywords = self.keywords(floats[0] if floats else np.float64)
 
-        def call(arguments: dict[str, Any]) -> Any:
-            given = (arguments["params"], arguments["x"])
-            return self.layer.forward(*given, **arguments["keyword"])
-
         arguments = {"params": inputs[0], "x": inputs[1], "keyword": keywords}
-        result = self._run("forward", call, arguments)
-        return _pair("forward", "(y, residuals)", result)
+        return self._run("forward", "(y, residuals)", arguments)
 
     def vjp(self, residuals: Any, g: Any) -> Any:
         """Return ``(d_params, d_x)``."""
 
-        def call(arguments: dict[str, Any]) -> Any:
-            return self.layer.vjp(arguments["residuals"], arguments["g"])
-
-        result = self._run("vjp", call, {"residuals": residuals, "g": g})
-        return _pair("vjp", "(d_params, d_x)", result)
+        return self._run("vjp", "(d_params, d_x)", {"residuals": residuals, "g": g})
 
     def results(self, inputs: Any, g: Any, keywords: dict[str, Any] | None = None) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, by the names of leaves."""
@@ -85,19 +76,28 @@ class Subject:
         d_params, d_x = self.vjp(residuals, g)
         return {"y": y, "params": d_params, "x": d_x}
 
-    def _run(self, what: str, call: Callable[[Any], Any], arguments: dict[str, Any]) -> Any:
+    def _run(self, what: str, required: str, arguments: dict[str, Any]) -> Any:
+        """Run a function of the layer, and require a pair."""
         try:
-            if not self.writes:
-                try:
-                    return self._strictly(what, call, freeze(arguments))
-                except ValueError as error:
-                    if "read-only" not in str(error):
-                        raise
-            copies = {name: _copy(value) for name, value in arguments.items()}
-            result = self._strictly(what, call, copies)
+            result = self._guarded(what, arguments)
         except Exception as error:
             message = f"{what} raised {type(error).__name__}: {error}"
             raise BrokenLayer(Finding("contract", message, cause="exception")) from error
+        if type(result) is not tuple or len(result) != 2:
+            message = f"{what} must return {required}: got {describe(result)}"
+            raise BrokenLayer(Finding("contract", message, cause="structure"))
+        return result
+
+    def _guarded(self, what: str, arguments: dict[str, Any]) -> Any:
+        """Run with read-only arguments; from the first write on, with copies."""
+        if not self.writes:
+            try:
+                return self._strictly(what, freeze(arguments))
+            except ValueError as error:
+                if "read-only" not in str(error):
+                    raise
+        copies = {name: _copy(value) for name, value in arguments.items()}
+        result = self._strictly(what, copies)
         for name, value in arguments.items():
             if not same_bits(value, copies[name]):
                 self.writes.add(f"{what} writes to {_changed(name, value, copies[name])}")
@@ -105,16 +105,19 @@ class Subject:
             self.writes.add(f"{what} writes to an argument")
         return result
 
-    def _strictly(self, what: str, call: Callable[[Any], Any], arguments: dict[str, Any]) -> Any:
+    def _strictly(self, what: str, arguments: dict[str, Any]) -> Any:
         """Run with floating-point faults as errors; note the first and go on without."""
+        keywords = arguments.get("keyword", {})
+        given = [value for name, value in arguments.items() if name != "keyword"]
+        function = getattr(self.layer, what)
         if not self.float_faults:
             try:
                 with np.errstate(over="raise", divide="raise", invalid="raise", under="ignore"):
-                    return call(arguments)
+                    return function(*given, **keywords)
             except FloatingPointError as error:
                 self.float_faults.append(f"{what} raised FloatingPointError: {error}")
         with np.errstate(all="ignore"):
-            return call(arguments)
+            return function(*given, **keywords)
 
 
 def describe(value: Any) -> str:
@@ -122,13 +125,6 @@ def describe(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
     return f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip()
-
-
-def _pair(what: str, required: str, result: Any) -> Any:
-    if type(result) is not tuple or len(result) != 2:
-        message = f"{what} must return {required}: got {describe(result)}"
-        raise BrokenLayer(Finding("contract", message, cause="structure"))
-    return result
 
 
 def _copy(value: Any) -> Any:

@@ -13,21 +13,21 @@ from .inputs import LAYOUTS, cast, finite, scaled
 from .oracle import JaxOracle
 from .subject import BrokenLayer, Examination
 
+__all__ = ["check_examples", "check_layouts", "check_one_token", "check_scales"]
+
 
 def check_layouts(examination: Examination, dtype: str) -> None:
     """Require the same results for inputs that are not C-contiguous, within rounding."""
     subject = examination.subject
     inputs, g = cast(examination.draws[0], dtype)
-    plain = subject.results(inputs, g)
+    plain = examination.oracle.project(subject.results(inputs, g))
     for name, lay_out in LAYOUTS.items():
         laid, laid_g, keywords = pytree.map(
             lambda leaf, lay_out=lay_out: lay_out(leaf) if isinstance(leaf, np.ndarray) else leaf,
             (inputs, g, subject.keywords(dtype)),
         )
-        result = _results(examination, laid, laid_g, keywords, f"{name} inputs", "layout", dtype)
-        for path in _differing(examination, plain, result, dtype) if result else ():
-            message = f"{path} is wrong for {name} inputs in {dtype}"
-            examination.find("inputs", message, leaf=path, dtype=dtype, cause="layout")
+        at = f"{name} inputs in {dtype}"
+        _compare(examination, plain, laid, laid_g, at, "layout", dtype=dtype, keywords=keywords)
 
 
 def check_examples(examination: Examination) -> None:
@@ -48,9 +48,8 @@ def check_examples(examination: Examination) -> None:
     for at, part in (parts | {"an empty batch (x[:0])": slice(0)}).items():
         exact = oracle.results(inputs, _only(g, part), "float64")
         exact |= {name: _pick(exact[name], part) for name in ("y", "x")}
-        few, few_g = (inputs[0], _pick(inputs[1], part)), _pick(g, part)
-        ours = _results(examination, few, few_g, None, at, "edge shape")
-        _report(examination, exact, ours, at, whole=whole)
+        few = (inputs[0], _pick(inputs[1], part))
+        _compare(examination, exact, few, _pick(g, part), at, whole=whole)
 
 
 def check_one_token(examination: Examination) -> None:
@@ -65,29 +64,19 @@ def check_one_token(examination: Examination) -> None:
     if not (isinstance(oracle, JaxOracle) and leaves) or any(leaf.ndim < 3 for leaf in leaves):
         return
     lengths = {leaf.shape[1] for leaf in leaves}
-    keywords = subject.keywords(np.float64)
-    theirs = oracle.keywords["float64"]
-    short, keywords, theirs = pytree.map(lambda leaf: _cut(leaf, lengths), (x, keywords, theirs))
-    was_cut = bool(pytree.leaves(keywords))
+    given = (x, subject.keywords(np.float64), oracle.keywords["float64"])
+    short, keywords, theirs = pytree.map(lambda leaf: _cut(leaf, lengths), given)
     try:
-        function = oracle.function(keywords=theirs)
-        y = oracle.output_of(function, (params, short), "float64")
+        y = oracle.output((params, short), "float64", keywords=theirs)
         if any(leaf.ndim < 2 or leaf.shape[1] != 1 or not leaf.size for leaf in _with_axes(y)):
             return  # that axis is not time
-        short_g = pytree.map(lambda a, b: _fit(a, b.shape), g, y)
-        exact = oracle.results_of(
-            oracle.jax.jit(oracle.differentiated(function)), (params, short), short_g, "float64"
-        )
+        short_g = pytree.map(lambda a, b: a[tuple(map(slice, b.shape))].copy(), g, y)
+        exact = oracle.results((params, short), short_g, "float64", keywords=theirs)
     except Exception:  # whatever a reference raises that is not made for this
         return
-    try:
-        ours = subject.results((params, short), short_g, keywords)
-    except BrokenLayer as error:
-        if not was_cut:
-            message = f"{error} for one token (x[:, :1])"
-            examination.find("inputs", message, dtype="float64", cause="edge shape")
-        return
-    _report(examination, exact, ours, "one token (x[:, :1])")
+    at, may_break = "one token (x[:, :1])", bool(pytree.leaves(keywords))
+    inputs = (params, short)
+    _compare(examination, exact, inputs, short_g, at, keywords=keywords, may_break=may_break)
 
 
 def check_scales(examination: Examination) -> None:
@@ -96,71 +85,55 @@ def check_scales(examination: Examination) -> None:
         inputs, g = examination.draws[0]
         moved = (inputs[0], scaled(inputs[1], scale))
         exact = examination.oracle.results(moved, g, "float64")
-        at = f"x times {scale:g}"
-        ours = _results(examination, moved, g, None, at, "not finite")
-        _report(examination, exact, ours and examination.oracle.project(ours), at, "not finite")
+        _compare(examination, exact, moved, g, f"x times {scale:g}", "not finite")
 
 
-def _results(
-    examination: Examination,
-    inputs: Any,
-    g: Any,
-    keywords: dict[str, Any] | None,
-    at: str,
-    cause: str,
-    dtype: str = "float64",
-) -> Tree | None:
-    """Return the layer's results; None if it breaks, which is a finding."""
-    try:
-        return examination.subject.results(inputs, g, keywords)
-    except BrokenLayer as error:
-        examination.find("inputs", f"{error} for {at}", dtype=dtype, cause=cause)
-        return None
-
-
-def _report(
+def _compare(
     examination: Examination,
     exact: Any,
-    ours: Any,
+    inputs: Any,
+    g: Any,
     at: str,
     cause: str = "edge shape",
+    *,
+    dtype: str = "float64",
+    keywords: dict[str, Any] | None = None,
     whole: Tree | None = None,
+    may_break: bool = False,
 ) -> None:
-    """Add a finding for each leaf that differs; a part may err as much as the whole."""
-    if ours is None:
+    """Add a finding for each leaf that differs by more than rounding.
+
+    A part may err as much as the ``whole``.
+    """
+    subject, oracle, leaves = examination.subject, examination.oracle, examination.report.leaves
+    try:
+        ours = oracle.project(subject.results(inputs, g, keywords))
+    except BrokenLayer as error:
+        if not may_break:
+            examination.find("inputs", f"{error} for {at}", dtype=dtype, cause=cause)
         return
-    faults = [f for name in exact for f in like_faults(name, exact[name], ours[name])]
+    faults = [fault for name in exact for fault in like_faults(name, exact[name], ours[name])]
     if faults:
-        message = f"{faults[0].message} for {at}"
-        examination.find("inputs", message, leaf=faults[0].leaf, dtype="float64", cause=cause)
+        message, leaf = f"{faults[0].message} for {at}", faults[0].leaf
+        examination.find("inputs", message, leaf=leaf, dtype=dtype, cause=cause)
         return
-    known = {path for path, leaf in examination.report.leaves.items() if not leaf.within("float64")}
-    for path in _differing(examination, exact, ours, "float64", whole):
-        if path not in known:  # else it is wrong everywhere, and said so
-            message = f"{path} is wrong for {at}"
-            examination.find("inputs", message, leaf=path, dtype="float64", cause=cause)
-
-
-def _differing(
-    examination: Examination, exact: Any, ours: Any, dtype: str, whole: Tree | None = None
-) -> list[str]:
-    """Return the paths of the leaves that differ by more than rounding."""
+    tolerance = oracle.tolerance if dtype == "float64" else 1e-11
     slack = float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
-    tolerance = examination.oracle.tolerance if dtype == "float64" else 1e-11
     # The names are those of the leaves of the whole, whose size rounding goes by.
     sizes = dict(pytree.leaves_with_path(exact if whole is None else whole))
-    found = []
     for path, expected, received, largest in rows(exact, ours):
-        error = distance(received, expected, examination.subject.may_be_non_finite)
-        own = limits.float64_limit(finite(expected), largest, tolerance=tolerance)
-        size = finite(sizes[path])
-        of_whole = limits.float64_limit(size, largest, tolerance=tolerance)
-        leaf = examination.report.leaves.get(path)
-        if leaf is not None and leaf.float64_limit is not None:
-            of_whole = max(of_whole, leaf.float64_limit * limits.norm(size))
-        if not error <= slack * max(own, of_whole):
-            found.append(path)
-    return found
+        of_whole = leaves.get(path)
+        if of_whole is not None and not of_whole.within("float64"):
+            continue  # it is wrong everywhere, and the report says so
+        limit = max(
+            limits.float64_limit(finite(leaf), largest, tolerance=tolerance)
+            for leaf in (expected, sizes[path])
+        )
+        if of_whole is not None and of_whole.float64_limit is not None:
+            limit = max(limit, of_whole.float64_limit * limits.norm(finite(sizes[path])))
+        if not distance(received, expected, subject.may_be_non_finite) <= slack * limit:
+            message = f"{path} is wrong for {at}"
+            examination.find("inputs", message, leaf=path, dtype=dtype, cause=cause)
 
 
 def _batch_size(examination: Examination, inputs: Any, g: Any) -> int | None:
@@ -220,7 +193,3 @@ def _cut(leaf: Any, lengths: set[int]) -> Any:
     if leaf.ndim == 1 and leaf.shape[0] in lengths:
         return leaf[:1].copy()
     return leaf
-
-
-def _fit(leaf: Any, shape: tuple[int, ...]) -> Any:
-    return np.array(leaf[tuple(slice(n) for n in shape)], order="C")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sysconfig
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..files import read_text
@@ -56,6 +56,7 @@ def load_corpus(
     environment: Mapping[str, str] = os.environ,
     url: str = SHAKESPEARE_URL,
     cache: Path | None = None,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> Corpus:
     """Return a corpus by name.
 
@@ -69,6 +70,7 @@ def load_corpus(
         environment: where to look for the variable.
         url: where to download from.
         cache: the cache folder; the user's own if not given.
+        progress: called with the share of a download that has arrived, in another thread.
 
     Raises:
         DownloadError: if ``shakespeare`` was asked for and cannot be downloaded.
@@ -83,14 +85,14 @@ def load_corpus(
     if name == "stdlib":
         return stdlib_corpus()
     try:
-        return _shakespeare(environment.get(DATA_VARIABLE), url, cache)
+        return _shakespeare(environment.get(DATA_VARIABLE), url, cache, progress)
     except DownloadError as error:
         if name is not None:
             raise DownloadError(
                 f"{error}; pass another text with --text-file, or --corpus stdlib"
             ) from error
         corpus = stdlib_corpus()
-        return dataclasses.replace(corpus, source=f"{corpus.source}, since {error}")
+        return dataclasses.replace(corpus, source=f"{corpus.source} ({error})")
 
 
 def read_corpus(path: str | Path, *, encoding: str = "utf-8") -> Corpus:
@@ -123,7 +125,9 @@ def stdlib_corpus() -> Corpus:
     return Corpus("\n\n".join(docstrings) + "\n", "docstrings of the Python standard library")
 
 
-def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
+def _shakespeare(
+    folder: str | None, url: str, cache: Path | None, progress: Callable[[float], object]
+) -> Corpus:
     expected = {"size": SHAKESPEARE_SIZE, "sha256": SHAKESPEARE_SHA256}
     if folder and not Path(folder).is_dir():
         raise ValueError(
@@ -147,7 +151,7 @@ def _shakespeare(folder: str | None, url: str, cache: Path | None) -> Corpus:
         data = _beginning(path)
         if content_fault(data, **expected) is None:  # type: ignore[arg-type]
             return Corpus(data.decode(), f"Tiny Shakespeare from {path}")
-    data = fetch(url, path, **expected)  # type: ignore[arg-type]
+    data = fetch(url, path, progress=progress, **expected)  # type: ignore[arg-type]
     kept = f"kept in {path}" if path.is_file() else f"not kept, since {cache} cannot be written"
     return Corpus(data.decode(), f"Tiny Shakespeare, downloaded ({kept})")
 

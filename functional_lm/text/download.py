@@ -4,21 +4,30 @@ import hashlib
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from ..files import write_atomic
 
 SILENCE = 20.0
 """Seconds that a server may send nothing."""
+BLOCK = 2**16
 DEADLINE = 300.0
-"""Seconds that a download may take in all, however slowly its server drips."""
+"""Seconds that a whole download may take."""
 
 
 class DownloadError(OSError):
-    """The file could not be had; the message says why."""
+    """A file cannot be downloaded; the message says why."""
 
 
-def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    size: int,
+    sha256: str,
+    progress: Callable[[float], object] = lambda share: None,
+) -> bytes:
     """Return the bytes at a URL, checked, and keep them at a path if that can be written.
 
     Args:
@@ -26,6 +35,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
         path: where to keep it; its folder is made if need be.
         size: its length in bytes; no more than that is read.
         sha256: the hash of its content, in hexadecimal digits.
+        progress: called with the share that has arrived, in another thread.
 
     Raises:
         DownloadError: if the server cannot be reached, or sends anything else.
@@ -35,7 +45,11 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> bytes:
     def receive() -> None:
         try:
             with urllib.request.urlopen(url, timeout=SILENCE) as response:
-                received.append(response.read(size + 1))
+                data = b""
+                while len(data) <= size and (block := response.read(min(BLOCK, size + 1))):
+                    data += block
+                    progress(len(data) / size)
+                received.append(data[: size + 1])
         except Exception as error:  # a broken proxy raises almost anything
             if isinstance(error, urllib.error.HTTPError):
                 error.close()

@@ -30,11 +30,11 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens that there are."""
+        """V, the number of tokens."""
 
     @property
     def default_prompt(self) -> str:
-        """A text of at least one token to start from where there is no prompt."""
+        """A text of at least one token, for where no prompt is given."""
 
     def encode(self, text: str) -> Array:
         """Return the tokens of a text, integers (T,); raise ValueError if it has none."""

@@ -1,7 +1,7 @@
 """Training: the loop, its settings, a whole experiment, evaluation and statistics."""
 
 from .costs import Costs, costs
-from .evaluation import evaluate, text_loss, text_losses
+from .evaluation import evaluate, text_losses
 from .experiment import Experiment
 from .loop import TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
@@ -19,7 +19,6 @@ __all__ = [
     "evaluate",
     "init_state",
     "statistics_of",
-    "text_loss",
     "text_losses",
     "train",
 ]

@@ -77,16 +77,6 @@ def text_losses(
         yield size / (count * seq_len), loss
 
 
-def text_loss(layer: Differentiable, params: Tree, tokens: Array, seq_len: int) -> float:
-    """Return the mean loss over all windows of the tokens that do not overlap, in nats.
-
-    Raises:
-        ValueError: if the tokens are fewer than seq_len + 1.
-    """
-    *_, (_, loss) = text_losses(layer, params, tokens, seq_len)
-    return loss
-
-
 def _loss(layer: Differentiable, params: Tree, x: Any, side: dict[str, Any]) -> float:
     loss, _ = layer.forward(params, x, **side)
     return float(loss)

@@ -250,9 +250,10 @@ class Experiment:
         Args:
             params: of the model.
             limit: about as many tokens are enough, the same ones each time; see `text_losses`.
-            progress: called now and then with the share that is done.
+            progress: called now and then with the share that is done, from 0 to 1.
         """
         size, loss = self.settings.seq_len, math.nan
+        progress(0.0)
         for share, so_far in text_losses(self.model, params, self.held_out, size, limit=limit):
             progress(share)
             loss = so_far

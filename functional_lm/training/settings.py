@@ -43,8 +43,7 @@ class TrainConfig:
         max_grad_norm: clip the gradient to this norm.
         seed: the seed of the parameters, the batches and dropout.
         shards: parts of a batch, each computed in a thread of its own; the last bits of the weights
-            depend on it. Not given: the number of cores, or 1 for a custom model, whose loss may
-            not be a mean over the examples.
+            depend on it. Not given: the number of cores.
 
     Raises:
         TypeError: for a setting of the wrong type.

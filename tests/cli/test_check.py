@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from functional_lm.cli.main import main
 from functional_lm.layers import silu
 
@@ -58,3 +60,24 @@ def test_a_golden_file_is_written(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "float64.x.q" in shown
     assert f"attention at B=2 T=3 S=3 H=6 G=2 K=2, written to {path}" in shown
+
+
+def test_a_golden_file_is_replaced_only_with_overwrite(tmp_path, capsys):
+    path = tmp_path / "silu.safetensors"
+    path.write_bytes(b"mine")
+    assert main(["golden", "silu", "--out", str(path)]) == 2
+    assert "exists; add --overwrite" in capsys.readouterr().err
+    assert path.read_bytes() == b"mine"
+    assert main(["golden", "silu", "--out", str(path), "--overwrite"]) == 0
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("command", ["check", "golden"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_terminal_shows_progress(command, terminal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", str(int(terminal)))
+    out = ["--out", str(tmp_path / "g")] if command == "golden" else ["--dtype", "float64"]
+    assert main([command, "silu", *out]) == 0
+    said = capsys.readouterr()
+    assert ("100%" in said.err) == terminal
+    assert "100%" not in said.out

@@ -37,6 +37,12 @@ def test_parts_and_other_texts(run_folder, capsys, tmp_path):
     assert evaluate(run_folder, capsys, "--text-file", str(other))["loss"] > everything["loss"]
 
 
+def test_a_part_of_another_text_is_refused(run_folder, text, capsys):
+    arguments = ["--part", "all", "--text-file", str(text)]
+    assert main(["evaluate", str(run_folder), *arguments]) == 2
+    assert "got --part all and --text-file" in capsys.readouterr().err
+
+
 def test_the_table(run_folder, capsys):
     assert main(["evaluate", str(run_folder), "--seq-len", "8"]) == 0
     said = capsys.readouterr().out

@@ -63,6 +63,12 @@ def test_a_prompt_comes_from_a_file_or_from_standard_input(generate, tmp_path, m
     assert generate("--prompt-file", "-", *more) == expected
 
 
+def test_a_prompt_needs_no_flag(generate):
+    assert generate("the ", "--max-new-tokens", "9") == generate(
+        "--prompt", "the ", "--max-new-tokens", "9"
+    )
+
+
 def test_one_prompt_after_another(run_folder, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("the \n\n7\nfox"))
     assert main(["generate", str(run_folder), "--interactive", "--max-new-tokens", "0"]) == 0

@@ -20,7 +20,10 @@ def test_a_trained_run_has_a_page(run_folder, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == f"written to {run_folder / 'report.html'}"
     assert said.err == ""
-    assert "<h1>run</h1>" in text
+    assert "<h1>llama on text.txt <small>run</small></h1>" in text
+    assert "<th>steps</th><td>20</td>" in text
+    assert "<th>min_lr</th><td>0.0003</td>" in text
+    assert "null" not in text
     assert "<th>d_model</th><td>16</td>" in text
     assert re.search(r"<dt>parameters</dt><dd>[\d,]+ ", text)
     sample = (run_folder / "sample.txt").read_text().partition("\n")[2].strip()

@@ -46,6 +46,27 @@ def test_the_first_signal_ends_the_step_and_saves(endless, tmp_path, number, sta
     assert params["norm"]["scale"].any()
 
 
+def test_a_signal_during_the_final_validation_leaves_a_complete_run(text, tmp_path):
+    text.write_text(text.read_text() * 1000)
+    arguments = ["--text-file", text, "--out", tmp_path / "run", "--steps", "20", "--seq-len", "4"]
+    arguments += ["--d-model", "8", "--n-heads", "2", "--n-layers", "1", "--eval-tokens", "9999"]
+    with subprocess.Popen(
+        [COMMAND, "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while "saved in" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said, complaint = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert complaint.strip() == (
+        "SIGINT: ends the validation; the run is complete; again to end at once"
+    )
+    assert said.startswith(f"not validated; functional-lm evaluate {tmp_path / 'run'} does it")
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 20
+    assert main(["generate", str(tmp_path / "run"), "--max-new-tokens", "1"]) == 0
+
+
 def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_whole(endless, tmp_path):
     endless.send_signal(signal.SIGSTOP)  # so that both are there when it goes on
     endless.send_signal(signal.SIGINT)

@@ -27,7 +27,7 @@ def test_where_there_is_none_the_others_are_listed(here, capsys):
     assert "no run in rum; the runs here are run, runs/older" in capsys.readouterr().err
     os.chdir(here / "runs" / "older")
     assert main(["train", "--resume", "latest"]) == 2
-    assert "no run in latest; train one with functional-lm train" in capsys.readouterr().err
+    assert "no run here yet; train one with functional-lm train" in capsys.readouterr().err
 
 
 def test_they_are_listed(here, capsys):

@@ -41,6 +41,9 @@ def test_two_flags_make_a_grid_and_any_flag_can_be_swept(text, tmp_path, capsys)
     assert "4 runs of 15 steps" in said
     assert "validation loss by n-layers" in said
     assert "best  optimizer adamw  n-layers " in said
+    last = said.splitlines()[-1].split()
+    assert last[:3] == ["next", "functional-lm", "train"]
+    assert main([*last[2:], "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
     for part in ("29 characters", "1,620 to train on, 180 held out", "parameters", str(out)):
         assert part in said.out
     lines = said.out.splitlines()
-    assert re.search(r"step 10/20  loss \d.\d+  validation \d.\d+  \d.\d+ bits per char", said.out)
+    assert re.search(r"step 10/20  loss \d.\d+  val \d.\d+  \d.\d+ bits/char", said.out)
     assert len([line for line in lines if "step 20/20" in line]) == 1
     assert said.out.index("sample after step 10:\n") < said.out.index("step 15/20")
     assert re.search(
@@ -141,7 +141,12 @@ def test_without_a_network_it_says_so(train, tmp_path, capsys, monkeypatch, text
     )
     settings = ["--steps", "1", "--batch-size", "1", "--seq-len", "4"]
     assert main(["train", "--out", str(tmp_path / "run"), *settings]) == 0
-    assert "docstrings, since cannot download https" in capsys.readouterr().out
+    assert "docstrings (cannot download https" in capsys.readouterr().out
+    # Asked for by name, another text is none.
+    assert main(["train", "--out", str(tmp_path / "no"), "--corpus", "shakespeare"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot download https" in said
+    assert "no network; pass another text with --text-file, or --corpus stdlib" in said
 
 
 def test_a_loss_that_diverges_ends_the_run_with_the_last_good_weights(train, tmp_path, capsys):

@@ -61,6 +61,16 @@ def test_an_empty_prompt_is_an_error():
         next(generate_batch(next_logits, [], max_new_tokens=1))
 
 
+@pytest.mark.parametrize("prompt", ["ROMEO:", b"ROMEO:"])
+@pytest.mark.parametrize("model", [next_logits, Decoder(MODEL, PARAMS)], ids=["function", "cached"])
+def test_a_text_for_a_prompt_says_how_to_encode_it(model, prompt):
+    says = "must be token ids: got the text b?'ROMEO:'; pass tokenizer.encode"
+    with pytest.raises(TypeError, match=says):
+        next(generate(model, prompt, max_new_tokens=1))
+    with pytest.raises(TypeError, match=says):
+        next(generate_batch(model, prompt, max_new_tokens=1))
+
+
 def test_without_a_key_it_is_greedy():
     assert run(key=None) == run(transform=temperature(0))
     assert run(key=None, transform=lambda logits, tokens: -logits) != run(key=None)

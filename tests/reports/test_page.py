@@ -38,6 +38,11 @@ def test_a_page_is_complete(run_records):
     findings = [SPIKE, SPIKE._replace(severity="error", steps=(5, 5))]
     read = Page("my run", run_records(), settings=settings, findings=findings, parameters=1234)
     assert read.texts("title") == read.texts("h1") == ["my run"]
+    settings |= {"architecture": "llama", "given": {"seed": 0}}
+    for text in ({"source": "Tiny Shakespeare from /data"}, {"text_file": "/a/Tiny Shakespeare"}):
+        titled = Page("my run", run_records(), settings={**settings, "text": text})
+        assert titled.texts("title") == ["llama on Tiny Shakespeare, my run"]
+        assert titled.texts("caption") == ["model", "training", "text", "other"]
     expected = ["Final figures", "Diagnosis", "Curves", "Samples", "Settings"]
     assert read.texts("h2") == expected
     assert read.texts("h3") == ["warning spike steps 3 to 9", "error spike step 5"]
@@ -52,7 +57,7 @@ def test_a_page_loads_nothing(run_records):
     read = Page("run", run_records())
     assert not {"script", "link", "iframe", "object", "embed", "base", "svg"} & set(read.tags)
     pictures = read.references()
-    assert len(set(pictures)) == 20  # a light and a dark one of each panel
+    assert len(set(pictures)) == 22  # a light and a dark one of each panel, two of the first
     for picture in pictures:
         ElementTree.fromstring(base64.b64decode(picture.removeprefix(DATA)))
     assert not re.search(r"@import|url\(", read.text)
@@ -113,6 +118,12 @@ def test_final_figures(run_records):
         Figure("time", "0:01", "of all steps together"),
         Figure("updates skipped", "1", "the first at step 31"),
     ]
+    whole = {"loss": 0.25, "step": 20, "tokens": 9}
+    assert final_figures(records, {}, evaluation=whole)[4:6] == [
+        Figure("validation loss on all held-out text", "0.2500"),
+        Figure("best perplexity", "1.284"),
+    ]
+    assert len(final_figures(records, {}, evaluation={**whole, "step": 40})) == 9
     assert final_figures([{"step": 3}], {"training": None}) == [Figure("steps", "3")]
 
 

@@ -1,5 +1,6 @@
 """Pictures are tested through their axes: what is drawn, where, and under which name."""
 
+import base64
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -21,7 +22,9 @@ from functional_lm.reports.plots import (
     styled,
     thin,
 )
+from functional_lm.runs import Session, open_run
 from functional_lm.runs.records import Series
+from functional_lm.training import Experiment, TrainConfig
 
 TITLES = [panel.title for panel in PANELS]
 
@@ -222,3 +225,17 @@ def test_losses_by_learning_rate():
     png(figure)
     assert legend_of(figure.axes[0]) == ["each batch", "mean", "best: 0.01"]
     assert figure.axes[0].get_ylim() == (1.9, 4.0)
+
+
+def test_a_session_and_a_run_show_their_curves_in_a_notebook(tmp_path):
+    experiment = Experiment.build(
+        "the quick brown fox. " * 60,
+        TrainConfig(steps=2, batch_size=2, seq_len=8),
+        sizes={"d_model": 8, "n_layers": 1},
+    )
+    with Session.start(tmp_path / "run", experiment) as session:
+        list(session.train())
+    for shown in (session, open_run(tmp_path / "run")):
+        image = ElementTree.fromstring(shown._repr_html_())
+        assert image.tag == "img"
+        assert b"<svg" in base64.b64decode(image.get("src").partition(",")[2])

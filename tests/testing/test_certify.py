@@ -50,3 +50,5 @@ def test_a_case_is_checked_once_for_all_ids():
 def test_no_cases_are_refused():
     with pytest.raises(ValueError, match="at least one case"):
         certify(cube())
+    with pytest.raises(ValueError, match="'silu' has a reference and cases of its own"):
+        certify("silu", cases=CASES)

@@ -1,6 +1,7 @@
 """The checker itself: it passes what is right and names what is wrong; the bug zoo has more."""
 
 import json
+import re
 import sys
 import types
 
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from functional_lm.layers import embedding, linear, silu
-from functional_lm.testing import check_vjp, registry
+from functional_lm.compose import bind
+from functional_lm.layers import embedding, linear, rms_norm, silu
+from functional_lm.testing import Finding, LeafReport, Report, check_vjp, registry
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 5))
@@ -306,18 +308,77 @@ def test_without_jax_the_extra_is_named(monkeypatch):
         check()
 
 
-@pytest.mark.parametrize(
-    ("layer", "x", "settings", "error", "says"),
-    [
-        (silu, X, {"reference": 3}, TypeError, "reference must be a function"),
-        (silu, X, {"dtypes": ("float16",)}, ValueError, "'float16'"),
-        (silu, X, {"dtypes": ()}, ValueError, "at least one"),
-        (silu, X, {"cotangent": np.ones(5)}, ValueError, r"have shape \(3, 5\): got \(5,\)"),
-        (silu, 3.0, {}, TypeError, "must hold NumPy arrays"),
-        (silu, np.array(["a"]), {}, TypeError, "x must be an array of numbers: got <U1"),
-        (types.SimpleNamespace(forward=square), X, {}, TypeError, "has no vjp"),
-    ],
-)
-def test_bad_arguments_are_refused(layer, x, settings, error, says):
-    with pytest.raises(error, match=says):
-        check_vjp(layer, {}, x, **{"reference": lambda p, x: jax.nn.silu(x)} | settings)
+def raises(params, x):
+    raise RuntimeError("out of luck")
+
+
+MISUSE = [
+    ({"reference": 3}, TypeError, "reference must be a function"),
+    ({"dtypes": ("float16",)}, ValueError, "'float16'"),
+    ({"dtypes": ()}, ValueError, "at least one"),
+    ({"cotangent": np.ones(5)}, ValueError, "have shape (3, 5): got (5,)"),
+    ({"x": 3.0}, TypeError, "must hold arrays: got {} and 3.0"),
+    ({"x": np.array(["a"])}, TypeError, "x must be an array of numbers: got <U1"),
+    ({"layer": types.SimpleNamespace(forward=square)}, TypeError, "has no vjp"),
+    ({"refrence": None}, TypeError, "the keywords {}: got refrence; did you mean reference?"),
+    ({"layer": rms_norm, "epz": 1.0}, TypeError, "{eps}: got epz; did you mean eps?"),
+    ({"layer": bind(rms_norm, eps=1e-3), "eps": 1.0}, TypeError, "{}: got eps; remove it"),
+    ({"reference": raises}, ValueError, "reference must accept params and x: it raised RuntimeE"),
+    ({"reference": lambda p, x: x @ x}, ValueError, "check their shapes, or call reference("),
+    ({"reference": lambda p, x: np.sin(x)}, ValueError, "it raised TracerArrayConversionError"),
+    ({"reference": lambda p, x: None}, ValueError, "reference must return y, made of arrays"),
+    (
+        {"layer": linear, "params": {"weight": np.ones((3, 2))}, "reference": None},
+        ValueError,
+        "forward must accept params and x: it raised ValueError: x must have shape (..., D_in)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "says"), MISUSE, ids=[says for *_, says in MISUSE])
+def test_wrong_use_is_an_error_and_not_a_failed_report(changes, error, says):
+    usual = {"layer": silu, "params": {}, "x": X, "reference": lambda p, x: jax.nn.silu(x)}
+    with pytest.raises(error, match=re.escape(says)):
+        check_vjp(**usual | changes)
+
+
+class Tensor:
+    """Like one of PyTorch that requires a gradient."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self.array
+
+    def __array__(self, *arguments, **keywords):
+        raise RuntimeError("use tensor.detach()")
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray, Tensor, np.ndarray.tolist])
+def test_arrays_of_others_and_lists_are_converted(make):
+    weight = np.float32(RNG.standard_normal((5, 2)))
+    params, x = {"weight": make(weight)}, make(np.float32(X))
+    report = check_vjp(linear, params, x, reference=lambda p, x: x @ p["weight"])
+    report.raise_if_failed()
+    assert list(report.leaves) == ["y", "params.weight", "x"]
+
+
+def test_a_report_has_the_name_given_and_says_how_to_make_it_again():
+    report = check(vjp=lambda x, g: ({}, x * g), name="mine", seed=3)
+    assert str(report).startswith("mine: FAILED")
+    assert report.reproduce.endswith("params, x, reference=reference, seed=3, name='mine')")
+
+
+def test_one_cause_is_stated_once_with_the_leaves_that_it_explains():
+    found = [Finding("accuracy", f"{x} is <off>", x, "", "sign", "of a & b") for x in ("a", "x")]
+    other = Finding("accuracy", "b is off", "b", "", "sign", "of another")
+    report = Report("<layer>", {"a": LeafReport("a", 1.0, 0.1)}, [*found, other])
+    said = str(report)
+    assert said.count("likely cause") == 2
+    assert "likely cause: sign: of a & b (explains a, x)" in said
+    shown = report._repr_html_()
+    assert "<b>&lt;layer&gt;: FAILED</b>" in shown
+    assert "<td>1.0e+00<td>1.0e-01" in shown
+    assert "a is &lt;off&gt;<br>x is &lt;off&gt;<br><i>likely cause: sign: of a &amp; b" in shown
+    assert "certified numerically against jax.vjp" in check()._repr_html_()

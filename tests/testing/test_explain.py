@@ -141,6 +141,6 @@ def test_replays_that_change_nothing_give_the_gradient(reference):
     oracle = JaxOracle(reference, {})
     y = oracle.output(({}, X), "float64")
     g = RNG.standard_normal(y.shape)
-    replays = Replays(oracle, ({}, X))
-    (gradient,) = replays.gradients(replays.normal, ({}, X), g)
+    replays = Replays(oracle, ({}, X), g)
+    ((gradient,),) = replays.gradients([replays.normal], ({}, X), g)
     np.testing.assert_allclose(gradient, oracle.results(({}, X), g, "float64")["x"], rtol=1e-12)

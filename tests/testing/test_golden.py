@@ -61,8 +61,15 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("silu", {"D": -3}), "sizes must not be negative: got D=-3"),
-        (("rms_norm", {}, {"epsilon": 3}), "rms_norm has the keywords eps: got epsilon"),
+        (("silu", {"D": -3}), "size D must be at least 0: got -3"),
+        (("rms_norm", {}, {"epz": 3}), "rms_norm has the keywords eps: got epz; did you mean eps?"),
+        (
+            ("rms_norm", {"d_model": 4}),
+            "rms_norm has the sizes B, T, D: got d_model; did you mean D",
+        ),
+        (("linear", {"d_model": 4}), "got d_model; did you mean D_in or D_out?"),
+        (("attention", {"H": 6, "G": 4}), "4 key/value heads .* divide the 6 .* one of 1, 2, 3, 6"),
+        (("rms_nrom",), "unknown layer 'rms_nrom'; did you mean rms_norm?"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, says):

@@ -57,13 +57,13 @@ def vaguely(params, x):
 
 
 UNCHECKED = {
-    "forward takes params with an unknown key: required is": [the_dtypes, the_shapes],
-    "forward takes None for params": [the_dtypes, the_shapes],
-    "forward takes x as float16": [the_keys, the_shapes],
-    "forward takes params.weight as int64": [the_keys, the_shapes],
-    "forward takes x as float64": [the_keys],
-    "forward takes x as a list": [the_keys, the_shapes],
-    "forward takes x of shape (2, 6) for (2, 5)": [the_keys, the_dtypes],
+    "forward accepts params with an unknown key: it must raise": [the_dtypes, the_shapes],
+    "forward accepts None for params": [the_dtypes, the_shapes],
+    "forward accepts x as float16": [the_keys, the_shapes],
+    "forward accepts params.weight as int64": [the_keys, the_shapes],
+    "forward accepts x as float64": [the_keys],
+    "forward accepts x as a list": [the_keys, the_shapes],
+    "forward accepts x of shape (2, 6) for (2, 5)": [the_keys, the_dtypes],
     "the ValueError does not: bad input": [vaguely, the_dtypes, the_shapes],
 }
 
@@ -79,8 +79,8 @@ def test_a_cotangent_that_is_not_refused_is_named():
         return {"weight": x.T @ (g + np.zeros_like(x @ weight))}, g @ weight.T
 
     said = refusals(vjp=vjp)
-    assert "vjp takes g as float64 for float32" in said
-    assert "vjp takes g that would broadcast along axis 0" in said
+    assert "vjp accepts g as float64 for float32" in said
+    assert "vjp accepts g that would broadcast along axis 0" in said
 
     def checked(residuals, g):
         expect_cotangent(g, (len(residuals.x), 3), residuals.x.dtype)
@@ -101,4 +101,4 @@ def test_floating_tokens_must_be_refused():
         reference=lambda params, tokens: params["weight"][tokens],
         refusals=True,
     )
-    assert any("takes tokens as float32" in finding.message for finding in report.findings)
+    assert any("accepts tokens as float32" in finding.message for finding in report.findings)

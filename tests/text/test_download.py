@@ -159,4 +159,4 @@ def test_without_a_network_the_standard_library_serves_and_says_why(tmp_path, mo
     monkeypatch.setattr(corpora, "stdlib_corpus", lambda: corpora.Corpus("text", "docstrings"))
     corpus = load_corpus(environment={}, url=refused_url(), cache=tmp_path)
     assert corpus.text == "text"
-    assert corpus.source.startswith("docstrings, since cannot download http://127.0.0.1")
+    assert corpus.source.startswith("docstrings (cannot download http://127.0.0.1")

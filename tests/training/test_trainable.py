@@ -9,6 +9,7 @@ from functional_lm.compose import Frozen, bind, residual, serial
 from functional_lm.layers import embedding, linear, rms_norm, unembedding
 from functional_lm.models import build, mlp, transformer_block
 from functional_lm.models.loading import of_config, resolve
+from functional_lm.runs import Session
 from functional_lm.training import Experiment, TrainConfig, statistics_of
 
 SIZES = {"vocab_size": 13, "d_model": 24, "n_heads": 6, "n_layers": 3, "max_seq_len": 8}
@@ -118,3 +119,21 @@ def test_a_run_trains_what_was_chosen_and_leaves_the_rest(shards):
     assert len(inspected[-1]["update_ratio"]) == 5
     for path, before, after in pytree.zip_with_path(first.params, last.state.params):
         assert (before is after) != path.endswith("scale")
+
+
+def test_a_resumed_run_trains_the_same_leaves_or_is_refused(tmp_path):
+    def experiment(choice):
+        return Experiment.build(
+            "the quick brown fox jumps over the lazy dog. " * 60,
+            TrainConfig(steps=2, batch_size=4, seq_len=8, shards=1),
+            sizes={"d_model": 24, "n_heads": 2, "n_layers": 1},
+            trainable=CHOICES[choice] if choice else None,
+        )
+
+    with Session.start(tmp_path / "run", experiment("norms")) as session:
+        list(session.train())
+    with Session.resume(tmp_path / "run", experiment("norms")) as session:
+        assert session.state.step == 2
+    for other in (None, "head"):
+        with pytest.raises(ValueError, match=r"trained was blocks\.0\.norm1\.scale, blocks"):
+            Session.resume(tmp_path / "run", experiment(other))

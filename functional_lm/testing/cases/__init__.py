@@ -4,11 +4,11 @@ Sizes are distinct primes or awkward, never all powers of two, so that a transpo
 axis cannot hide; scales are random, so that a factor that happens to be one cannot either.
 """
 
-import inspect
 import zlib
 from typing import Any, NamedTuple
 
-from ...contract import Tree
+from ...contract import Tree, expect_int
+from ..inputs import did_you_mean, keywords_of
 from . import attention, losses, models, pointwise
 from .draws import Draws, Maker
 
@@ -25,7 +25,6 @@ class Case(NamedTuple):
     keywords: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return the label, for the id of a test."""
         return self.label
 
 
@@ -56,20 +55,29 @@ def case_at(
     letters = LETTERS[name]
     for letter, size in sizes.items():
         if letter not in letters:
-            raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}; use these")
-        if size < 0:
-            raise ValueError(f"sizes must not be negative: got {letter}={size}; pass 0 or more")
+            meant = NAMES.get(letter.lower().replace("_", ""), letter)
+            near = [known for known in letters if known.partition("_")[0] == meant]
+            hint = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(letter, letters)
+            raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}{hint}")
+        expect_int(f"size {letter}", size, minimum=0)
     make = Maker(Draws((seed,)), module, _LAYERS[name][1])
-    known = set(inspect.signature(module.forward).parameters) - {"params", "x", "tokens"}
+    known = [*(keywords_of(module) or []), *make.seen]
     for setting in settings:
-        if setting not in known | make.seen:
-            has = f"the keywords {', '.join(sorted(known))}" if known else "no keywords"
-            raise ValueError(f"{name} has {has}: got {setting}; leave it out")
+        if setting not in known:
+            has = f"the keywords {', '.join(known)}" if known else "no keywords"
+            hint = did_you_mean(setting, known)
+            raise ValueError(f"{name} has {has}: got {setting}{hint}")
     full = {letter: sizes.get(letter, DEFAULTS[letter]) for letter in letters}
     if "S" in full and "S" not in sizes:
         full["S"] = full["T"]
     if "G" in full and "G" not in sizes and full["H"] % full["G"]:
         full["G"] = full["H"]
+    if "G" in full and (full["G"] < 1 or full["H"] % full["G"]):
+        fits = [n for n in range(1, full["H"] + 1) if full["H"] % n == 0]
+        raise ValueError(
+            f"the {full['G']} key/value heads (G) must divide the {full['H']} query heads (H): "
+            f"make G one of {', '.join(map(str, fits))}, or change H"
+        )
     label = " ".join(f"{letter}={size}" for letter, size in full.items())
     B, T, *others = full.values()
     return Case(name, label, *make((B, T), *others, **settings))
@@ -78,6 +86,11 @@ def case_at(
 DEFAULTS = {"B": 2, "T": 5, "S": 5, "D": 24, "D_in": 5, "D_out": 7}
 DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2}
 """The size of each letter that is not given; L is the number of blocks."""
+
+NAMES = {"batch": "B", "seqlen": "T", "dmodel": "D", "din": "D_in", "dout": "D_out"}
+NAMES |= {"nheads": "H", "nkvheads": "G", "headsize": "K", "headdim": "K", "dff": "F"}
+NAMES |= {"vocabsize": "V", "nlayers": "L"}
+"""What else the letters are called, for errors."""
 
 _LAYERS = pointwise.LAYERS | attention.LAYERS | losses.LAYERS | models.LAYERS
 LETTERS = {name: ["B", "T", *letters.split()] for name, (letters, _, _) in _LAYERS.items()}

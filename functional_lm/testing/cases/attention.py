@@ -6,6 +6,8 @@ import numpy as np
 
 from .draws import HEADS, Cases, Draws, Inputs, Layers, Maker
 
+__all__ = ["LAYERS"]
+
 
 def _rotary(draw: Draws, _: Any, leading: Any, H: int, K: int) -> Inputs:
     return {}, draw.normal(*leading, H, K), {"positions": np.arange(leading[-1])}

@@ -10,6 +10,8 @@ import numpy as np
 from ... import prng, pytree
 from ...contract import Array, Tree
 
+__all__ = ["BATCHES", "HEADS", "ROWS", "Cases", "Draws", "Inputs", "Layers", "Maker"]
+
 Inputs = tuple[Tree, Any, dict[str, Any]]
 """What a layer is called with: params, x, keywords."""
 
@@ -26,7 +28,6 @@ class Draws:
     """Random inputs, each from a key of its own."""
 
     def __init__(self, key: tuple[int, ...]) -> None:
-        """Start counting the keys."""
         self._key = key
         self._count = itertools.count()
 
@@ -55,7 +56,6 @@ class Maker:
     """
 
     def __init__(self, draw: Draws, module: Any, function: Callable[..., Inputs]) -> None:
-        """Draw nothing yet."""
         self._draw, self._module, self._function = draw, module, function
         self.seen = set(getattr(getattr(module, "Visibility", None), "_fields", ()))
 

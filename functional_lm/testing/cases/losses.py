@@ -7,6 +7,8 @@ import numpy as np
 from ...contract import Array
 from .draws import ROWS, Cases, Draws, Inputs, Layers, Maker
 
+__all__ = ["LAYERS"]
+
 NOTHING = np.full((5, 7), -100)
 """Targets that are all ignored."""
 

@@ -8,6 +8,8 @@ import numpy as np
 from ...contract import Stream, Tree
 from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
 
+__all__ = ["LAYERS"]
+
 _SIZES = (24, 6, 2)  # D, H, G; K = 4
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from ... import prng
 from .draws import BATCHES, ROWS, Cases, Draws, Inputs, Layers, Maker
 
+__all__ = ["LAYERS"]
+
 
 def _linear(
     draw: Draws, _: Any, leading: Any, D_in: int, D_out: int, *, bias: bool = True

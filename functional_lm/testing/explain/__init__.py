@@ -1,7 +1,7 @@
-"""What is wrong with a backward, from the numbers it gives.
+"""What is wrong with a backward pass, judged by its numbers.
 
-A wrong leaf is compared with signatures, the most particular first. The first that fits all draws
-to rounding is the likely cause:
+A wrong leaf is compared with signatures, the most specific first. The first that fits all draws to
+rounding is the likely cause:
 
     whole_leaf   it is the truth times a constant, transposed, misplaced, another leaf's; its shape
     parts        its answers to parts of g: a slice kept, a scatter, a leak through a mask
@@ -14,6 +14,7 @@ to rounding is the likely cause:
     steps        for replay: a traced reference as a list of single operations
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -24,8 +25,10 @@ from ..inputs import cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer, Examination
 from . import factors, parts, rounding, terms, whole_leaf
-from .evidence import Evidence, leaf_of
-from .whole_leaf import Cause, explain_shape
+from .evidence import Cause, Evidence, leaf_of
+from .whole_leaf import explain_shape
+
+__all__ = ["explain"]
 
 Signature = Callable[[Evidence], Cause | None]
 
@@ -38,7 +41,7 @@ OF_PROJECTIONS: tuple[Signature, ...] = (
     whole_leaf.exchanged,
     whole_leaf.sign_or_constant,
 )
-"""In the order of trial; these need no single entries, only projections of a leaf."""
+"""In order of trial; these need projections of a leaf only."""
 
 OF_ENTRIES: tuple[Signature, ...] = (
     whole_leaf.swapped,
@@ -51,16 +54,14 @@ OF_ENTRIES: tuple[Signature, ...] = (
     whole_leaf.misplaced,
     factors.entrywise,
     factors.in_the_sum,
-    terms.skip_path,
     terms.replayed,
     whole_leaf.diagonal_only,
     parts.one_survives,
     terms.error_along,
     parts.mask_leak,
-    rounding.narrow,
     rounding.small,
 )
-"""In the order of trial, after those; these look at entries."""
+"""In order of trial, after those; these need every entry."""
 
 
 def explain(examination: Examination) -> None:
@@ -69,14 +70,15 @@ def explain(examination: Examination) -> None:
     report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
     for path in wrong:
-        cause, explanation = _cause_of(examination, path)
+        evidence = Evidence(examination, path)
+        cause, explanation = _cause_of(examination, evidence)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
             shallow = (path, "not linear in g")
             report.findings[:] = [
                 dataclasses.replace(f, cause=cause) if (f.leaf, f.cause) == shallow else f
                 for f in report.findings
             ]
-        message = f"{path} is wrong in float64: {_worst(examination, path)}"
+        message = f"{path} is wrong in float64: {_worst(evidence)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
     for path, leaf in report.leaves.items():
         if leaf.within("float32") or path in wrong:
@@ -87,26 +89,25 @@ def explain(examination: Examination) -> None:
         report.findings.append(Finding("accuracy", message, path, "float32", cause, explanation))
 
 
-def _cause_of(examination: Examination, path: str) -> Cause:
+def _cause_of(examination: Examination, evidence: Evidence) -> Cause:
     """Return the cause of a leaf that is wrong in float64."""
-    for finding in examination.report.findings:
+    report, path = examination.report, evidence.path
+    for finding in report.findings:
         if finding.cause in ("hidden state", "overwritten"):
             return finding.cause, f"see above: {finding.message}"
-    evidence = Evidence(examination, path)
     if not all(np.isfinite(ours).all() for ours, _ in evidence.pairs):
         return "not finite", "it has NaN or infinity where the oracle has numbers"
     if path == "y":
         return "value", _value_explanation(evidence)
-    y = examination.report.leaves.get("y")
+    y = report.leaves.get("y")
     if y is not None and not y.within("float64") and _own(examination, path):
         return "value", "it is the right gradient of this forward: only forward is wrong"
     for signature in (*OF_PROJECTIONS, *(OF_ENTRIES if evidence.is_whole else ())):
-        try:
+        # A layer may fail at the inputs that a signature tries: that is no evidence.
+        with contextlib.suppress(Exception):
             cause = signature(evidence)
-        except Exception:  # a layer may fail at the inputs that a signature tries: no evidence
-            continue
-        if cause is not None:
-            return cause
+            if cause is not None:
+                return cause
     return "unknown", "no signature and no replay of the reference matches"
 
 
@@ -135,19 +136,19 @@ def _own(examination: Examination, path: str) -> bool:
     return bool(np.linalg.norm(mine - exact) <= 1e-6 * np.linalg.norm(exact))
 
 
-def _worst(examination: Examination, path: str) -> str:
+def _worst(evidence: Evidence) -> str:
     """Name the worst entry, with what it is and should be."""
-    leaf = examination.report.leaves[path]
-    evidence = Evidence(examination, path)
-    errors = [np.abs(finite(ours) - finite(exact)) for ours, exact in evidence.pairs]
-    bad = [~np.isfinite(ours) for ours, _ in evidence.pairs]
-    errors = [np.where(b, np.inf, e) for b, e in zip(bad, errors, strict=True)]
+    errors = [
+        np.where(np.isfinite(ours), np.abs(finite(ours) - finite(exact)), np.inf)
+        for ours, exact in evidence.pairs
+    ]
     draw = max(range(len(errors)), key=lambda i: errors[i].max(initial=0.0))
-    index = tuple(int(i) for i in np.unravel_index(int(errors[draw].argmax()), errors[draw].shape))
     ours, exact = evidence.pairs[draw]
+    index = tuple(int(i) for i in np.unravel_index(int(errors[draw].argmax()), ours.shape))
     place = f"entry {list(index)}" if index else "its value"
     if not evidence.is_whole:
         place = f"random projection {list(index)}"
+    leaf = evidence.examination.report.leaves[evidence.path]
     return (
         f"worst is {place} with {ours[index]:.6g} for {exact[index]:.6g}; "
         f"relative error {leaf.float64_error:.1e}, limit {leaf.float64_limit:.1e}"

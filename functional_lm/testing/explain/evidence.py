@@ -14,12 +14,16 @@ from ...contract import Array
 from ..inputs import at
 from ..subject import Examination
 
+__all__ = ["Cause", "Evidence", "close", "fit", "leaf_of", "name_constant"]
+
+Cause = tuple[str, str]
+"""A key of `report.CAUSES`, and the sentence."""
+
 
 class Evidence:
     """One wrong leaf of one layer, in float64."""
 
     def __init__(self, examination: Examination, path: str) -> None:
-        """Take the leaf; more is computed when it is asked for."""
         self.examination = examination
         self.comparisons = examination.comparisons
         self.path = path
@@ -54,26 +58,20 @@ class Evidence:
     @functools.cached_property
     def names(self) -> list[dict[str, Array]]:
         """For the first two draws, the arrays that have a name."""
-        found = []
-        for c in self.comparisons[:2]:
-            y, residuals = self.examination.subject.forward(c.inputs)
-            trees = {
-                "params": c.inputs[0],
-                "x": c.inputs[1],
-                "keyword": self.examination.subject.keywords(np.float64),
-                "residuals": residuals,
-                "y": y,
-                "g": c.g,
-            }
-            found.append(
-                {
-                    at(name, path).removeprefix("keyword."): np.asarray(leaf, np.float64)
-                    for name, tree in trees.items()
-                    for path, leaf in pytree.leaves_with_path(tree)
-                    if np.asarray(leaf).dtype.kind in "fiub"
-                }
-            )
-        return found
+        return [self.named(c.inputs, c.g) for c in self.comparisons[:2]]
+
+    def named(self, inputs: Any, g: Any) -> dict[str, Array]:
+        """Return by name the arrays that a vjp may use at these inputs."""
+        y, residuals = self.examination.subject.forward(inputs)
+        keywords = self.examination.subject.keywords(np.float64)
+        trees = {"params": inputs[0], "x": inputs[1], **keywords}
+        trees |= {"residuals": residuals, "y": y, "g": g}
+        return {
+            at(name, path): np.asarray(leaf, np.float64)
+            for name, tree in trees.items()
+            for path, leaf in pytree.leaves_with_path(tree)
+            if leaf.dtype.kind in "fiub"
+        }
 
     def close(self, a: Any, b: Any) -> bool:
         """Tell whether two arrays are equal within rounding, and not both nothing."""
@@ -140,69 +138,49 @@ _FAMILIAR = {
 
 def name_constant(value: float, evidence: Evidence) -> str:
     """Return the number, and what it is if sizes, settings or small integers explain it."""
-    shown = f"{value:.6g}"
-    sign = "−" if value < 0 else ""
-    for name, known in _candidates(evidence):
-        for text, number in ((name, known), (f"1/{_bracket(name)}", 1 / known if known else 0.0)):
-            if number and math.isclose(abs(value), number, rel_tol=1e-7):
-                return f"{sign}{text}{_places(text, evidence)}" + (
-                    "" if sign + text == shown else f" = {shown}"
-                )
-    return shown
-
-
-def _bracket(name: str) -> str:
-    return name if name[0] == "(" or not any(c in name for c in "·/−") else f"({name})"
-
-
-def _places(text: str, evidence: Evidence) -> str:
-    """Say which axes have the sizes that stand in a text."""
-    known = _axes(evidence)
-    found = [
-        f"{n} is the size of {known[int(n)]}" for n in re.findall(r"\d+", text) if int(n) in known
-    ]
-    return f" ({', '.join(dict.fromkeys(found))})" if found else ""
-
-
-def _candidates(evidence: Evidence) -> list[tuple[str, float]]:
-    """Return (name, number), the simplest first."""
-    small = [(str(i), float(i)) for i in (1, 2, 3, 4)]
-    sizes = [(str(size), float(size)) for size in _axes(evidence)]
-    roots = [(f"√{name}", math.sqrt(number)) for name, number in sizes]
-    products = [(f"{a}·{b}", x * y) for (a, x), (b, y) in itertools.combinations(sizes, 2)] + [
-        (f"{a}·{b}·{c}", x * y * z) for (a, x), (b, y), (c, z) in itertools.combinations(sizes, 3)
-    ]
-    less = [(f"({name} − 1)", number - 1) for name, number in sizes if number > 2]
-    ratios = [(f"{a}/{b}", x / y) for (a, x), (b, y) in itertools.permutations(sizes, 2)]
-    settings = []
-    for path, value in _settings(evidence):
-        settings += [(path, value), (f"(1 − {path})", 1 - value), (f"√{path}", abs(value) ** 0.5)]
-    doubled = [(f"2·{name}", 2 * number) for name, number in [*sizes, *roots]]
-    bessel = [
-        (f"({name} − 1)/{name}", (number - 1) / number) for name, number in [*sizes, *products]
-    ]
-    known = [*small, *sizes, *roots, *settings, *products, *less, *ratios, *doubled, *bessel]
-    return [*known, *_FAMILIAR.items()]
-
-
-def _axes(evidence: Evidence) -> dict[int, str]:
-    """Return where each size of an axis first occurs."""
     c = evidence.comparisons[0]
-    found: dict[int, str] = {}
-    for name, tree in (("x", c.inputs[1]), ("params", c.inputs[0]), ("y", c.g)):
+    axes: dict[int, str] = {}  # where each size first occurs
+    for tree in ({"x": c.inputs[1]}, {"params": c.inputs[0]}, {"y": c.g}):
         for path, leaf in pytree.leaves_with_path(tree):
             for axis, size in enumerate(np.shape(leaf)):
                 if size > 1:
-                    found.setdefault(size, f"axis {axis} of {at(name, path)}")
-    return found
+                    axes.setdefault(size, f"axis {axis} of {path}")
+    settings = {
+        name: float(setting)
+        for name, setting in evidence.examination.subject.keywords(np.float64).items()
+        if np.ndim(setting) == 0 and np.asarray(setting).dtype.kind in "fi"
+    }
+    shown, sign = f"{value:.6g}", "−" if value < 0 else ""
+    for name, number in _constants(list(axes), settings):
+        inverse = f"1/({name})" if name[0] != "(" and set(name) & set("·/−") else f"1/{name}"
+        for text, known in ((name, number), (inverse, 1 / number if number else 0.0)):
+            if known and math.isclose(abs(value), known, rel_tol=1e-7):
+                sizes = [n for n in dict.fromkeys(re.findall(r"\d+", text)) if int(n) in axes]
+                places = ", ".join(f"{n} is the size of {axes[int(n)]}" for n in sizes)
+                called = f"{sign}{text}" + (f" ({places})" if places else "")
+                return called if sign + text == shown else f"{called} = {shown}"
+    return shown
 
 
-def _settings(evidence: Evidence) -> list[tuple[str, float]]:
-    found = []
-    for name, value in evidence.examination.subject.keywords(np.float64).items():
-        if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fi":
-            found.append((name, float(value)))
-    return found
+def _constants(axes: list[int], settings: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield (name, number), the simplest first."""
+    sizes = [(str(size), float(size)) for size in axes]
+    yield from ((str(i), float(i)) for i in (1, 2, 3, 4))
+    yield from sizes
+    yield from (roots := [(f"√{name}", math.sqrt(n)) for name, n in sizes])
+    for name, n in settings.items():
+        yield from ((name, n), (f"(1 − {name})", 1 - n), (f"√{name}", abs(n) ** 0.5))
+    products = [
+        ("·".join(name for name, _ in some), math.prod(n for _, n in some))
+        for count in (2, 3)
+        for some in itertools.combinations(sizes, count)
+    ]
+    yield from products
+    yield from ((f"({name} − 1)", n - 1) for name, n in sizes if n > 2)
+    yield from ((f"{a}/{b}", x / y) for (a, x), (b, y) in itertools.permutations(sizes, 2))
+    yield from ((f"2·{name}", 2 * n) for name, n in [*sizes, *roots])
+    yield from ((f"({name} − 1)/{name}", (n - 1) / n) for name, n in [*sizes, *products])
+    yield from _FAMILIAR.items()
 
 
 def fit(a: Any, b: Any) -> float | None:

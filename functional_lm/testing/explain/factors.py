@@ -1,15 +1,17 @@
 """Signatures of an entrywise factor that is left out or stands there too often."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from ... import pytree
 from ...contract import Array
 from ..inputs import scaled
 from ..subject import BrokenLayer
-from .evidence import Evidence, leaf_of
-from .whole_leaf import Cause
+from .evidence import Cause, Evidence, leaf_of
+
+__all__ = ["entrywise", "in_the_sum"]
 
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "{}": lambda a: a,
@@ -26,17 +28,62 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+class _View(NamedTuple):
+    """Two answers to one g, and the arrays that may be a factor between them."""
+
+    ours: Array
+    exact: Array
+    names: dict[str, Array]
+
+
 def entrywise(evidence: Evidence) -> Cause | None:
     """The truth times or over an array that has a name, entry by entry."""
-    for name, factors in _candidates(evidence):
-        pairs = [(a, b) for a, b in evidence.pairs[: len(factors)]]
-        if all(evidence.close(a * f, b) for (a, b), f in zip(pairs, factors, strict=True)):
-            return "missing factor", f"the factor {name} is left out"
-        if all(evidence.close(a, b * f) for (a, b), f in zip(pairs, factors, strict=True)):
-            if _divides(evidence, name):
+    draws = zip(evidence.pairs, evidence.names, strict=False)
+    views = [_View(*pair, names) for pair, names in draws]
+    return _factor(evidence, views, "") or _pattern(evidence)
+
+
+def in_the_sum(evidence: Evidence) -> Cause | None:
+    """The same inside of a sum over rows: with g at one row, the sum has one term."""
+    views = [view for view in _single_rows(evidence) if view.ours.any() and view.exact.any()][:2]
+    return _factor(evidence, views, " inside the sum") if views else None
+
+
+def _factor(evidence: Evidence, views: list[_View], where: str) -> Cause | None:
+    for name, path, factors in _candidates(views):
+        rows = list(zip(views, factors, strict=True))
+        if all(evidence.close(view.ours * f, view.exact) for view, f in rows):
+            return "missing factor", f"the factor {name} is left out{where}"
+        if all(evidence.close(view.ours, view.exact * f) for view, f in rows):
+            if name == path and not where and _divides(evidence, path):
                 return "missing factor", f"the factor 1/{name} is left out"
-            return "extra factor", f"the factor {name} stands there once too often"
-    return _pattern(evidence)
+            return "extra factor", f"the factor {name} is applied once too often{where}"
+    return None
+
+
+def _candidates(views: list[_View]) -> Iterator[tuple[str, str, list[Array]]]:
+    """Yield (name, path, its values in each view) of what is not constant and broadcasts."""
+    target = views[0].exact.shape
+    for path, (text, function) in itertools.product(views[0].names, _FUNCTIONS.items()):
+        with np.errstate(all="ignore"):
+            values = [function(view.names[path]) for view in views]
+        usable = all(np.isfinite(v).all() and v.any() for v in values)
+        if not usable or all((v == values[0].flat[0]).all() for v in values):
+            continue
+        for shape in _fitting(values[0].shape, target):
+            yield text.replace("{}", path), path, [v.reshape(shape) for v in values]
+
+
+def _fitting(shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes that an array can be given so that it broadcasts to the target."""
+    for trial in ((*shape, *(1,) * extra) for extra in range(3)):
+        try:
+            if np.broadcast_shapes(trial, target) == target:
+                yield trial
+        except ValueError:
+            continue
+    if int(np.prod(shape)) == int(np.prod(target)) and shape != target:
+        yield target
 
 
 def _divides(evidence: Evidence, name: str) -> bool:
@@ -45,84 +92,31 @@ def _divides(evidence: Evidence, name: str) -> bool:
     With a(c·x) ~ cᵃ and the truth ~ cᵇ, a power b/a below zero says so.
     """
     c = evidence.comparisons[0]
-    if name not in evidence.names[0] or name.startswith("params"):
+    if name.startswith("params"):
         return False
     double = (c.inputs[0], scaled(c.inputs[1], 2.0))
     try:
-        y, residuals = evidence.examination.subject.forward(double)
-        tree = {"residuals": residuals, "y": y, "x": double[1]}
-        array = dict(pytree.leaves_with_path(tree)).get(name)
-        exact = evidence.examination.oracle.results(double, c.g, "float64")
+        array = evidence.named(double, c.g).get(name)
+        truth = leaf_of(evidence.examination.oracle.results(double, c.g, "float64"), evidence.path)
     except BrokenLayer:
         return False
-    truth = leaf_of(exact, evidence.path)
-    if array is None or not truth.any() or not np.any(array):
+    if array is None or not truth.any() or not array.any():
         return False
-    growth = np.linalg.norm(array) / np.linalg.norm(evidence.names[0][name])
+    growth = np.log2(np.linalg.norm(array) / np.linalg.norm(evidence.names[0][name]))
     power = np.log2(np.linalg.norm(truth) / np.linalg.norm(evidence.exact))
-    return bool(abs(np.log2(growth)) > 0.3 and power / np.log2(growth) < -0.3)
-
-
-def in_the_sum(evidence: Evidence) -> Cause | None:
-    """The same inside of a sum over rows: with g at one row, the sum has one term."""
-    for rows, ours, exact in _single_rows(evidence):
-        if not (exact.any() and ours.any()):
-            continue
-        for name, factor in _row_candidates(evidence, rows, exact.shape):
-            if evidence.close(ours * factor, exact):
-                if _holds_elsewhere(evidence, name, rows, missing=True):
-                    return "missing factor", f"the factor {name} is left out inside the sum"
-            elif evidence.close(ours, exact * factor) and _holds_elsewhere(
-                evidence, name, rows, missing=False
-            ):
-                return "extra factor", f"the factor {name} is once too often inside the sum"
-        break
-    return None
-
-
-def _candidates(evidence: Evidence) -> Iterator[tuple[str, list[Array]]]:
-    """Yield (name, its values in the draws looked at) that broadcast to the leaf."""
-    shape = evidence.exact.shape
-    for path in evidence.names[0]:
-        values = [names[path] for names in evidence.names]
-        for text, function in _FUNCTIONS.items():
-            for form, suffix in _fitting(values[0].shape, shape):
-                with np.errstate(all="ignore"):
-                    made = [function(v).reshape(form) for v in values]
-                if all(np.isfinite(v).all() and v.any() and np.ptp(v) > 0 for v in made):
-                    yield text.replace("{}", path) + suffix, made
-
-
-def _fitting(shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[tuple, str]]:
-    """Yield the shapes that an array can be given so that it broadcasts to the target."""
-    for trial in dict.fromkeys((shape, (*shape, 1))):
-        if _broadcasts(trial, target):
-            yield trial, ""
-    if int(np.prod(shape)) == int(np.prod(target)) and shape != target:
-        yield target, ""
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, target) == target
-    except ValueError:
-        return False
+    return bool(abs(growth) > 0.3 and power / growth < -0.3)
 
 
 def _pattern(evidence: Evidence) -> Cause | None:
     """A ratio that is constant along an axis, whatever it is."""
     ours, exact = evidence.pairs[0]
-    if ours.ndim == 0 or not (ours.any() and exact.any()):
-        return None
-    large = np.abs(ours) > 1e-6 * np.abs(ours).max()
-    if not large.all() or not (exact != 0).all():
+    size = np.abs(ours).max(initial=0.0)
+    if ours.ndim == 0 or not (np.abs(ours) > 1e-6 * size).all() or not (exact != 0).all():
         return None
     ratio = exact / ours
     for axis in reversed(range(ratio.ndim)):
-        if ratio.shape[axis] < 3:
-            continue
         spread = np.ptp(ratio, axis=axis)
-        if (spread <= 1e-7 * np.abs(ratio).max()).all():
+        if ratio.shape[axis] >= 3 and (spread <= 1e-7 * np.abs(ratio).max()).all():
             return "missing factor", (
                 f"each slice along axis {axis} is off by a factor of its own "
                 f"({ratio.min():.3g} to {ratio.max():.3g}): a factor that is the same along that "
@@ -131,63 +125,29 @@ def _pattern(evidence: Evidence) -> Cause | None:
     return None
 
 
-def _single_rows(evidence: Evidence) -> Iterator[tuple[tuple[int, ...], Array, Array]]:
-    """Yield (index, ours, the truth) for a g that is kept at one row, or at one entry."""
+def _single_rows(evidence: Evidence) -> Iterator[_View]:
+    """Yield what comes of a g that is kept at one row, or at one entry, with the names there."""
     g = evidence.comparisons[0].g
     if not isinstance(g, np.ndarray) or g.ndim == 0:
         return
     # A leaf of one number sums over everything: then a single entry of g is one term.
     leading = g.shape[:-1] if evidence.exact.ndim else g.shape
-    for flat in range(min(int(np.prod(leading)), 6)):
-        index = tuple(int(i) for i in np.unravel_index(flat, leading)) if leading else ()
+    for row in itertools.islice(np.ndindex(leading), 6):
         kept = np.zeros_like(g)
-        kept[index] = g[index]
-        yield (index, *evidence.response(kept))
+        kept[row] = g[row]
+        arrays = {path: _take(a, row, g.shape) for path, a in evidence.names[0].items()}
+        names = {path: a for path, a in arrays.items() if a is not None}
+        yield _View(*evidence.response(kept), names)
 
 
-def _row_candidates(
-    evidence: Evidence, row: tuple[int, ...], shape: tuple[int, ...]
-) -> Iterator[tuple[str, Array]]:
-    """Yield the named arrays at one row, in the shapes that broadcast to the leaf."""
-    for path, whole in evidence.names[0].items():
-        for form in (whole, whole.reshape(-1, whole.shape[-1]) if whole.ndim > 1 else whole):
-            at_row = _take(form, row, evidence)
-            if at_row is None:
-                continue
-            for text, function in _FUNCTIONS.items():
-                with np.errstate(all="ignore"):
-                    value = function(at_row)
-                if not np.isfinite(value).all() or (value == 1).all():
-                    continue
-                for trial in dict.fromkeys((*value.shape, *(1,) * extra) for extra in range(3)):
-                    if _broadcasts(trial, shape):
-                        yield text.replace("{}", path), value.reshape(trial)
-
-
-def _take(whole: Array, row: tuple[int, ...], evidence: Evidence) -> Array | None:
+def _take(whole: Array, row: tuple[int, ...], shape: tuple[int, ...]) -> Array | None:
     """Return what an array has at a row of g; None if it has no such rows."""
-    shape = evidence.comparisons[0].g.shape
     leading = shape[: len(row)]
     if row and whole.shape[: len(row)] == leading:
-        return whole[row]
+        return np.asarray(whole[row])
     if len(row) == len(shape) and whole.ndim == 1 and whole.shape == shape[-1:]:
-        return whole[row[-1]]
-    flat = int(np.ravel_multi_index(row, leading)) if row else 0
-    if row and whole.ndim and whole.shape[0] == int(np.prod(leading)):
-        return whole[flat]
+        return np.asarray(whole[row[-1]])
+    rows = whole.reshape(-1, whole.shape[-1]) if whole.ndim > 1 else whole
+    if row and whole.ndim and len(rows) == int(np.prod(leading)):
+        return np.asarray(rows[np.ravel_multi_index(row, leading)])
     return None
-
-
-def _holds_elsewhere(
-    evidence: Evidence, name: str, known: tuple[int, ...], *, missing: bool
-) -> bool:
-    """Tell whether the same factor explains another row too."""
-    for row, ours, exact in _single_rows(evidence):
-        if row == known or not exact.any():
-            continue
-        for other, factor in _row_candidates(evidence, row, exact.shape):
-            sides = (ours * factor, exact) if missing else (ours, exact * factor)
-            if other == name and evidence.close(*sides):
-                return True
-        return False
-    return True

@@ -3,26 +3,27 @@
 import numpy as np
 
 from ... import pytree
-from .evidence import Evidence
-from .whole_leaf import Cause
+from .evidence import Cause, Evidence
+
+__all__ = ["mask_leak", "one_survives", "pure_leak", "scatter", "slice_kept"]
 
 
 def slice_kept(evidence: Evidence) -> Cause | None:
     """Right for the g of some indices of an axis, zero or doubled for that of the others."""
-    axes = sorted({axis for axis, _ in evidence.responses})
-    for axis in axes:
-        right, none, twice = [], [], []
+    for axis in sorted({axis for axis, _ in evidence.responses}):
         parts = {i: pair for (a, i), pair in evidence.responses.items() if a == axis}
+        times: dict[int, list[int]] = {0: [], 1: [], 2: []}
         for i, (ours, exact) in parts.items():
-            if evidence.close(ours, exact):
-                right.append(i)
-            elif not ours.any() and exact.any():
-                none.append(i)
-            elif evidence.close(ours, 2 * exact):
-                twice.append(i)
-            elif exact.any() or ours.any():
+            for factor, indices in times.items():
+                if evidence.close(ours, factor * exact) or not (factor or ours.any()):
+                    indices.append(i)
+                    break
+            else:
                 break
         else:
+            none, right, twice = (
+                [i for i in indices if parts[i][1].any()] for indices in times.values()
+            )
             where = f"axis {axis} of g (size {len(parts)})"
             if right and none and not twice:
                 return "slice kept", (
@@ -83,36 +84,30 @@ def scatter(evidence: Evidence) -> Cause | None:
 
 def pure_leak(evidence: Evidence) -> Cause | None:
     """Right wherever the true gradient is not zero, and nonzero where it is exactly zero."""
-    leaks, off, mask = _leaks(evidence)
-    if not leaks or off:
-        return None
-    return "mask leak", (
-        f"it is right but for entries where the true gradient is exactly zero: {mask or 'a mask'} "
-        "lets nothing through there"
-    )
+    return _leak(evidence, pure=True)
 
 
 def mask_leak(evidence: Evidence) -> Cause | None:
     """Nonzero where the true gradient is exactly zero, in a layer that has a mask."""
-    leaks, _, mask = _leaks(evidence)
-    if not (leaks and mask):
-        return None
-    return "mask leak", (
-        f"it is nonzero where the true gradient is exactly zero, as if it passed through {mask}"
-    )
+    return _leak(evidence, pure=False)
 
 
-def _leaks(evidence: Evidence) -> tuple[bool, bool, str]:
-    """Tell whether an answer leaks, whether it is wrong elsewhere, and through which mask."""
+def _leak(evidence: Evidence, *, pure: bool) -> Cause | None:
     leaks = off = False
     for ours, exact in [(evidence.ours, evidence.exact), *evidence.responses.values()]:
-        size = max(float(np.abs(exact).max(initial=0.0)), float(np.abs(ours).max(initial=0.0)))
+        size = max(np.abs(exact).max(initial=0.0), np.abs(ours).max(initial=0.0))
         wrong = np.abs(ours - exact) > 1e-9 * size
         leaks |= bool((wrong & (exact == 0)).any())
         off |= bool((wrong & (exact != 0)).any())
     names = " ".join([*evidence.names[0], *evidence.examination.subject.keywords(np.float64)])
-    masked = any(word in names for word in ("mask", "ignore"))
-    return leaks, off, "the causal mask" if "causal" in names else "a mask" if masked else ""
+    masked = any(word in names for word in ("causal", "mask", "ignore"))
+    if not leaks or (off if pure else not masked):
+        return None
+    mask = "the causal mask" if "causal" in names else "a mask"
+    return "mask leak", (
+        f"it is nonzero where the true gradient is exactly zero, as if it passed through {mask}"
+        + ("; all other entries are right" if pure else "")
+    )
 
 
 def _listed(numbers: list[int]) -> str:

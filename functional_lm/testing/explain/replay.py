@@ -34,8 +34,10 @@ import numpy as np
 from ..oracle import JaxOracle
 from .steps import Step, is_constant, is_floating, steps_of
 
-ELSEWHERE = 12
-"""So many other values are tried for the slope of one operation."""
+__all__ = ["Replays", "Site", "Wrong"]
+
+Wrong = Callable[[Any, list[Any], Callable[[Any], Any]], Any]
+"""``(change of the operand, all operands, read(variable)) -> change of the result``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Site:
     line: str  # of the reference's source, or empty
     column: int  # in the vector of weights
     path_column: int  # of the path through the same operand
-    other: Any = None  # the variable at which to take the slope, or the axes to exchange
+    wrong: Wrong | None = None
+    part: tuple[int, int, int] = (0, 0, 0)  # size of the axis, index, whether it is what is kept
 
 
 _BY_OUTPUT: dict[str, Callable[[Any], Any]] = {
@@ -63,9 +66,11 @@ _BY_OUTPUT: dict[str, Callable[[Any], Any]] = {
 
 _CURVED = {*_BY_OUTPUT, "log", "log1p", "expm1", "sin", "cos", "erf", "square", "integer_pow"}
 
-
 SUMMED = ("dot_general", "reduce_sum", "reshape", "mul")
 """Operations in or before which a sum over an axis is likely."""
+
+ELSEWHERE = 12
+"""So many other values are tried for the slope of one operation."""
 
 
 def has_path(step: Step, variable: Any) -> bool:
@@ -75,110 +80,86 @@ def has_path(step: Step, variable: Any) -> bool:
     return not is_constant(variable) and is_floating(variable) and is_floating(step.outputs[0])
 
 
-def kinds(
-    step: Step, operand: int, variable: Any, before: list[Any] | None
-) -> Iterator[tuple[str, Any]]:
-    """Yield the ways in which the derivative for an operand may go wrong."""
-    yield "path", None
-    if before is None:
-        return
+def wrong_derivatives(
+    step: Step, i: int, variable: Any, before: list[Any]
+) -> Iterator[tuple[str, Wrong]]:
+    """Yield the ways in which the derivative for the i-th operand may go wrong."""
+    import jax
+    import jax.numpy as jnp
+
     shape, result = variable.aval.shape, step.outputs[0].aval.shape
     fits = shape in ((), result)
-    constant = any(is_constant(v) and np.size(v.val) == 1 for v in step.inputs)
     if fits and step.name in ("select_n", "max", "min", "clamp"):
-        yield "unmasked", None
+        yield "unmasked", lambda change, *_: change
+    if step.name == "cumsum" and "axis" in step.params:  # one with a causal mask
+        yield (
+            "unmasked",
+            lambda change, *_: jnp.broadcast_to(
+                change.sum(axis=step.params["axis"], keepdims=True), change.shape
+            ),
+        )
     curved = step.name in _CURVED or "at" in step.params
+    constant = any(is_constant(v) and np.size(v.val) == 1 for v in step.inputs)
     if fits and (curved or (step.name in ("mul", "div") and not constant)):
-        yield "factor", None
+        yield "factor", lambda change, *_: change
     if curved:
+        apply = step.params.get("function", step.apply)
+
+        def elsewhere(other: Any) -> Wrong:
+            def wrong(change: Any, operands: Any, read: Any) -> Any:
+                at = apply([operands[i]])[0] if other is None else read(other)
+                at = jax.lax.stop_gradient(at)
+                slope = jax.jvp(lambda v: apply([v])[0], (at,), (jnp.ones_like(at),))[1]
+                return jnp.where(jnp.isfinite(slope), slope, 0.0) * change
+
+            return wrong
+
         own = step.params.get("at", variable)
         others = [v for v in before if v is not own and v.aval.shape == shape]
-        for other in others[-ELSEWHERE:]:
-            yield "elsewhere", other
-        yield "elsewhere", None  # the output
+        for other in [*others[-ELSEWHERE:], None]:  # None is the output
+            yield "elsewhere", elsewhere(other)
     if step.name in _BY_OUTPUT:
-        yield "input", None
-    if step.name == "cumsum" and "axis" in step.params:
-        yield "unmasked", "all"
+
+        def by_input(change: Any, operands: Any, read: Any) -> Any:
+            slope = _BY_OUTPUT[step.name](jax.lax.stop_gradient(operands[i]))
+            return jnp.where(jnp.isfinite(slope), slope, 0.0) * change
+
+        yield "input", by_input
     if step.name == "transpose":
-        yield "reshaped", None
+        yield "reshaped", lambda change, *_: change.reshape(result)
     if step.name == "reshape":
-        for pair in itertools.combinations(range(len(shape)), 2):
-            yield "reshaped", ("before", *pair)
-        for pair in itertools.combinations(range(len(result)), 2):
-            yield "reshaped", ("after", *pair)
+        for a, b in itertools.combinations(range(len(shape)), 2):
+            yield "reshaped", lambda change, *_, a=a, b=b: change.swapaxes(a, b).reshape(result)
+        for a, b in itertools.combinations(range(len(result)), 2):
+            exchanged = list(result)
+            exchanged[a], exchanged[b] = result[b], result[a]
+            yield (
+                "reshaped",
+                lambda change, *_, to=exchanged, a=a, b=b: change.reshape(to).swapaxes(a, b),
+            )
     if step.name == "dot_general":
-        if _square(step, operand):
-            yield "not transposed", None
-        if len(result) > 1 and result[-1] == result[-2]:
-            yield "not transposed", "result"
+        yield from _not_transposed(step, i, result)
 
 
-def _square(step: Step, operand: int) -> bool:
-    """Tell whether the other operand's contracted and free axis are one each and of one size."""
-    (contracted, batched) = step.params["dimension_numbers"]
-    other = 1 - operand
-    shape = step.inputs[other].aval.shape
-    free = [a for a in range(len(shape)) if a not in contracted[other] and a not in batched[other]]
-    one = len(contracted[other]) == 1 and len(free) == 1
-    return one and shape[contracted[other][0]] == shape[free[0]]
+def _not_transposed(step: Step, i: int, result: tuple[int, ...]) -> Iterator[tuple[str, Wrong]]:
+    contracted, batched = (axes[1 - i] for axes in step.params["dimension_numbers"])
+    shape = step.inputs[1 - i].aval.shape
+    free = [a for a in range(len(shape)) if a not in contracted and a not in batched]
 
+    def product(change: Any, other: Any) -> Any:
+        return step.apply([change, other] if i == 0 else [other, change])[0]
 
-def _same(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
-    if at == "all":  # a running sum is one with a causal mask
-        total = change.sum(axis=step.params["axis"], keepdims=True)
-        return jax.numpy.broadcast_to(total, change.shape)
-    return change
-
-
-def _elsewhere(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
-    apply = step.params.get("function", step.apply)
-
-    def function(v: Any) -> Any:
-        return apply([v])[0]
-
-    at = jax.lax.stop_gradient(function(operands[i]) if at is None else at)
-    slope = jax.jvp(function, (at,), (jax.numpy.ones_like(at),))[1]
-    return jax.numpy.where(jax.numpy.isfinite(slope), slope, 0.0) * change
-
-
-def _by_input(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
-    slope = _BY_OUTPUT[step.name](jax.lax.stop_gradient(operands[i]))
-    return jax.numpy.where(jax.numpy.isfinite(slope), slope, 0.0) * change
-
-
-def _not_transposed(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
-    (contracted, batched) = step.params["dimension_numbers"]
-    other = jax.lax.stop_gradient(operands[1 - i])
-    if at == "result":
-        both = [change, other] if i == 0 else [other, change]
-        return jax.numpy.swapaxes(step.apply(both)[0], -1, -2)
-    (axis,) = contracted[1 - i]
-    (free,) = (a for a in range(other.ndim) if a != axis and a not in batched[1 - i])
-    both = [change, jax.numpy.swapaxes(other, axis, free)]
-    return step.apply(both if i == 0 else both[::-1])[0]
-
-
-def _reshaped(jax: Any, step: Step, operands: Any, i: int, change: Any, at: Any) -> Any:
-    shape = step.outputs[0].aval.shape
-    if at is None:
-        return change.reshape(shape)
-    where, a, b = at
-    if where == "before":
-        return jax.numpy.swapaxes(change, a, b).reshape(shape)
-    exchanged = list(shape)
-    exchanged[a], exchanged[b] = exchanged[b], exchanged[a]
-    return jax.numpy.swapaxes(change.reshape(exchanged), a, b)
-
-
-WRONG: dict[str, Callable[..., Any]] = {
-    "unmasked": _same,
-    "factor": _same,
-    "elsewhere": _elsewhere,
-    "input": _by_input,
-    "not transposed": _not_transposed,
-    "reshaped": _reshaped,
-}
+    if len(contracted) == len(free) == 1 and shape[contracted[0]] == shape[free[0]]:
+        axes = contracted[0], free[0]
+        yield (
+            "not transposed",
+            lambda change, operands, _: product(change, operands[1 - i].swapaxes(*axes)),
+        )
+    if len(result) > 1 and result[-1] == result[-2]:
+        yield (
+            "not transposed",
+            lambda change, operands, _: product(change, operands[1 - i]).swapaxes(-1, -2),
+        )
 
 
 RICH_STEPS = 200
@@ -195,18 +176,17 @@ CHUNK = 64
 class Replays:
     """All replays of a reference at inputs of one structure."""
 
-    def __init__(self, oracle: JaxOracle, inputs: Any) -> None:
-        """Trace the reference.
+    def __init__(self, oracle: JaxOracle, inputs: Any, g: Any) -> None:
+        """Trace the reference and compile its replays.
 
         Raises:
             ValueError: for a reference of too many operations.
         """
         self._oracle = oracle
         jax = oracle.jax
-        with jax.enable_x64(True):
+        with oracle.tracing("float64"):
             self._closed = jax.make_jaxpr(oracle.function())(*inputs)
-            output = jax.eval_shape(oracle.function(), *inputs)
-        self._output = jax.tree.structure(output)
+        self._output = jax.tree.structure(g)
         self._steps = list(steps_of(self._closed.jaxpr))
         self._by_operand: dict[tuple[Any, int], list[Site]] = {}
         self._axes: dict[tuple[Any, int], list[tuple[int, int, int]]] = {}  # (axis, size, column)
@@ -219,18 +199,23 @@ class Replays:
             if site.kind in ("path", "value"):
                 self.normal[site.column] = 1.0
             elif site.kind == "part":
-                self.normal[site.column : site.column + site.other[0]] = 1.0
+                self.normal[site.column : site.column + site.part[0]] = 1.0
 
         def run(weights: Any, params: Any, x: Any, g: Any) -> Any:
             return oracle.differentiated(lambda p, x: self._value(weights, p, x))(params, x, g)[1]
 
-        self._run = jax.jit(run)
-        self._run_all = jax.jit(jax.vmap(run, in_axes=(0, None, None, None)))
+        rows = np.tile(self.normal, (CHUNK, 1))
+        all_rows = jax.vmap(run, in_axes=(0, None, None, None))
+        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64")
 
-    def gradients(self, weights: Any, inputs: Any, g: Any) -> list[Any]:
-        """Return the cotangents of the floating leaves for one vector of weights."""
-        with self._oracle.jax.enable_x64(True):
-            return [np.asarray(leaf) for leaf in self._run(weights, *inputs, g)]
+    def gradients(self, weights: list[Any], inputs: Any, g: Any) -> Iterator[list[Any]]:
+        """Yield the cotangents of the floating leaves for each vector of weights."""
+        for start in range(0, len(weights), CHUNK):
+            rows = np.stack(weights[start : start + CHUNK])
+            padded = np.pad(rows, ((0, CHUNK - len(rows)), (0, 0)), "edge")
+            with self._oracle.jax.enable_x64(True):
+                leaves = [np.asarray(leaf) for leaf in self._run(padded, *inputs, g)]
+            yield from ([leaf[row] for leaf in leaves] for row in range(len(rows)))
 
     def weights(self, changes: dict[Site, float]) -> Any:
         """Return the weights for paths scaled, or for other wrong derivatives in their place."""
@@ -239,61 +224,50 @@ class Replays:
             if site.kind in ("path", "value"):
                 weights[site.column] = scale
             elif site.kind == "part":
-                size, index, keep = site.other
+                size, index, keep = site.part
                 weights[site.column : site.column + size] = 1 - keep
                 weights[site.column + index] = keep
             else:
                 weights[site.path_column], weights[site.column] = 0.0, 1.0
         return weights
 
-    def altered(self, inputs: Any, g: Any) -> Iterator[tuple[Site, list[Any]]]:
-        """Yield each site with the cotangents that come of it: of a path stopped, or changed."""
-        vectors = [self.weights({site: 0.0}) for site in self.sites]
-        vectors += [self.normal] * (-len(vectors) % CHUNK)
-        with self._oracle.jax.enable_x64(True):
-            for start in range(0, len(vectors), CHUNK):
-                found = self._run_all(np.stack(vectors[start : start + CHUNK]), *inputs, g)
-                leaves = [np.asarray(leaf) for leaf in found]
-                for row, site in enumerate(self.sites[start : start + CHUNK]):
-                    yield site, [leaf[row] for leaf in leaves]
-
     def _find_sites(self) -> Iterator[Site]:
         rich = len(self._steps) <= RICH_STEPS
         before: list[Any] = [v for v in self._closed.jaxpr.invars if is_floating(v)]
         for step in self._steps:
-            for operand, variable in enumerate(step.inputs):
-                if (step.tag, operand) in self._by_operand or not has_path(step, variable):
+            for i, variable in enumerate(step.inputs):
+                if (step.tag, i) in self._by_operand or not has_path(step, variable):
                     continue
-                found = self._by_operand[step.tag, operand] = []
                 path = self._columns
-                for kind, other in kinds(step, operand, variable, before if rich else None):
-                    found.append(self._site(step, operand, kind, path, other))
-                    self._columns += 1
+                found = self._by_operand[step.tag, i] = [self._site(step, i, "path", path)]
+                for kind, wrong in wrong_derivatives(step, i, variable, before) if rich else ():
+                    found.append(self._site(step, i, kind, path, wrong=wrong))
                 yield from found
                 if rich and step.name in SUMMED:
-                    yield from self._parts(step, operand, variable.aval.shape)
+                    yield from self._parts(step, i, variable.aval.shape)
             if step.bound is not None:
                 continue
             before += [v for v in step.outputs if is_floating(v)]
             if rich and is_floating(step.outputs[0]) and (step.tag, -1) not in self._by_operand:
                 site = self._site(step, -1, "value", self._columns)
                 self._by_operand[step.tag, -1] = [site]
-                self._columns += 1
                 yield site
 
-    def _site(self, step: Step, operand: int, kind: str, path: int, other: Any = None) -> Site:
-        """Return a site whose weight is the next column."""
-        return Site(step.tag, step.name, operand, kind, step.line, self._columns, path, other)
+    def _site(self, step: Step, i: int, kind: str, path: int, **fields: Any) -> Site:
+        """Return a site whose weight is a new column."""
+        self._columns += 1
+        return Site(step.tag, step.name, i, kind, step.line, self._columns - 1, path, **fields)
 
-    def _parts(self, step: Step, operand: int, shape: tuple[int, ...]) -> Iterator[Site]:
+    def _parts(self, step: Step, i: int, shape: tuple[int, ...]) -> Iterator[Site]:
         """Yield the parts of the path through an operand: one index of an axis, or the others."""
-        self._axes[step.tag, operand] = []
+        self._axes[step.tag, i] = []
         for axis, size in enumerate(shape):
             if 1 < size <= PARTS:
-                self._axes[step.tag, operand].append((axis, size, self._columns))
+                first = self._site(step, i, "part", self._columns)
+                self._columns += size - 1
+                self._axes[step.tag, i].append((axis, size, first.column))
                 for index, keep in itertools.product(range(size), (1, 0)):
-                    yield self._site(step, operand, "part", self._columns, (size, index, keep))
-                self._columns += size
+                    yield dataclasses.replace(first, part=(size, index, keep))
 
     def _value(self, weights: Any, params: Any, x: Any) -> Any:
         """Run the steps, each with its derivative as the weights say."""
@@ -306,35 +280,33 @@ class Replays:
             return variable.val if is_constant(variable) else values[id(variable)]
 
         for step in self._steps:
-            if step.bound is not None:
-                outputs = [read(source) for source in step.bound]
-                values |= dict(zip(map(id, step.outputs), outputs, strict=True))
-                continue
-            operands = [read(variable) for variable in step.inputs]
-            gated, extra = list(operands), []
-            for i, operand in enumerate(operands):
-                for site in self._by_operand.get((step.tag, i), ()):
-                    stopped = jax.lax.stop_gradient(operand)
-                    change = operand - stopped
-                    if site.kind == "path":
-                        for axis, size, column in self._axes.get((step.tag, i), ()):
-                            mask = weights[column : column + size]
-                            shape = [size if a == axis else 1 for a in range(change.ndim)]
-                            change = change * mask.reshape(shape)
-                        gated[i] = stopped + weights[site.column] * change
-                        continue
-                    at = site.other
-                    if site.kind == "elsewhere" and at is not None:
-                        at = read(at)
-                    if "at" in step.params:  # a whole function: its own input is what changes
-                        source = read(step.params["at"])
-                        operands, change = [source], source - jax.lax.stop_gradient(source)
-                    wrong = WRONG[site.kind](jax, step, operands, i, change, at)
-                    extra.append(weights[site.column] * wrong)
-            outputs = step.apply(gated)
-            if extra:
-                outputs = [sum(extra, start=outputs[0]), *outputs[1:]]
-            for site in self._by_operand.get((step.tag, -1), ()):
-                outputs = [weights[site.column] * outputs[0], *outputs[1:]]
+            outputs = [read(source) for source in step.bound or ()]
+            if step.bound is None:
+                outputs = self._apply(step, [read(v) for v in step.inputs], weights, read)
             values |= dict(zip(map(id, step.outputs), outputs, strict=True))
         return jax.tree.unflatten(self._output, [read(v) for v in self._closed.jaxpr.outvars])
+
+    def _apply(self, step: Step, operands: list[Any], weights: Any, read: Any) -> list[Any]:
+        """Return the outputs of a step, with the derivative that the weights say."""
+        stop = self._oracle.jax.lax.stop_gradient
+        gated, extra = list(operands), []
+        for i, operand in enumerate(operands):
+            for site in self._by_operand.get((step.tag, i), ()):
+                change = operand - stop(operand)
+                if site.wrong is None:
+                    for axis, size, column in self._axes.get((step.tag, i), ()):
+                        shape = [size if a == axis else 1 for a in range(change.ndim)]
+                        change = change * weights[column : column + size].reshape(shape)
+                    gated[i] = stop(operand) + weights[site.column] * change
+                    continue
+                given = operands
+                if "at" in step.params:  # a whole function: its own input is what changes
+                    source = read(step.params["at"])
+                    given, change = [source], source - stop(source)
+                wrong = site.wrong(change, [stop(v) for v in given], read)
+                extra.append(weights[site.column] * wrong)
+        first, *others = step.apply(gated)
+        first = sum(extra, start=first)
+        for site in self._by_operand.get((step.tag, -1), ()):
+            first = weights[site.column] * first
+        return [first, *others]

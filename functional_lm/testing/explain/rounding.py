@@ -1,12 +1,11 @@
 """Right algebra, wrong rounding: a narrower format somewhere, or a cancellation."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from ...contract import Array
-from .evidence import Evidence, close
-from .whole_leaf import Cause
+from .evidence import Cause, Evidence, close
+
+__all__ = ["held", "in_float32", "small", "tiny"]
 
 _FORMATS = (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8))
 
@@ -21,8 +20,11 @@ def tiny(evidence: Evidence) -> Cause | None:
 def held(evidence: Evidence) -> Cause | None:
     """The result or a residual holds numbers of a narrower format, to the last bit."""
     error = _error(evidence)
+    suspects = {"the result": evidence.ours} | {
+        path: array for path, array in evidence.names[0].items() if path.startswith("residuals")
+    }
     for name, unit in _FORMATS:
-        holders = [path for path, a in _suspects(evidence) if _is_held(a, name)]
+        holders = [path for path, array in suspects.items() if _is_held(array, name)]
         if holders and error < 30 * unit:
             return "precision", (
                 f"the algebra is right (off by {error:.0e}), but {holders[0]} holds {name} "
@@ -31,27 +33,21 @@ def held(evidence: Evidence) -> Cause | None:
     return None
 
 
-def narrow(evidence: Evidence) -> Cause | None:
-    """A float64 result that is off by about the rounding of a narrower format."""
-    error = _error(evidence)
-    for name, unit in _FORMATS:
-        if unit / 30 < error < 30 * unit:
-            return "precision", (
-                f"the algebra looks right, and the error of {error:.0e} is that of {name} numbers: "
-                "a cast or an intermediate of that dtype"
-            )
-    return None
-
-
 def small(evidence: Evidence) -> Cause | None:
-    """A float64 result that is off by little, and by nothing else that is known."""
+    """A float64 result off by about the rounding of a narrower format, or by very little."""
     error = _error(evidence)
-    if error > 1e-5:
+    name = _format_of(error, _FORMATS)
+    if not name and error > 1e-5:
         return None
-    return "precision", (
-        f"the algebra looks right, since the error is no more than {error:.0e}: the difference of "
-        "two nearly equal numbers, or a constant with few digits"
-    )
+    why = f"as {name} numbers would be: a cast or an intermediate of that dtype"
+    if not name:
+        why = "by the difference of two nearly equal numbers, or a constant with few digits"
+    return "precision", f"the algebra looks right: it is off by {error:.0e}, {why}"
+
+
+def _format_of(error: float, formats: tuple[tuple[str, float], ...]) -> str:
+    """Return the format whose rounding makes an error of this size, or "" if none does."""
+    return next((name for name, unit in formats if unit / 30 < error < 30 * unit), "")
 
 
 def _error(evidence: Evidence) -> float:
@@ -61,25 +57,16 @@ def _error(evidence: Evidence) -> float:
 
 def in_float32(error: float, over_xla: float | None) -> Cause:
     """Explain a leaf that is right in float64 and inaccurate in float32."""
-    for name, unit in _FORMATS[1:]:
-        if unit / 30 < error < 30 * unit:
-            return "precision", (
-                f"right algebra, wrong rounding: right in float64, but off by {error:.0e} in "
-                f"float32, as {name} numbers would be: a cast or an intermediate of that dtype"
-            )
-    times = "" if over_xla is None else f", {over_xla:.3g} times XLA's error"
-    return "precision", (
-        f"right algebra, wrong rounding: right in float64, but off by {error:.0e} in float32"
-        f"{times}: a narrower intermediate, the difference of two large numbers, or a long sum "
-        "without blocks"
-    )
-
-
-def _suspects(evidence: Evidence) -> Iterator[tuple[str, Array]]:
-    yield "the result", evidence.ours
-    for path, array in evidence.names[0].items():
-        if path.startswith("residuals"):
-            yield path, array
+    name = _format_of(error, _FORMATS[1:])
+    why = f", as {name} numbers would be: a cast or an intermediate of that dtype"
+    if not name:
+        times = "" if over_xla is None else f", {over_xla:.3g} times XLA's error"
+        why = (
+            f"{times}: a narrower intermediate, the difference of two large numbers, or a long sum "
+            "without blocks"
+        )
+    text = f"right algebra, wrong rounding: right in float64, but off by {error:.0e} in float32"
+    return "precision", text + why
 
 
 def _is_held(array: Array, name: str) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["Step", "is_constant", "is_floating", "steps_of"]
+
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _OPAQUE = {"while", "cond"}
 _UNROLLED = 32
@@ -31,7 +33,6 @@ class Name:
     """A variable of an inlined body; equal to itself only."""
 
     def __init__(self, aval: Any) -> None:
-        """Hold its shape and dtype."""
         self.aval = aval
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from ... import pytree
 from ...contract import Array
 from ..oracle import JaxOracle
-from .evidence import Evidence, close, fit, name_constant
+from .evidence import Cause, Evidence, close, fit, name_constant
 from .replay import Replays, Site
-from .whole_leaf import Cause
+
+__all__ = ["error_along", "replayed"]
 
 _SAYS = {
     "unmasked": ("mask leak", "it is the gradient that passes {step} everywhere, unmasked"),
@@ -33,7 +34,9 @@ def replayed(evidence: Evidence) -> Cause | None:
     leaf = _floating_paths(first.inputs).index(evidence.path)
     found: list[tuple[Site, float]] = []
     effects: list[tuple[Site, Array]] = []
-    for site, leaves in replays.altered(first.inputs, first.g):
+    weights = [replays.weights({site: 0.0}) for site in replays.sites]
+    cotangents = replays.gradients(weights, first.inputs, first.g)
+    for site, leaves in zip(replays.sites, cotangents, strict=True):
         altered = leaves[leaf].astype(np.float64)
         if site.kind not in ("path", "value"):
             if evidence.close(evidence.ours, altered):
@@ -97,8 +100,8 @@ def replays_of(evidence: Evidence) -> Replays | None:
         return None
     if not oracle.memory:
         try:
-            replays = Replays(oracle, first.inputs)
-            plain = replays.gradients(replays.normal, first.inputs, first.g)
+            replays = Replays(oracle, first.inputs, first.g)
+            (plain,) = replays.gradients([replays.normal], first.inputs, first.g)
         except Exception:  # a reference that cannot be taken apart is no fault of the layer
             oracle.memory.append(None)
             return None
@@ -110,11 +113,25 @@ def replays_of(evidence: Evidence) -> Replays | None:
 
 def error_along(evidence: Evidence) -> Cause | None:
     """In every row the error is a multiple of one, x, y or another array with a name."""
-    error = evidence.exact - evidence.ours
-    if error.ndim == 0 or error.shape[-1] < 3 or not error.any():
+    error, g = evidence.exact - evidence.ours, evidence.names[0].get("g")
+    if g is not None and evidence.close(error, g):
+        return "missing term", "it lacks g itself: x also reaches y by a path that skips the layer"
+    if g is not None and evidence.close(-error, g):
+        return "wrong term", "g itself is added once too often"
+    name = _direction(evidence)
+    if not name:
         return None
-    for name in ("1", *evidence.names[0]):
-        v = np.ones(1) if name == "1" else evidence.names[0][name]
+    what = "mean" if name == "a constant" else "projection on it"
+    return "missing term", (
+        f"the error of each row is a multiple of {name}: a {what} is missing or wrong"
+    )
+
+
+def _direction(evidence: Evidence) -> str:
+    """Return the array of which the error of each row is a multiple, or ""."""
+    error = evidence.exact - evidence.ours
+    names = {"a constant": np.ones(1), **evidence.names[0]}
+    for name, v in names.items() if error.ndim and error.shape[-1] > 2 else ():
         try:
             v = np.broadcast_to(v, error.shape)
         except ValueError:
@@ -122,14 +139,11 @@ def error_along(evidence: Evidence) -> Cause | None:
                 continue
             v = v.reshape(error.shape)
         square = np.sum(v * v, axis=-1, keepdims=True)
-        if not square.all():
-            continue
-        along = np.sum(error * v, axis=-1, keepdims=True) / square
-        if evidence.close(along * v, error):
-            what = "a constant: a mean" if name == "1" else f"{name}: a projection on it"
-            text = f"the error of each row is a multiple of {what} is missing or wrong"
-            return "missing term", text
-    return None
+        if square.all():
+            along = np.sum(error * v, axis=-1, keepdims=True) / square
+            if evidence.close(along * v, error):
+                return name
+    return ""
 
 
 def _floating_paths(inputs: Any) -> list[str]:
@@ -144,7 +158,7 @@ def _confirmed(evidence: Evidence, replays: Replays, changes: dict[Site, float])
         return False
     weights = replays.weights(changes)
     for c, (ours, _) in zip(evidence.comparisons[1:3], evidence.pairs[1:3], strict=True):
-        leaves = replays.gradients(weights, c.inputs, c.g)
+        (leaves,) = replays.gradients([weights], c.inputs, c.g)
         if not evidence.close(ours, leaves[_floating_paths(c.inputs).index(evidence.path)]):
             return False
     return True
@@ -169,8 +183,9 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
             return cause, f"it is the gradient without the result of {_step(site)}"
         times = name_constant(scale, evidence)
         return cause, f"it is the gradient for {times} times the result of {_step(site)}"
-    direction = _direction(evidence) if scale == 0.0 else ""
-    return cause, f"the term through {_where(site)} {_times(evidence, scale)}{direction}"
+    along = _direction(evidence) if scale == 0.0 else ""
+    row = f" (the error of each row is a multiple of {along})" if along else ""
+    return cause, f"the term through {_where(site)} {_times(evidence, scale)}{row}"
 
 
 def _step(site: Site) -> str:
@@ -187,25 +202,3 @@ def _times(evidence: Evidence, scale: float) -> str:
     if abs(scale + 1) < 1e-7:
         return "has the wrong sign"
     return f"is {name_constant(scale, evidence)} times what it should be"
-
-
-def _direction(evidence: Evidence) -> str:
-    """Say along what the error of each row lies, if it is a multiple of something known."""
-    found = error_along(evidence)
-    if found is None:
-        return ""
-    what = found[1].partition("multiple of ")[2].partition(":")[0]
-    return f" (the error of each row is a multiple of {what})"
-
-
-def skip_path(evidence: Evidence) -> Cause | None:
-    """Wrong by g itself: the cotangent of a skip connection."""
-    g = evidence.comparisons[0].g
-    error: Array = evidence.exact - evidence.ours
-    if np.shape(g) != error.shape:
-        return None
-    if evidence.close(error, g):
-        return "missing term", "it lacks g itself: x also reaches y by a path that skips the layer"
-    if evidence.close(-error, g):
-        return "wrong term", "g itself is added once too often"
-    return None
