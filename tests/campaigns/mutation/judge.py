@@ -135,15 +135,16 @@ class _Memory(JaxOracle):
         self._frozen = frozen
         self._known: dict[Any, Any] = {}
 
-    def output(self, inputs: Any, dtype: str) -> Any:
+    def output(self, inputs: Any, dtype: str, **more: Any) -> Any:
         if dtype not in self._known:
-            self._known[dtype] = super().output(inputs, dtype)
+            self._known[dtype] = super().output(inputs, dtype, **more)
         return self._known[dtype]
 
-    def results(self, inputs: Any, g: Any, dtype: str, given: str | None = None) -> Any:
-        key = (dtype, given, *(leaf.tobytes() for leaf in pytree.leaves((inputs, g))))
+    def results(self, inputs: Any, g: Any, dtype: str, **more: Any) -> Any:
+        contents = (leaf.tobytes() for leaf in pytree.leaves((inputs, g)))
+        key = (dtype, more.get("given"), *contents)
         if key not in self._known:
-            found = super().results(inputs, g, dtype, given)
+            found = super().results(inputs, g, dtype, **more)
             found["params"] = pytree.map_with_path(
                 lambda path, leaf: leaf * 0 if path.startswith(self._frozen) else leaf,
                 found["params"],
