@@ -6,7 +6,7 @@ The parts, each imported when first used::
     functional_lm.losses      scalar outputs under the same contract
     functional_lm.models      the wiring: self_attention, transformer_block, transformer
     functional_lm.optimizers  pure ``(init, update)`` pairs and schedules
-    functional_lm.testing     the checker that proves a ``vjp`` against JAX
+    functional_lm.testing     the checker that certifies a ``vjp`` numerically against ``jax.vjp``
     functional_lm.value_and_grad(layer, params, x, **side) -> (loss, d_params)
 
 `import functional_lm` by itself loads nothing, not even NumPy, and never jax.

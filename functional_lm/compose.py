@@ -1,8 +1,8 @@
 """Combinators for sketching a model: bind, serial, residual, repeat, remat.
 
 Each returns a layer with the usual ``init``, ``forward`` and ``vjp``. The models of this package
-are written out instead, since their backward is what people come to read; a test holds the two
-forms equal bit for bit::
+are written out instead, because their backward is what people come to read. A test keeps the two
+forms equal, bit for bit::
 
     block = serial(
         residual(serial(norm=rms_norm, attention=bind(self_attention, d_model=8, n_heads=2))),
@@ -11,7 +11,7 @@ forms equal bit for bit::
     params = block.init((0,), d_model=8)
     y, residuals = block.forward(params, x, positions=np.arange(5))
 
-Keywords find their way by name: a setting or side input goes to every layer whose ``init`` or
+Keywords are passed by name: a setting or side input goes to every layer whose ``init`` or
 ``forward`` names it, and one that no layer names is an error. A ``key`` is split: the i-th layer
 gets ``key + (i,)``.
 """
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from . import pytree
-from .contract import Key, Layer, Tree, expect_int, expect_params
+from .contract import Key, Layer, Tree, did_you_mean, expect_int, expect_params
 from .locate import FUNCTIONS, located, name_of
 from .outline import call, describe, tree
 from .prng import fold_in
@@ -331,7 +331,7 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
 
     A layer all of whose leaves are frozen is wrapped; of one that is made of others, such as
     `serial` or a layer with projections bound to it, those inside are. Where a layer trains only
-    some of its own leaves, it stays as it is.
+    some of its own leaves, it stays unchanged.
 
     Args:
         layer: the layer.
@@ -408,8 +408,8 @@ def _expect_layers(caller: str, layers: dict[str, Any]) -> None:
 
 def _refuse_unknown(keywords: dict[str, Any], known: Set[str], layer: Any) -> None:
     if not keywords.keys() <= known:
+        unknown = sorted(keywords.keys() - known)
         raise TypeError(
             f"{name_of(layer)} takes the keywords {{{', '.join(sorted(known))}}}: got "
-            f"{', '.join(sorted(keywords.keys() - known))}; "
-            "remove or rename it"
+            f"{', '.join(unknown)}{did_you_mean(unknown[0], known)}"
         )

@@ -1,4 +1,4 @@
-"""The contract that every layer keeps, and the checks with which each forward states it.
+"""The contract of every layer, and the checks by which each forward enforces it.
 
 A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, one file::
 
@@ -7,7 +7,7 @@ A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, o
     d_params, d_x = vjp(residuals, g)
 
 Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
-everything that ``vjp`` needs. Nobody writes to an argument, to residuals or to ``g``.
+everything that ``vjp`` needs. Arguments, residuals and ``g`` are never written to.
 
 Every ``forward`` and ``vjp`` raises a TypeError or ValueError that names the argument where the
 parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
@@ -20,10 +20,11 @@ The shape letters, everywhere in this package:
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -108,7 +109,7 @@ def expect_floating(**arrays: Any) -> None:
     """Require NumPy arrays of one floating dtype, float32 or float64.
 
     Raises:
-        TypeError: naming the argument that is no array, of another dtype, or of a dtype that
+        TypeError: naming the argument that is not an array, has another dtype, or has a dtype that
             differs from the first argument's (mixing would silently promote to float64).
     """
     first_name, first_dtype = "", None
@@ -210,7 +211,7 @@ def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[
         )
 
 
-_ACCEPTED: set[Any] = set()  # what `expect_inputs` has let through: looking here is quicker
+_ACCEPTED: set[Any] = set()  # the inputs that `expect_inputs` has checked before
 
 
 def expect_inputs(
@@ -233,18 +234,13 @@ def expect_inputs(
     """
     try:
         described = [(name, type(p), p.dtype, p.shape) for name, p in params.items()]
-        key = (
-            parameters,
-            shape,
-            type(x),
-            getattr(x, "dtype", 0),
-            getattr(x, "shape", 0),
-            *described,
-        )
+        if shape:
+            described.append((name_of_x, type(x), x.dtype, x.shape))
+        key = (parameters, shape, *described)
         if key in _ACCEPTED:
             return
-    except (AttributeError, TypeError):  # not even arrays
-        key = None
+    except (AttributeError, TypeError):  # not arrays
+        key = ()
     specs = dict(spec.split(": ") for spec in parameters.split(", ") if spec)
     names = [name for name in specs if not name.endswith("?")]
     expect_params(params, names, [name[:-1] for name in specs if name.endswith("?")])
@@ -284,7 +280,7 @@ def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for another shape, also one that would broadcast.
+        ValueError: for another shape, even one that would broadcast.
     """
     if shape == () and type(g) is float:
         return
@@ -355,7 +351,7 @@ def expect_int(
 
 
 def expect_sizes(**sizes: Any) -> tuple[int, ...]:
-    """Return sizes as Python ints, each at least one, in the order in which they are named."""
+    """Return sizes as Python ints, in order, after checking that each is at least one."""
     return tuple(expect_int(name, size) for name, size in sizes.items())
 
 
@@ -380,7 +376,7 @@ def expect_number(
 
 
 def expect_logits(logits: Array) -> None:
-    """Require logits (..., V) of which the softmax exists.
+    """Require logits (..., V) whose softmax exists.
 
     Raises:
         ValueError: for NaN or +inf, or a row of −inf.
@@ -401,6 +397,24 @@ def expect_bool(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False: got {value!r}; pass one of them")
     return bool(value)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
+    """Return the end of a message about an unknown name."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else f"; {otherwise}"
+
+
+def expect_text(text: Any) -> None:
+    """Require a text.
+
+    Raises:
+        TypeError: for bytes, a list of strings, or anything else.
+    """
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        fix = {"bytes": "text.decode()", "list": "''.join(text)"}.get(kind, "a str")
+        raise TypeError(f"a text must be a str: got {kind}; pass {fix}")
 
 
 def expect_choice(name: str, value: Any, choices: Sequence[str]) -> None:

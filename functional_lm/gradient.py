@@ -10,7 +10,7 @@ __all__ = ["ValueAndGrad", "value_and_grad"]
 
 
 class ValueAndGrad(Protocol):
-    """`value_and_grad`, or what takes its place in a training loop, such as `sharded`."""
+    """`value_and_grad`, or a replacement for it in a training loop, such as `sharded`."""
 
     def __call__(
         self, layer: Differentiable, params: Tree, x: Any, **side: Any
@@ -27,7 +27,7 @@ def value_and_grad(
         layer: anything with ``forward`` and ``vjp`` whose output is a scalar.
         params: its parameters.
         x: its positional input.
-        cotangent: of the loss; the gradient is this many times that of the loss.
+        cotangent: of the loss; the gradient is multiplied by it.
         **side: its keyword-only inputs.
 
     Returns:

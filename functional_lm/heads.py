@@ -41,7 +41,7 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
 
     Raises:
         TypeError: for dtypes that are not float32 or float64, or differ.
-        ValueError: for shapes that do not fit, or H that is no multiple of G.
+        ValueError: for shapes that do not fit, or an H that is not a multiple of G.
     """
     if not isinstance(x, QKV):
         raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")

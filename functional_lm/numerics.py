@@ -20,7 +20,7 @@ def rows(x: Array) -> Array:
 def row_dot(a: Array, b: Array) -> Array:
     """Return Σᵢ aᵢ·bᵢ over the last axis, kept as an axis of size 1.
 
-    On contiguous rows the sum is blocked; on strided ones it would be naive, and less accurate.
+    Contiguous rows are summed in blocks; strided ones would be summed naively, less accurately.
     """
     return np.vecdot(np.ascontiguousarray(a), np.ascontiguousarray(b))[..., None]
 
@@ -53,7 +53,7 @@ def sigmoid(x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """Return the softmax of each row: exp(x − max x) / Σ exp(x − max x)."""
-    x = np.ascontiguousarray(x)  # the sum of a strided row would be naive, and less accurate
+    x = np.ascontiguousarray(x)  # strided rows are summed naively, less accurately
     exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
@@ -134,7 +134,7 @@ def segment_sum(values: Array, ids: Array, n_segments: int) -> Array:
 def smooth(values: ArrayLike, width: int) -> Array:
     """Return the mean of each value and its neighbours: ``width`` of them, fewer at the ends.
 
-    Each window is summed anew, since a running sum would not recover from a value of 1e30.
+    Each window is summed separately: a running sum would not recover from a value of 1e30.
     """
     values = np.asarray(values, np.float64)
     if not len(values):

@@ -2,7 +2,7 @@
 
 The same key always gives the same numbers, and different keys independent streams. Behind a key
 stands ``np.random.SeedSequence(key[0], spawn_key=key[1:])``: a plain list of ints would collide,
-as ``[5]`` and ``[5, 0]`` seed one stream. There is no hidden generator and no global seed.
+as ``[5]`` and ``[5, 0]`` seed the same stream. There is no hidden generator and no global seed.
 """
 
 from typing import Any, overload
@@ -71,7 +71,7 @@ def normal(
     """Draw from N(0, scale²); a scale may be an array that broadcasts to the shape.
 
     float32 draws are the float64 draws rounded, so that one key means one model in both dtypes.
-    No key: zeros that take no memory, for the shapes of a model that is not to be made.
+    No key: zeros that take no memory, for the shapes of a model without its parameters.
 
     Raises:
         TypeError: for a dtype that is not float32 or float64.

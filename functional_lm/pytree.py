@@ -1,9 +1,9 @@
 """Trees of arrays: nested dicts, tuples, lists and NamedTuples.
 
 An array (or a NumPy scalar) is a leaf. Everything else (numbers, strings, None, functions) is
-structure: it stays as it is under `map` and must be equal where two trees are walked together.
-Dicts are plain ones, with strings without dots for keys; they are walked in sorted order, as JAX
-does, so that the order of insertion never shows.
+structure: `map` keeps it, and two trees that are walked together must agree in it.
+Dicts are plain, and their keys are strings without dots. They are walked in sorted order, as in
+JAX, so that the order of insertion never matters.
 
 A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 """
@@ -110,7 +110,7 @@ def _collect(tree: Tree, found: list[Array]) -> None:
 
 
 def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply ``function`` to every leaf of ``tree`` and to what stands there in the other trees.
+    """Apply ``function`` to every leaf of ``tree`` and the nodes at its place in the other trees.
 
     Static values must be equal. Where ``tree`` has a leaf, another tree may have anything.
 
@@ -128,7 +128,7 @@ def map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 class _Different(Exception):
-    """Two trees differ in structure; where is found out only then, since paths take time."""
+    """Two trees differ in structure. The path is found later, since paths take time."""
 
 
 def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree:
@@ -184,7 +184,7 @@ def map_with_path(function: Callable[[str, Array], Any], tree: Tree) -> Tree:
 
 
 def zip_with_path(tree: Tree, other: Tree) -> list[tuple[str, Array, Any]]:
-    """Return ``(path, leaf, what stands there in the other tree)`` for every leaf of ``tree``.
+    """Return ``(path, leaf, node at its place in the other tree)`` for every leaf of ``tree``.
 
     Raises:
         ValueError: naming the path at which the trees differ in structure.
@@ -228,7 +228,7 @@ def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]
 
 
 def combine(selected: Tree, rest: Tree) -> Tree:
-    """Put together again what `partition` divided: each None is filled from the other tree."""
+    """Undo `partition`: fill each None from the other tree."""
     if selected is None or rest is None:
         return rest if selected is None else selected
     if isinstance(selected, dict):
@@ -241,7 +241,7 @@ def combine(selected: Tree, rest: Tree) -> Tree:
 
 
 def first_not_finite(tree: Tree) -> str:
-    """Say which is the first leaf with a NaN or infinity, and how many; "" if there is none.
+    """Describe the first leaf with a NaN or infinity; return "" if there is none.
 
     >>> first_not_finite({"a": np.ones(2), "b": np.array([np.inf, 1.0, np.nan])})
     'b has 2 entries that are not finite, the first is inf'
@@ -271,9 +271,9 @@ def count(tree: Tree) -> int:
 
 
 def buffer_bytes(tree: Tree, *, without: Tree = None) -> int:
-    """Return the bytes of memory that the arrays of a tree keep alive, without those of another.
+    """Return the bytes that the arrays of a tree keep alive, without those of another tree.
 
-    A view keeps the whole array that it is a part of; what two leaves share counts once.
+    A view keeps its whole base array alive; memory that two leaves share counts once.
     """
     known = {id(_owner(leaf)) for leaf in leaves(without)}
     owners = {id(owner): owner for owner in (_owner(leaf) for leaf in leaves(tree))}

@@ -29,7 +29,7 @@ def expect_rotary(
         pairing: one of `PAIRINGS`.
 
     Raises:
-        TypeError: for positions that are no numbers.
+        TypeError: for positions that are not numbers.
         ValueError: for an odd K, positions of another shape, theta ≤ 0, an unknown pairing.
     """
     if head_size % 2:

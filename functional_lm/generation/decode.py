@@ -11,7 +11,7 @@ from .decoder import Decoder, expect_prompts
 from .sampling import Transform, most_likely, sample
 
 BURST = 0.01
-"""Seconds for which a decoder may run on before its tokens are yielded."""
+"""Seconds that a decoder may run before its tokens are yielded."""
 
 Model: TypeAlias = Decoder | Callable[[Array], Array]
 """A decoder, or a function from the tokens so far, (T,), to the logits (V,) of the next."""
@@ -32,9 +32,8 @@ def generate(
     The same key gives the same tokens.
 
     Args:
-        model: a `Decoder`, which remembers what it saw; or any function from the tokens so far,
-            (T,), to the logits (V,) of the next, which decides what to do when they get longer
-            than the model takes.
+        model: a `Decoder`, which has a cache; or any function from the tokens so far, (T,), to
+            the logits (V,) of the next, which must handle texts longer than the model takes.
         prompt: the first tokens, at least one.
         key: randomness; token i uses ``key + (i,)``.
         max_new_tokens: how many to yield.
@@ -66,15 +65,20 @@ def generate_batch(
     Args:
         model: as `generate` takes it. A decoder belongs to this generation until that ends.
         prompts: B of them, each with at least one token; they may differ in length.
-        keys: one for each, or None where the most likely tokens are wanted. Not given: everywhere.
+        keys: one for each; None for the most likely tokens. Default: None for all.
         max_new_tokens: how many of each.
-        transforms: one for each, or None. Not given: none.
+        transforms: one for each, or None. Default: None for all.
 
     Raises:
         ValueError: for no prompt or an empty one, another number of keys or transforms, or logits
             that are not finite.
     """
     texts = expect_prompts(prompts)
+    if not isinstance(model, Decoder) and not callable(model):
+        raise TypeError(
+            f"a model must be a Decoder or a function from tokens to logits: got "
+            f"{type(model).__name__}; pass Decoder(model, params)"
+        )
     n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
     keys = _expect_one_each("keys", keys, len(texts))
     transforms = _expect_one_each("transforms", transforms, len(texts))
@@ -93,7 +97,7 @@ def generate_batch(
 
 
 def _greedy(decoder: Decoder, texts: list[Array], n_tokens: int) -> Iterator[list[int]]:
-    """Yield the likeliest tokens in bursts, so that many share what a decoder's context costs."""
+    """Yield the likeliest tokens in bursts, so that many tokens share one context of a decoder."""
     done = 0
     while done < n_tokens:
         if done == 0:

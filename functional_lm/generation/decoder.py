@@ -1,4 +1,4 @@
-"""Decoding with a cache: each token costs one pass of its own, and not of all tokens before it."""
+"""Decoding with a cache: each new token takes one pass over itself, not over the whole text."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,10 @@ class Decoder:
         logits = decoder.prefill([[1, 2, 3], [4]])  # (2, V), after each prompt
         logits = decoder.step(logits.argmax(axis=1))  # (2, V), after one more token of each
 
-    The logits are those of the model's forward for the same tokens, to rounding; of a text longer
-    than ``max_seq_len`` the model sees what `window_start` says. A model whose layers have a
-    ``step`` decodes with a cache; any other runs forward on the whole window for each token.
+    The logits are those of the model's forward for the same tokens, up to rounding. Of a text
+    longer than ``max_seq_len``, the model sees the window that begins at `window_start`. A model
+    whose layers have a ``step`` decodes with a cache; any other runs its forward on the whole
+    window for each token.
 
     Attributes:
         model: the language model.
@@ -30,7 +31,7 @@ class Decoder:
     """
 
     def __init__(self, model: LanguageModel, params: Tree) -> None:
-        """Check the parameters and find out whether the model can decode with a cache.
+        """Check the parameters, and whether the model can decode with a cache.
 
         Raises:
             TypeError: for parameters that are not float32 or float64.
@@ -48,7 +49,7 @@ class Decoder:
         self.cached = model.can_step and self._steps_agree()
 
     def prefill(self, prompts: Sequence[Sequence[int] | Array] | Array) -> Array:
-        """Begin with prompts, in one pass, and return the logits after each.
+        """Start from prompts, in one pass, and return the logits after each.
 
         Args:
             prompts: B of them, each with at least one token; they may differ in length.
@@ -84,7 +85,7 @@ class Decoder:
                 for logits that are not finite.
         """
         if not self._texts:
-            raise ValueError("a decoder must begin with prefill: got none; call prefill(prompts)")
+            raise ValueError("step must begin with prefill: got none; call prefill(prompts) first")
         tokens = np.asarray(tokens)
         expect_tokens("tokens", tokens, self.model.config.vocab_size)
         if tokens.shape != (len(self._texts),):
@@ -98,7 +99,7 @@ class Decoder:
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Return the context in which `advance` is to run; entering it costs some microseconds.
+        """Return the context for calls of `advance`; entering it takes a few microseconds.
 
         The products of several texts are small, and threads would only slow them down; for one
         text BLAS uses threads where a matrix is large.

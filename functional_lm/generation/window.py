@@ -1,4 +1,4 @@
-"""What a model sees of a text that is longer than it takes."""
+"""The part of a long text that a model sees."""
 
 from ..contract import expect_int
 
@@ -6,10 +6,9 @@ from ..contract import expect_int
 def window_start(n_tokens: int, max_seq_len: int) -> int:
     """Return the index of the first of ``n_tokens`` tokens that the model sees.
 
-    It sees all of them as long as they are at most ``max_seq_len``. Then the window lets go of
-    half: its start moves on by ``max_seq_len // 2`` tokens (at least one) each time that the
-    window would be longer than ``max_seq_len``. A cache of keys and values, whose positions count
-    from the start, has to be filled anew only then; if each token moved the window, each would.
+    It sees all of them while they fit into ``max_seq_len``. When they no longer fit, the window
+    drops its older half: its start moves by ``max_seq_len // 2`` tokens, at least one. The cache
+    of keys and values, whose positions count from the start of the window, is refilled only then.
 
     >>> [(n, window_start(n, 6)) for n in (1, 6, 7, 9, 10, 12, 13)]
     [(1, 0), (6, 0), (7, 3), (9, 3), (10, 6), (12, 6), (13, 9)]

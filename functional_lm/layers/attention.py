@@ -52,7 +52,7 @@ def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Arr
     Args:
         params: ``{}``.
         x: queries, keys and values.
-        visibility: which keys a query may attend to. Not given: all.
+        visibility: which keys a query may attend to. Default: all.
 
     Raises:
         TypeError: for a mask that is not boolean.

@@ -23,8 +23,9 @@ division by l is that of the rows of g: with g' = g/l and D' = D/l,
     d_V = Eᵀ·g'     d_A = E·(g'·Vᵀ − D')     d_Q = d_A·K/√K     d_K = d_Aᵀ·Q/√K
 
 summed over the tiles, and d_K and d_V also over the query heads that share them. The column of ones
-subtracts: (g' | −D')·(V | 1)ᵀ = g'·Vᵀ − D'. One number m + log l instead of two would do, but where
-scores are far from zero, its rounding would be an error of all of P, that the forward did not make.
+subtracts: (g' | −D')·(V | 1)ᵀ = g'·Vᵀ − D'. One number, m + log l, would do in place of two. But
+where scores are far from zero, rounding it would add an error to all of P that the forward did not
+make.
 
 Tiles that causality or a window hides are skipped. A row that sees no key has zero output and
 gradient.
@@ -92,10 +93,10 @@ def forward(
     Args:
         params: ``{}``.
         x: queries, keys and values.
-        visibility: which keys a query may attend to. Not given: all.
+        visibility: which keys a query may attend to. Default: all.
         block_q: the queries of a tile.
-        block_k: the keys of a tile. The defaults are those that are fastest in NumPy: a tile
-            stays in the second-level cache, and is large beside the cost of a call.
+        block_k: the keys of a tile. The defaults are fastest in NumPy: a tile fits into the L2
+            cache, and computing it takes much longer than a call.
 
     Raises:
         TypeError: for a mask that is not boolean.
@@ -179,7 +180,7 @@ def weights(residuals: Residuals) -> Array:
 def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int) -> None:
     """Call ``one(b, h)`` for each head of each example, in threads.
 
-    The products of tiles are too small for the threads of BLAS, which would wait more than work.
+    The products of tiles are too small for the threads of BLAS.
     """
     with one_thread():
         run([partial(one, b, h) for b, h in np.ndindex(n_examples, n_heads)])

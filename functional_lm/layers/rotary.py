@@ -52,7 +52,7 @@ def forward(
     Args:
         params: ``{}``.
         x: queries or keys.
-        positions: integers or floats, in tokens.
+        positions: integers or floats, counted in tokens.
         theta: the base of the wavelengths, 2π to 2π·theta tokens.
         pairing: ``"interleaved"`` or ``"half"``.
 

@@ -43,7 +43,7 @@ from ..rotation import expect_rotary, rotations, turn
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
-SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and nobody writes to"
+SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and never writes to"
 
 BLOCK = 64
 """Query rows that are computed at once."""

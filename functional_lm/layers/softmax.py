@@ -6,8 +6,7 @@ VJP. The maximum cancels, so it needs no derivative. ∂pᵢ/∂xⱼ = pᵢ·(δ
 
     d_xⱼ = Σᵢ gᵢ·pᵢ·(δᵢⱼ − pⱼ)  ⇒  d_x = p·(g − Σᵢ gᵢ·pᵢ)
 
-Shapes: x and y (..., D). Entries of −inf get probability zero; a row of nothing else is an error
-of the caller and gives NaN.
+Shapes: x and y (..., D). Entries of −inf get probability zero; a row of −inf alone gives NaN.
 """
 
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from ..numerics import softmax, softmax_vjp
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 
-SHARES_MEMORY = "y is the residual probs: its rows are all that vjp needs"
+SHARES_MEMORY = "y is the residual probs, which is all that vjp needs"
 
 
 class Residuals(NamedTuple):

@@ -9,7 +9,7 @@ VJP. With σ' = σ·(1 − σ), silu' = σ + a·σ·(1 − σ) = silu + σ·(1 �
     ∂y/∂a = u·silu'(a) = y + σ(a)·(u − y)  ⇒  d_a = g·(y + σ(a)·(u − y))
     ∂y/∂u = silu(a)                        ⇒  d_u = g·silu(a)
 
-Shapes: x (..., 2F), y (..., F). The matrices around it are the business of `models.mlp`.
+Shapes: x (..., 2F), y (..., F). The matrices around it belong to `models.mlp`.
 """
 
 from typing import NamedTuple

@@ -6,7 +6,7 @@ row's maximum:
     x ← x − max x      loss = log Σᵥ exp(xᵥ) − x_t
 
 and the mean over the N targets that are not ``ignore_index``. Subtracting the maximum first keeps
-the loss of a confident prediction accurate, which would else be the small difference of two
+the loss of a confident prediction accurate: without it, that loss is the small difference of two
 numbers as large as the logits.
 
 VJP. ∂ log Σ exp(x)/∂xᵥ = softmax(x)ᵥ = pᵥ, and ∂x_t/∂xᵥ = [v = t]. With a scalar cotangent g:

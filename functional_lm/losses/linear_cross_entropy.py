@@ -12,11 +12,11 @@ VJP. With p = softmax(z) and a scalar cotangent g, as in `cross_entropy` and `un
 
     d_z = g·(p − onehot(t))/N      d_x = d_z·W      d_W = d_zᵀ·x, summed over the chunks
 
-Since the loss is a scalar, everything is g times the gradient for g = 1. The forward makes that
-one while a chunk of logits is there, and the residuals hold d_W and d_x instead of N·V numbers. A
-vjp that makes the logits again would need four products of N·V·D instead of three, and at V =
-50257 takes a third longer. With ``recompute`` it does so all the same, and the forward makes only
-the one product that the loss needs: that is for evaluation, where nobody asks for a gradient.
+Since the loss is a scalar, both are g times the gradient for g = 1. The forward computes that
+gradient while it has a chunk of logits, and the residuals hold d_W and d_x instead of N·V numbers.
+A vjp that recomputes the logits takes four products of N·V·D instead of three, a third more time at
+V = 50257. ``recompute`` asks for that: the forward then takes only the one product that the loss
+needs, for evaluation, which needs no gradient.
 
 Shapes: ``weight`` (V, D), x (..., D), targets (...), y scalar. The loss is in nats.
 """
@@ -57,7 +57,7 @@ class Residuals(NamedTuple):
     chunk_size: int
 
 
-_LOGITS = 2**20  # as many of a small vocabulary make a chunk, whatever the number of its rows
+_LOGITS = 2**20  # the most in a chunk of more than 256 rows
 _BLOCK = 2048  # rows of d_W that are added to at a time
 
 
@@ -84,11 +84,11 @@ def forward(
         x: (..., D).
         targets: (...) integers in ``[0, V)``, or ``ignore_index``.
         ignore_index: the target that does not count.
-        chunk_size: the rows of a chunk. Not given: 256, or more where the logits of more are a
-            million numbers or less. With half as many, the products with a large matrix take a
-            tenth longer; with twice as many, hardly less.
-        recompute: leave the gradient to the vjp, which then computes the logits again.
-        frozen: make no gradient of the weight; for `input_vjp`.
+        chunk_size: the rows of a chunk. Default: as many as have a million logits, at least 256.
+            With half of that, products with a large matrix take a tenth longer; with twice as
+            many, about as long.
+        recompute: leave the gradient to the vjp, which then recomputes the logits.
+        frozen: compute no gradient of the weight, for `input_vjp`.
 
     Raises:
         TypeError: for targets that are not integers.

@@ -17,16 +17,16 @@ __all__ = ["PRESETS", "Config", "architecture"]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The sizes and settings of a GPT-2. None stands for what was not given; see `resolved`.
+    """The sizes and settings of a GPT-2. None means not given; see `resolved`.
 
     Attributes:
         vocab_size: V, the number of tokens.
         d_model: D, the size of the residual stream.
         n_heads: H, a divisor of d_model.
         n_layers: the number of blocks.
-        d_ff: F, the hidden size of the feed-forward layers. Not given: 4·d_model.
+        d_ff: F, the hidden size of the feed-forward layers. Default: 4·d_model.
         max_seq_len: the longest sequence that the model takes, in tokens; each position has a
-            vector of its own. Not given: that of training, or 256.
+            vector of its own. Default: that of training, or 256.
         dropout: the rate of dropout after the embedding and on each residual branch.
         norm_eps: added to the variance inside the root of each norm.
         attention: "materialised", "tiled" (less memory, more time) or "auto", which tiles above

@@ -85,7 +85,7 @@ class LanguageModel:
     Attributes:
         name: of the architecture, or FILE.py:NAME.
         config: its settings, resolved.
-        model: a `Transformer`, or what `loading` makes of a layer from tokens to logits.
+        model: a `Transformer`, or a `CustomModel` around a layer from tokens to logits.
         given: the settings as they were given, with None for the others.
     """
 
@@ -149,7 +149,7 @@ class LanguageModel:
         return self.model.step(params, tokens, cache, lengths=lengths)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
-        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, model=self.model.freeze(params, trainable))
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]] | None:

@@ -19,17 +19,17 @@ __all__ = ["PRESETS", "SIZE", "Config", "architecture"]
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The sizes and settings of a Llama. None stands for what was not given; see `resolved`.
+    """The sizes and settings of a Llama. None means not given; see `resolved`.
 
     Attributes:
         vocab_size: V, the number of tokens.
         d_model: D, the size of the residual stream.
         n_heads: H, the query heads.
-        n_kv_heads: G, the key/value heads, a divisor of n_heads. Not given: n_heads.
-        head_size: K, the size of a head, an even number. Not given: d_model/n_heads.
+        n_kv_heads: G, the key/value heads, a divisor of n_heads. Default: n_heads.
+        head_size: K, the size of a head, an even number. Default: d_model/n_heads.
         n_layers: the number of blocks.
-        d_ff: F, the hidden size of the feed-forward layers. Not given: int(2.5·d_model).
-        max_seq_len: the longest sequence that the model takes, in tokens. Not given: that of
+        d_ff: F, the hidden size of the feed-forward layers. Default: int(2.5·d_model).
+        max_seq_len: the longest sequence that the model takes, in tokens. Default: that of
             training, or 256.
         dropout: the rate of dropout after the embedding and on each residual branch.
         tie_embeddings: use the embedding's weight as the unembedding.

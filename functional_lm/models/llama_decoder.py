@@ -1,11 +1,11 @@
-"""Decodes one text with a Llama, with all that is constant folded in and nothing made anew.
+"""Decodes one text with a Llama, with constants folded in and all memory allocated beforehand.
 
-Computes what `transformer.step` does. A token alone costs so little arithmetic that calls cost as
-much, so every array and view is made beforehand, each call writes into one of them, and each is of
-the kind that NumPy starts quickest: `ndarray.dot`, and elementwise functions on contiguous arrays
-of one shape.
+It computes what `Transformer.step` computes. One token takes so little arithmetic that the calls
+themselves dominate. So every array and view is made beforehand, each call writes into one of them,
+and only the calls that NumPy starts fastest are used: `ndarray.dot`, and elementwise functions on
+contiguous arrays of one shape.
 
-With x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale, and what multiplies x̂ goes into the matrix below:
+With x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale. The factors of x̂ are folded into the next matrix:
 
     attention     x̂ @ (√D·scale·qkv), where the queries are over √K already
     feed-forward  x̂ @ (−√D·scale·gate) = −a and x̂ @ (−√D·scale·up) = −u, so that
@@ -15,10 +15,10 @@ With x̂ = x/√(Σx² + D·eps), a norm is x̂·√D·scale, and what multiplie
 Queries and keys are always interleaved: turning pairs "half" apart and turning neighbours is the
 same but for the order of the columns, which the inner product of the two does not see.
 
-Attention takes e^score without subtracting the largest first. That is as exact unless it overflows
-or nearly vanishes, which shows in the sums and the logits; then the step is done over with the
-largest subtracted. Scores are computed for whole blocks of positions, so that the views last for
-a block: keys and values not written yet are zero, and ``seen`` leaves them out of the sum.
+Attention takes e^score without subtracting the largest score first. That is just as exact unless
+it overflows or nearly vanishes, which shows in the sums and the logits; the step is then repeated
+with the largest subtracted. Scores are computed for whole blocks of positions, so that one set of
+views serves a block: keys and values not yet written are zero, and ``seen`` excludes them.
 """
 
 import math
@@ -37,10 +37,10 @@ BLOCK = 16
 """Positions for which one set of views serves."""
 
 SMALL_VOCABULARY = 1024
-"""Up to so many tokens, the first block's projections are tabulated."""
+"""Up to this size, the first block's projections are tabulated by token."""
 
 LINE = 64
-"""Bytes of a cache line. A matrix that begins inside one takes a tenth longer to multiply with."""
+"""Bytes of a cache line. Products with a matrix that starts inside one take a tenth longer."""
 
 Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Maps a token and its position to the likeliest next one, and whether the result is exact."""
@@ -53,7 +53,7 @@ class LlamaDecoder:
     """
 
     def __init__(self, params: Tree, *, config: Any) -> None:
-        """Fold the parameters, which must fit the config (of `llama`, resolved)."""
+        """Fold the parameters; ``config`` is that of `llama`, resolved."""
         weights, matrices = _fold(params, config)
         dtype = weights.embedding.dtype
         (S, half), L = weights.rotation.shape, config.n_layers
@@ -70,7 +70,7 @@ class LlamaDecoder:
         self._position = 0
 
     def load(self, cache: Any) -> None:
-        """Begin with what `transformer.step` remembers of one text."""
+        """Start from the cache of `Transformer.step` for one text."""
         self._cache.fill(0.0)
         self._seen.fill(0.0)
         T = self._position = int(cache.lengths[0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import pytree
 from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
-from ..contract import Array, Key, Layer, Tree, pack, unpack
+from ..contract import Array, Key, Layer, Tree, did_you_mean, pack, unpack
 from ..losses import cross_entropy
 from ..outline import describe
 from . import llama, source
@@ -78,8 +78,8 @@ def find(reference: str) -> Architecture:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
-            f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}; "
-            "there is no such file"
+            f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}"
+            f"{did_you_mean(reference, architectures(), 'there is no such file')}"
         )
     found: Any = source.run(path)
     if name:
@@ -138,6 +138,12 @@ def of_config(
     reference: str, architecture: Architecture, settings: dict[str, Any]
 ) -> LanguageModel:
     """Return the model of an architecture that was found already; see `build`."""
+    known = [field.name for field in dataclasses.fields(architecture.Config)]
+    if unknown := [name for name in settings if name not in known]:
+        raise TypeError(
+            f"{reference} takes the settings {', '.join(known)}: got {', '.join(unknown)}"
+            f"{did_you_mean(unknown[0], known)}"
+        )
     given = architecture.Config(**settings)
     config = given.resolved()
     layers = architecture.architecture(config)
@@ -157,7 +163,7 @@ class CustomConfig(llama.Config):
     """The settings of a custom model: those of a Llama."""
 
     def resolved(self) -> llama.Config:
-        """Return the config with the sizes that do not follow from what a layer was bound to."""
+        """Return the config, leaving the sizes of heads to the layers."""
         found = super().resolved()
         return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)
 
@@ -239,7 +245,7 @@ class CustomModel:
         return dataclasses.replace(self, head=head)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "CustomModel":
-        """Return the model without the backward of what is not trained; see `compose.freeze`."""
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
     @property
@@ -260,7 +266,7 @@ class CustomModel:
         return logits[np.arange(len(tokens)), last], cache
 
     def activations(self, params: Tree, tokens: Array) -> None:
-        """Return None: what happens inside of the layer is not known."""
+        """Return None: the inside of the layer is unknown."""
 
     def flops(self, params: Tree, context: int) -> int:
         """Return the arithmetic of the matrices for each token."""

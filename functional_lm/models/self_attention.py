@@ -4,8 +4,8 @@ Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out`
 are H query heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward
 read upwards.
 
-What attends is `rotary_attention`, all in one, for causal attention to the whole text; else
-`rotary` and `attention`, or for long texts `flash_attention`.
+Causal attention to the whole text runs in one layer, `rotary_attention`. Anything else runs
+`rotary`, then `attention` or, for long texts, `flash_attention`.
 
 Shapes: x and y (B, T, D); ``qkv`` makes (B, T, (H + G)·K + G·Kv), ``out`` takes (B, T, H·Kv).
 """
@@ -141,7 +141,7 @@ def forward(
         x: (B, T, D).
         n_heads: H.
         n_kv_heads: G; H if not given.
-        value_size: Kv; that of a key if not given.
+        value_size: Kv; K if not given.
         positions: of the tokens, (T,) or (B, T).
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths; None: queries and keys are not turned.
@@ -233,7 +233,7 @@ def step(
         cache: from `init_cache` or an earlier step. It is used up: the one returned shares its
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
-            Not given: all.
+            Default: all.
         n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
             the visibility only the window counts.
     """
@@ -296,7 +296,7 @@ def sizes(
     head_size: int | None = None,
     value_size: int | None = None,
 ) -> tuple[int, int, int, int]:
-    """Return H, G, K and Kv of settings, some of which may be left open.
+    """Return H, G, K and Kv of settings, any of the last three may be None.
 
     Raises:
         ValueError: for a G that does not divide H, or an H that does not divide D without a K.

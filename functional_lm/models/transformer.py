@@ -50,7 +50,7 @@ class Layers(NamedTuple):
     norm: Layer
     embedding: Layer
     unembedding: Layer
-    positions: Layer | None = None  # adds what is learned of each position
+    positions: Layer | None = None  # adds a learned vector for each position
     dropout: Layer = bind(dropout_layer, rate=0.0)  # after the embedding
     loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
     tied: bool = True  # whether the unembedding's weight is the embedding's
@@ -171,7 +171,7 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
 
 
 class Transformer(Layers):
-    """A transformer as a layer by itself, with all that the rest of the package asks of a model."""
+    """A transformer as a layer: with init, forward and vjp, and what decoding and training need."""
 
     def __repr__(self) -> str:
         members: list[tuple[str, Any]] = [("embedding", self.embedding)]
@@ -202,9 +202,9 @@ class Transformer(Layers):
         return self._replace(unembedding=head)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "Transformer":
-        """Return the model without the backward of what is not trained; see `compose.freeze`.
+        """Return the model without the backward of its frozen leaves; see `compose.freeze`.
 
-        Its gradient has None there; below the first leaf that is trained, no backward runs at all.
+        Its gradient has None there, and no backward runs below the first leaf that is trained.
         """
 
         def frozen(layer: Layer, own: Tree, path: str) -> Layer:
@@ -257,7 +257,7 @@ class Transformer(Layers):
             tokens: integers (B, T), T of them at a time.
             cache: from `init_cache` or an earlier step. It is used up.
             lengths: (B,) how many of the T tokens each text really has, at least one; the rest is
-                padding. Not given: all.
+                padding. Default: all.
         """
         B, T = tokens.shape
         lengths = np.full(B, T) if lengths is None else lengths

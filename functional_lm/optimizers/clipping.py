@@ -13,8 +13,7 @@ from .transformation import GradientTransformation
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     """Scale the gradient so that the norm of all leaves together is at most ``max_norm``.
 
-    The norm is accumulated in float64. A gradient within the bound, also one of norm zero, goes
-    through unchanged.
+    The norm is accumulated in float64. A gradient within the bound stays as it is.
 
     Raises:
         FloatingPointError: from ``update``, if a gradient is not finite; it names the first leaf.

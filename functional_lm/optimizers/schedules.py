@@ -10,8 +10,10 @@ Schedule: TypeAlias = Callable[[int], float]
 
 
 def as_schedule(learning_rate: float | Schedule) -> Schedule:
-    """Return a schedule as it is, and a number as a constant one."""
-    return learning_rate if callable(learning_rate) else constant_schedule(learning_rate)
+    """Return a schedule unchanged, or a constant schedule for a number."""
+    if callable(learning_rate):
+        return learning_rate
+    return constant_schedule(expect_number("learning_rate", learning_rate))
 
 
 def constant_schedule(value: float) -> Schedule:
@@ -23,13 +25,13 @@ def constant_schedule(value: float) -> Schedule:
 def linear_schedule(
     init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0
 ) -> Schedule:
-    """Go from one value to another in a straight line; arguments are those of optax.
+    """Go linearly from one value to another; arguments are those of optax.
 
     Args:
-        init_value: until step ``transition_begin``.
+        init_value: up to step ``transition_begin``.
         end_value: from step ``transition_begin + transition_steps`` on.
-        transition_steps: how many steps the way takes.
-        transition_begin: where it starts.
+        transition_steps: the length of the transition, in steps.
+        transition_begin: its first step.
     """
     init_value = expect_number("init_value", init_value)
     end_value = expect_number("end_value", end_value)

@@ -29,7 +29,7 @@ def sgd(
 
     Args:
         learning_rate: η, or a schedule that maps the number of updates made to it.
-        momentum: μ. Not given: plain gradient descent, which keeps no state.
+        momentum: μ. Default: plain gradient descent, which keeps no state.
         nesterov: look ahead along the momentum.
 
     Raises:

@@ -34,7 +34,7 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
         new_state = []
         for transformation, old in zip(transformations, state, strict=True):
             grads, new = transformation.update(grads, old, params, norm)
-            norm = None  # it was that of the first one's input
+            norm = None  # known for the input of the first alone
             new_state.append(new)
         return grads, tuple(new_state)
 

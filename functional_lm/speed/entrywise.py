@@ -1,4 +1,4 @@
-"""New trees from the entries of others, side by side where they are large."""
+"""New trees from the entries of others, in several threads where they are large."""
 
 import functools
 import math
@@ -12,17 +12,17 @@ from ..contract import Array, Tree
 from .threads import run
 
 CHUNK = 2**17
-"""Entries of a task: with fewer, handing the interpreter's lock over costs more than it brings."""
+"""Entries of a task: with fewer, switching threads costs more than it gains."""
 
 SMALL = 2**20
-"""Trees with fewer entries are done by one thread, for the same reason."""
+"""Trees with fewer entries use one thread, for the same reason."""
 
 
 def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: int = 1) -> Any:
     """Make new trees, entry by entry, from the entries of others.
 
-    ``function(a, b, ..., out, ...)`` gets flat pieces of the leaves, and writes to its last
-    arguments. What is no array in the other trees (a number, a boolean) it gets as it is.
+    ``function(a, b, ..., out, ...)`` gets flat pieces of the leaves and writes to its last
+    arguments. Anything but an array in the other trees, such as a boolean, is passed unchanged.
 
     Args:
         function: as above.
@@ -69,8 +69,8 @@ def global_norm(tree: Tree) -> float:
 
 
 def _sum_of_squares(flat: Array) -> float:
-    # What is widened at once stays in the first cache, and is too short for OpenBLAS to wake its
-    # threads: they would spin for a while after, on the cores that the rest of a step needs.
+    # A block stays in the L1 cache, and is too short for OpenBLAS to wake its threads, which would
+    # then spin for a while on the cores that the rest of the step needs.
     block = 2**13
     total = 0.0
     for start in range(0, flat.size, block):
@@ -84,7 +84,7 @@ def _empty_like(leaf: Any) -> Array:
 
 
 def _flat(node: Any, like: Any) -> Any:
-    """Return an array, or a number that stands for one, as one axis; anything else as it is."""
+    """Return an array, or the number in place of one, with one axis; anything else unchanged."""
     if isinstance(node, np.ndarray) or (isinstance(node, np.generic) and np.shape(like) == ()):
         return node.reshape(-1)
     return node

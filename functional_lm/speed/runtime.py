@@ -1,9 +1,9 @@
-"""Settings of the process that make NumPy faster, and what they are. Standard library only.
+"""Settings of the process that make NumPy faster. Standard library only.
 
-A training step makes the same few hundred arrays over and over. By default an allocator gives the
-pages of a large freed array back to the system and asks for them again at the next step, where each
-of them is a page fault. `tune` tells glibc's allocator to keep them. Others cannot be told, and a
-step takes longer there: untuned on Linux, 1.20 times as long for a tiny model, 1.10 for `small`.
+A training step allocates the same few hundred arrays again and again. By default, an allocator
+returns the pages of a large freed array to the system and gets them back at the next step, with a
+page fault for each. `tune` tells glibc's allocator to keep them. Other allocators have no such
+setting; without it, on Linux, a step takes 1.20 times as long for a tiny model, 1.10 for `small`.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 class RuntimeInfo(NamedTuple):
-    """What NumPy's speed depends on in this process."""
+    """What the speed of NumPy depends on in this process."""
 
     cores: int  # that this process may use
     blas: str  # library and version, such as "openblas 0.3.31"
@@ -31,11 +31,11 @@ _tuned = False
 def tune() -> bool:
     """Let the C allocator keep freed memory for the rest of this process.
 
-    A library never makes a setting of the whole process by itself: the command line does, and a
-    program that trains may.
+    A library must not change settings of the whole process unasked: the command line calls this,
+    and a program that trains may.
 
     Returns:
-        Whether the allocator is glibc's, and took all settings.
+        Whether the allocator is glibc's and accepted all settings.
     """
     global _tuned
     if not sys.platform.startswith("linux"):
@@ -55,10 +55,10 @@ def tune() -> bool:
 
 
 def info() -> RuntimeInfo:
-    """Say which kernel the matrix products use and why, and what keeps freed memory.
+    """Return which kernel the matrix products use and why, and what keeps freed memory.
 
-    OpenBLAS chooses a kernel for the processor by itself. An environment variable can pin an older
-    one, which halves the speed of products on a processor with AVX-512; nothing here overrides it.
+    OpenBLAS chooses a kernel for the processor. An environment variable can pin an older one, which
+    halves the speed of products on a processor with AVX-512; nothing here overrides it.
     """
     import numpy  # noqa: F401  its BLAS must be there to be asked
     from threadpoolctl import threadpool_info

@@ -1,8 +1,8 @@
-"""A batch in parts, each forward and back in a thread of its own.
+"""A batch in parts, each with its own thread.
 
-NumPy releases the interpreter's lock while it computes, so that two threads train nearly twice as
-fast as one, and faster than one whose matrix products use two: everything between the products is
-divided too. In a training loop::
+NumPy releases the GIL while it computes. So two threads train nearly twice as fast as one, and
+faster than one thread whose matrix products use two cores, because everything between the products
+is divided too. In a training loop::
 
     train(layer, state, value_and_grad=sharded(2), ...)
 """
@@ -22,7 +22,7 @@ from .threads import one_thread, run
 
 
 def examples(x: Any, side: dict[str, Any]) -> float:
-    """Return how much a part counts: its number of examples."""
+    """Return the weight of a part: its number of examples."""
     return len(pytree.leaves(x)[0])
 
 
@@ -39,11 +39,11 @@ def sharded(
     given number of shards. A ``key`` (dropout) is folded with the number of the part, so that its
     draws differ from those of one shard.
 
-    While it runs, matrix products are held to one thread each.
+    Meanwhile each matrix product uses one thread.
 
     Args:
-        n_shards: the number of parts, best that of cores; a smaller batch gets fewer. With one,
-            this is `value_and_grad`.
+        n_shards: the number of parts, ideally that of cores; a smaller batch has fewer. One part
+            is `value_and_grad`.
         split: the keywords that have the batch's leading axis, like x.
         weight: maps ``(x, side)`` of a part to its weight in the mean, such as its number of
             targets that are not ignored.

@@ -1,4 +1,4 @@
-"""Threads of our own, which pay since NumPy releases the interpreter's lock, and those of BLAS."""
+"""Python threads, which help because NumPy releases the GIL, and those of BLAS."""
 
 import contextvars
 import functools
@@ -17,8 +17,8 @@ _here = threading.local()
 def run(tasks: Sequence[Callable[[], _Result]], n_threads: int | None = None) -> list[_Result]:
     """Run tasks side by side and return their results in order.
 
-    The caller's thread does its share, and NumPy's ``errstate`` holds in every thread. From inside
-    of a task, tasks run one after another.
+    The calling thread takes part, and NumPy's ``errstate`` applies in every thread. Inside a task,
+    further tasks run one after another.
 
     Args:
         tasks: functions without arguments.
@@ -57,7 +57,8 @@ def run(tasks: Sequence[Callable[[], _Result]], n_threads: int | None = None) ->
 def one_thread() -> Any:
     """Return a context in which matrix products use one thread, in the whole process.
 
-    Threads of our own each want one, and small matrices lose more by waiting than they gain.
+    Python threads that multiply matrices need one each, and for small matrices the threads of BLAS
+    cost more than they gain.
     """
     return _blas().limit(limits=1)
 
@@ -71,5 +72,5 @@ def _blas() -> Any:
 
 @functools.cache
 def _pool(n_threads: int, process: int) -> ThreadPoolExecutor:
-    """Make a pool once for each process: the threads of a pool do not live on in a fork."""
+    """Make one pool for each process: the threads of a pool do not survive a fork."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="functional_lm")

@@ -1,14 +1,13 @@
 """Inputs for a check: casts, draws, layouts."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import prng, pytree
-from ..contract import Array, Key, Tree
+from ..contract import Array, Key, Tree, did_you_mean
 
 __all__ = [
     "LAYOUTS",
@@ -59,12 +58,6 @@ def keywords_of(layer: Any) -> list[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return [p.name for p in parameters[2:]]
-
-
-def did_you_mean(name: str, known: Iterable[str], otherwise: str = "remove it") -> str:
-    """Return the end of a message about an unknown name."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else f"; {otherwise}"
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..contract import Array
+from ..contract import Array, expect_text
 from ..files import FileFormatError, read_json
 
 PIECE = 2**18
@@ -183,6 +183,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def _pieces(text: str) -> Iterator[tuple[int, Array]]:
     """Yield the code points of a text, a piece at a time, each piece behind its position."""
+    expect_text(text)
     for start in range(0, len(text), PIECE):
         piece = text[start : start + PIECE]
         if piece.isascii():

@@ -40,7 +40,8 @@ BAD = {
     "three files": (["train", "a.txt", "b.txt", "c.txt"], "unexpected argument 'b.txt'; name its"),
     "two files": ([*TRAIN, "other.txt"], "unexpected argument 'other.txt'; name its flag"),
     "no dashes": (["train", "seed=5"], "unexpected argument 'seed=5'; did you mean --seed=5?"),
-    "switch with a value": (["train", "--dry-run=yes"], "a flag that is on or off takes no value"),
+    "switch with a value": (["train", "--dry-run=yes"], "--dry-run is on or off: it takes no"),
+    "switch and a value": (["train", "--dry-run", "yes"], "that is on or off takes no value"),
     "start of a flag": ([*TRAIN, "--batch", "3"], "did you mean --batch-size?"),
     "decay of sgd": ([*TRAIN, "--optimizer", "sgd", "--weight-decay", "1"],
                      "--weight-decay needs --optimizer adamw: got sgd; remove one"),
@@ -206,6 +207,7 @@ def test_a_bad_invocation_says_what_is_wrong_and_leaves_nothing(folder, capsys, 
     assert says in said.err
     assert 1 <= len(said.err.strip().splitlines()) <= 3
     assert "Traceback" not in said.err
+    assert "__init__" not in said.err
     after = sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
     assert after == before
 

@@ -94,7 +94,7 @@ def _freeze_case(case: Any, twin: Any, index: int) -> Golden:
 
     def results(*arguments: Any) -> Any:
         truth = oracle.results(*arguments)
-        if getattr(case.keywords.get("model"), "n_frozen", None) is None:
+        if getattr(case.keywords.get("model"), "frozen", None) is None:
             return truth
         return pytree.map_with_path(lambda p, x: None if p.startswith(FROZEN) else x, truth)
 
