@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def test_a_run_comes_back(run):
-    model, params, tokenizer, _ = open_run(run)
+    model, params, tokenizer, *_ = open_run(run)
     assert (model.config, tokenizer) == (MODEL.config, TOKENIZER)
     assert pytree.structure(params) == pytree.structure(PARAMS)
     chex.assert_trees_all_equal(params, PARAMS)
