@@ -93,7 +93,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
             texts[name] = [rest.pop(0)]
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names) or "remove it"
-        faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
+        faults.append(f"unknown setting {name[:40]} in the config file; {hint}")
     faults += _unexpected(rest, flags, unused)
     given = _values(flags, texts, faults)
     for name in given:

@@ -112,6 +112,14 @@ def test_peers_take_turns_in_processes_of_their_own(tmp_path):
         Peer("a", Spec("fake_peer", "make", {"fail": True}, tmp_path))
 
 
+def test_what_is_not_installed_is_left_out_at_once(capsys):
+    report = Report("sample")
+    specs = {"ours": Spec("peer_ours", "step"), "odd-one": Spec("peer_odd", "step")}
+    assert list(harness.available(specs, report)) == ["ours"]
+    assert "without odd-one, which needs odd: pip install" in capsys.readouterr().err
+    assert list(report.missing) == ["odd-one"]
+
+
 def test_peers_are_chosen_by_name_or_are_two_checkouts():
     assert list(choose(STEPS, ["ours"], None, n=1)) == ["ours"]
     with pytest.raises(SystemExit, match="unknown peer 'theirs'"):
