@@ -92,7 +92,10 @@ class Generate:
         if len(given) > 1:
             raise ValueError(f"a text has one prompt: got {' and '.join(given)}; leave one out")
         if self.interactive and self._several:
-            raise ValueError("--interactive draws one sample at one temperature; ask for no more")
+            raise ValueError(
+                "--interactive takes one temperature and one sample: got "
+                f"{len(self.temperature)} and {self.num_samples}; leave the others out"
+            )
 
     @property
     def _several(self) -> bool:

@@ -6,9 +6,10 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .fields import Flag
+if TYPE_CHECKING:  # a slip in the name of a command is answered without NumPy
+    from .fields import Flag
 
 INDENT = 26
 """The column in which the texts of a page start."""
@@ -90,7 +91,7 @@ def _plain(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
 
-def page(program: str, command: Any, flags: Sequence[Flag], loose: dict[str, str]) -> str:
+def page(program: str, command: Any, flags: Sequence["Flag"], loose: dict[str, str]) -> str:
     """Return the help of a command, some of whose flags need no name."""
     about, _, more = str(inspect.getdoc(command)).partition("\n\nAttributes:")[0].partition("\n\n")
     groups: dict[str, list[tuple[str, str]]] = {}

@@ -93,17 +93,17 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
             texts[name] = [rest.pop(0)]
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names) or "remove it"
-        faults.append(f"a config file holds flags by name: it has an unknown {name[:40]}; {hint}")
+        faults.append(f"unknown setting {name[:40]} in the config file; {hint}")
     faults += _unexpected(rest, flags, unused)
     given = _values(flags, texts, faults)
     for name in given:
         for other in REPLACES.get(name, ()):
             settings.pop(other, None)
     values = settings | given
-    for flag in flags:
-        if flag.default is dataclasses.MISSING and flag.name not in {**values, **texts}:
-            what = flag.about.partition(".")[0]
-            raise FlagsError([*faults, f"{flag.spelling} is required: got none; pass {what}"])
+    missing = [f for f in flags if f.default is dataclasses.MISSING and f.name not in values]
+    if missing:  # or there, but wrong, or behind a flag that there is not
+        required = (f"{f.spelling} is required: got none; pass {f.about[:-1]}" for f in missing)
+        raise FlagsError(faults or list(required))
     in_force = {flag.name: flag.default for flag in flags} | values
     faults += filter(None, (_idle(name, in_force) for name in given))
     made = _make(command, architecture, values, faults)
@@ -208,7 +208,7 @@ def _tokens(flags: list[Flag], arguments: list[str]) -> tuple[dict[str, Any], li
     except argparse.ArgumentError as error:
         name = str(error.argument_name).partition("/")[0]
         if "explicit" in error.message:
-            raise ValueError(f"{name}: a flag that is on or off takes no value") from None
+            raise ValueError(f"{name} is on or off: it takes no value") from None
         raise ValueError(f"{name} needs a value: got none; pass one, or remove it") from None
     texts = {name: text for name, text in vars(found).items() if text is not None}
     for flag in flags:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Differentiable, Tree
+from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
@@ -79,8 +79,8 @@ def check_vjp(
         ImportError: for a reference without jax.
         TypeError: for a layer without ``forward`` and ``vjp``, a keyword that ``forward`` does not
             take, or inputs that hold no array.
-        ValueError: for an unknown dtype, a cotangent unlike y, or inputs that the reference (the
-            layer, if there is no reference) does not accept.
+        ValueError: for an unknown dtype, a cotangent unlike y, inputs that are not finite or that
+            the layer refuses as the reference does, or a reference that does not accept them.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -132,7 +132,7 @@ def check(
     """
     params, x, cotangent = map(as_arrays, (params, x, cotangent))
     keywords = as_arrays(keywords, lists=False)
-    dtypes = _expect_arguments(layer, (params, x), dtypes, keywords)
+    dtypes = _expect_arguments(layer, (params, x), dtypes, keywords, seed)
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
@@ -144,7 +144,7 @@ def check(
     examination = None
     with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
         try:
-            draw = drawing(given, _output(oracle, given), cotangent, seed)
+            draw = drawing(given, _output(oracle, subject, given), cotangent, seed)
             draws = [draw(i) for i in range(oracle.draws)]
             examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
             stages = _stages(examination, refusals)
@@ -164,26 +164,34 @@ def check(
     return report
 
 
-def _output(oracle: JaxOracle | NumericOracle, given: tuple[Tree, Any]) -> Any:
+def _output(oracle: JaxOracle | NumericOracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
     """Return zeros like y.
 
     Raises:
-        ValueError: if what the gradients are compared with does not accept the inputs.
+        BrokenLayer: for a fault of the layer.
+        ValueError: if the inputs, or the reference, are at fault.
     """
-    who = "reference" if isinstance(oracle, JaxOracle) else "forward"
     try:
         y = oracle.output(given, "float64")
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, BrokenLayer) else error
-        if who == "forward" and not isinstance(cause, (TypeError, ValueError)):
-            raise  # a fault of the layer
-        first = str(cause).strip().partition("\n")[0]
+        refusal: BaseException | None = None
+        try:
+            subject.forward(given)
+        except BrokenLayer as broken:
+            refusal = broken.__cause__
+        if isinstance(refusal, (TypeError, ValueError)):
+            also = "" if isinstance(error, BrokenLayer) else ", and so does the reference"
+            what = f"params and x must suit the layer: forward refuses them{also}"
+            raise ValueError(f"{what}: {type(refusal).__name__}: {refusal}") from error
+        if isinstance(error, BrokenLayer):
+            raise
+        first = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{who} must accept params and x: it raised {type(cause).__name__}: {first}; check "
-            f"their shapes, or call {who}(params, x) to see where"
+            f"reference must accept params and x, as forward does: it raised "
+            f"{type(error).__name__}: {first}; call reference(params, x) to see where"
         ) from error
     if not pytree.leaves(y):
-        raise ValueError(f"{who} must return y, made of arrays: got {y!r}; return the value alone")
+        raise ValueError(f"reference must return y, made of arrays: got {y!r}; return y alone")
     return y
 
 
@@ -206,7 +214,7 @@ def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]
 
 
 def _expect_arguments(
-    layer: Any, inputs: Any, dtypes: Any, keywords: dict[str, Any]
+    layer: Any, inputs: Any, dtypes: Any, keywords: dict[str, Any], seed: int
 ) -> tuple[str, ...]:
     for name in ("forward", "vjp"):
         if not callable(getattr(layer, name, None)):
@@ -225,9 +233,14 @@ def _expect_arguments(
             raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
     if not dtypes:
         raise ValueError("dtypes must name at least one: got none; pass ('float64', 'float32')")
-    for path, leaf in pytree.leaves_with_path({"params": inputs[0], "x": inputs[1]}):
+    expect_int("seed", seed, minimum=0)
+    tree = {"params": inputs[0], "x": inputs[1]}
+    for path, leaf in pytree.leaves_with_path(tree):
         if leaf.dtype.kind not in "fiub":
             raise TypeError(f"{path} must be an array of numbers: got {leaf.dtype}; cast it")
+    infinite = pytree.first_not_finite(tree)
+    if infinite and not getattr(layer, "MAY_BE_NON_FINITE", False):
+        raise ValueError(f"params and x must be finite: {infinite}; pass other inputs")
     if not pytree.leaves(inputs):
         raise TypeError(
             f"params and x must hold arrays: got {inputs[0]!r} and {inputs[1]!r}; pass NumPy, JAX "

@@ -118,7 +118,9 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
         pairs = pytree.zip_with_path(primal, cotangent)
     except (ValueError, TypeError) as error:
         leaf = _missing_leaf(name, primal, cotangent)
-        return [_fault("structure", leaf, f"{name} has another structure: {error}")]
+        whose = "the reference's" if name == "y" else "what it is the gradient of"
+        where = str(error).removeprefix("trees must have one structure: ").partition("; build")[0]
+        return [_fault("structure", leaf, f"{name} has another structure than {whose}: {where}")]
     faults = []
     for path, required, received in pairs:
         place = at(name, path)

@@ -10,10 +10,11 @@ import numpy as np
 from .. import pytree
 from ..contract import Array, Tree
 from .cases import case_at
+from .check import check
 from .inputs import cast, normal_like
 from .limits import norm
 from .oracle import JaxOracle
-from .registry import check_case, modules, twin
+from .registry import modules, twin
 from .subject import Subject
 
 __all__ = ["Golden", "golden"]
@@ -73,16 +74,19 @@ def golden(
     case = case_at(name, layer, sizes or {}, settings or {}, seed)
     inputs = cast((case.params, case.x), np.float32)
     wide = cast(inputs, np.float64)
-    report = check_case(
+    oracle = JaxOracle(reference, twin(case.keywords))
+    report = check(
         name,
-        case._replace(params=wide[0], x=wide[1]),
+        layer,
+        *wide,
+        reference=oracle,
+        keywords=case.keywords,
         seed=seed,
         reproduce=f"golden({name!r}, {sizes!r}, {settings!r}, seed={seed})",
         progress=progress,
     )
     report.raise_if_failed()
 
-    oracle = JaxOracle(reference, twin(case.keywords))
     g = cast(normal_like((seed, 1), oracle.output(inputs, "float32")), np.float32)
     truth = oracle.results(wide, cast(g, np.float64), "float64", given="float32")
     subject = Subject(layer, case.keywords)

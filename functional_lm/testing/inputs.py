@@ -30,7 +30,12 @@ def as_arrays(tree: Tree, *, lists: bool = True) -> Tree:
     if hasattr(tree, "__array__") and not isinstance(tree, type):
         return np.asarray(tree.detach() if hasattr(tree, "detach") else tree)  # PyTorch's
     if lists and _is_numbers(tree):
-        return np.array(tree)
+        try:
+            return np.array(tree)
+        except ValueError:
+            raise ValueError(
+                f"rows of a list must have one length: got {tree!r}; pass an array"
+            ) from None
     if isinstance(tree, dict):
         return {name: as_arrays(child, lists=lists) for name, child in tree.items()}
     if isinstance(tree, (list, tuple)):

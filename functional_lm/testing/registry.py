@@ -113,10 +113,15 @@ def check_layer(
         if case not in labels:
             raise ValueError(f"{name} has no case {case!r}; it has {', '.join(labels)}")
         selected = [selected[labels.index(case)]]
+    layer, reference = modules(name)
     return [
-        check_case(
-            name,
-            one,
+        check(
+            f"{name} ({one.label})",
+            layer,
+            one.params,
+            one.x,
+            reference=JaxOracle(reference, twin(one.keywords)),
+            keywords=one.keywords,
             seed=seed,
             dtypes=dtypes,
             factor=FACTOR,
@@ -125,14 +130,6 @@ def check_layer(
         )
         for one in selected
     ]
-
-
-def check_case(name: str, case: Case, **settings: Any) -> Report:
-    """Check a layer of this library at one case; the settings are those of `check.check`."""
-    layer, reference = modules(name)
-    oracle = JaxOracle(reference, twin(case.keywords))
-    title, keywords = f"{name} ({case.label})", case.keywords
-    return check(title, layer, case.params, case.x, reference=oracle, keywords=keywords, **settings)
 
 
 def _packages() -> dict[str, list[str]]:

@@ -21,15 +21,10 @@ BAD = {
     # train: values
     "steps 0": ([*TRAIN, "--steps", "0"], "steps must be at least 1"),
     "steps and epochs": ([*TRAIN, "--steps", "5", "--epochs", "1"], "leave one out"),
-    "negative rate": ([*TRAIN, "--lr", "-1"], "lr must be finite"),
-    "rate nan": ([*TRAIN, "--lr", "nan"], "lr must be finite"),
     "rate no number": ([*TRAIN, "--lr", "fast"], "such as 0.1 or 3e-4: got 'fast'"),
     "heads": ([*TRAIN, "--d-model", "16", "--n-heads", "5"], "try 4 or 8"),
-    "key/value heads": ([*TRAIN, "--n-kv-heads", "3"], "n_kv_heads must divide n_heads"),
-    "dropout": ([*TRAIN, "--dropout", "1.5"], "dropout must lie in [0, 1]: got 1.5"),
     "seq_len above max": ([*TRAIN, "--max-seq-len", "8"], "seq_len must be at most max_seq_len"),
     "preset": ([*TRAIN, "--preset", "huge"], "'huge'"),
-    "pairing": ([*TRAIN, "--rope-pairing", "both"], "'interleaved' or 'half'"),
     "log_every": ([*TRAIN, "--log-every", "0"], "log_every must be at least 1"),
     "unknown flag": ([*TRAIN, "--batchsize", "1"], "; did you mean --batch-size?"),
     "flag from elsewhere": ([*TRAIN, "--learning-rate", "1"], "did you mean --lr?"),
@@ -40,7 +35,8 @@ BAD = {
     "three files": (["train", "a.txt", "b.txt", "c.txt"], "unexpected argument 'b.txt'; name its"),
     "two files": ([*TRAIN, "other.txt"], "unexpected argument 'other.txt'; name its flag"),
     "no dashes": (["train", "seed=5"], "unexpected argument 'seed=5'; did you mean --seed=5?"),
-    "switch with a value": (["train", "--dry-run=yes"], "a flag that is on or off takes no value"),
+    "switch with a value": (["train", "--dry-run=yes"], "--dry-run is on or off: it takes no"),
+    "switch and a value": (["train", "--dry-run", "yes"], "that is on or off takes no value"),
     "start of a flag": ([*TRAIN, "--batch", "3"], "did you mean --batch-size?"),
     "decay of sgd": ([*TRAIN, "--optimizer", "sgd", "--weight-decay", "1"],
                      "--weight-decay needs --optimizer adamw: got sgd; remove one"),
@@ -59,7 +55,7 @@ BAD = {
     "unwritable folder": ([*TRAIN, "--out", "/proc/run"], "/proc/run"),
     "no config file": ([*TRAIN, "--config", "missing.toml"], "missing.toml: No such file"),
     "config no TOML": ([*TRAIN, "--config", "text.txt"], "must hold TOML"),
-    "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown n_heds"),
+    "config unknown": ([*TRAIN, "--config", "unknown.toml"], "unknown setting n_heds in the"),
     "config bad value": ([*TRAIN, "--config", "bad.json"], "lr must"),
     # train: models
     "no model file": ([*TRAIN, "--model", "missing.py:model"], "no such file"),
@@ -76,8 +72,6 @@ BAD = {
     "model no string": ([*TRAIN, "--config", "model.toml"], "must give model as a string"),
     "batch no memory": ([*TRAIN, "--batch-size", "1000000000000"], "fails on its first window"),
     "layers no memory": ([*TRAIN, "--n-layers", "1" + "0" * 20], "n_layers must be at most 10,000"),
-    "rates upside down": ([*TRAIN, "--lr", "1e-3", "--min-lr", "1"], "min_lr must be at most lr"),
-    "no clipping": ([*TRAIN, "--max-grad-norm", "0"], "max_grad_norm must"),
     "config bad preset": ([*TRAIN, "--config", "preset.toml"], "preset must be 'tiny'"),
     "run as folder": ([*TRAIN, "--out", "run"], "resume it with --resume run, replace it with"),
     "overwrite what is no run": ([*TRAIN, "--out", "taken", "--overwrite"], "pass another"),
@@ -85,19 +79,17 @@ BAD = {
     "resume and out": (["train", "--resume", "run", "--out", "new"], "leave one out"),
     "resume otherwise": (["train", "--resume", "run", "--lr", "1"], "lr was 0.003 and is 1.0"),
     "resume damaged": (["train", "--resume", "no-config"], "config.json must hold JSON"),
-    "checkpoint_every": ([*TRAIN, "--checkpoint-every", "0"], "checkpoint_every must be at least"),
     # generate, evaluate, info
     "no run": (["generate", "nowhere"], "there is no run in nowhere; the runs here are"),
     "no run named": (["generate"], "RUN is required: got none; pass the folder of a run"),
     "two prompts": (["generate", "run", "--prompt", "a", "--interactive"], "--prompt and --inter"),
-    "interactive samples": (["generate", "run", "--interactive", "--num-samples", "2"], "no more"),
+    "two samples": (["generate", "run", "--interactive", "--num-samples", "2"], "got 1 and"),
     "prompt not UTF-8": (["generate", "run", "--prompt-file", "latin.txt"], "must be UTF-8"),
     "empty prompt file": (["generate", "run", "--prompt-file", "empty.txt"], "pass some text"),
     "empty prompt": (["generate", "run", "--prompt", ""], "pass some text"),
     "unknown character": (["generate", "run", "--prompt", "É"], "got 'É' at position 0"),
     "temperature": (["generate", "run", "--temperature", "-1"], "temperature must be finite"),
     "top_k": (["generate", "run", "--top-k", "0"], "top_k must be at least 1"),
-    "top_p": (["generate", "run", "--top-p", "0"], "top_p must be above 0"),
     "generate seed": (["generate", "run", "--seed", "-1"], "seed must be at least 0"),
     "no stop": (["generate", "run", "--stop"], "--stop needs a value: got none; pass one, or"),
     "two loose prompts": (["generate", "run", "the", "fox"], "'fox'; name its flag, quote a text"),
@@ -131,7 +123,6 @@ BAD = {
     "golden nowhere": (["golden", "silu", "--out", "no/g"], "the folder of --out must exist"),
     "golden no size": ([*GOLDEN, "--shape", "B"], "give NAME=VALUE, such as B=2: got 'B'"),
     "golden size": ([*GOLDEN, "--shape", "B=x"], "a size must be an integer: got B=x"),
-    "golden letter": ([*GOLDEN, "--shape", "H=2"], "silu has the sizes B, T, D: got H"),
     "golden keyword": ([*GOLDEN, "--set", "eps=2"], "silu has no keywords: got eps"),
     "golden unknown": (["golden", "sillu", "--out", "g"], "unknown layer 'sillu'"),
     "info seq_len": (["info", "--seq-len", "0"], "seq_len must be at least 1"),
@@ -206,6 +197,7 @@ def test_a_bad_invocation_says_what_is_wrong_and_leaves_nothing(folder, capsys, 
     assert says in said.err
     assert 1 <= len(said.err.strip().splitlines()) <= 3
     assert "Traceback" not in said.err
+    assert "__init__" not in said.err
     after = sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
     assert after == before
 

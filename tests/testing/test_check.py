@@ -312,6 +312,11 @@ def raises(params, x):
     raise RuntimeError("out of luck")
 
 
+WIDE = {
+    "layer": linear,
+    "params": {"weight": np.ones((3, 2))},
+    "reference": lambda p, x: x @ p["weight"],
+}
 MISUSE = [
     ({"reference": 3}, TypeError, "reference must be a function"),
     ({"dtypes": ("float16",)}, ValueError, "'float16'"),
@@ -323,15 +328,16 @@ MISUSE = [
     ({"refrence": None}, TypeError, "the keywords {}: got refrence; did you mean reference?"),
     ({"layer": rms_norm, "epz": 1.0}, TypeError, "{eps}: got epz; did you mean eps?"),
     ({"layer": bind(rms_norm, eps=1e-3), "eps": 1.0}, TypeError, "{}: got eps; remove it"),
-    ({"reference": raises}, ValueError, "reference must accept params and x: it raised RuntimeE"),
-    ({"reference": lambda p, x: x @ x}, ValueError, "check their shapes, or call reference("),
+    ({"reference": raises}, ValueError, "as forward does: it raised RuntimeError: out of luck"),
+    ({"reference": lambda p, x: x @ x}, ValueError, "reference must accept params and x, as forw"),
     ({"reference": lambda p, x: np.sin(x)}, ValueError, "it raised TracerArrayConversionError"),
+    ({"reference": jax.nn.silu}, ValueError, "takes 1 positional argument but 2 were given; call"),
     ({"reference": lambda p, x: None}, ValueError, "reference must return y, made of arrays"),
-    (
-        {"layer": linear, "params": {"weight": np.ones((3, 2))}, "reference": None},
-        ValueError,
-        "forward must accept params and x: it raised ValueError: x must have shape (..., D_in)",
-    ),
+    (WIDE | {"reference": None}, ValueError, "must suit the layer: forward refuses them: ValueE"),
+    (WIDE, ValueError, "and so does the reference: ValueError: x must have shape (..., D_in)"),
+    ({"x": X * np.nan}, ValueError, "must be finite: x has 15 entries that are not finite"),
+    ({"x": [[1.0], [1.0, 2.0]]}, ValueError, "rows of a list must have one length"),
+    ({"seed": -1}, ValueError, "seed must be at least 0"),
 ]
 
 

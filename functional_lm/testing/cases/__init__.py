@@ -57,7 +57,11 @@ def case_at(
         if letter not in letters:
             meant = NAMES.get(letter.lower().replace("_", ""), letter)
             near = [known for known in letters if known.partition("_")[0] == meant]
-            hint = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(letter, letters)
+            hint = (
+                f"; did you mean {' or '.join(near)}?"
+                if near
+                else did_you_mean(meant, letters, "use those")
+            )
             raise ValueError(f"{name} has the sizes {', '.join(letters)}: got {letter}{hint}")
         expect_int(f"size {letter}", size, minimum=0)
     make = Maker(Draws((seed,)), module, _LAYERS[name][1])

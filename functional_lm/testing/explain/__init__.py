@@ -78,6 +78,10 @@ def explain(examination: Examination) -> None:
                 dataclasses.replace(f, cause=cause) if (f.leaf, f.cause) == shallow else f
                 for f in report.findings
             ]
+        if cause == "not finite" and any(
+            (f.leaf, f.cause) == (path, cause) for f in report.findings
+        ):
+            continue  # it was explained before
         message = f"{path} is wrong in float64: {_worst(evidence)}"
         report.findings.append(Finding("accuracy", message, path, "float64", cause, explanation))
     for path, leaf in report.leaves.items():
