@@ -39,7 +39,11 @@ def main() -> None:
             kind = next(k for k in (Path, int, float, str) if k in (hint, *typing.get_args(hint)))
             many = "+" if isinstance(parameter.default, tuple) else None
             flag = f"--{parameter.name.replace('_', '-')}"
-            command.add_argument(flag, type=kind, nargs=many, default=parameter.default)
+            default = parameter.default
+            shown = " ".join(default) if many else default
+            command.add_argument(
+                flag, type=kind, nargs=many, default=default, help=f"default: {shown}"
+            )
     given = vars(parser.parse_args())
     COMMANDS[given.pop("command")](**given)
 

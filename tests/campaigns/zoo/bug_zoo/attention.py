@@ -56,7 +56,7 @@ plant(
 plant(
     attention,
     {},
-    qkv(204, 2, 7, 7, 6, 2, 3),
+    qkv(207, 2, 5, 7, 6, 2, 3),
     """
     d_k of the last query head of a group overwrites the others
     x.k: slice kept
@@ -112,7 +112,7 @@ plant(
         "mixer": PROJECTIONS,
         "norm2": {"scale": draw(226, 12)},
         "mlp": {
-            "up": {"weight": draw(228, 12, 14, scale=0.5)},
+            "up": {"weight": np.concatenate(draw(228, 2, 12, 7, scale=0.5), axis=1)},
             "down": {"weight": draw(229, 7, 12, scale=0.5)},
         },
     },
