@@ -1,4 +1,4 @@
-"""The shape of the house, held with `ast`: who imports whom, and what a layer file must have."""
+"""The structure of the project, checked with `ast`: who imports whom, what a layer file has."""
 
 import ast
 import re

@@ -32,47 +32,12 @@ def test_normal_cdf_is_accurate_everywhere(dtype, far):
     np.testing.assert_allclose(cdf[near], expected[near], rtol=50 * eps)  # exp of −12.5 rounded
 
 
-@pytest.mark.parametrize("n_segments", [3, 512, 513, 5000])
-def test_segment_sum_equals_a_loop(n_segments):
-    ids = RNG.integers(0, min(n_segments, 7), 50)
-    values = RNG.standard_normal((50, 3))
-    expected = np.zeros((n_segments, 3))
-    for i, row in zip(ids, values, strict=True):
-        expected[i] += row
-    np.testing.assert_allclose(
-        numerics.segment_sum(values, ids, n_segments), expected, rtol=1e-13, atol=1e-14
-    )
-
-
-@pytest.mark.parametrize("n_segments", [3, 5000])
-def test_segment_sum_of_nothing_is_zero(n_segments):
-    out = numerics.segment_sum(np.zeros((0, 3), np.float32), np.zeros(0, int), n_segments)
-    assert out.shape == (n_segments, 3)
-    assert out.dtype == np.float32
-    assert not out.any()
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 16, 1031, 65536])
-def test_sum_rows(n):
-    x = RNG.standard_normal((n, 5))
-    np.testing.assert_allclose(numerics.sum_rows(x), x.sum(axis=0), rtol=1e-10, atol=1e-11)
-
-
 def test_sum_rows_is_more_accurate_than_sum():
     x = RNG.standard_normal((65536, 7)).astype(np.float32)
     exact = x.sum(axis=0, dtype=np.float64)
     ours = np.linalg.norm(numerics.sum_rows(x) - exact)
     plain = np.linalg.norm(x.sum(axis=0) - exact)
     assert ours < plain / 2
-
-
-def test_softmax_and_its_derivative():
-    x = RNG.standard_normal((3, 5))
-    probs = numerics.softmax(x)
-    np.testing.assert_allclose(probs, np.exp(x) / np.exp(x).sum(-1, keepdims=True), rtol=1e-14)
-    jacobian = np.diag(probs[0]) - np.outer(probs[0], probs[0])
-    g = RNG.standard_normal((3, 5))
-    np.testing.assert_allclose(numerics.softmax_vjp(probs, g)[0], jacobian @ g[0], rtol=1e-13)
 
 
 def test_smooth_keeps_a_line_and_removes_noise_and_spikes():

@@ -1,4 +1,4 @@
-"""What is installed works outside of the checkout: the wheel, its twins, its checks."""
+"""The wheel works when installed outside the checkout, twins and checks included."""
 
 import os
 import shutil

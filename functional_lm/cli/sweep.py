@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
+from ..runs import Intervals
 from ..runs.records import final_loss
 from ..training import Experiment
 from .display import Waiting, curve, write_rate_picture
@@ -89,9 +90,15 @@ class Grid:
         names, (_, first) = self._names, self._runs[0]
         out = new_folder(first.out, "sweep")
         corpus = first.source.load_text()
-        experiments = [made.experiment(corpus) for _, made in self._runs]
-        for experiment in experiments:
+        experiments: list[Experiment] = []
+        for _, made in self._runs:
+            experiment = made.experiment(corpus)
+            shared = experiments[0] if experiments else experiment  # the tokens are kept once
+            experiment = dataclasses.replace(
+                experiment, tokens=shared.tokens, held_out=shared.held_out
+            )
             experiment.rehearse()
+            experiments.append(experiment)
         out.mkdir(parents=True)
         steps = " or ".join(f"{n:,}" for n in sorted({each.steps for each in experiments}))
         print(f"text   {corpus.source}")
@@ -174,7 +181,7 @@ def _measure(experiment: Experiment, waiting: Waiting) -> dict[str, Any]:
         for step in experiment.run():
             losses.append(step.loss)
             waiting(step.state.step / experiment.steps)
-        val_loss = experiment.validation_loss(step.state.params, limit=2**17)
+        val_loss = experiment.validation_loss(step.state.params, limit=Intervals.eval_tokens)
         if not math.isfinite(val_loss):
             raise FloatingPointError
         row |= {"loss": final_loss(losses), "val_loss": val_loss}

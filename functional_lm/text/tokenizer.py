@@ -133,7 +133,10 @@ class CharTokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens; an unknown one decodes as ``?``."""
-        return "".join(self.stream(tokens))
+        known = np.array([*map(ord, self.characters), ord("?")], "<u4")
+        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens), np.int64)
+        ids = np.where((ids < 0) | (ids > self.vocab_size), self.vocab_size, ids)
+        return known[ids].tobytes().decode("utf-32-le")
 
     def stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield the character of each token."""

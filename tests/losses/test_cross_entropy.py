@@ -27,18 +27,6 @@ def test_a_confident_prediction_keeps_its_accuracy():
     assert loss == pytest.approx(np.log1p(np.exp(-5.0)), rel=1e-4)
 
 
-def test_ignored_targets_do_not_count():
-    x = np.random.default_rng(0).standard_normal((5, 7))
-    targets = np.array([1, -100, 2, -100, 0])
-    loss, residuals = cross_entropy.forward({}, x, targets=targets)
-    kept = targets != -100
-    expected, _ = cross_entropy.forward({}, x[kept], targets=targets[kept])
-    assert loss == pytest.approx(expected, rel=1e-15)
-    _, d_x = cross_entropy.vjp(residuals, 1.0)
-    assert not d_x[~kept].any()
-    np.testing.assert_allclose(d_x.sum(axis=-1), 0, atol=1e-16)
-
-
 @pytest.mark.parametrize(
     ("targets", "error", "says"),
     [

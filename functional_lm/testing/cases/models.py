@@ -1,5 +1,6 @@
 """Inputs for the models."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,23 @@ def _mlp_cases(draw: Draws, make: Maker) -> Cases:
     from ...compose import bind
     from ...layers import linear, silu
 
-    biased = dict.fromkeys(("up", "down"), bind(linear, bias=True))
-    plain = {**biased, "gated": False}
+    projections = {"up": bind(linear, bias=True), "down": _transposed()}
+    plain = {**projections, "gated": False}
     return {
         **make.each(BATCHES, 6, 7),
-        "biases, not gated": make((2, 3), 6, 7, init=plain, activation=silu, **biased),
+        "a bias, not gated": make((2, 3), 6, 7, init=plain, activation=silu, **projections),
     }
+
+
+def _transposed() -> Any:
+    """Return a projection with a vjp of its own: its weight is (D_out, D_in), as in PyTorch."""
+    from ...layers import linear, unembedding
+
+    def init(key: Any, **sizes: Any) -> Tree:
+        return {"weight": linear.init(key, **sizes)["weight"].T.copy()}
+
+    twin = SimpleNamespace(forward=lambda params, x: x @ params["weight"].T)
+    return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
 def _self_attention(
@@ -45,10 +57,13 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
     padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
     other = {"others": {"head_size": 2, "value_size": 3}, "value_size": 3}
+    out = {"out": _transposed()}
     return {
         **make.each(HEADS, *_SIZES),
         "padding, half": make((2, 5), *_SIZES, **padded),
-        "full": make((2, 5), *_SIZES, causal=False, rope_theta=50.0),
+        "full, another projection": make(
+            (2, 5), *_SIZES, causal=False, rope_theta=50.0, others=out, **out
+        ),
         "tiled, padding, half": make((2, 5), *_SIZES, **padded, attention="tiled"),
         "tiled, several tiles": make((1, 131), *_SIZES, attention="tiled"),
         "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),

@@ -164,7 +164,7 @@ def other_setting(evidence: Evidence) -> Cause | None:
     return None
 
 
-def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, str]]:
+def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (bool, np.bool_)):
             masks = "causal" in name or "mask" in name
@@ -173,6 +173,9 @@ def _other_settings(settings: dict[str, object]) -> Iterator[tuple[str, object, 
             yield name, 0.0, "missing term"
         elif isinstance(value, np.ndarray) and value.dtype == bool:
             yield name, np.ones_like(value), "mask leak"
+        elif hasattr(value, "_fields"):  # a NamedTuple of settings, such as Visibility
+            for field, other, cause in _other_settings(value._asdict()):
+                yield name, value._replace(**{field: other}), cause
 
 
 def explain_shape(received: Any, exact: Any, others: dict[str, Any]) -> Cause:

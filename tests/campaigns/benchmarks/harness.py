@@ -1,12 +1,13 @@
 """Peers in processes of their own that take turns, and the table of what they took.
 
 Only the peer whose turn it is runs; the others are stopped. The order rotates from round to round,
-so that nobody always follows the same neighbour. A turn in which other processes, or other
+so that no peer always follows the same one. A turn in which other processes, or other
 machines on the same hardware, took more than `BUSY` of the processor's time does not count, unless
 a peer has fewer than `QUIET_TURNS` others.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -34,11 +35,11 @@ TOLERANCE = 1e-4
 
 REMOVED = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 REMOVED += ("XLA_FLAGS", "GLIBC_TUNABLES", "MALLOC_ARENA_MAX")
-"""Variables that a child does not inherit: each peer chooses its kernels and threads by itself."""
+"""Variables that a child does not inherit: each peer chooses its own kernels and threads."""
 
 
 class PeerFailed(RuntimeError):
-    """A peer ended, or took too long; with the end of what it said."""
+    """A peer ended or took too long; the message holds its last output."""
 
 
 class Spec(NamedTuple):
@@ -140,7 +141,20 @@ class Peer:
         self._said.seek(0)
         end = self._said.read().strip().splitlines()[-12:]
         what = "ended" if ready else f"did not answer in {self._timeout:.0f} s"
-        raise PeerFailed("\n".join([f"{self.name} {what}; it said:", *end]))
+        raise PeerFailed("\n".join([f"{self.name} {what}; its last output:", *end]))
+
+
+def available(specs: Mapping[str, Spec], report: "Report") -> dict[str, Spec]:
+    """Return the peers whose framework is installed; say at once which are left out."""
+    kept = {}
+    for name, spec in specs.items():
+        framework = spec.module.removeprefix("peer_")
+        if framework == "ours" or importlib.util.find_spec(framework):
+            kept[name] = spec
+        else:
+            report.missing[name] = f"needs {framework}: pip install 'functional-lm[bench]'"
+            say(f"without {name}, which {report.missing[name]}")
+    return kept
 
 
 @contextlib.contextmanager
@@ -152,7 +166,7 @@ def started(specs: Mapping[str, Spec], report: "Report", **request: Any) -> Iter
     """
     with contextlib.ExitStack() as stack:
         peers, answers = {}, {}
-        for name, spec in specs.items():
+        for name, spec in available(specs, report).items():
             say(f"{name} starts")
             try:
                 peer = stack.enter_context(Peer(name, spec))
@@ -209,7 +223,7 @@ def alternate(
         rounds: turns of each.
         skip: steps at the beginning of a turn that warm the caches and do not count.
     """
-    turns, names = [], list(runners)
+    turns, names, begin = [], list(runners), time.perf_counter()
     for number in range(rounds):
         first = number % len(names)
         for name in [*names[first:], *names[:first]]:
@@ -222,7 +236,9 @@ def alternate(
             peer.pause()
             turns.append(Turn(name, number, seconds, others))
             busy = f"  DISTURBED: others took {others:.0%}" if others > BUSY else ""
-            say(f"{number + 1:3} {name:24} {statistics.median(seconds) * 1e3:9.2f} ms{busy}")
+            left = (time.perf_counter() - begin) * (rounds * len(names) / len(turns) - 1) / 60
+            turn = f"{number + 1:3}/{rounds} {name:24} {statistics.median(seconds) * 1e3:9.2f} ms"
+            say(f"{turn}  {left:.1f} min left{busy}")
     return turns
 
 

@@ -10,6 +10,8 @@ import time
 from typing import Any, NamedTuple
 
 from harness import say, summary
+from rich.console import Console
+from rich.progress import track
 
 ROWS = (0, 100, 200, 500, 1000, 1500, 2000)
 
@@ -68,7 +70,9 @@ def loss_table(
         state = experiment.init_state()
         validation[0].append(experiment.validation_loss(state.params))
         losses: list[float] = []
-        for step in experiment.run(state):
+        steps = experiment.run(state)
+        console = Console(stderr=True)
+        for step in track(steps, f"seed {seed}", ROWS[-1], console=console, transient=True):
             losses.append(step.loss)
             if step.state.step in ROWS:
                 training[step.state.step].append(statistics.fmean(losses[-50:]))

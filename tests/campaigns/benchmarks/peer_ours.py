@@ -110,7 +110,7 @@ def _training(given: Workload, shards: int, options: dict[str, Any] | None = Non
 
 def _model(given: Workload, **options: Any) -> tuple[Any, Any, Callable[[], Any]]:
     """Return the loss as a layer, the parameters, and what makes a decoder of them."""
-    from functional_lm import models, pytree
+    from functional_lm import models
     from functional_lm.generation import Decoder
 
     config = given.setting.model | options
@@ -120,7 +120,7 @@ def _model(given: Workload, **options: Any) -> tuple[Any, Any, Callable[[], Any]
         model = models.build("llama", **config)
         names = {"qkv": "mixer.qkv.weight", "out": "mixer.out.weight"}
         names |= {"gate_up": "mlp.up.weight", "down": "mlp.down.weight"}
-        params = pytree.from_paths(_renamed(flat, names))
+        params = _tree(_renamed(flat, names))
         return model, params, lambda: Decoder(model, params)
 
     from functional_lm.training.objective import Objective
@@ -132,7 +132,7 @@ def _model(given: Workload, **options: Any) -> tuple[Any, Any, Callable[[], Any]
             flat[name] = leaf.reshape(len(leaf), 2, -1).swapaxes(0, 1).copy()
     names = {"qkv": "attention.qkv", "out": "attention.out"}
     names |= {"gate_up": "mlp.gate_up", "down": "mlp.down"}
-    params = pytree.from_paths(_renamed(flat, names))
+    params = _tree(_renamed(flat, names))
     loss = Objective(transformer, transformer.Config(**config))
     return loss, params, lambda: Decoder(params, loss.config)
 
@@ -142,6 +142,18 @@ def _renamed(flat: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     names |= {norm: f"{norm}.scale" for norm in ("norm", "norm1", "norm2")}
     parts = {path: path.rpartition(".") for path in flat}
     return {stem + dot + names[last]: flat[path] for path, (stem, dot, last) in parts.items()}
+
+
+def _tree(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return arrays by path as a tree; the blocks are a tuple."""
+    root: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *inner, last = path.split(".")
+        node = root
+        for name in inner:
+            node = node.setdefault(name, {})
+        node[last] = leaf
+    return root | {"blocks": tuple(root["blocks"].values())}
 
 
 def about() -> dict[str, Any]:

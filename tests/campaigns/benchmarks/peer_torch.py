@@ -91,14 +91,21 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(d_model, 2 * d_ff, bias=False)
         self.down = nn.Linear(d_ff, d_model, bias=False)
 
-    def forward(self, x, cos, sin):
-        """Return the output (B, T, D)."""
+    def forward(self, x, cos, sin, cache=None):
+        """Return the output (B, T, D); with a cache, what it holds so far is attended to as well.
+
+        A cache is (keys, values) of all positions, (B, H, S, K) each, and where the new ones start.
+        """
         B, T, D = x.shape
         packed = self.qkv(self.norm1(x)).view(B, T, 3 * self.n_heads, D // self.n_heads)
         qk, v = packed.split([2 * self.n_heads, self.n_heads], dim=2)
         q, k = rotate(qk, cos, sin).chunk(2, dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if cache is not None:
+            (keys, values), start = cache
+            keys[:, :, start : start + T], values[:, :, start : start + T] = k, v
+            k, v = keys[:, :, : start + T], values[:, :, : start + T]
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)
         x = x + self.out(attended.transpose(1, 2).reshape(B, T, D))
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
@@ -131,11 +138,19 @@ class Model(nn.Module):
 
     def forward(self, tokens):
         """Return the logits (B, T, V)."""
-        x = self.embedding(tokens)
-        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x, cos, sin)
-        return F.linear(self.norm(x), self.embedding.weight)
+        return self.logits(self.hidden(tokens))
+
+    def hidden(self, tokens, cache=None, start=0):
+        """Return the output of the last block (B, T, D), for positions from ``start`` on."""
+        x, stop = self.embedding(tokens), start + tokens.shape[1]
+        for i, block in enumerate(self.blocks):
+            own = None if cache is None else (cache[i], start)
+            x = block(x, self.cos[start:stop], self.sin[start:stop], own)
+        return x
+
+    def logits(self, hidden):
+        """Return the inner products with the rows of the embedding."""
+        return F.linear(self.norm(hidden), self.embedding.weight)
 
     def loss(self, tokens, targets):
         """Return the mean cross-entropy."""
@@ -158,29 +173,8 @@ def _decode(model: Model, prompts: torch.Tensor, n_new: int) -> torch.Tensor:
     tokens = torch.empty(B, n_new, dtype=torch.long)
     following, position = prompts, 0
     for i in range(n_new):
-        logits = _advance(model, following, position, cache)
-        tokens[:, i] = logits.argmax(dim=-1)
+        hidden = model.hidden(following, cache, position)
+        tokens[:, i] = model.logits(hidden[:, -1]).argmax(dim=-1)
         position += following.shape[1]
         following = tokens[:, i : i + 1]
     return tokens
-
-
-def _advance(model: Model, tokens: torch.Tensor, start: int, cache: torch.Tensor) -> torch.Tensor:
-    """Put the tokens (B, t) into the cache and return the logits (B, V) of the next."""
-    B, t = tokens.shape
-    end = start + t
-    cos, sin = model.cos[start:end], model.sin[start:end]
-    x = model.embedding(tokens)
-    for block, (keys, values) in zip(model.blocks, cache, strict=True):
-        H = block.n_heads
-        packed = block.qkv(block.norm1(x)).view(B, t, 3 * H, -1)
-        qk = rotate(packed[:, :, : 2 * H], cos, sin).transpose(1, 2)
-        keys[:, :, start:end] = qk[:, H:]
-        values[:, :, start:end] = packed[:, :, 2 * H :].transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            qk[:, :H], keys[:, :, :end], values[:, :, :end], is_causal=t > 1
-        )
-        x = x + block.out(attended.transpose(1, 2).reshape(B, t, -1))
-        gate, up = block.gate_up(block.norm2(x)).chunk(2, dim=-1)
-        x = x + block.down(F.silu(gate) * up)
-    return F.linear(model.norm(x[:, -1]), model.embedding.weight)

@@ -15,6 +15,7 @@ from harness import (
     Report,
     Spec,
     Turn,
+    available,
     environment,
     expect_equal_losses,
     say,
@@ -64,6 +65,7 @@ def memory(
     }
     report = Report("memory")
     for setting, steps, specs in itertools.chain.from_iterable(known[part] for part in parts):
+        specs = available(specs, report)
         peaks: dict[str, list[float]] = {}
         bases: dict[str, float] = {}
         for _ in range(repeats):
@@ -79,6 +81,7 @@ def memory(
                     continue
                 losses[name], bases[name] = answer["losses"], answer["base"]
                 peaks.setdefault(name, []).append(answer["peak"])
+                say(f"{setting.name:12} {name:24} {answer['peak']:9.0f} MiB")
             expect_equal_losses(losses)
         for name, values in peaks.items():
             note = f"{bases[name]:.0f} after the imports"
@@ -124,8 +127,12 @@ def startup(rounds: int = 7, text_file: Path | None = None, out: Path = RESULTS)
             "jax-script": (_script("peer_jax", f"step({TINY}, 'manual')[1](1)"), MARK),
             "torch-script": (_script("peer_torch", f"step({TINY}, False)[1](1)"), MARK),
         }
+        peers = available(
+            {n: Spec(f"peer_{n.partition('-')[0]}", "step") for n in commands}, report
+        )
         for number in range(-1, rounds):
-            for name, (command, mark) in commands.items():
+            for name in peers:
+                command, mark = commands[name]
                 own = [f"{folder}/{name}{number}" if part == "RUN" else part for part in command]
                 try:
                     seconds, others = launch(own, mark)
@@ -152,7 +159,7 @@ def launch(command: Sequence[str], mark: str) -> tuple[float, float]:
         The seconds that it took, and the share of the processor's time that others took.
 
     Raises:
-        PeerFailed: if there is no mark, or the exit status is not 0; with the end of what it said.
+        PeerFailed: if there is no mark, or the exit status is not 0; with its last output.
     """
     before, said, found = usage(), [], False
     process = subprocess.Popen(
@@ -171,5 +178,7 @@ def launch(command: Sequence[str], mark: str) -> tuple[float, float]:
     if not found:
         seconds = after.at - before.at
         if mark or process.returncode:
-            raise PeerFailed("".join([f"{command[0]} failed; it said:\n", *said[-12:]]).strip())
+            raise PeerFailed(
+                "".join([f"{command[0]} failed; its last output:\n", *said[-12:]]).strip()
+            )
     return seconds, share_of_others(before, after, used.ru_utime + used.ru_stime)

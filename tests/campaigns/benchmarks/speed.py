@@ -16,7 +16,7 @@ from harness import (
     expect_equal_tokens,
     started,
 )
-from workload import SETTINGS
+from workload import SETTINGS, Setting
 
 VERIFIED_STEPS = 5
 TURN_SECONDS = 0.6
@@ -62,7 +62,7 @@ def step(
     """
     report = Report("step")
     sgemm = Spec("peer_ours", "sgemm", {"size": SGEMM_SIZE})
-    for setting in [SETTINGS[name] for name in configs]:
+    for setting in choose_settings(configs):
         chosen = choose(STEPS, peers, against, setting=dataclasses.asdict(setting))
         with started(chosen, report, n=VERIFIED_STEPS) as (running, answers), Peer("", sgemm) as p:
             p.pause()
@@ -97,9 +97,9 @@ def generation(
         out: where generation.json is written.
     """
     report = Report("generation")
-    for name in configs:
+    for known in choose_settings(configs):
         size = {"batch_size": BATCH, "seq_len": N_PROMPT + N_NEW}
-        setting = dataclasses.asdict(dataclasses.replace(SETTINGS[name], **size))
+        setting = dataclasses.asdict(dataclasses.replace(known, **size))
         sizes = {"n_prompt": N_PROMPT, "n_new": N_NEW, "gain": GAIN}
         chosen = choose(GENERATIONS, peers, against, setting=setting, **sizes)
         with started(chosen, report, batch=BATCH) as (running, answers):
@@ -111,9 +111,20 @@ def generation(
                     peer.pause()
                 runners = {one: (peer, {"batch": batch}) for one, peer in running.items()}
                 turns = alternate(runners, rounds=rounds)
-                group = f"{name}, B={batch}"
+                group = f"{known.name}, B={batch}"
                 report.add_turns(group, turns, "tokens/s", float(batch * N_NEW), pairs(running))
     report.write(out)
+
+
+def choose_settings(names: Sequence[str]) -> list[Setting]:
+    """Return some of `workload.SETTINGS`.
+
+    Raises:
+        SystemExit: for an unknown name.
+    """
+    if unknown := [name for name in names if name not in SETTINGS]:
+        raise SystemExit(f"unknown config {unknown[0]!r}: choose from {', '.join(SETTINGS)}")
+    return [SETTINGS[name] for name in names]
 
 
 def choose(

@@ -26,7 +26,7 @@ from harness import (
     share_of_others,
     summary,
 )
-from speed import GENERATIONS, STEPS, choose
+from speed import GENERATIONS, STEPS, choose, choose_settings
 from workload import SETTINGS, Setting, draw
 
 SMALL = dataclasses.asdict(Setting("small", 8, 1, 2, 12, batch_size=2, seq_len=12, vocab_size=11))
@@ -112,8 +112,18 @@ def test_peers_take_turns_in_processes_of_their_own(tmp_path):
         Peer("a", Spec("fake_peer", "make", {"fail": True}, tmp_path))
 
 
+def test_what_is_not_installed_is_left_out_at_once(capsys):
+    report = Report("sample")
+    specs = {"ours": Spec("peer_ours", "step"), "odd-one": Spec("peer_odd", "step")}
+    assert list(harness.available(specs, report)) == ["ours"]
+    assert "without odd-one, which needs odd: pip install" in capsys.readouterr().err
+    assert list(report.missing) == ["odd-one"]
+
+
 def test_peers_are_chosen_by_name_or_are_two_checkouts():
     assert list(choose(STEPS, ["ours"], None, n=1)) == ["ours"]
+    with pytest.raises(SystemExit, match="unknown config 'huge': choose from tiny, tiny-long"):
+        choose_settings(["tiny", "huge"])
     with pytest.raises(SystemExit, match="unknown peer 'theirs'"):
         choose(STEPS, ["theirs"], None)
     both = choose(STEPS, ["ours"], harness.ROOT, n=1)

@@ -2,8 +2,8 @@
 
     python tests/campaigns/fuzz/child.py READERS.py NAME FOLDER --seed 0 (--seconds N | --inputs N)
 
-The file that is fuzzed lies in FOLDER, so whatever ends this process, the input that did it is
-there. FOLDER/progress counts the inputs. Prints one JSON object.
+The fuzzed file lies in FOLDER, so the input that ends this process can be found there.
+FOLDER/progress counts the inputs. Prints one JSON object.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MEMORY = 4 * 2**30
 
 LONGEST_MESSAGE = 2000
 KEPT = 300
-"""Inputs that are changed further: so many that gave a value, as many that gave a new error."""
+"""Inputs kept to be changed further: at most this many that gave a value or a new error, each."""
 
 
 def load_readers(path: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def outcome(reader: Any, path: Path) -> str:
 
     Raises:
         BaseException: anything else that reading raises.
-        AssertionError: for an error that does not say what it must.
+        AssertionError: for an error whose message lacks something.
     """
     try:
         reader.read(path)
@@ -96,7 +96,7 @@ def fuzz(reader: Any, folder: Path, seed: int, seconds: float, inputs: float) ->
 
 
 def main() -> int:
-    """Print what came of it; 1 if an input did what none may do."""
+    """Print the report; return 1 if an input failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("readers")
     parser.add_argument("name")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 
 LONGEST = 2**16
-"""Bytes of an input; what takes more is for the tests of one fault each."""
+"""Bytes of an input; larger files have tests of their own."""
 
 NUMBERS = (
     *(b"0 -0 -1 1 2 7 63 64 65 127 128 255 256 65535 65536 1.5 1e5 1e400 -1e-400".split()),
@@ -95,7 +95,7 @@ def _change_number(data, others, words, draw):
 
 
 def _span(data: bytes, draw: random.Random) -> tuple[int, int]:
-    """Return the bounds of a part, short as a rule."""
+    """Return the bounds of a random part, usually a short one."""
     i = draw.randint(0, len(data))
     return i, min(len(data), i + draw.choice((1, 2, 4, 16, 64, len(data))))
 

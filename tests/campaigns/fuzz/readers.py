@@ -1,4 +1,4 @@
-"""The readers of files from outside, an entry each: that is all a new one needs."""
+"""The readers of files from outside; a new one needs only an entry here."""
 
 import hashlib
 import json
@@ -27,9 +27,9 @@ class Reader(NamedTuple):
     Attributes:
         file: the name of the file that is fuzzed.
         make: writes what else lies in its folder, and returns valid contents of the file.
-        read: reads the file at a path, and uses the value in a way that needs it whole.
+        read: reads the file at a path, and uses all of its value.
         words: what to insert, besides bytes of the contents.
-        repair: called on most of the inputs, to carry their changes behind a first check.
+        repair: called on most inputs, so that their changes get past a first check.
     """
 
     file: str
@@ -95,7 +95,7 @@ def some_tensors(folder: Path) -> list[bytes]:
 
 
 def with_true_lengths(data: bytes) -> bytes:
-    """Let the header of a safetensors file end with its last brace, its arrays with the file."""
+    """Correct the lengths: the header ends at its last brace, the arrays at the end of the file."""
     end = max(data.rfind(b"}") + 1, 8)
     data = (end - 8).to_bytes(8, "little") + data[8:]
     try:
@@ -132,7 +132,7 @@ def use_settings(path: Path) -> object:
 
 
 def use_flags(path: Path) -> object:
-    """Take a config file as the command does, which says such errors in a line."""
+    """Read a config file as the command line does, which reports errors in one line."""
     try:
         return repr(parse(Train, ["--config", str(path)], program="train"))
     except (TypeError, ValueError) as error:
@@ -150,7 +150,7 @@ def a_checkpoint(folder: Path) -> list[bytes]:
 
 
 def with_true_checksum(data: bytes) -> bytes:
-    """Give the description in a checkpoint the checksum that it would have, and true lengths."""
+    """Correct checksum and lengths of a checkpoint, so that changes reach the later checks."""
     start = data.find(FORMAT.encode()) + len(FORMAT) + len('":"')
     found = re.compile(rb'(?<!\\)"').search(data, start)
     end = found.start() if found else len(data)

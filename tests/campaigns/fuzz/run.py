@@ -4,9 +4,9 @@
 
 Each reader is fed changed copies of valid files, in a process of its own. An input must give a
 value or a FileFormatError that names the file; anything else is a failure: another exception, a
-warning, a crash, more than 4 GiB of memory, or more than five seconds. Then the input stays where
-the report says, and the exit status is 1. The same seed makes the same inputs. The readers are
-those of `readers`; all by default.
+warning, a crash, more than 4 GiB of memory, or more than five seconds. The report says where the
+input is kept, and the exit status is 1. The same seed makes the same inputs. The readers are those
+of `readers`; all by default.
 """
 
 import argparse
@@ -60,12 +60,12 @@ def run_reader(
 
 
 def _in_memory() -> str | None:
-    """Return a folder that no disk can keep waiting, if there is one."""
+    """Return a folder in memory, if there is one, so that no slow disk is taken for a hang."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _ends(child: subprocess.Popen, progress: Path, limit: float) -> bool:
-    """Wait for a process; kill it and return False if it stays at one input for too long."""
+    """Wait for a process; kill it and return False if one input takes too long."""
     count, since, spent = b"", time.monotonic(), 0.0
     while True:
         try:
@@ -85,7 +85,7 @@ def _ends(child: subprocess.Popen, progress: Path, limit: float) -> bool:
 
 
 def _processor_seconds(process: int) -> float:
-    """Return what a process has computed, so that a busy machine makes no hang; else the time."""
+    """Return a process's CPU time, so that a busy machine is not taken for a hang; or the time."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -108,7 +108,11 @@ def main() -> int:
         parser.error(f"there is no reader {unknown[0]}: the readers are {', '.join(known)}")
     failed = 0
     print(f"{'reader':20}{'inputs':>10}{'values':>10}{'refused':>10}{'reasons':>9}{'slowest':>12}")
-    for name in given.readers or known:
+    names = given.readers or list(known)
+    for i, name in enumerate(names):
+        if sys.stderr.isatty():
+            left = (len(names) - i) * given.seconds / 60
+            print(f"reader {i + 1} of {len(names)}, {left:.0f} min left\r", end="", file=sys.stderr)
         report = run_reader(name, "--seconds", str(given.seconds), "--seed", str(given.seed))
         if "fault" in report:
             failed += 1

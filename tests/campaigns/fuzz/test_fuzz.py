@@ -1,4 +1,4 @@
-"""A short run of the fuzzer on each reader, and what the fuzzer itself must find."""
+"""A short run of the fuzzer on each reader, and faults that the fuzzer must find."""
 
 import importlib.util
 import subprocess
@@ -9,76 +9,34 @@ import pytest
 
 HERE = Path(__file__).parent
 
-BROKEN = """
-import ctypes
-import time
-import types
-import warnings
+BROKEN = {
+    "raises": ("{}['missing']", "KeyError: 'missing'"),
+    "warns": ("warnings.warn('odd', stacklevel=1)", "UserWarning: odd"),
+    "crashes": ("ctypes.string_at(0)", "the process ended with"),
+    "uses memory": ("bytearray(2**33)", "MemoryError"),
+    "recurses": ("READERS['recurses'].read(path)", "RecursionError"),
+    "waits": ("time.sleep(999)", "an input takes more than"),
+    "computes": ("7 ** (7**9)", "an input takes more than"),
+    "says little": ("refuse(path, 'bad')", "must give a reason"),
+    "names another": ("refuse('another', 'is damaged: ...; restore it')", "must name the file"),
+    "says much": ("refuse(path, 'x' * 3000)", "the message is long"),
+}
+"""What a reader does with a path, and what the fuzzer says about it."""
 
+HEAD = """
+import ctypes, time, types, warnings
 from functional_lm.files import FileFormatError
 
+def refuse(path, reason):
+    raise FileFormatError(path, reason)
 
-def Reader(read):
+def reader(read):
     return types.SimpleNamespace(
         file="any.json", make=lambda folder: [b"{}"], words=(), repair=bytes, read=read
     )
 
-
-def uses_memory(path):
-    return bytearray(2**33)
-
-
-def recurses(path):
-    return recurses(path)
-
-
-def waits(path):
-    while True:
-        time.sleep(0.01)
-
-
-def computes(path):
-    return 7 ** (7**9)  # without an interruption from Python
-
-
-def says_little(path):
-    raise FileFormatError(path, "bad")
-
-
-def names_another(path):
-    raise FileFormatError("another", "is damaged: ...; restore it")
-
-
-def says_much(path):
-    raise FileFormatError(path, "x" * 3000)
-
-
-READERS = {
-    "raises": Reader(read=lambda path: {}["missing"]),
-    "warns": Reader(read=lambda path: warnings.warn("odd", stacklevel=1)),
-    "crashes": Reader(read=lambda path: ctypes.string_at(0)),
-    "uses memory": Reader(read=uses_memory),
-    "recurses": Reader(read=recurses),
-    "waits": Reader(read=waits),
-    "computes": Reader(read=computes),
-    "says little": Reader(read=says_little),
-    "names another": Reader(read=names_another),
-    "says much": Reader(read=says_much),
-}
+READERS = {}
 """
-
-FAULTS = {
-    "raises": "KeyError: 'missing'",
-    "warns": "UserWarning: odd",
-    "crashes": "the process ended with",
-    "uses memory": "MemoryError",
-    "recurses": "RecursionError",
-    "waits": "an input takes more than",
-    "computes": "an input takes more than",
-    "says little": "must give a reason",
-    "names another": "must name the file",
-    "says much": "the message is long",
-}
 
 
 def load(name: str):
@@ -92,7 +50,7 @@ run = load("run")
 
 
 @pytest.mark.parametrize("name", load("readers").READERS)
-def test_no_input_does_what_none_may_do(name):
+def test_every_input_is_read_or_refused(name):
     report = run.run_reader(name, "--inputs", "1000", limit=20.0)
     assert "fault" not in report, report["fault"]
     assert report["inputs"] == 1000
@@ -103,17 +61,18 @@ def test_no_input_does_what_none_may_do(name):
 @pytest.fixture
 def broken(tmp_path):
     path = tmp_path / "broken.py"
-    path.write_text(BROKEN)
+    readers = (f"READERS[{n!r}] = reader(lambda path: {does})" for n, (does, _) in BROKEN.items())
+    path.write_text("\n".join([HEAD, *readers]))
     return path
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", BROKEN)
 def test_the_fuzzer_finds(broken, monkeypatch, name):
     if name == "uses memory" and sys.platform != "linux":
         pytest.skip("the memory of a process is limited on Linux only")
     monkeypatch.setattr(run, "STARTING", 2.0 if name == "waits" else 60.0)
     report = run.run_reader(name, "--inputs", "5", readers=broken, limit=1.0)
-    assert FAULTS[name] in report["fault"]
+    assert BROKEN[name][1] in report["fault"]
     folder = Path(report["fault"].rpartition("the input is in ")[2])
     assert (folder / "any.json").is_file()
     for path in folder.iterdir():

@@ -1,11 +1,10 @@
 """The mutants that compute the same, each with a reason.
 
-A proof speaks of a function, an operator and the expression that changes, so that it survives any
-edit of the statements around it. In the table, a line without indentation is ``file function``; a
+An entry names a function, an operator and the expression that changes, so that it survives edits
+of the statements around it. In the table, a line without indentation is ``file function``; a
 line with "→" is ``operator | before → after`` (of `mutants.Mutant.key`), where … stands for
-anything; and the text below is the reason for the lines above it. "random" makes the script run
-10⁴ random inputs and require agreement. A line that fits no mutant, or killed ones alone, is an
-error.
+anything; and the text below is the reason for the lines above it. A line that fits no mutant, or
+only killed ones, is an error.
 """
 
 import re
@@ -16,7 +15,7 @@ _TABLE = """
 layers/attention.py _masked_softmax
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
-  drop_cast | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
+  drop_call | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
   change_constant | np.copyto(top, 0.0, where=sees_none) → np.copyto(top, 1.0, where=sees_none)
     All scores of such a row are −∞, and stay so minus any finite number.
@@ -53,7 +52,7 @@ layers/flash_attention.py vjp
 layers/flash_attention.py forward
   exchange_names | y[..., :1] → q[..., :1]
     The queries have the shape and the dtype of y.
-  drop_cast | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
+  drop_dtype | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
     Summed in float64 and then written in the dtype of y: only rounding differs.
   exchange_names | len(m) → len(q_rows)
     Both have one entry for each query of the tile.
@@ -85,11 +84,14 @@ layers/flash_attention.py _hide
   exchange_names | offset + len(scores) <= window → …
   decide | causal and (not (sees_last and sees_first)) → causal
     Hiding nothing changes nothing; it takes time.
-  drop_cast | np.asarray(visible(…)) → …
+  drop_call | np.asarray(visible(…)) → …
     Where attention is causal, `visible` returns an array.
 
 layers/linear.py forward
   drop_call | rows(x) → x
+
+layers/linear.py input_vjp
+  drop_call | rows(g) → g
 
 layers/unembedding.py forward
   drop_call | rows(x) → x
@@ -129,13 +131,13 @@ layers/rotary_attention.py _exponentials
     faster. At the bound itself both ways hold.
 
 layers/rotary_attention.py _row_sums
-  drop_cast | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
+  drop_dtype | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
     The sums are compared with a bound, and one over them is written to the right dtype.
 
 layers/rotary_attention.py _scores
   exchange_names | scores.shape → q.shape
     The scores have a row for each query.
-  drop_cast | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
+  drop_dtype | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
 
 layers/rotary_attention.py _sum_of_group
@@ -154,7 +156,7 @@ losses/cross_entropy.py forward
   exchange_names | len(kept) → len(target)
     There is one target for each row.
   strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
-    random
+    Written to an array of the right dtype; only rounding differs.
 
 losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
@@ -164,20 +166,29 @@ losses/linear_cross_entropy.py forward
   exchange_names | len(weight) → len(x)
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
-  negate | not recompute → recompute
-  negate | not (recompute or frozen) → recompute or frozen
-    Whether the forward makes the gradient or the vjp, it is the same function of the same arrays.
+  exchange_elements | recompute, frozen = … → …
+  exchange_elements | with_x, with_weight = … → …
+  decide | recompute or frozen → recompute
+  exchange_names | not recompute → not frozen
+  exchange_names | recompute or frozen → …
+  exchange_names | _in_chunks(*inputs, chunk_size, with_x, with_weight) → …
 
 losses/linear_cross_entropy.py vjp
   decide | if d_weight is None: → if True:
-    Made again, the gradient is the same function of the same arrays.
+  exchange_names | d_weight is None → d_x is None
+  drop_call | residuals._replace(d_x=d_x) → residuals
+  drop_keyword | residuals._replace(d_x=d_x) → residuals._replace()
+
+losses/linear_cross_entropy.py input_vjp
+  decide | if d_x is None: → if True:
+    Made in the forward or in the vjp, a gradient is the same function of the same arrays.
 
 losses/linear_cross_entropy.py _in_chunks
   exchange_names | len(x) → …
     There is one loss and one target for each row of x.
   drop_call | min(chunk_size, len(x)) → chunk_size
     The buffer is larger than what is used of it.
-  drop_cast | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
+  drop_dtype | np.empty((min(chunk_size, len(x)), len(weight)), x.dtype) → …
     A product in float32 is written to float64 without rounding; what leaves is cast back.
   decide | np.empty(x.shape, x.dtype) if with_x else None → np.empty(x.shape, x.dtype)
     The array is made and not used.
@@ -191,19 +202,18 @@ losses/linear_cross_entropy.py _in_chunks
   exchange_names | d_logits[:, some] → logits[:, some]
     They are one array: divide returns what it wrote to.
   strong_scalar | 1.0 / n_rows → np.float64(1.0) / n_rows
-    random
+    Written to an array of the right dtype; only rounding differs.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
 
-models/mlp.py vjp
-  exchange_names | down.vjp → up.vjp
-  exchange_names | up.vjp → down.vjp
-    Both are `linear` here, and residuals carry all that a vjp needs.
+models/language_model.py vjp
+  decide | Stream(g, g) if with_auxiliary else g → Stream(g, g)
+  exchange_names | Stream(g, g) if with_auxiliary else g → Stream(g, g) if … else g
+    A transformer without an auxiliary loss drops its cotangent.
 
-models/self_attention.py vjp
-  exchange_names | out.vjp → qkv.vjp
-  exchange_names | qkv.vjp → out.vjp
-    Both are `linear` here, and residuals carry all that a vjp needs.
+models/transformer.py vjp
+  decide | if not model.frozen: → if True:
+    The backward of frozen layers gives None; it only takes time.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)
@@ -235,7 +245,7 @@ numerics.py segment_sum
   change_comparison | n_segments <= _ONE_HOT_LIMIT → n_segments < _ONE_HOT_LIMIT
   decide | if n_segments <= _ONE_HOT_LIMIT: → …
     Both ways compute the sum of the rows of each id; the limit decides which is faster.
-  drop_cast | one_hot.astype(values.dtype) → one_hot
+  drop_call | one_hot.astype(values.dtype) → one_hot
     A product of booleans and floats is that of the booleans cast to the floats' dtype.
   exchange_names | ids.size → values.size
     They differ only for rows of no columns, where the result is empty either way.
@@ -248,7 +258,7 @@ numerics.py segment_sum
 Key = tuple[str, ...]
 
 
-class Proof(NamedTuple):
+class Entry(NamedTuple):
     """Why some mutants of a function compute the same."""
 
     file: str
@@ -258,15 +268,15 @@ class Proof(NamedTuple):
     pattern: re.Pattern[str]
 
     def fits(self, key: Key) -> bool:
-        """Tell whether the proof speaks of a mutant."""
+        """Tell whether the entry describes a mutant."""
         file, function, operator, before, after = key
         same = (self.file, self.function) == (file, function)
         return same and bool(self.pattern.fullmatch(f"{operator} | {before} → {after}"))
 
 
-def proofs() -> list[Proof]:
+def entries() -> list[Entry]:
     """Return the table."""
-    found: list[Proof] = []
+    found: list[Entry] = []
     place, pending, reason = ["", ""], [], ""
     for line in [*_TABLE.splitlines(), "end end"]:
         if line.startswith("    "):
@@ -275,7 +285,7 @@ def proofs() -> list[Proof]:
         if reason:
             for file, function, change in pending:
                 pattern = re.compile(".*".join(map(re.escape, change.split("…"))))
-                found.append(Proof(file, function, change, reason, pattern))
+                found.append(Entry(file, function, change, reason, pattern))
             pending, reason = [], ""
         if line.startswith("  "):
             pending.append((*place, line.strip()))
@@ -284,6 +294,6 @@ def proofs() -> list[Proof]:
     return found
 
 
-def proof_of(key: Key, known: Iterable[Proof]) -> str:
-    """Return the reason of the first proof that fits a mutant, or ""."""
-    return next((proof.reason for proof in known if proof.fits(key)), "")
+def reason_for(key: Key, known: Iterable[Entry]) -> str:
+    """Return the reason of the first entry that fits a mutant, or ""."""
+    return next((entry.reason for entry in known if entry.fits(key)), "")

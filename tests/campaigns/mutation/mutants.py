@@ -1,12 +1,12 @@
 """The mutants of a layer: its functions with one node of the syntax tree changed.
 
-What computes is mutated, and what only checks is not: calls of ``expect_...``, ``try`` blocks, and
-``if`` blocks that end in ``raise``. Mutants of one function with the same source count once.
+Code that computes is mutated; code that only checks is not: calls of ``expect_...``, ``try``
+blocks, and ``if`` blocks that end in ``raise``. Mutants with the same source count once.
 
-A function's class is ``vjp`` if it is the ``vjp`` or a vjp reaches it (a private helper, a shared
-formula of `functional_lm.numerics`, `heads` or `rotation`), else ``forward`` if a forward reaches
-it. Of the models only the first class is mutated. What neither reaches has unit tests of its own:
-``init``, ``step``, ``init_cache``, ``input_vjp``, ``weights``, ``freeze``, ``activations``.
+A function's class is ``vjp`` if it is a ``vjp`` or ``input_vjp``, or one of these reaches it (a
+private helper, a shared formula of `functional_lm.numerics`, `heads` or `rotation`), else
+``forward`` if a forward reaches it. Of the models only the first class is mutated. The others have
+unit tests: ``init``, ``step``, ``init_cache``, ``weights``, ``freeze``, ``activations``.
 """
 
 import ast
@@ -37,7 +37,7 @@ class Mutant(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the mutant is known by: neither its line nor the statement around the node."""
+        """What identifies the mutant, without its line and the statement around it."""
         return (self.file, self.function, self.operator, self.before, self.after)
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ class Code:
         if mutant:
             exec(mutant.code, shared if mutant.file in self._file.values() else own)
         own |= {name: shared[name] for name in self._shared if name in own}
-        return SimpleNamespace(forward=own["forward"], vjp=own["vjp"])
+        return SimpleNamespace(**own)
 
     def own_mutants(self) -> list[Mutant]:
         """Return the mutants of the layer's own file."""
         is_model = ".models." in self._module.__name__
-        behind_vjp = _reached(self._own, ["vjp"])
-        reached = behind_vjp if is_model else _reached(self._own, ["forward", "vjp"])
+        behind_vjp = _reached(self._own, ["vjp", "input_vjp"])
+        reached = behind_vjp if is_model else _reached(self._own, ["forward", *behind_vjp])
         file = _file(self._module)
         return [
             mutant

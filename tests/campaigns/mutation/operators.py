@@ -1,8 +1,9 @@
-"""The faults that people make in backwards, each as a change of one node of the syntax tree.
+"""The faults that people make in a backward, each a change of one node of the syntax tree.
 
-What provably changes no value is not made: a copy in another layout (`np.ascontiguousarray`), a
-place for a result that is used at once (``out=`` inside of an expression), the sign of a literal
-axis or size, and another name for the same axis (-1 and 1 of two).
+Changes that cannot change a value are left out: a copy in another layout
+(`np.ascontiguousarray`), a place for a result that is used at once (``out=`` inside of an
+expression), the sign of a literal axis or size, and another name for the same axis (-1 and 1 of
+two).
 
 An operator is a function ``(node, names) -> replacements``: it looks at one expression or one
 statement and yields the nodes that may stand in its place. ``names`` knows the variables of the
@@ -16,9 +17,6 @@ from typing import Any
 Operator = Callable[[ast.AST, "Names"], Iterator[ast.AST]]
 OPERATORS: list[Operator] = []
 
-_CASTS = {"astype", "view", "copy", "conj"}
-_TRANSPOSES = {"swapaxes", "transpose"}
-_COPIES = {"asarray", "array"}
 _LAYOUTS = {"ascontiguousarray", "asfortranarray"}
 _PAIRWISE = {"add", "subtract", "multiply", "divide"}
 _OTHER_SIGN = {
@@ -50,12 +48,12 @@ _OTHER_ORDER: dict[type, type] = {
 
 
 class Names:
-    """The variables of a function: which may be taken for which, and which are not its own.
+    """The variables of a function: which may be confused, and which must not be written to.
 
     Attributes:
         alike: by name, those of the same kind: all arrays, or all sizes.
         born: by name, the line from which it has a value.
-        given: names of arguments and of what the residuals hold, which nobody may write to.
+        given: the arguments and what the residuals hold, which must not be written to.
     """
 
     def __init__(self, function: ast.FunctionDef) -> None:
@@ -116,16 +114,6 @@ def repeat_factor(node, names):
 
 
 @operator
-def drop_transpose(node, names):
-    """``a.T`` and ``a.swapaxes(i, j)`` to ``a``."""
-    match node:
-        case ast.Attribute(value, "T"):
-            yield value
-        case ast.Call(ast.Attribute(value, name)) if name in _TRANSPOSES:
-            yield value
-
-
-@operator
 def add_transpose(node, names):
     """``a @ b`` to ``a.swapaxes(-1, -2) @ b`` or ``a @ b.swapaxes(-1, -2)``."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
@@ -134,15 +122,9 @@ def add_transpose(node, names):
 
 
 @operator
-def drop_cast(node, names):
-    """``a.astype(t)``, ``a.conj()``, ``a.real``, ``np.array(a)`` to ``a``; no dtype."""
+def drop_dtype(node, names):
+    """``np.zeros(n, x.dtype)`` to ``np.zeros(n)``."""
     match node:
-        case ast.Call(ast.Attribute(ast.Name("np"), name), [value, *_]) if name in _COPIES:
-            yield value
-        case ast.Call(ast.Attribute(value, name)) if name in _CASTS:
-            yield value
-        case ast.Attribute(value, "real"):
-            yield value
         case ast.Call(function, [*rest, ast.Attribute(_, "dtype")], keywords) if rest:
             yield ast.Call(function, rest, keywords)
 
@@ -159,8 +141,10 @@ def strong_scalar(node, names):
 
 @operator
 def drop_call(node, names):
-    """``f(a, ...)`` and ``a.f(...)`` to ``a``."""
+    """``f(a, ...)``, ``a.f(...)``, ``a.T`` and ``a.real`` to ``a``."""
     match node:
+        case ast.Attribute(value, "T" | "real"):
+            yield value
         case ast.Call(ast.Name(name), [first, *_]) if not name[0].isupper():
             yield _plain(first)
         case ast.Call(ast.Attribute(ast.Name("np" | "math"), name), [first, *_]):
@@ -346,20 +330,18 @@ def drop_subscript(node, names):
 
 @operator
 def drop_statement(node, names):
-    """A statement left out: ``a *= b``, ``np.exp(a, out=a)``, ``a[i] = b``, ``a = f(a)``."""
+    """A statement left out: ``a *= b``, ``np.exp(a, out=a)``, ``a[i] = b``, ``a = f(a)``.
+
+    Of ``a += b`` also what it does to a: ``a = b``.
+    """
     match node:
-        case ast.AugAssign() | ast.Expr(ast.Call()) | ast.Assign([ast.Subscript()]):
+        case ast.AugAssign(target, _, value):
+            yield from (ast.Pass(), ast.Assign([target], value))
+        case ast.Expr(ast.Call()) | ast.Assign([ast.Subscript()]):
             yield ast.Pass()
         case ast.Assign([ast.Name(name)], value) if names.born[name] <= node.lineno:
             if not is_check(value):
                 yield ast.Pass()
-
-
-@operator
-def overwrite(node, names):
-    """``a += b`` to ``a = b``."""
-    if isinstance(node, ast.AugAssign):
-        yield ast.Assign([node.target], node.value)
 
 
 @operator

@@ -3,13 +3,13 @@
     python tests/campaigns/mutation/run.py [NAMES] [--json FILE]
 
 NAMES are layers, losses and models, or ``numerics`` for the formulas that layers share, those of
-``heads`` too; all of them by default. Each function is changed in one place at a time, and the
-change must be noticed at the cases of `functional_lm.testing.registry`, against values frozen from
-JAX. Exits with 1 unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5%
-of all are declared equivalent.
+``heads`` and ``rotation`` too; all of them by default. Each function is changed in one place at a
+time, and the change must fail a check at the cases of `functional_lm.testing.registry`. Exits with
+1 unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5% of all are
+called equivalent.
 
-Input checks are not mutated. See `operators` for the faults, `mutants` for where they are put,
-`judge` for what kills and `equivalent` for the mutants that compute the same.
+Input checks are not mutated. See `operators` for the faults, `mutants` for where they go, `judge`
+for what kills and `equivalent` for the mutants that compute the same.
 """
 
 import argparse
@@ -19,8 +19,11 @@ import os
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import track
 
 REQUIRED = {"vjp": 1.0, "forward": 0.98}
 MAY_BE_EQUIVALENT = 0.05
@@ -35,13 +38,12 @@ class Verdict(NamedTuple):
     kind: str
     diff: str
     outcome: str  # "killed", "equivalent" or "survived"
-    reason: str  # of its death, or the proof
+    reason: str  # why it died, or why it is equivalent
 
 
 def judge_layer(name: str, own: bool, shared: bool) -> list[Verdict]:
     """Judge the mutants of a layer's file, and those of the shared formulas that it uses."""
-    from equivalent import proof_of, proofs
-    from golden import freeze
+    from equivalent import entries, reason_for
     from judge import Judge
     from mutants import Code
 
@@ -51,19 +53,17 @@ def judge_layer(name: str, own: bool, shared: bool) -> list[Verdict]:
     mutants = code.own_mutants() * own + code.shared_mutants() * shared
     if not mutants:
         return []
-    judge = Judge(freeze(name))
-    if fault := judge.reason(code.build()):
+    judge = Judge(name)
+    if fault := judge.reason(code.build(), seconds=0):
         raise AssertionError(f"{name} fails without any mutation: {fault}")
-    known = proofs()
+    known = entries()
     verdicts = []
     for mutant in mutants:
         reason = judge.reason(code.build(mutant))
-        proof = proof_of(mutant.key, known)
-        if reason is None and proof == "random":
-            reason = judge.disagreement(code.build(mutant), code.build())
-        outcome = "killed" if reason else "equivalent" if proof else "survived"
+        claim = reason_for(mutant.key, known)
+        outcome = "killed" if reason else "equivalent" if claim else "survived"
         what = (mutant.key, mutant.number, mutant.line, mutant.kind, str(mutant))
-        verdicts.append(Verdict(*what, outcome, reason or proof))
+        verdicts.append(Verdict(*what, outcome, reason or claim))
     return verdicts
 
 
@@ -71,6 +71,10 @@ def judge_all(names: list[str]) -> list[Verdict]:
     """Judge everything in two processes; a shared formula's mutant dies if any layer kills it."""
     from functional_lm.testing import registry
 
+    try:
+        registry.modules("linear")
+    except ImportError as error:
+        sys.exit(str(error))
     known = registry.names()
     everything = names or [*known, "numerics"]
     if unknown := set(everything) - {*known, "numerics"}:
@@ -81,7 +85,10 @@ def judge_all(names: list[str]) -> list[Verdict]:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         # The models come last in the registry, and take longest.
         jobs = [pool.submit(judge_layer, name, name in everything, shared) for name in asked[::-1]]
-        for verdict in (verdict for job in jobs for verdict in job.result()):
+        done = track(
+            as_completed(jobs), "", len(jobs), console=Console(stderr=True), transient=True
+        )
+        for verdict in (verdict for job in done for verdict in job.result()):
             which = (*verdict.key[:2], verdict.number)
             pair = (found.get(which, verdict), verdict)
             dead = min(pair, key=lambda v: v.outcome != "killed")
@@ -92,7 +99,7 @@ def judge_all(names: list[str]) -> list[Verdict]:
 
 def faults_of(verdicts: list[Verdict], complete: bool) -> list[str]:
     """Return a sentence on each bound that is missed, and on each wrong claim of equivalence."""
-    from equivalent import proofs
+    from equivalent import entries
 
     faults = []
     for kind, required in REQUIRED.items():
@@ -104,11 +111,11 @@ def faults_of(verdicts: list[Verdict], complete: bool) -> list[str]:
     equivalent = sum(v.outcome == "equivalent" for v in verdicts)
     if complete and equivalent > MAY_BE_EQUIVALENT * len(verdicts):
         faults.append(f"{equivalent} of {len(verdicts)} mutants are called equivalent: too many")
-    for proof in proofs():
-        judged = [v.outcome for v in verdicts if proof.fits(v.key)]
+    for entry in entries():
+        judged = [v.outcome for v in verdicts if entry.fits(v.key)]
         if "equivalent" not in judged and (judged or complete):
             what = "all of its mutants are killed" if judged else "there is no such mutant"
-            faults.append(f"{proof.file} {proof.function}, {proof.change}: {what}")
+            faults.append(f"{entry.file} {entry.function}, {entry.change}: {what}")
     return faults
 
 

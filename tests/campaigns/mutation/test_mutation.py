@@ -17,11 +17,10 @@ EXAMPLES = {
     "drop_term": ("y = a - b", {"a", "-b"}),
     "drop_factor": ("np.multiply(a, b, out=y)", {"np.positive(a, out=y)", "np.positive(b, out=y)"}),
     "repeat_factor": ("y = a * b", {"a * b * a", "a * b * b"}),
-    "drop_transpose": ("y = a.T @ b", {"a"}),
     "add_transpose": ("y = a @ b", {"a.swapaxes(-1, -2) @ b", "a @ b.swapaxes(-1, -2)"}),
-    "drop_cast": ("y = a.astype(t)", {"a"}),
+    "drop_dtype": ("y = np.zeros(a, b.dtype)", {"np.zeros(a)"}),
     "strong_scalar": ("y = 2.0 * a", {"np.float64(2.0) * a"}),
-    "drop_call": ("y = rows(a)", {"a"}),
+    "drop_call": ("y = rows(a.T)", {"a.T", "a"}),
     "swap_operands": ("y = a @ b", {"b @ a"}),
     "change_sign": ("y += a", {"y -= a"}),
     "change_reduction": ("y = a.sum()", {"a.mean()", "a.max()"}),
@@ -34,8 +33,7 @@ EXAMPLES = {
     "change_comparison": ("y = c <= 1", {"c < 1"}),
     "decide": ("y = 1 if c else 2", {"1", "2"}),
     "drop_subscript": ("y = c[:, None]", {"c", "c[None, :]"}),
-    "drop_statement": ("c *= 2", {"pass"}),
-    "overwrite": ("y += c", {"y = c"}),
+    "drop_statement": ("c *= 2", {"pass", "c = 2"}),
     "write_to_argument": ("y = a + c", {"np.add(a, c, out=a)"}),
     "skip_first": ("for i in c: pass", {"for i in tuple(c)[1:]:\n    pass"}),
 }
@@ -73,18 +71,16 @@ def test_a_variable_is_not_the_function_of_that_name(here):
 
 def test_mutants_survive_where_the_cases_are_weak(here):
     pytest.importorskip("jax")
-    import golden
     import judge
     import mutants
 
     from functional_lm.layers import rms_norm
 
-    code = mutants.Code(rms_norm)
-    goldens = golden.freeze("rms_norm")
-    of_nothing = judge.Judge([g for g in goldens if "B=0" in g.label])
+    code, strong, weak = mutants.Code(rms_norm), judge.Judge("rms_norm"), judge.Judge("rms_norm")
+    weak.trials = [trial for trial in weak.trials if trial.label == "B=0"]
     dropped = [m for m in code.own_mutants() if m.operator == "drop_term" and m.kind == "vjp"]
-    assert [of_nothing.reason(code.build(m)) for m in dropped] == [None, None]
-    assert all(judge.Judge(goldens).reason(code.build(m)) for m in dropped)
+    assert [weak.reason(code.build(m), seconds=0) for m in dropped] == ["", ""]
+    assert all(strong.reason(code.build(m), seconds=0) for m in dropped)
 
 
 def test_the_mutants_of_two_layers_are_killed():

@@ -1,4 +1,4 @@
-"""Trains a run, diagnoses it, and compares the findings with the trouble that it was given."""
+"""Trains a run, diagnoses it, and compares the findings with the trouble it was given."""
 
 from collections import Counter
 from typing import Any, NamedTuple

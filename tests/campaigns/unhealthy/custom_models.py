@@ -1,52 +1,36 @@
 """Custom models, and losses with a fault."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from functional_lm.compose import bind, repeat, residual, serial
-from functional_lm.contract import Layer
+from functional_lm.contract import Layer, init_nothing
 from functional_lm.layers import embedding, linear, rms_norm, unembedding
 from functional_lm.models import self_attention
 
 
-class Tanh:
-    """tanh(x)."""
+def activation(function: Callable[[Any], Any], slope_at: Callable[[Any], Any]) -> Layer:
+    """Return an entrywise layer, given its slope as a function of its value."""
 
-    @staticmethod
-    def init(key: Any = ()) -> Any:
-        return {}
-
-    @staticmethod
     def forward(params: Any, x: Any) -> Any:
-        y = np.tanh(x)
+        y = function(x)
         return y, y
 
-    @staticmethod
-    def vjp(residuals: Any, g: Any) -> Any:
-        return {}, g * (1 - residuals * residuals)
+    return SimpleNamespace(
+        init=init_nothing, forward=forward, vjp=lambda y, g: ({}, g * slope_at(y))
+    )
 
 
-class Relu:
-    """max(x, 0)."""
-
-    @staticmethod
-    def init(key: Any = ()) -> Any:
-        return {}
-
-    @staticmethod
-    def forward(params: Any, x: Any) -> Any:
-        y = np.maximum(x, 0)
-        return y, y
-
-    @staticmethod
-    def vjp(residuals: Any, g: Any) -> Any:
-        return {}, g * (residuals > 0)
+TANH = activation(np.tanh, lambda y: 1 - y * y)
+RELU = activation(lambda x: np.maximum(x, 0), lambda y: y > 0)
 
 
 def chain_of_maps(d_model: int, depth: int) -> Layer:
     """Return a stack of layers without skip paths."""
-    layer = serial(map=bind(linear, d_in=d_model, d_out=d_model, bias=False), act=Tanh)
+    layer = serial(map=bind(linear, d_in=d_model, d_out=d_model, bias=False), act=TANH)
     return serial(
         embedding=embedding, blocks=repeat(layer, depth), norm=rms_norm, unembedding=unembedding
     )
@@ -58,7 +42,7 @@ def relu_transformer(d_model: int) -> Layer:
     think = serial(
         norm=rms_norm,
         up=bind(linear, d_in=d_model, d_out=4 * d_model),
-        act=Relu,
+        act=RELU,
         down=bind(linear, d_in=4 * d_model, d_out=d_model),
     )
     block = serial(attention=residual(attend), mlp=residual(think))

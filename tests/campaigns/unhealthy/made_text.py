@@ -1,4 +1,4 @@
-"""A text made by code, for where there is no other."""
+"""A generated text, for where no real one is available."""
 
 import string
 

@@ -16,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 from campaign import judge, table
 from recording import SCALES
+from rich.console import Console
+from rich.progress import track
 from scenarios import SCENARIOS
 
 
@@ -42,7 +44,8 @@ def main() -> None:
     ]
     runs = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        for run in pool.map(judge, tasks):
+        judged = pool.map(judge, tasks)
+        for run in track(judged, "", len(tasks), console=Console(stderr=True), transient=True):
             runs.append(run)
             said = ", ".join(one["name"] for one in run.found) or "nothing"
             where = f"{run.name}, {run.scale}, {run.text}, seed {run.seed}"

@@ -2,8 +2,8 @@
 
 python tests/campaigns/zoo/compare_checkers.py [--json FILE] [--ours]
 
-Ours is asked for the cause as well. The others get each layer in their ordinary form, with their
-default tolerances; see `other_checkers`. To have them all: pip install torch==2.13.0 autograd.
+Ours must also name the cause. The others get each layer in their usual form, with their default
+tolerances; see `other_checkers`. To have them all: pip install torch==2.13.0 autograd.
 Every checker also sees the layers without their bugs: a complaint there is a false alarm.
 
 Exits with 1 if ours misses a bug, names less than 90 % of the causes or raises a false alarm.
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 from bug_zoo import ALL, Bug
 from other_checkers import Checker, Flat, installed
+from rich.console import Console
+from rich.progress import track
 
 from functional_lm.testing import check_vjp
 from functional_lm.testing.inputs import cast
@@ -37,7 +39,7 @@ class Verdict(NamedTuple):
     caught: bool
     says: str  # the first line of the complaint
     false_alarm: str  # the first line of a complaint about the right layer
-    named: bool = False  # the right cause, with all that it has to say
+    named: bool = False  # the right cause, with all the words that it needs
 
 
 def main() -> int:
@@ -48,20 +50,22 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # a fault may overflow; a warning is no verdict
     checkers, skipped = ([], []) if options.ours else installed()
+    print(*skipped, sep="\n", file=sys.stderr)
     what = {OURS: "check_vjp with a reference"} | {c.name: c.what for c in checkers}
     judges = {OURS: our_verdict} | {c.name: partial(verdict_of, c) for c in checkers}
     seconds = dict.fromkeys(judges, 0.0)
     verdicts: dict[str, dict[str, Verdict]] = {bug.name: {} for bug in ALL}
-    for bug in ALL:
+    for bug in track(ALL, console=Console(stderr=True), transient=True):
         for name, judge in judges.items():
             start = time.perf_counter()
             verdicts[bug.name][name] = judge(bug)
             seconds[name] += time.perf_counter() - start
-    print("\n".join([*table(verdicts, what, seconds), *skipped, ""]))
+    print("\n".join([*table(verdicts, what, seconds), ""]))
     print("\n".join([*causes(verdicts), "", *missed(verdicts), "", *alarms(verdicts)]))
     if options.json:
+        plain = {bug: {n: v._asdict() for n, v in row.items()} for bug, row in verdicts.items()}
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(as_plain(verdicts, what, seconds), file, indent=1, ensure_ascii=False)
+            json.dump(plain, file, indent=1, ensure_ascii=False)
     return 0 if is_good([verdicts[bug.name][OURS] for bug in ALL]) else 1
 
 
@@ -90,9 +94,9 @@ def verdict_of(checker: Checker, bug: Bug) -> Verdict:
 
 
 def complaint(checker: Checker, bug: Bug, layer: Any) -> str:
-    """Return the first line of what a checker has against a layer, or nothing.
+    """Return the first line of a checker's complaint about a layer, or "".
 
-    An exception counts if it follows from what the layer did; the wrapper's own is raised.
+    An exception that the layer caused counts as a complaint; one of the wrapper is raised.
     """
     flat = Flat(layer, bug.params, bug.x, bug.keywords, checker.dtype)
     try:
@@ -179,21 +183,6 @@ def wrapped(start: str, text: str) -> list[str]:
     """Wrap a text to the width of a page, under its own beginning."""
     indent = " " * len(start)
     return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=indent)
-
-
-def as_plain(verdicts: Any, what: dict[str, str], seconds: dict[str, float]) -> dict[str, Any]:
-    """Return all of it as dicts, ready for `json.dump`."""
-    return {
-        "checkers": {name: {"what": what[name], "seconds": seconds[name]} for name in what},
-        "bugs": [
-            {
-                "name": bug.name,
-                "cause": bug.cause,
-                "verdicts": {n: v._asdict() for n, v in verdicts[bug.name].items()},
-            }
-            for bug in ALL
-        ],
-    }
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Whether the checker raises an alarm on a right layer: many seeds, two scales of the inputs.
+"""Count the checker's false alarms on right layers, at many seeds and two scales of the inputs.
 
 python tests/campaigns/zoo/false_alarms.py [--seeds 50] [NAMES]
 
 Every layer, loss and model of the library at each of its cases, and every right layer of the bug
-zoo, with the inputs as they are and a hundred times smaller, at the factor over XLA that applies.
+zoo, with the inputs as they are and a hundred times smaller.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import sys
 import time
 
 from bug_zoo import ALL
+from rich.console import Console
+from rich.progress import track
 
 from functional_lm.testing import cases, names, registry
 from functional_lm.testing.check import check
@@ -25,15 +27,18 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=50)
     options = parser.parse_args()
-    start, runs, alarms = time.perf_counter(), 0, 0
-    for subject in subjects(options.names):
+    start, runs, alarms = time.perf_counter(), 0, []
+    for subject in track(subjects(options.names), console=Console(stderr=True), transient=True):
         for report in reports(subject, range(options.seeds)):
             runs += 1
             if not report:
-                alarms += 1
-                print(report, flush=True)
-    print(f"{runs} checks of right layers, {alarms} false alarms, ", end="")
-    print(f"{time.perf_counter() - start:.0f} s")
+                alarms.append(str(report))
+    seconds = time.perf_counter() - start
+    print(
+        *alarms,
+        f"{runs} checks of right layers, {len(alarms)} false alarms, {seconds:.0f} s",
+        sep="\n",
+    )
     return 1 if alarms else 0
 
 

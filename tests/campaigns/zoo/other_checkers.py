@@ -1,8 +1,8 @@
-"""Gradient checkers of other projects, each around a layer of this one, in its ordinary form.
+"""Gradient checkers of other projects, each applied to a layer of this one in its usual form.
 
 A `Flat` layer is what the frameworks want: a function of a list of floating arrays. Each checker
-is given one and raises if it finds a fault. What the layer returns is cast to the dtype that the
-framework needs, and not otherwise put right. Integers are closed over and not differentiated.
+is given one and raises if it finds a fault. What the layer returns is cast to the dtype
+that the framework needs and otherwise left as it is. Integers are closed over.
 """
 
 import importlib.util
@@ -29,8 +29,8 @@ class Checker(NamedTuple):
 class Flat:
     """A layer as functions of a list of floating arrays.
 
-    ``faults`` notes what the layer did that no framework can take: an exception, a gradient that
-    is missing or has another shape. An exception without such a note is the wrapper's own.
+    ``faults`` notes what no framework can handle: an exception in the layer, a gradient that is
+    missing or has another shape. Any other exception is the wrapper's own.
     """
 
     def __init__(self, layer: Any, params: Any, x: Any, keywords: Any, dtype: str) -> None:

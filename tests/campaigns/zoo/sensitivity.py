@@ -1,15 +1,17 @@
-"""How small an error the checker finds: in a whole leaf, and in one entry of it.
+"""Measure the smallest error that the checker finds in a whole leaf, and in one entry of it.
 
 python tests/campaigns/zoo/sensitivity.py [NAMES]
 
 For every leaf of a layer's first case the right gradient is multiplied by 1 + e, as a whole or in
-its nonzero entry of median size, and e is lowered by factors of √10 while the float64 check fails.
+its nonzero entry of median size; e shrinks by factors of √10 while the float64 check still fails.
 """
 
 import argparse
 import types
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from functional_lm import pytree
 from functional_lm.testing import cases, names, registry
@@ -25,13 +27,15 @@ STEPS = tuple(10.0 ** (-k / 2) for k in range(8, 34))
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=names())
-    worst = {"whole": 0.0, "entry": 0.0}
+    rows = {
+        f"{name} {path}": found
+        for name in track(parser.parse_args().names, console=Console(stderr=True), transient=True)
+        for path, found in sensitivity(name).items()
+    }
+    worst = {kind: max(found[kind] for found in rows.values()) for kind in KINDS}
     print(f"{'layer and leaf':44}  {'whole leaf':>10}  {'one entry':>10}")
-    for name in parser.parse_args().names:
-        for path, found in sensitivity(name).items():
-            print(f"{name + ' ' + path:44}  {found['whole']:10.0e}  {found['entry']:10.0e}")
-            worst = {kind: max(worst[kind], found[kind]) for kind in worst}
-    print(f"{'the worst':44}  {worst['whole']:10.0e}  {worst['entry']:10.0e}")
+    for place, found in (rows | {"the worst": worst}).items():
+        print(f"{place:44}  {found['whole']:10.0e}  {found['entry']:10.0e}")
 
 
 def sensitivity(name):

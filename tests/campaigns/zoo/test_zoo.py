@@ -1,7 +1,7 @@
 """The bug zoo in short: one bug of each cause; ``compare_checkers.py`` runs all of them."""
 
 import pytest
-from bug_zoo import ALL, KINDS
+from bug_zoo import ALL
 from compare_checkers import our_verdict
 
 from functional_lm.testing import CAUSES
@@ -10,12 +10,7 @@ LONG = (  # they take seconds each, or have causes that the checker does not nam
     *("attention", "transformer_block", "squeeze_excite", "soft_experts", "top1_gate"),
     *("bilinear", "weight_norm", "gelu_mlp: the slope"),
 )
-SHORT = {
-    bug.cause: bug
-    for kind in reversed(KINDS)
-    for bug in kind.BUGS
-    if not any(word in bug.name for word in LONG)
-}
+SHORT = {bug.cause: bug for bug in reversed(ALL) if not any(word in bug.name for word in LONG)}
 
 
 @pytest.mark.parametrize("bug", SHORT.values(), ids=lambda bug: bug.name)

@@ -2,15 +2,13 @@
 
 Each mistake is one that people make when they write a backward by hand. `Bug` says which leaves
 come out wrong and which cause of `functional_lm.testing.CAUSES` a knowledgeable colleague would
-name. Each file holds right layers of one kind, ``forward`` and ``vjp`` in NumPy and ``reference``
-in JAX, and their planted bugs. They import no layer of the library, so that it can change freely.
+name. Each file holds layers of one kind, those of the library and others with ``forward`` and
+``vjp`` in NumPy and ``reference`` in JAX, and below each its bugs, as patches of its source.
 """
 
-from . import attention, conduct, entrywise, gates, losses, maps, norms, over_time, tables
-from .bug import Bug
+from . import attention, entrywise, gates, losses, maps, norms, over_time, tables  # noqa: F401
+from .bug import PLANTED, Bug, bugs_of
 
-KINDS = (maps, norms, entrywise, gates, attention, over_time, tables, losses, conduct)
-
-ALL = [bug for kind in KINDS for bug in kind.BUGS]
+ALL = [bug for planted in tuple(PLANTED) for bug in bugs_of(*planted)]
 
 __all__ = ["ALL", "Bug"]

@@ -1,19 +1,18 @@
-"""What a bug of the zoo consists of, and how it is planted."""
+"""What a bug of the zoo consists of, and how it is planted: as a patch of a right layer."""
 
-from collections.abc import Callable
-from types import FunctionType, SimpleNamespace
+import functools
+import inspect
+import re
+import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from functional_lm.testing import registry
 
-class Layer:
-    """A layer of the zoo: a namespace of functions, which get no ``self``."""
-
-    def __init_subclass__(cls) -> None:
-        for name, value in list(vars(cls).items()):
-            if isinstance(value, FunctionType):
-                setattr(cls, name, staticmethod(value))
+PLANTED: list[tuple[Any, ...]] = []
+"""(layer, params, x, keywords, bugs as text)."""
 
 
 class Bug(NamedTuple):
@@ -28,77 +27,89 @@ class Bug(NamedTuple):
     reference: Any  # what both are checked against
     leaves: tuple[str, ...]  # those that come out wrong; none where only the conduct is at fault
     cause: str  # a key of functional_lm.testing.CAUSES
-    says: tuple[str, ...] = ()  # words that the diagnosis has to contain
+    says: tuple[str, ...]  # words that the diagnosis has to contain
 
 
-def plant_in(
-    zoo: list[Bug],
-    name: str,
-    right: Any,
-    params: Any,
-    x: Any,
-    *,
-    cause: str,
-    leaves: str = "",
-    says: tuple[str, ...] = (),
-    forward: Callable[..., Any] | None = None,
-    **keywords: Any,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that puts a faulty ``vjp`` into the zoo.
+def plant(right: Any, params: Any, x: Any, text: str, **keywords: Any) -> None:
+    """Add bugs of a module of the library, or of a `Layer` at other inputs."""
+    PLANTED.append((right, params, x, keywords, text))
 
-    Args:
-        zoo: the list that the bug is added to.
-        name: of the bug.
-        right: the layer that the ``vjp`` belongs to.
-        params: its parameters.
-        x: its input.
-        cause: a key of ``CAUSES``.
-        leaves: those that come out wrong, with spaces between them.
-        says: words that the diagnosis has to contain.
-        forward: another forward than that of the right layer.
-        **keywords: the layer's own.
+
+class Layer:
+    """A layer of the zoo: a namespace of functions, which get no ``self``.
+
+    ``inputs`` are (params, x, keywords), and ``bugs`` a text as `bugs_of` takes it.
     """
 
-    def decorate(vjp: Callable[..., Any]) -> Callable[..., Any]:
-        layer = SimpleNamespace(
-            __name__=right.__name__,
-            forward=forward or right.forward,
-            vjp=vjp,
-            SHARES_MEMORY=getattr(right, "SHARES_MEMORY", ""),
-        )
-        wrong = tuple(leaves.split())
-        bug = Bug(name, layer, right, params, x, keywords, right.reference, wrong, cause, says)
-        zoo.append(bug)
-        return vjp
+    def __init_subclass__(cls) -> None:
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, types.FunctionType):
+                setattr(cls, name, staticmethod(value))
+        PLANTED.append((cls, *cls.inputs, cls.bugs))
 
-    return decorate
+
+def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterator[Bug]:
+    """Yield the bugs of one layer that a text describes.
+
+    Each is a paragraph: its name; the wrong leaves, the cause and, in parentheses, words that the
+    diagnosis has to contain; then a patch of the layer's source. Runs of lines with "-" are
+    replaced by the lines with "+" behind them, at the indentation of the first::
+
+        the bias gets the mean of the rows
+        params.bias: constant factor (1/7)
+        - d_params["bias"] = sum_rows(g)
+        + d_params["bias"] = g.mean(axis=0)
+
+    Raises:
+        ValueError: for lines to replace that the source does not have exactly once.
+    """
+    module = isinstance(right, types.ModuleType)
+    layer_name = right.__name__.rpartition(".")[2]
+    reference = twin_of(right) if module else right.reference
+    outside = {"__package__": right.__package__} if module else vars(inspect.getmodule(right))
+    source = inspect.getsource(right).splitlines()
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        title, verdict, *patch = paragraph.splitlines()
+        leaves, cause, says = re.fullmatch(r"(?:(.+): )?(.+?)(?: \((.+)\))?", verdict).groups("")
+        name = f"{layer_name}: {title}"
+        faulty = types.ModuleType(right.__name__)
+        vars(faulty).update(outside)
+        exec(compile("\n".join(patched(source, patch, name)), name, "exec"), vars(faulty))
+        layer = faulty if module else vars(faulty)[layer_name]
+        expected = (reference, tuple(leaves.split()), cause, tuple(says.split()))
+        yield Bug(name, layer, right, params, x, keywords, *expected)
+
+
+def twin_of(module: Any) -> Any:
+    """Return the JAX twin of a module as a function that takes the module's own keywords."""
+    forward = registry.twin(module).forward
+
+    @functools.wraps(forward)
+    def reference(params: Any, x: Any, **keywords: Any) -> Any:
+        return forward(params, x, **registry.twin(keywords))
+
+    return reference
+
+
+def patched(source: list[str], patch: list[str], name: str) -> list[str]:
+    """Return the source with each run of "-" lines replaced; comments at line ends do not count."""
+    code = [line.partition("  #")[0].strip() for line in source]
+    for hunk in re.findall(r"(?:- .*\n)+(?:\+ .*\n)*", "\n".join([*patch, ""])):
+        old = [line[2:].strip() for line in hunk.splitlines() if line[0] == "-"]
+        new = [line[2:] for line in hunk.splitlines() if line[0] == "+"]
+        found = [i for i in range(len(code)) if code[i : i + len(old)] == old]
+        if len(found) != 1:
+            raise ValueError(f"{name}: the source has {len(found)} times, not once: {old}")
+        place = slice(found[0], found[0] + len(old))
+        indent = source[place.start][: -len(source[place.start].lstrip())]
+        source = [*source[: place.start], *(indent + line for line in new), *source[place.stop :]]
+        code = [*code[: place.start], *new, *code[place.stop :]]
+    return source
 
 
 def draw(seed: int, *shape: int, scale: float = 1.0) -> Any:
     """Return float64 from N(0, scale²)."""
     return scale * np.random.default_rng(seed).standard_normal(shape)
-
-
-def rows(x: Any) -> Any:
-    """Return x as a matrix: all axes but the last are one."""
-    return x.reshape(-1, x.shape[-1])
-
-
-def sigmoid(x: Any) -> Any:
-    """Return 1/(1 + e⁻ˣ), where e⁻ˣ may be infinite."""
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-x))
-
-
-def probabilities(x: Any) -> Any:
-    """Return the softmax of each row."""
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def softmax_vjp(probs: Any, g: Any) -> Any:
-    """Return the cotangent of the rows whose softmax is ``probs``."""
-    return probs * (g - (g * probs).sum(axis=-1, keepdims=True))
 
 
 class Pair(NamedTuple):

@@ -1,34 +1,27 @@
 """What ends in one number."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from .bug import Bug, Layer, Pair, draw, plant_in, probabilities, rows, sigmoid
+from functional_lm.losses import cross_entropy
+from functional_lm.numerics import rows, sigmoid, softmax
 
+from .bug import Layer, Pair, draw, plant
 
-class cross_entropy(Layer):
-    """The mean of −log softmax(x)[target] over the targets that count."""
-
-    def forward(params, x, *, targets, ignore_index=-100):
-        kept = np.flatnonzero(targets != ignore_index)
-        probs = probabilities(x)
-        d_x = np.zeros_like(x)
-        d_x[kept] = probs[kept] / len(kept)
-        d_x[kept, targets[kept]] -= 1.0 / len(kept)
-        return -np.log(probs[kept, targets[kept]]).mean(), d_x
-
-    def vjp(d_x, g):
-        return {}, g * d_x
-
-    def reference(params, x, *, targets, ignore_index=-100):
-        kept = targets != ignore_index
-        labels = jnp.where(kept, targets, 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(x, labels)
-        return jnp.sum(jnp.where(kept, losses, 0)) / jnp.maximum(kept.sum(), 1)
+plant(
+    cross_entropy,
+    {},
+    draw(509, 7, 11),
+    """
+    ignored targets get the gradient of the normaliser
+    x: mask leak
+    - d_logits[at_target] -= 1.0 / n_kept
+    - d_logits[~kept] = 0.0
+    + d_logits[np.flatnonzero(kept), target[kept]] -= 1.0 / n_kept
+    """,
+    targets=np.array([3, -100, 10, 0, -100, 7, 3]),
+)
 
 
 class mse(Layer):
@@ -44,6 +37,24 @@ class mse(Layer):
     def reference(params, x, *, targets):
         return jnp.mean(jnp.square(x - jnp.asarray(targets, x.dtype)))
 
+    inputs = ({}, draw(510, 3, 5), {"targets": draw(511, 3, 5)})
+    bugs = """
+    the loss is taken to be the last, so that g would be one
+    x: g ignored
+    - return {}, g * (2.0 / difference.size) * difference
+    + return {}, 2.0 * difference / difference.size
+
+    the two of the square is forgotten
+    x: constant factor
+    - return {}, g * (2.0 / difference.size) * difference
+    + return {}, g * difference / difference.size
+
+    targets less predictions
+    x: sign
+    - difference = x - targets.astype(x.dtype)
+    + difference = targets.astype(x.dtype) - x
+    """
+
 
 def log_softmax(x):
     """Return x less the logarithm of the sum of the exponentials of its row."""
@@ -56,7 +67,7 @@ class distillation(Layer):
 
     def forward(params, x, *, teacher, temperature):
         student, teacher = x / temperature, teacher / temperature
-        p, q = probabilities(student), probabilities(teacher)
+        p, q = softmax(student), softmax(teacher)
         log_p, log_q = log_softmax(student), log_softmax(teacher)
         loss = (q * (log_q - log_p)).sum() * (temperature * temperature / len(rows(x)))
         return loss, (p, q, temperature)
@@ -70,6 +81,27 @@ class distillation(Layer):
         log_q = jax.nn.log_softmax(jnp.asarray(teacher, x.dtype) / temperature)
         divergence = (jnp.exp(log_q) * (log_q - log_p)).sum(axis=-1)
         return temperature**2 * divergence.mean()
+
+    inputs = ({}, draw(1501, 5, 7), {"teacher": draw(1502, 5, 7), "temperature": 2.5})
+    bugs = """
+    the gradient that the forward made is returned as it is
+    x: g ignored
+    - return loss, (p, q, temperature)
+    + return loss, temperature / len(p) * (p - q)
+    - p, q, temperature = residuals
+    - return {}, g * (temperature / len(rows(p))) * (p - q)
+    + return {}, residuals.copy()
+
+    teacher less student
+    x: sign
+    - return {}, g * (temperature / len(rows(p))) * (p - q)
+    + return {}, g * (temperature / len(rows(p))) * (q - p)
+
+    T² and not the inner 1/T
+    x: constant factor
+    - return {}, g * (temperature / len(rows(p))) * (p - q)
+    + return {}, g * (temperature * temperature / len(rows(p))) * (p - q)
+    """
 
 
 class huber(Layer):
@@ -90,6 +122,19 @@ class huber(Layer):
         near = jnp.minimum(error, delta)
         return jnp.mean(0.5 * near * near + delta * (error - near))
 
+    inputs = ({}, draw(1504, 3, 5), {"targets": draw(1503, 3, 5), "delta": 0.9})
+    bugs = """
+    divided by the batch and not by all entries
+    x: constant factor
+    - return {}, g / error.size * np.clip(error, -delta, delta)
+    + return {}, g / len(error) * np.clip(error, -delta, delta)
+
+    the error is clipped after g is multiplied in
+    x: not linear in g
+    - return {}, g / error.size * np.clip(error, -delta, delta)
+    + return {}, np.clip(g * error, -delta, delta) / error.size
+    """
+
 
 class binary_cross_entropy(Layer):
     """The mean of −t·log σ(x) − (1 − t)·log σ(−x)."""
@@ -105,6 +150,19 @@ class binary_cross_entropy(Layer):
     def reference(params, x, *, targets):
         t = jnp.asarray(targets, x.dtype)
         return -jnp.mean(t * jax.nn.log_sigmoid(x) + (1 - t) * jax.nn.log_sigmoid(-x))
+
+    inputs = (
+        {},
+        draw(1505, 5, 7, scale=1000.0),
+        {"targets": np.random.default_rng(1506).random((5, 7))},
+    )
+    bugs = """
+    −t/p + (1 − t)/(1 − p), times p·(1 − p)
+    x: not finite
+    - return {}, g / probs.size * (probs - targets)
+    + d_probs = (1.0 - targets) / (1.0 - probs) - targets / probs
+    + return {}, g / probs.size * d_probs * probs * (1.0 - probs)
+    """
 
 
 class contrastive(Layer):
@@ -130,200 +188,15 @@ class contrastive(Layer):
         right = jnp.trace(jax.nn.log_softmax(logits, axis=1) + jax.nn.log_softmax(logits, axis=0))
         return -right / (2 * len(logits))
 
+    inputs = ({"scale": np.array(1.3)}, Pair(draw(1507, 7, 5), draw(1508, 7, 5)), {})
+    bugs = """
+    only the half over the rows
+    params.scale x.a x.b: missing term
+    - d_logits = g / N * (0.5 * by_row + 0.5 * by_column - np.eye(N, dtype=a.dtype))
+    + d_logits = g / N * 0.5 * (by_row - np.eye(N, dtype=a.dtype))
 
-BUGS: list[Bug] = []
-plant = partial(plant_in, BUGS)
-
-STUDENT, TEACHER = draw(1501, 5, 7), draw(1502, 5, 7)
-
-
-def keep_probs(params, x, *, targets, ignore_index=-100):
-    loss, _ = cross_entropy.forward(params, x, targets=targets, ignore_index=ignore_index)
-    return loss, (probabilities(x), targets, ignore_index)
-
-
-@plant(
-    "cross_entropy: ignored targets get the gradient of the normaliser",
-    cross_entropy,
-    {},
-    draw(509, 7, 11),
-    targets=np.array([3, -100, 10, 0, -100, 7, 3]),
-    forward=keep_probs,
-    leaves="x",
-    cause="mask leak",
-)
-def ignored_targets_get_a_gradient(residuals, g):
-    probs, targets, ignore_index = residuals
-    kept = np.flatnonzero(targets != ignore_index)
-    d_x = probs.copy()
-    d_x[kept, targets[kept]] -= 1.0
-    return {}, g * d_x / max(len(kept), 1)
-
-
-PREDICTIONS = draw(510, 3, 5)
-TARGETS = draw(511, 3, 5)
-MSE = (mse, {}, PREDICTIONS)
-
-
-@plant(
-    "mse: the loss is taken to be the last, so that g would be one",
-    *MSE,
-    targets=TARGETS,
-    leaves="x",
-    cause="g ignored",
-)
-def g_would_be_one(difference, g):
-    return {}, 2.0 * difference / difference.size
-
-
-@plant(
-    "mse: the two of the square is forgotten",
-    *MSE,
-    targets=TARGETS,
-    leaves="x",
-    cause="constant factor",
-)
-def two_forgotten(difference, g):
-    return {}, g * difference / difference.size
-
-
-@plant(
-    "mse: targets less predictions",
-    *MSE,
-    targets=TARGETS,
-    forward=lambda params, x, *, targets: (
-        mse.forward({}, x, targets=targets)[0],
-        targets.astype(x.dtype) - x,
-    ),
-    leaves="x",
-    cause="sign",
-)
-def targets_less_predictions(error, g):
-    return {}, g * (2.0 / error.size) * error
-
-
-def gradient_in_the_forward(params, x, *, teacher, temperature):
-    """Keep the gradient, as fused kernels do."""
-    loss, residuals = distillation.forward(params, x, teacher=teacher, temperature=temperature)
-    p, q, _ = residuals
-    return loss, temperature / len(p) * (p - q)
-
-
-DISTILLATION = (distillation, {}, STUDENT)
-
-
-@plant(
-    "distillation: the gradient that the forward made is returned as it is",
-    *DISTILLATION,
-    teacher=TEACHER,
-    temperature=2.5,
-    forward=gradient_in_the_forward,
-    leaves="x",
-    cause="g ignored",
-)
-def returned_as_it_is(d_x, g):
-    return {}, d_x.copy()
-
-
-@plant(
-    "distillation: teacher less student",
-    *DISTILLATION,
-    teacher=TEACHER,
-    temperature=2.5,
-    leaves="x",
-    cause="sign",
-)
-def teacher_less_student(residuals, g):
-    p, q, temperature = residuals
-    return {}, g * (temperature / len(p)) * (q - p)
-
-
-@plant(
-    "distillation: T² and not the inner 1/T",
-    *DISTILLATION,
-    teacher=TEACHER,
-    temperature=2.5,
-    leaves="x",
-    cause="constant factor",
-)
-def no_inner_derivative(residuals, g):
-    p, q, temperature = residuals
-    return {}, g * (temperature * temperature / len(p)) * (p - q)
-
-
-LABELS = draw(1503, 3, 5)
-HUBER = (huber, {}, draw(1504, 3, 5))
-
-
-@plant(
-    "huber: divided by the batch and not by all entries",
-    *HUBER,
-    targets=LABELS,
-    delta=0.9,
-    leaves="x",
-    cause="constant factor",
-)
-def divided_by_the_batch(residuals, g):
-    error, delta = residuals
-    return {}, g / len(error) * np.clip(error, -delta, delta)
-
-
-@plant(
-    "huber: the error is clipped after g is multiplied in",
-    *HUBER,
-    targets=LABELS,
-    delta=0.9,
-    leaves="x",
-    cause="not linear in g",
-)
-def clipped_after_g(residuals, g):
-    error, delta = residuals
-    return {}, np.clip(g * error, -delta, delta) / error.size
-
-
-@plant(
-    "binary_cross_entropy: −t/p + (1 − t)/(1 − p), times p·(1 − p)",
-    binary_cross_entropy,
-    {},
-    draw(1505, 5, 7, scale=1000.0),
-    targets=np.random.default_rng(1506).random((5, 7)),
-    leaves="x",
-    cause="not finite",
-)
-def through_the_logarithms(residuals, g):
-    p, t = residuals
-    d_p = (1.0 - t) / (1.0 - p) - t / p
-    return {}, g / p.size * d_p * p * (1.0 - p)
-
-
-SCALE = {"scale": np.array(1.3)}
-VIEWS = Pair(draw(1507, 7, 5), draw(1508, 7, 5))
-CONTRASTIVE = (contrastive, SCALE, VIEWS)
-
-
-@plant(
-    "contrastive: only the half over the rows",
-    *CONTRASTIVE,
-    leaves="params.scale x.a x.b",
-    cause="missing term",
-)
-def half_over_the_rows(residuals, g):
-    a, b, products, by_row, _, scale = residuals
-    N = len(a)
-    d_logits = g / N * 0.5 * (by_row - np.eye(N, dtype=a.dtype))
-    d_products = scale * d_logits
-    return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products.T @ a)
-
-
-@plant(
-    "contrastive: b gets the same side of the logits as a",
-    *CONTRASTIVE,
-    leaves="x.b",
-    cause="jacobian not transposed",
-)
-def same_side_of_the_logits(residuals, g):
-    a, _, _, by_row, by_column, scale = residuals
-    N = len(a)
-    d_params, d_x = contrastive.vjp(residuals, g)
-    d_logits = g / N * (0.5 * by_row + 0.5 * by_column - np.eye(N, dtype=a.dtype))
-    return d_params, d_x._replace(b=(scale * d_logits) @ a)
+    b gets the same side of the logits as a
+    x.b: jacobian not transposed
+    - return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products.T @ a)
+    + return {"scale": (d_logits * products).sum()}, Pair(d_products @ b, d_products @ a)
+    """

@@ -1,73 +1,76 @@
 """Matrices: linear maps, adapters, small networks, outer products, patches."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Layer, Pair, draw, plant_in, rows, sigmoid
+from functional_lm.layers import linear, swiglu, unembedding
+from functional_lm.numerics import normal_cdf, rows  # noqa: F401  # the first is for a bug
 
+from .bug import Layer, Pair, draw, plant
 
-class linear(Layer):
-    """y = x·W + b; the bias may be missing."""
+INPUT = draw(1006, 2, 3, 5)
 
-    def forward(params, x):
-        y = x @ params["weight"]
-        return y + params["bias"] if "bias" in params else y, (
-            x,
-            params["weight"],
-            "bias" in params,
-        )
+plant(
+    linear,
+    {"weight": draw(5, 5, 5), "bias": draw(2, 5)},
+    draw(4, 2, 7, 5),
+    """
+    the bias gets the mean of the rows
+    params.bias: constant factor (1/(2·7))
+    - d_params["bias"] = sum_rows(g)
+    + d_params["bias"] = sum_rows(g) / max(len(g), 1)
 
-    def vjp(residuals, g):
-        x, weight, has_bias = residuals
-        d_params = {"weight": rows(x).T @ rows(g)}
-        if has_bias:
-            d_params["bias"] = rows(g).sum(axis=0)
-        return d_params, g @ weight.T
+    the bias is summed over the batch and not over time
+    params.bias: missing sum
+    - g = rows(g)
+    + d_bias = g.sum(axis=0)
+    + g = rows(g)
+    - d_params["bias"] = sum_rows(g)
+    + d_params["bias"] = d_bias
 
-    def reference(params, x):
-        y = jnp.einsum("...i,ij->...j", x, params["weight"])
-        return y + params["bias"] if "bias" in params else y
+    W for its transpose in d_x
+    x: jacobian not transposed
+    - return d_params, (g @ weight.T).reshape(x.shape)
+    + return d_params, (g @ weight).reshape(x.shape)
 
+    .T of a batch of sequences reverses all axes
+    exception
+    - d_params = {"weight": rows(x).T @ g}
+    + d_params = {"weight": x.T @ g}
 
-class unembedding(Layer):
-    """y = x·Wᵀ: a logit for each row of the table."""
+    the bias is left out of d_params
+    params.bias: structure (bias)
+    - if has_bias:
+    -     d_params["bias"] = sum_rows(g)
+    """,
+)
 
-    def forward(params, x):
-        return x @ params["weight"].T, (x, params["weight"])
+plant(
+    unembedding,
+    {"weight": draw(9, 7, 7)},
+    draw(10, 2, 3, 7),
+    """
+    the weight gradient is xᵀ·g for gᵀ·x
+    params.weight: transposed
+    - return {"weight": g.T @ rows(x)}, (g @ weight).reshape(x.shape)
+    + return {"weight": rows(x).T @ g}, (g @ weight).reshape(x.shape)
+    """,
+)
 
-    def vjp(residuals, g):
-        x, weight = residuals
-        return {"weight": rows(g).T @ rows(x)}, g @ weight
-
-    def reference(params, x):
-        return x @ params["weight"].T
-
-
-class swiglu(Layer):
-    """y = (silu(x·gate)·(x·up))·down with gate and up in one array (Shazeer 2020)."""
-
-    def forward(params, x):
-        gate_up, down = params["gate_up"], params["down"]
-        a, u = rows(x) @ gate_up  # (2, N, F)
-        sigma = sigmoid(a)
-        hidden = a * sigma * u
-        slopes = np.stack([a * sigma, u * sigma * (1.0 + a * (1.0 - sigma))])  # of u, of a
-        return (hidden @ down).reshape(x.shape), (x, slopes, hidden, gate_up, down)
-
-    def vjp(residuals, g):
-        x, slopes, hidden, gate_up, down = residuals
-        g = rows(g)
-        d_gate_up = slopes[::-1] * (g @ down.T)  # (2, N, F)
-        d_x = d_gate_up[0] @ gate_up[0].T + d_gate_up[1] @ gate_up[1].T
-        return {"gate_up": rows(x).T @ d_gate_up, "down": hidden.T @ g}, d_x.reshape(x.shape)
-
-    def reference(params, x):
-        gate, up = params["gate_up"]
-        return (jax.nn.silu(x @ gate) * (x @ up)) @ params["down"]
+plant(
+    swiglu,
+    {},
+    draw(13, 2, 3, 10),
+    """
+    the planes of gate and up are stacked in the other order
+    x: misplaced
+    - return {}, np.concatenate([g * gate_slope, g * silu], axis=-1)
+    + return {}, np.concatenate([g * silu, g * gate_slope], axis=-1)
+    """,
+)
 
 
 class lora(Layer):
@@ -93,6 +96,18 @@ class lora(Layer):
         adapter = params["down"] @ params["up"] * (alpha / params["down"].shape[1])
         return x @ (params["weight"] + adapter)
 
+    inputs = (
+        {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
+        draw(17, 2, 13, 5),
+        {"alpha": 16.0},
+    )
+    bugs = """
+    the path to x through the adapter is not scaled
+    x: wrong term
+    - return d_params, g @ weight.T + d_low @ down.T
+    + return d_params, g @ weight.T + (g @ up.T) @ down.T
+    """
+
 
 class tanh_mlp(Layer):
     """y = tanh(x·W₁ + b₁)·W₂ + b₂."""
@@ -113,6 +128,21 @@ class tanh_mlp(Layer):
         h = jnp.tanh(x @ params["up"]["weight"] + params["up"]["bias"])
         return h @ params["down"]["weight"] + params["down"]["bias"]
 
+    inputs = (
+        {
+            "up": {"weight": draw(18, 5, 7), "bias": draw(19, 7)},
+            "down": {"weight": draw(20, 7, 3), "bias": draw(21, 3)},
+        },
+        draw(22, 2, 3, 5),
+        {},
+    )
+    bugs = """
+    tanh is applied once more to the hidden values
+    params.up.bias params.up.weight x: wrong point
+    - d_a = (g @ down.T) * (1.0 - h * h)
+    + d_a = (g @ down.T) * (1.0 - np.tanh(h) ** 2)
+    """
+
 
 class tied_autoencoder(Layer):
     """y = tanh(x·W)·Wᵀ: one weight encodes and decodes."""
@@ -129,6 +159,14 @@ class tied_autoencoder(Layer):
 
     def reference(params, x):
         return jnp.tanh(x @ params["weight"]) @ params["weight"].T
+
+    inputs = ({"weight": draw(23, 7, 3)}, draw(24, 2, 5, 7), {})
+    bugs = """
+    the weight's use in the decoder is not counted
+    params.weight: missing term
+    - return {"weight": rows(x).T @ rows(d_a) + rows(g).T @ rows(h)}, d_a @ weight.T
+    + return {"weight": rows(x).T @ rows(d_a)}, d_a @ weight.T
+    """
 
 
 class weight_norm(Layer):
@@ -151,6 +189,34 @@ class weight_norm(Layer):
     def reference(params, x):
         norm = jnp.linalg.norm(params["direction"], axis=0)
         return x @ (params["direction"] / norm) * params["gain"]
+
+    inputs = ({"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}, INPUT, {})
+    bugs = """
+    the norm of the direction is taken for a constant
+    params.direction: missing term
+    - d_direction = (d_unit - unit * (d_unit * unit).sum(axis=0)) / norm
+    + d_direction = d_unit / norm
+
+    the projection is not summed over the column
+    params.direction: missing sum
+    - d_direction = (d_unit - unit * (d_unit * unit).sum(axis=0)) / norm
+    + d_direction = (d_unit - unit * (d_unit * unit)) / norm
+
+    the gain's gradient comes from what is multiplied with the gain already
+    params.gain: extra factor (gain)
+    - d_params = {"direction": d_direction, "gain": (d_weight * unit).sum(axis=0)}
+    + d_params = {"direction": d_direction, "gain": (d_unit * unit).sum(axis=0)}
+
+    the forward normalises the parameter in place
+    overwritten (params)
+    - unit = direction / norm
+    + unit = np.divide(direction, norm, out=direction)
+
+    d_params is a pair and not a dict
+    params: structure
+    - d_params = {"direction": d_direction, "gain": (d_weight * unit).sum(axis=0)}
+    + d_params = d_direction, (d_weight * unit).sum(axis=0)
+    """
 
 
 GELU_INNER = math.sqrt(2.0 / math.pi)
@@ -182,6 +248,35 @@ class gelu_mlp(Layer):
         h = jax.nn.gelu(x @ params["up"] + params["up_bias"], approximate=True)
         return h @ params["down"]
 
+    inputs = (
+        {"up": draw(1007, 5, 7), "up_bias": draw(1008, 7), "down": draw(1009, 7, 3)},
+        INPUT,
+        {},
+    )
+    bugs = """
+    the three of the cube's derivative is forgotten
+    params.up params.up_bias x: wrong term
+    - d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * a * a)
+    + d_inner = GELU_INNER * (1.0 + GELU_CUBE * a * a)
+
+    the slope is taken at the activation
+    params.up params.up_bias x: wrong point
+    - d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * a * a)
+    + a, t = h, np.tanh(GELU_INNER * (h + GELU_CUBE * h * h * h))
+    + d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * a * a)
+
+    the backward of an older forward, which kept five arrays
+    exception
+    - x, a, t, h, up, down = residuals
+    + x, a, t, up, down = residuals
+    + h = 0.5 * a * (1.0 + t)
+
+    the forward has erf where the reference has tanh
+    y: value
+    - return h @ params["down"], (x, a, t, h, params["up"], params["down"])
+    + return (a * normal_cdf(a)) @ params["down"], (x, a, t, h, params["up"], params["down"])
+    """
+
 
 class layer_scale(Layer):
     """y = x + gamma·tanh(x·W): a residual branch with a scale for each channel."""
@@ -199,6 +294,26 @@ class layer_scale(Layer):
 
     def reference(params, x):
         return x + jnp.tanh(x @ params["weight"]) * params["gamma"]
+
+    inputs = ({"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}, INPUT, {})
+    bugs = """
+    the skip's cotangent is added twice
+    x: wrong term
+    - return d_params, g + d_a @ weight.T
+    + return d_params, g + g + d_a @ weight.T
+
+    gamma is left out on the way to the weight
+    params.weight: missing factor (gamma)
+    - d_params = {"weight": rows(x).T @ rows(d_a), "gamma": rows(g * t).sum(axis=0)}
+    + d_weight = rows(x).T @ rows(g * (1.0 - t * t))
+    + d_params = {"weight": d_weight, "gamma": rows(g * t).sum(axis=0)}
+
+    the branch is added to g itself
+    overwritten (g)
+    - return d_params, g + d_a @ weight.T
+    + g += d_a @ weight.T
+    + return d_params, g.copy()
+    """
 
 
 class bilinear(Layer):
@@ -219,6 +334,24 @@ class bilinear(Layer):
     def reference(params, x):
         products = x.a[..., :, None] * x.b[..., None, :]
         return jnp.tensordot(products, params["weight"], axes=2)
+
+    inputs = ({"weight": draw(1104, 5, 5, 3)}, Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5)), {})
+    bugs = """
+    the cotangents of a and b are exchanged
+    x.a x.b: swapped
+    - return {"weight": d_weight}, Pair(d_a, d_b)
+    + return {"weight": d_weight}, Pair(d_b, d_a)
+
+    the outer product of b and a
+    params.weight: transposed
+    - d_weight = np.einsum("ni,nj,nk->ijk", rows(a), rows(b), rows(g))
+    + d_weight = np.einsum("ni,nj,nk->ijk", rows(b), rows(a), rows(g))
+
+    b sees the matrix from the same side as a
+    x.b: jacobian not transposed
+    - d_b = np.einsum("...k,ijk,...i->...j", g, weight, a)
+    + d_b = np.einsum("...k,ijk,...j->...i", g, weight, a)
+    """
 
 
 class patch_embedding(Layer):
@@ -243,6 +376,26 @@ class patch_embedding(Layer):
         y = jnp.einsum("bhiwj,ijf->bhwf", tiles, kernel)
         return y.reshape(B, y.shape[1] * y.shape[2], y.shape[3])
 
+    inputs = ({"weight": draw(1402, 4, 7)}, draw(1403, 3, 6, 10), {"size": 2})
+    bugs = """
+    the tiles are laid out without exchanging rows and tiles back
+    x: misplaced
+    - d_x = (g @ weight.T).reshape(tiles).swapaxes(2, 3).reshape(shape)
+    + d_x = (g @ weight.T).reshape(shape)
+
+    the weight's gradient is (out, in), as PyTorch stores it
+    params.weight: transposed
+    - return {"weight": rows(patches).T @ rows(g)}, d_x
+    + return {"weight": rows(g).T @ rows(patches)}, d_x
+
+    the weight's gradient is added up from call to call
+    params.weight: hidden state
+    - return {"weight": rows(patches).T @ rows(g)}, d_x
+    + total = getattr(patch_embedding, "d_weight", 0) + rows(patches).T @ rows(g)
+    + patch_embedding.d_weight = total.astype(g.dtype)
+    + return {"weight": patch_embedding.d_weight}, d_x
+    """
+
 
 class outer_product_mean(Layer):
     """The mean over the rows of a ⊗ b, times a weight, as in AlphaFold."""
@@ -266,366 +419,18 @@ class outer_product_mean(Layer):
         products = jnp.einsum("bsc,bse,cef->bsf", x.a, x.b, weight)
         return products.mean(axis=1)
 
-
-BUGS: list[Bug] = []
-plant = partial(plant_in, BUGS)
-
-
-AFFINE = {"weight": draw(1, 5, 3), "bias": draw(2, 3)}
-
-
-@plant(
-    "linear: the bias gets the mean of the rows",
-    linear,
-    AFFINE,
-    draw(3, 7, 5),
-    leaves="params.bias",
-    cause="constant factor",
-    says=("1/7",),
-)
-def bias_gets_the_mean(residuals, g):
-    x, weight, _ = residuals
-    return {"weight": x.T @ g, "bias": g.sum(axis=0) / max(len(g), 1)}, g @ weight.T
-
-
-@plant(
-    "linear: the bias is summed over the batch and not over time",
-    linear,
-    AFFINE,
-    draw(4, 2, 7, 5),
-    leaves="params.bias",
-    cause="missing sum",
-)
-def bias_summed_over_the_batch_only(residuals, g):
-    x, weight, _ = residuals
-    return {"weight": rows(x).T @ rows(g), "bias": g.sum(axis=0)}, g @ weight.T
-
-
-@plant(
-    "linear: W for its transpose in d_x",
-    linear,
-    {"weight": draw(5, 5, 5)},
-    draw(6, 2, 3, 5),
-    leaves="x",
-    cause="jacobian not transposed",
-)
-def weight_not_transposed(residuals, g):
-    x, weight, _ = residuals
-    return {"weight": rows(x).T @ rows(g)}, g @ weight
-
-
-@plant(
-    "linear: .T of a batch of sequences reverses all axes",
-    linear,
-    AFFINE,
-    draw(7, 2, 7, 5),
-    cause="exception",
-)
-def reverses_all_axes(residuals, g):
-    x, weight, _ = residuals
-    return {"weight": x.T @ g, "bias": g.sum(axis=(0, 1))}, g @ weight.T
-
-
-@plant(
-    "linear: the bias is left out of d_params",
-    linear,
-    AFFINE,
-    draw(8, 2, 5),
-    leaves="params.bias",
-    cause="structure",
-    says=("bias",),
-)
-def no_bias_in_the_gradient(residuals, g):
-    x, weight, _ = residuals
-    return {"weight": x.T @ g}, g @ weight.T
-
-
-@plant(
-    "unembedding: the weight gradient is xᵀ·g for gᵀ·x",
-    unembedding,
-    {"weight": draw(9, 7, 7)},
-    draw(10, 2, 3, 7),
-    leaves="params.weight",
-    cause="transposed",
-)
-def outer_product_the_other_way(residuals, g):
-    x, weight = residuals
-    return {"weight": rows(x).T @ rows(g)}, g @ weight
-
-
-@plant(
-    "swiglu: the planes of gate and up are stacked in the other order",
-    swiglu,
-    {"gate_up": draw(11, 2, 5, 7), "down": draw(12, 7, 5)},
-    draw(13, 2, 3, 5),
-    leaves="params.gate_up",
-    cause="misplaced",
-)
-def planes_in_the_other_order(residuals, g):
-    d_params, d_x = swiglu.vjp(residuals, g)
-    return d_params | {"gate_up": d_params["gate_up"][::-1].copy()}, d_x
-
-
-@plant(
-    "lora: the path to x through the adapter is not scaled",
-    lora,
-    {"weight": draw(14, 5, 7), "down": draw(15, 5, 3), "up": draw(16, 3, 7)},
-    draw(17, 2, 13, 5),
-    alpha=16.0,
-    leaves="x",
-    cause="wrong term",
-)
-def adapter_path_not_scaled(residuals, g):
-    _, _, weight, down, up, _ = residuals
-    d_params, _ = lora.vjp(residuals, g)
-    return d_params, g @ weight.T + (g @ up.T) @ down.T
-
-
-@plant(
-    "tanh_mlp: tanh is applied once more to the hidden values",
-    tanh_mlp,
-    {
-        "up": {"weight": draw(18, 5, 7), "bias": draw(19, 7)},
-        "down": {"weight": draw(20, 7, 3), "bias": draw(21, 3)},
-    },
-    draw(22, 2, 3, 5),
-    leaves="params.up.bias params.up.weight x",
-    cause="wrong point",
-)
-def tanh_of_tanh(residuals, g):
-    x, h, up, down = residuals
-    d_a = (g @ down.T) * (1.0 - np.tanh(h) ** 2)
-    d_up = {"weight": rows(x).T @ rows(d_a), "bias": rows(d_a).sum(axis=0)}
-    d_down = {"weight": rows(h).T @ rows(g), "bias": rows(g).sum(axis=0)}
-    return {"up": d_up, "down": d_down}, d_a @ up.T
-
-
-@plant(
-    "tied_autoencoder: the weight's use in the decoder is not counted",
-    tied_autoencoder,
-    {"weight": draw(23, 7, 3)},
-    draw(24, 2, 5, 7),
-    leaves="params.weight",
-    cause="missing term",
-)
-def decoder_not_counted(residuals, g):
-    x, h, weight = residuals
-    _, d_x = tied_autoencoder.vjp(residuals, g)
-    return {"weight": rows(x).T @ rows((g @ weight) * (1.0 - h * h))}, d_x
-
-
-NORMED = {"direction": draw(1004, 5, 7), "gain": draw(1005, 7)}
-INPUT = draw(1006, 2, 3, 5)
-WEIGHT_NORM = (weight_norm, NORMED, INPUT)
-
-
-@plant(
-    "weight_norm: the norm of the direction is taken for a constant",
-    *WEIGHT_NORM,
-    leaves="params.direction",
-    cause="missing term",
-)
-def norm_is_a_constant(residuals, g):
-    x, _, norm, gain = residuals
-    d_params, d_x = weight_norm.vjp(residuals, g)
-    return d_params | {"direction": rows(x).T @ rows(g) * gain / norm}, d_x
-
-
-@plant(
-    "weight_norm: the projection is not summed over the column",
-    *WEIGHT_NORM,
-    leaves="params.direction",
-    cause="missing sum",
-)
-def projection_not_summed(residuals, g):
-    x, unit, norm, gain = residuals
-    d_params, d_x = weight_norm.vjp(residuals, g)
-    d_unit = rows(x).T @ rows(g) * gain
-    return d_params | {"direction": (d_unit - unit * (d_unit * unit)) / norm}, d_x
-
-
-@plant(
-    "weight_norm: the gain's gradient comes from what is multiplied with the gain already",
-    *WEIGHT_NORM,
-    leaves="params.gain",
-    cause="extra factor",
-    says=("gain",),
-)
-def gain_twice(residuals, g):
-    x, unit, _, gain = residuals
-    d_params, d_x = weight_norm.vjp(residuals, g)
-    d_unit = (rows(x).T @ rows(g)) * gain
-    return d_params | {"gain": (d_unit * unit).sum(axis=0)}, d_x
-
-
-MLP = {"up": draw(1007, 5, 7), "up_bias": draw(1008, 7), "down": draw(1009, 7, 3)}
-
-
-def with_slope(residuals, g, slope):
-    """Return the gradients of the network, given the slope of its gelu."""
-    x, _, _, h, up, down = residuals
-    d_a = (g @ down.T) * slope
-    d_params = {
-        "up": rows(x).T @ rows(d_a),
-        "up_bias": rows(d_a).sum(axis=0),
-        "down": rows(h).T @ rows(g),
-    }
-    return d_params, d_a @ up.T
-
-
-GELU_MLP = (gelu_mlp, MLP, INPUT)
-
-
-@plant(
-    "gelu_mlp: the three of the cube's derivative is forgotten",
-    *GELU_MLP,
-    leaves="params.up params.up_bias x",
-    cause="wrong term",
-)
-def three_forgotten(residuals, g):
-    _, a, t, *_ = residuals
-    d_inner = GELU_INNER * (1.0 + GELU_CUBE * a * a)
-    return with_slope(residuals, g, 0.5 * (1.0 + t) + 0.5 * a * (1.0 - t * t) * d_inner)
-
-
-@plant(
-    "gelu_mlp: the slope is taken at the activation",
-    *GELU_MLP,
-    leaves="params.up params.up_bias x",
-    cause="wrong point",
-)
-def slope_at_the_activation(residuals, g):
-    h = residuals[3]
-    t = np.tanh(GELU_INNER * (h + GELU_CUBE * h * h * h))
-    d_inner = GELU_INNER * (1.0 + 3.0 * GELU_CUBE * h * h)
-    return with_slope(residuals, g, 0.5 * (1.0 + t) + 0.5 * h * (1.0 - t * t) * d_inner)
-
-
-BRANCH = {"weight": draw(1010, 5, 5), "gamma": draw(1011, 5)}
-LAYER_SCALE = (layer_scale, BRANCH, INPUT)
-
-
-@plant(
-    "layer_scale: the skip's cotangent is added twice", *LAYER_SCALE, leaves="x", cause="wrong term"
-)
-def skip_twice(residuals, g):
-    x, t, weight, gamma = residuals
-    d_a = g * gamma * (1.0 - t * t)
-    d_x = g.copy()
-    d_x += g + d_a @ weight.T
-    return {"weight": rows(x).T @ rows(d_a), "gamma": rows(g * t).sum(axis=0)}, d_x
-
-
-@plant(
-    "layer_scale: gamma is left out on the way to the weight",
-    *LAYER_SCALE,
-    leaves="params.weight",
-    cause="missing factor",
-    says=("gamma",),
-)
-def weight_without_gamma(residuals, g):
-    x, t, weight, gamma = residuals
-    slope = 1.0 - t * t
-    d_weight = rows(x).T @ rows(g * slope)
-    d_x = g + (g * gamma * slope) @ weight.T
-    return {"weight": d_weight, "gamma": rows(g * t).sum(axis=0)}, d_x
-
-
-FORM = {"weight": draw(1104, 5, 5, 3)}
-PAIR = Pair(draw(1105, 2, 7, 5), draw(1106, 2, 7, 5))
-BILINEAR = (bilinear, FORM, PAIR)
-
-
-@plant(
-    "bilinear: the cotangents of a and b are exchanged",
-    *BILINEAR,
-    leaves="x.a x.b",
-    cause="swapped",
-)
-def exchanged(residuals, g):
-    d_params, d_x = bilinear.vjp(residuals, g)
-    return d_params, Pair(d_x.b, d_x.a)
-
-
-@plant(
-    "bilinear: the outer product of b and a", *BILINEAR, leaves="params.weight", cause="transposed"
-)
-def outer_product_of_b_and_a(residuals, g):
-    a, b, _ = residuals
-    _, d_x = bilinear.vjp(residuals, g)
-    return {"weight": np.einsum("ni,nj,nk->ijk", rows(b), rows(a), rows(g))}, d_x
-
-
-@plant(
-    "bilinear: b sees the matrix from the same side as a",
-    *BILINEAR,
-    leaves="x.b",
-    cause="jacobian not transposed",
-)
-def same_side(residuals, g):
-    a, _, weight = residuals
-    d_params, d_x = bilinear.vjp(residuals, g)
-    return d_params, d_x._replace(b=np.einsum("...k,ijk,...j->...i", g, weight, a))
-
-
-KERNEL = {"weight": draw(1402, 4, 7)}
-IMAGES = draw(1403, 3, 6, 10)
-PATCH_EMBEDDING = (patch_embedding, KERNEL, IMAGES)
-
-
-@plant(
-    "patch_embedding: the tiles are laid out without exchanging rows and tiles back",
-    *PATCH_EMBEDDING,
-    size=2,
-    leaves="x",
-    cause="misplaced",
-)
-def tiles_not_exchanged_back(residuals, g):
-    _, weight, _, shape = residuals
-    d_params, _ = patch_embedding.vjp(residuals, g)
-    return d_params, (g @ weight.T).reshape(shape)
-
-
-@plant(
-    "patch_embedding: the weight's gradient is (out, in), as PyTorch stores it",
-    *PATCH_EMBEDDING,
-    size=2,
-    leaves="params.weight",
-    cause="transposed",
-)
-def out_in(residuals, g):
-    _, d_x = patch_embedding.vjp(residuals, g)
-    return {"weight": rows(g).T @ rows(residuals[0])}, d_x
-
-
-OUTER = {"weight": draw(1404, 15, 11)}
-ROWS = Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5))
-OUTER_PRODUCT_MEAN = (outer_product_mean, OUTER, ROWS)
-
-
-@plant(
-    "outer_product_mean: only b gets the one over the number of rows",
-    *OUTER_PRODUCT_MEAN,
-    leaves="x.a",
-    cause="constant factor",
-)
-def only_b_gets_the_mean(residuals, g):
-    a, b, flat, weight = residuals
-    S = a.shape[1]
-    d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2])
-    d_a = np.einsum("bce,bse->bsc", d_outer, b)
-    d_b = np.einsum("bce,bsc->bse", d_outer, a) / S
-    return {"weight": flat.T @ g}, Pair(d_a, d_b)
-
-
-@plant(
-    "outer_product_mean: the flat weight gradient has the channels of b first",
-    *OUTER_PRODUCT_MEAN,
-    leaves="params.weight",
-    cause="misplaced",
-)
-def channels_of_b_first(residuals, g):
-    a, b, _, weight = residuals
-    _, d_x = outer_product_mean.vjp(residuals, g)
-    flat = (np.einsum("bse,bsc->bec", b, a) / a.shape[1]).reshape(len(a), len(weight))
-    return {"weight": flat.T @ g}, d_x
+    inputs = ({"weight": draw(1404, 15, 11)}, Pair(draw(1405, 2, 7, 3), draw(1406, 2, 7, 5)), {})
+    bugs = """
+    only b gets the one over the number of rows
+    x.a: constant factor
+    - d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2]) / a.shape[1]
+    + d_outer = (g @ weight.T).reshape(len(a), a.shape[2], b.shape[2])
+    - d_b = np.einsum("bce,bsc->bse", d_outer, a)
+    + d_b = np.einsum("bce,bsc->bse", d_outer, a) / a.shape[1]
+
+    the flat weight gradient has the channels of b first
+    params.weight: misplaced
+    - return {"weight": flat.T @ g}, Pair(d_a, d_b)
+    + flat = (np.einsum("bse,bsc->bec", b, a) / a.shape[1]).reshape(flat.shape)
+    + return {"weight": flat.T @ g}, Pair(d_a, d_b)
+    """

@@ -1,63 +1,76 @@
 """Normalisation: where means, scales and deviations go wrong."""
 
-from functools import partial
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .bug import Bug, Layer, draw, plant_in, rows
+from functional_lm.layers import layer_norm, rms_norm
+from functional_lm.numerics import rows
 
+from .bug import Layer, draw, plant
 
-class rms_norm(Layer):
-    """y = x̂·s, where x̂ is the row over its root mean square (Zhang and Sennrich 2019)."""
+AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
+X = draw(102, 2, 3, 7)
 
-    class Residuals(NamedTuple):
-        x_hat: Any  # (..., D)
-        rstd: Any  # (..., 1)
-        scale: Any  # (D,)
+plant(
+    rms_norm,
+    {"scale": draw(101, 7)},
+    X,
+    """
+    the scale is left out on the way to x
+    x: missing factor (scale)
+    - h = g * scale
+    + h = g
 
-    def forward(params, x, *, eps=1e-6):
-        rstd = 1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
-        return x * rstd * params["scale"], rms_norm.Residuals(x * rstd, rstd, params["scale"])
+    a sum for the mean of h·x̂
+    x: wrong term
+    - mean_product = row_dot(h, x_hat) / len(scale)
+    + mean_product = row_dot(h, x_hat)
+    """,
+)
 
-    def vjp(residuals, g):
-        x_hat, rstd, scale = residuals
-        h = g * scale
-        d_x = rstd * (h - x_hat * (h * x_hat).mean(axis=-1, keepdims=True))
-        return {"scale": rows(g * x_hat).sum(axis=0)}, d_x
+plant(
+    layer_norm,
+    AFFINE,
+    X,
+    """
+    the mean of h is not subtracted
+    x: missing term
+    - d_x = rstd * (h - row_mean(h) - x_hat * mean_product)
+    + d_x = rstd * (h - x_hat * mean_product)
 
-    def reference(params, x, *, eps=1e-6):
-        rms = jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
-        return x / rms * params["scale"]
+    the scale gets the centred rows before they are divided
+    params.scale: missing factor (rstd)
+    - return y, Residuals(x_hat, rstd, scale, bias is not None)
+    + return y, Residuals(centred, rstd, scale, bias is not None)
+    - x_hat, rstd, scale, has_bias = residuals
+    + centred, rstd, scale, has_bias = residuals
+    + x_hat = centred * rstd
+    - d_params = {"scale": sum_rows(rows(g * x_hat))}
+    + d_params = {"scale": sum_rows(rows(g * centred))}
+    - expect_cotangent(g, x_hat.shape, x_hat.dtype)
 
+    rstd multiplies h and then the whole once more
+    x: extra factor (rstd)
+    - h = g * scale
+    + h = g * scale * rstd
 
-class layer_norm(Layer):
-    """y = x̂·s + b, where x̂ is the row less its mean, over its deviation (Ba et al. 2016)."""
+    scale and bias get each other's gradient
+    params.bias params.scale: swapped
+    - d_params = {"scale": sum_rows(rows(g * x_hat))}
+    + d_params = {"bias": sum_rows(rows(g * x_hat))}
+    - d_params["bias"] = sum_rows(rows(g))
+    + d_params["scale"] = sum_rows(rows(g))
 
-    class Residuals(NamedTuple):
-        centred: Any  # (..., D)
-        rstd: Any  # (..., 1)
-        scale: Any  # (D,)
-
-    def forward(params, x, *, eps=1e-5):
-        centred = x - x.mean(axis=-1, keepdims=True)
-        rstd = 1.0 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
-        y = centred * rstd * params["scale"] + params["bias"]
-        return y, layer_norm.Residuals(centred, rstd, params["scale"])
-
-    def vjp(residuals, g):
-        centred, rstd, scale = residuals
-        x_hat = centred * rstd
-        h = g * scale
-        mean_h = h.mean(axis=-1, keepdims=True)
-        mean_hx = (h * x_hat).mean(axis=-1, keepdims=True)
-        d_params = {"scale": rows(g * x_hat).sum(axis=0), "bias": rows(g).sum(axis=0)}
-        return d_params, rstd * (h - mean_h - x_hat * mean_hx)
-
-    def reference(params, x, *, eps=1e-5):
-        return jax.nn.standardize(x, epsilon=eps) * params["scale"] + params["bias"]
+    the centred rows are normalised in place by the backward
+    overwritten (residuals)
+    - return y, Residuals(x_hat, rstd, scale, bias is not None)
+    + return y, Residuals(centred, rstd, scale, bias is not None)
+    - h = g * scale
+    + x_hat *= rstd
+    + h = g * scale
+    """,
+)
 
 
 class batch_norm(Layer):
@@ -79,6 +92,14 @@ class batch_norm(Layer):
     def reference(params, x, *, eps=1e-5):
         return jax.nn.standardize(x, axis=0, epsilon=eps) * params["scale"] + params["bias"]
 
+    inputs = (AFFINE, draw(105, 13, 7), {})
+    bugs = """
+    the variance term is divided by N − 1
+    x: wrong term
+    - d_x = scale * rstd * (g - d_bias / len(g) - x_hat * (d_scale / len(g)))
+    + d_x = scale * rstd * (g - d_bias / len(g) - x_hat * (d_scale / (len(g) - 1)))
+    """
+
 
 class l2_normalize(Layer):
     """y = x/‖x‖ for each row."""
@@ -94,6 +115,14 @@ class l2_normalize(Layer):
 
     def reference(params, x):
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+    inputs = ({}, draw(106, 2, 3, 5), {})
+    bugs = """
+    projected, and not divided by the norm
+    x: missing factor
+    - return {}, (g - unit * (g * unit).sum(axis=-1, keepdims=True)) / norm
+    + return {}, g - unit * (g * unit).sum(axis=-1, keepdims=True)
+    """
 
 
 class group_norm(Layer):
@@ -121,143 +150,22 @@ class group_norm(Layer):
         normal = jax.nn.standardize(grouped, axis=(2, 3), epsilon=eps)
         return jnp.concatenate(list(normal), axis=-1) * params["scale"] + params["bias"]
 
+    inputs = ({"scale": draw(1001, 6), "bias": draw(1002, 6)}, draw(1003, 2, 5, 6), {"n_groups": 2})
+    bugs = """
+    both means are divided by the channels of a group and not also by the times
+    x: wrong term
+    - mean_h = h.mean(axis=(1, 3), keepdims=True)
+    - mean_hx = (h * x_hat).mean(axis=(1, 3), keepdims=True)
+    + mean_h = h.sum(axis=(1, 3), keepdims=True) / h.shape[3]
+    + mean_hx = (h * x_hat).sum(axis=(1, 3), keepdims=True) / h.shape[3]
 
-BUGS: list[Bug] = []
-plant = partial(plant_in, BUGS)
-
-
-SCALE = {"scale": draw(101, 7)}
-X = draw(102, 2, 3, 7)
-
-
-def mean(values):
-    return values.mean(axis=-1, keepdims=True)
-
-
-RMS_NORM = (rms_norm, SCALE, X)
-
-
-@plant(
-    "rms_norm: the scale is left out on the way to x",
-    *RMS_NORM,
-    leaves="x",
-    cause="missing factor",
-    says=("scale",),
-)
-def no_scale(residuals, g):
-    x_hat, rstd, _ = residuals
-    d_params, _ = rms_norm.vjp(residuals, g)
-    return d_params, rstd * (g - x_hat * mean(g * x_hat))
-
-
-@plant("rms_norm: a sum for the mean of h·x̂", *RMS_NORM, leaves="x", cause="wrong term")
-def sum_for_mean(residuals, g):
-    x_hat, rstd, scale = residuals
-    h = g * scale
-    d_params, _ = rms_norm.vjp(residuals, g)
-    return d_params, rstd * (h - x_hat * (h * x_hat).sum(axis=-1, keepdims=True))
-
-
-AFFINE = {"scale": draw(103, 7), "bias": draw(104, 7)}
-LAYER_NORM = (layer_norm, AFFINE, X)
-
-
-@plant("layer_norm: the mean of h is not subtracted", *LAYER_NORM, leaves="x", cause="missing term")
-def mean_not_subtracted(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat, h = centred * rstd, g * scale
-    d_params, _ = layer_norm.vjp(residuals, g)
-    return d_params, rstd * (h - x_hat * mean(h * x_hat))
-
-
-@plant(
-    "layer_norm: the scale gets the centred rows before they are divided",
-    *LAYER_NORM,
-    leaves="params.scale",
-    cause="missing factor",
-    says=("rstd",),
-)
-def scale_before_division(residuals, g):
-    d_params, d_x = layer_norm.vjp(residuals, g)
-    return d_params | {"scale": rows(g * residuals[0]).sum(axis=0)}, d_x
-
-
-@plant(
-    "layer_norm: rstd multiplies h and then the whole once more",
-    *LAYER_NORM,
-    leaves="x",
-    cause="extra factor",
-    says=("rstd",),
-)
-def rstd_twice(residuals, g):
-    centred, rstd, scale = residuals
-    x_hat, h = centred * rstd, g * scale * rstd
-    d_params, _ = layer_norm.vjp(residuals, g)
-    return d_params, rstd * (h - mean(h) - x_hat * mean(h * x_hat))
-
-
-@plant(
-    "layer_norm: scale and bias get each other's gradient",
-    *LAYER_NORM,
-    leaves="params.bias params.scale",
-    cause="swapped",
-)
-def scale_and_bias_exchanged(residuals, g):
-    d_params, d_x = layer_norm.vjp(residuals, g)
-    return {"scale": d_params["bias"], "bias": d_params["scale"]}, d_x
-
-
-@plant(
-    "batch_norm: the variance term is divided by N − 1",
-    batch_norm,
-    AFFINE,
-    draw(105, 13, 7),
-    leaves="x",
-    cause="wrong term",
-)
-def divided_by_one_less(residuals, g):
-    x_hat, rstd, scale = residuals
-    N = len(g)
-    d_params, _ = batch_norm.vjp(residuals, g)
-    d_x = g - d_params["bias"] / N - x_hat * d_params["scale"] / (N - 1)
-    return d_params, scale * rstd * d_x
-
-
-@plant(
-    "l2_normalize: projected, and not divided by the norm",
-    l2_normalize,
-    {},
-    draw(106, 2, 3, 5),
-    leaves="x",
-    cause="missing factor",
-)
-def not_divided_by_the_norm(residuals, g):
-    x, norm = residuals
-    unit = x / norm
-    return {}, g - unit * np.sum(g * unit, axis=-1, keepdims=True)
-
-
-CHANNELS = {"scale": draw(1001, 6), "bias": draw(1002, 6)}
-GROUPED = draw(1003, 2, 5, 6)
-
-
-def over_group(values):
-    return values.sum(axis=(1, 3), keepdims=True)
-
-
-@plant(
-    "group_norm: both means are divided by the channels of a group and not also by the times",
-    group_norm,
-    CHANNELS,
-    GROUPED,
-    n_groups=2,
-    leaves="x",
-    cause="wrong term",
-)
-def divided_by_the_channels(residuals, g):
-    x_hat, rstd, scale = residuals
-    C = x_hat.shape[3]
-    h = (g * scale).reshape(x_hat.shape)
-    d_params, _ = group_norm.vjp(residuals, g)
-    d_x = rstd * (h - over_group(h) / C - x_hat * over_group(h * x_hat) / C)
-    return d_params, d_x.reshape(g.shape)
+    −1 in a reshape is not defined for an empty batch
+    edge shape
+    - h = (g * scale).reshape(x_hat.shape)
+    - mean_h = h.mean(axis=(1, 3), keepdims=True)
+    - mean_hx = (h * x_hat).mean(axis=(1, 3), keepdims=True)
+    + h = (g * scale).reshape(x_hat.shape)
+    + flat, flat_hat = (v.swapaxes(1, 2).reshape(*rstd.shape[::2], -1) for v in (h, h * x_hat))
+    + mean_h = flat.mean(axis=-1)[:, None, :, None]
+    + mean_hx = flat_hat.mean(axis=-1)[:, None, :, None]
+    """
