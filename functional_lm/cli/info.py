@@ -41,7 +41,8 @@ class Info(Generic[C]):
         expect_fields(self, (expect_int, "vocab_size seq_len", {}))
         if self.folder is not None and self.sizes is not None:
             default: Any = type(self.sizes)
-            if (self.model, self.sizes, self.vocab_size) != (Selection(), default(1), 65):
+            selection = Selection(trust_model=self.model.trust_model)
+            if (self.model, self.sizes, self.vocab_size) != (selection, default(1), 65):
                 raise ValueError("a run has its own model: got RUN and settings; leave one out")
 
     def run(self) -> int:

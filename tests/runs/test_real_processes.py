@@ -21,10 +21,11 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals 
 
 MAIN = "import sys; from functional_lm.cli.main import main; sys.exit(main())"
 PROGRAM = [sys.executable, "-c", MAIN]
-SETTINGS = [
+OF_ANY = [
     *("--text-file", "text.txt", "--batch-size", "2", "--seq-len", "8", "--d-model", "8"),
-    *("--n-heads", "1", "--n-layers", "1", "--shards", "1", "--statistics-every", "0"),
+    *("--shards", "1", "--statistics-every", "0"),
 ]
+SETTINGS = [*OF_ANY, "--n-heads", "1", "--n-layers", "1"]
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
 MODEL = """
 import helper
@@ -57,7 +58,7 @@ def run(*arguments, program=PROGRAM, timeout=120, **settings):
 
 
 def train(*arguments, status=0, **settings):
-    done = run("train", *SETTINGS, *arguments, **settings)
+    done = run("train", *(OF_ANY if "--model" in arguments else SETTINGS), *arguments, **settings)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -245,7 +246,7 @@ def test_a_deep_tree_of_parameters():
     nested = "for _ in range(DEPTH):\n    model = serial(inner=model)\n"
     for depth, status in (("40", 0), ("300", 2)):
         write_model(Path(depth), MODEL + nested.replace("DEPTH", depth))
-        done = run("train", *SETTINGS, "--model", f"{depth}/net.py:model", "--out", f"{depth}/run",
+        done = run("train", *OF_ANY, "--model", f"{depth}/net.py:model", "--out", f"{depth}/run",
                    "--steps", "1")  # fmt: skip
         assert done.returncode == status, done.stderr
         assert Path(depth, "run").exists() == (status == 0)
@@ -410,7 +411,7 @@ def test_a_config_file_sets_no_folder():
         refused("train", *SETTINGS, "--config", "my.toml", says="my.toml cannot set")
     write_model(Path("sub"))
     Path("sub/my.toml").write_text('model = "net.py:model"')
-    flags = ["train", *SETTINGS, "--steps", "1", "--config", "sub/my.toml"]
+    flags = ["train", *OF_ANY, "--steps", "1", "--config", "sub/my.toml"]
     refused(*flags, says="net.py is named by sub/my.toml, not by you")
     assert run(*flags, "--trust-model").returncode == 0
 
