@@ -78,7 +78,7 @@ def generation(
 
 
 def sgemm(size: int) -> tuple[dict[str, Any], Answer]:
-    """Return a multiplier of square float32 matrices by NumPy's BLAS on all cores."""
+    """Return a product of square float32 matrices by NumPy's BLAS on all cores."""
     runtime.tune()
     import numpy as np
 
