@@ -37,6 +37,7 @@ __all__ = [
     "Residual",
     "Serial",
     "bind",
+    "distribute",
     "freeze",
     "has_step",
     "keywords_of_forward",
@@ -58,6 +59,23 @@ def bind(layer: Layer, **settings: Any) -> "Bound":
     _expect_layers("bind", {"": layer})
     _refuse_unknown(settings, keywords_of_init(layer) | keywords_of_forward(layer), layer)
     return Bound(layer, settings)
+
+
+def distribute(layer: Layer, settings: dict[str, Any]) -> Layer:
+    """Bind settings to every layer inside that names them; its own come first.
+
+    Unlike those of `bind`, they reach the ``step`` of layers inside others too, and one that no
+    layer names is no error.
+    """
+    if isinstance(layer, Serial):
+        members = tuple(distribute(member, settings) for member in layer.layers)
+        return dataclasses.replace(layer, layers=members)
+    if isinstance(layer, _Wrapper):
+        return type(layer)(distribute(layer.layer, settings))
+    if isinstance(layer, Bound):
+        return distribute(layer.layer, settings | layer.settings)
+    named = pick(settings, keywords_of_init(layer) | keywords_of_forward(layer))
+    return Bound(layer, named) if named else layer
 
 
 def serial(*layers: Layer, **named: Layer) -> "Serial":

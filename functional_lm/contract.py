@@ -114,12 +114,7 @@ def expect_floating(**arrays: Any) -> None:
     """
     first_name, first_dtype = "", None
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise TypeError(
-                f"{name} must be a NumPy array of float32 or float64: got "
-                f"{type(array).__name__}; pass np.asarray({name}, dtype=np.float32)"
-            )
-        _refuse_other_algebra(name, array)
+        expect_array(name, array, "float32 or float64", ", dtype=np.float32")
         if array.dtype not in _FLOATING:
             raise TypeError(
                 f"{name} must be float32 or float64: got {array.dtype}; "
@@ -134,11 +129,17 @@ def expect_floating(**arrays: Any) -> None:
             )
 
 
-def _refuse_other_algebra(name: str, array: Any) -> None:
-    if isinstance(array, (np.matrix, np.ma.MaskedArray)):
+def expect_array(name: str, array: Any, of: str, dtype: str = "") -> None:
+    """Require a NumPy array, but not one of a kind that computes differently.
+
+    Raises:
+        TypeError: for anything else; it says what the array should hold and how to convert it.
+    """
+    odd = isinstance(array, (np.matrix, np.ma.MaskedArray))
+    if odd or not isinstance(array, np.ndarray):
         raise TypeError(
-            f"{name} must be a plain NumPy array: got {type(array).__name__}, which computes "
-            f"differently; pass np.asarray({name})"
+            f"{name} must be a{' plain' if odd else ''} NumPy array of {of}: "
+            f"got {type(array).__name__}; pass np.asarray({name}{dtype})"
         )
 
 
@@ -301,12 +302,7 @@ def expect_tokens(
         ValueError: naming the position and the value of the first id outside the range (NumPy
             would read a negative one from the end).
     """
-    if not isinstance(tokens, np.ndarray):
-        raise TypeError(
-            f"{name} must be a NumPy array of integers: got {type(tokens).__name__}; "
-            f"pass np.asarray({name})"
-        )
-    _refuse_other_algebra(name, tokens)
+    expect_array(name, tokens, "integers")
     if tokens.dtype.kind not in "iu":
         raise TypeError(
             f"{name} must be integers: got {tokens.dtype}; pass {name}.astype(np.int32)"
@@ -326,6 +322,25 @@ def expect_tokens(
             f"{name} must lie in [0, {vocab_size}){kept}: got {int(tokens[position])} at "
             f"position {position}; check the tokenizer against vocab_size"
         )
+
+
+def expect_targets(
+    targets: Any, leading: tuple[int, ...], vocab_size: int, ignore_index: Any
+) -> int:
+    """Require a target for each row of logits, whose leading axes these are; return ignore_index.
+
+    Raises:
+        TypeError: for targets or an ignore_index that are not integers.
+        ValueError: for targets of another shape, or outside ``[0, vocab_size)``.
+    """
+    ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
+    expect_tokens("targets", targets, vocab_size, ignore_index=ignore_index)
+    if targets.shape != leading:
+        raise ValueError(
+            f"targets must have the leading shape of x, {leading}: got {targets.shape}; "
+            "pass one target for each row"
+        )
+    return ignore_index
 
 
 def expect_int(

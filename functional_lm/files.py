@@ -269,7 +269,8 @@ def _remedy(data: bytes, codec: str) -> str:
     wrong = len(re.findall("[\udc80-\udcff]", data.decode("utf-8", "surrogateescape")))
     high = len(data) - len(data.decode("ascii", "ignore"))
     if codec == "utf-8" and 10 * wrong < high:
-        return f"the rest is UTF-8: correct the {wrong:,} bytes that are not"
+        bytes_ = "byte" if wrong == 1 else "bytes"
+        return f"it has {wrong:,} such {bytes_}, and the rest is UTF-8: correct the file"
     pairs = re.findall(rb"[\x81-\xfe]{2,}", data)
     chinese = sum(map(len, pairs)) > 0.8 * high
     for name in ("gb18030", "cp1252") if chinese else ("cp1252",):

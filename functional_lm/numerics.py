@@ -11,6 +11,19 @@ from numpy.typing import ArrayLike
 
 from .contract import Array
 
+__all__ = [
+    "normal_cdf",
+    "row_dot",
+    "row_mean",
+    "rows",
+    "segment_sum",
+    "sigmoid",
+    "smooth",
+    "softmax",
+    "softmax_vjp",
+    "sum_rows",
+]
+
 
 def rows(x: Array) -> Array:
     """Return ``x`` as a matrix ``(N, D)``: all leading axes are one axis of rows."""

@@ -65,7 +65,7 @@ IDS = np.zeros((1, 2), int)
         (
             lambda: silu.forward({}, X.view(np.matrix)),
             TypeError,
-            "x must be a plain NumPy array: got matrix, which computes differently; pass",
+            "x must be a plain NumPy array of float32 or float64: got matrix; pass np.asarray(x",
         ),
         (
             lambda: next(generate(MODEL, [1], max_new_tokens=1)),

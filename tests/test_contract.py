@@ -22,7 +22,9 @@ def test_the_first_array_of_another_dtype_is_named():
 def test_arrays_with_an_algebra_of_their_own_are_refused():
     masked = np.ma.masked_array(np.ones((2, 2)), np.eye(2))
     for other in (np.ones((2, 2)).view(np.matrix), masked):
-        says = rf"x must be a plain NumPy array: got {type(other).__name__}, .* np.asarray\(x\)"
+        says = (
+            rf"x must be a plain NumPy array of .*: got {type(other).__name__}; pass np.asarray\(x"
+        )
         with pytest.raises(TypeError, match=says):
             contract.expect_inputs({}, "", other, "...")
         with pytest.raises(TypeError, match=says):

@@ -155,10 +155,18 @@ class Waiting:
     On a terminal it is a bar that goes away, elsewhere a line every ten seconds.
     """
 
-    def __init__(self, what: str) -> None:
-        """Start the clock; ``what`` is done, in a few words."""
-        self._what = what
-        self._start = self._shown = time.perf_counter()
+    def __init__(
+        self, what: str, *, start: float | None = None, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            what: is done, in a few words.
+            start: when the whole work began, by `time.perf_counter`. Not given: now.
+            part: which part of it this is, from 0 on, and of how many equal ones.
+        """
+        self._what, self._part, self._shown = what, part, time.perf_counter()
+        self._start = self._shown if start is None else start
         console = Console(file=sys.stderr, highlight=False)
         self._bar = Progress(
             *(TextColumn("{task.description}"), BarColumn(None)),
@@ -177,8 +185,8 @@ class Waiting:
             self._bar.stop()
 
     def __call__(self, share: float) -> None:
-        """Show the share that is done."""
-        now = time.perf_counter()
+        """Show the share of this part that is done."""
+        now, share = time.perf_counter(), (self._part[0] + share) / self._part[1]
         left = clock((now - self._start) * (1 - share) / share) + " left" if share > 0 else ""
         self._bar.update(self._task, completed=share, left=left)
         if self._bar.console.is_terminal:

@@ -107,8 +107,10 @@ class Grid:
         columns = [f"{name:>{w}}" for name, w in zip(names, width, strict=True)]
         print("  ".join([*columns, f"{'loss':>7}  {'validation':>10}  {'seconds':>7}"]), flush=True)
         rows: list[dict[str, Any]] = []
+        start = time.perf_counter()
         for i, ((values, _), experiment) in enumerate(zip(self._runs, experiments, strict=True)):
-            with Waiting(f"run {i + 1} of {len(experiments)}") as waiting:
+            part = i, len(experiments)
+            with Waiting(f"run {i + 1} of {part[1]}", start=start, part=part) as waiting:
                 row = _measure(experiment, waiting)
             rows.append(values | row)
             columns = [f"{_text(values[name]):>{w}}" for name, w in zip(names, width, strict=True)]

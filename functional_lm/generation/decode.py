@@ -10,6 +10,8 @@ from ..contract import Array, Key, expect_int
 from .decoder import Decoder, expect_prompts
 from .sampling import Transform, most_likely, sample
 
+__all__ = ["BURST", "Model", "generate", "generate_batch", "until_stop"]
+
 BURST = 0.01
 """Seconds that a decoder may run before its tokens are yielded."""
 

@@ -11,6 +11,8 @@ from ..models.language_model import LanguageModel
 from ..speed.threads import one_thread
 from .window import window_start
 
+__all__ = ["Decoder", "expect_prompts"]
+
 
 class Decoder:
     """A language model with a cache, for one or several texts at once::

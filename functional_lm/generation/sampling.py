@@ -20,6 +20,18 @@ from .. import prng
 from ..contract import Array, Key, expect_int, expect_logits, expect_number
 from ..numerics import softmax
 
+__all__ = [
+    "Transform",
+    "chain",
+    "min_p",
+    "most_likely",
+    "repetition_penalty",
+    "sample",
+    "temperature",
+    "top_k",
+    "top_p",
+]
+
 Transform: TypeAlias = Callable[[Array, Array], Array]
 
 

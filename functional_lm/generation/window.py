@@ -2,6 +2,8 @@
 
 from ..contract import expect_int
 
+__all__ = ["window_start"]
+
 
 def window_start(n_tokens: int, max_seq_len: int) -> int:
     """Return the index of the first of ``n_tokens`` tokens that the model sees.

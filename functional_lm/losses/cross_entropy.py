@@ -28,9 +28,8 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_inputs,
-    expect_int,
     expect_residuals,
-    expect_tokens,
+    expect_targets,
     init_nothing,
 )
 from ..numerics import rows
@@ -63,13 +62,7 @@ def forward(
         ValueError: for targets of another shape, or outside ``[0, V)``.
     """
     expect_inputs(params, "", x, "... V")
-    ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
-    expect_tokens("targets", targets, x.shape[-1], ignore_index=ignore_index)
-    if targets.shape != x.shape[:-1]:
-        raise ValueError(
-            f"targets must have the leading shape of the logits, {x.shape[:-1]}: "
-            f"got {targets.shape}; pass one target for each row"
-        )
+    ignore_index = expect_targets(targets, x.shape[:-1], x.shape[-1], ignore_index)
     target = targets.ravel()  # (N,)
     kept = target != ignore_index
     n_kept = max(int(kept.sum()), 1)

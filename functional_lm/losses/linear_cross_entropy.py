@@ -36,7 +36,7 @@ from ..contract import (
     expect_int,
     expect_residuals,
     expect_sizes,
-    expect_tokens,
+    expect_targets,
 )
 from ..numerics import rows
 from ..prng import normal
@@ -96,17 +96,11 @@ def forward(
     """
     expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
-    ignore_index = expect_int("ignore_index", ignore_index, minimum=None)
-    expect_tokens("targets", targets, len(weight), ignore_index=ignore_index)
+    ignore_index = expect_targets(targets, x.shape[:-1], len(weight), ignore_index)
     recompute, frozen = expect_bool("recompute", recompute), expect_bool("frozen", frozen)
     if chunk_size is None:
         chunk_size = max(256, _LOGITS // (len(weight) + 1))
     chunk_size = expect_int("chunk_size", chunk_size)
-    if targets.shape != x.shape[:-1]:
-        raise ValueError(
-            f"targets must have the leading shape of x, {x.shape[:-1]}: "
-            f"got {targets.shape}; pass one target for each row"
-        )
 
     target = targets.reshape(-1)  # (N,)
     kept = target != ignore_index

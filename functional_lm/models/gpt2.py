@@ -4,6 +4,7 @@ The tanh form of GELU; embeddings are tied.
 """
 
 import dataclasses
+from typing import Literal
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
@@ -47,7 +48,7 @@ class Config:
     max_seq_len: int | None = None
     dropout: float = 0.0
     norm_eps: float = 1e-5
-    attention: str = "auto"
+    attention: Literal["auto", "materialised", "tiled"] = "auto"
     remat: bool = False
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ No biases. Unlike Llama, embeddings are tied by default.
 
 import dataclasses
 import functools
+from typing import Literal
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
@@ -35,7 +36,8 @@ class Config:
         tie_embeddings: use the embedding's weight as the unembedding.
         norm_eps: added to the mean square inside the root of each norm.
         rope_theta: the base of the rotary wavelengths.
-        rope_pairing: which entries of a head rotate together: "interleaved" or "half".
+        rope_pairing: which entries of a head rotate together: neighbours ("interleaved"), or those
+            half a head apart ("half").
         attention: "materialised" keeps all attention weights for the backward pass; "tiled"
             recomputes them there, at half as much time again, so that memory does not grow with
             the square of the length; "auto" tiles above 1024 tokens.
@@ -59,8 +61,8 @@ class Config:
     tie_embeddings: bool = True
     norm_eps: float = 1e-6
     rope_theta: float = 10000.0
-    rope_pairing: str = "interleaved"
-    attention: str = "auto"
+    rope_pairing: Literal["interleaved", "half"] = "interleaved"
+    attention: Literal["auto", "materialised", "tiled"] = "auto"
     remat: bool = False
 
     def __post_init__(self) -> None:

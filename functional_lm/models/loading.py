@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from .. import pytree
-from ..compose import freeze, has_step, keywords_of_forward, keywords_of_init, pick
+from ..compose import distribute, freeze, has_step, keywords_of_forward, keywords_of_init, pick
 from ..contract import Array, Key, Layer, Tree, did_you_mean, pack, unpack
 from ..losses import cross_entropy
 from ..outline import describe
@@ -148,6 +148,8 @@ def of_config(
     config = given.resolved()
     layers = architecture.architecture(config)
     if not isinstance(layers, Transformer):
+        settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        layers = distribute(layers, {"config": config, **settings})
         return LanguageModel(reference, config, CustomModel(layers, config), given)
     model = LanguageModel(reference, config, layers, given)
     if model.n_parameters > MAX_PARAMETERS:
@@ -206,8 +208,7 @@ class CustomModel:
 
     def init(self, key: Key | None, *, dtype: Any = np.float32) -> Tree:
         """Make the parameters."""
-        known = {**self._settings(), "dtype": dtype}
-        return self.layer.init(key, **pick(known, keywords_of_init(self.layer)))
+        return self.layer.init(key, **pick({"dtype": dtype}, keywords_of_init(self.layer)))
 
     def forward(self, params: Tree, tokens: Array, *, key: Key | None = None) -> tuple[Any, Any]:
         """Return what the head makes of the logits, if there is one, and the residuals.
@@ -215,7 +216,7 @@ class CustomModel:
         Raises:
             ValueError: if the layer makes anything but logits.
         """
-        known = {**self._settings(), "positions": np.arange(tokens.shape[-1]), "key": key}
+        known = {"positions": np.arange(tokens.shape[-1]), "key": key}
         output, residuals = self.layer.forward(
             params, tokens, **pick(known, keywords_of_forward(self.layer))
         )
@@ -271,10 +272,6 @@ class CustomModel:
     def flops(self, params: Tree, context: int) -> int:
         """Return the arithmetic of the matrices for each token."""
         return 2 * sum(leaf.size for leaf in pytree.leaves(params) if leaf.ndim > 1)
-
-    def _settings(self) -> dict[str, Any]:
-        fields = dataclasses.fields(self.config)
-        return {"config": self.config} | {f.name: getattr(self.config, f.name) for f in fields}
 
 
 def _import(name: str) -> Any:

@@ -20,11 +20,10 @@ from ..contract import (
     Layer,
     Tree,
     expect_choice,
-    expect_floating,
+    expect_inputs,
     expect_int,
     expect_params,
     expect_residuals,
-    expect_shape,
 )
 from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
@@ -151,10 +150,9 @@ def forward(
         out: the layer that projects back.
     """
     expect_params(params, ["qkv", "out"])
-    expect_floating(x=x)
-    _, T, _ = expect_shape("x", x, "B T D")
+    expect_inputs({}, "", x, "B T D")
     expect_choice("attention", attention, KINDS)
-    tiled = attention == "tiled" or (attention == "auto" and T > LONG)
+    tiled = attention == "tiled" or (attention == "auto" and x.shape[1] > LONG)
 
     packed, r_qkv = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
     heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)

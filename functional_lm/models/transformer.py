@@ -22,6 +22,7 @@ from ..contract import (
     Key,
     Layer,
     Tree,
+    expect_array,
     expect_inputs,
     expect_params,
     expect_residuals,
@@ -356,11 +357,7 @@ def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:
         )
     expect_inputs(params["embedding"], "weight: V D")
     expect_shape("embedding.weight", params["embedding"]["weight"], "V D", V=model.vocab_size)
-    if not isinstance(tokens, np.ndarray):
-        raise TypeError(
-            f"tokens must be a NumPy array of integers: got {type(tokens).__name__}; "
-            "pass np.asarray(tokens)"
-        )
+    expect_array("tokens", tokens, "integers")
     if tokens.ndim not in (1, 2):
         raise ValueError(f"tokens must have shape (T,) or (B, T): got {tokens.shape}; reshape them")
     if tokens.shape[-1] > model.max_seq_len:

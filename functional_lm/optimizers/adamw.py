@@ -22,6 +22,8 @@ from ..speed.entrywise import entrywise
 from .schedules import Schedule, as_schedule
 from .transformation import GradientTransformation, expect_gradient
 
+__all__ = ["AdamState", "adam", "adamw", "decay_matrices"]
+
 
 class AdamState(NamedTuple):
     """The state of `adamw`."""

@@ -9,6 +9,8 @@ from ..contract import Tree, expect_number
 from ..speed.entrywise import entrywise, global_norm
 from .transformation import GradientTransformation
 
+__all__ = ["clip_by_global_norm"]
+
 
 def clip_by_global_norm(max_norm: float) -> GradientTransformation:
     """Scale the gradient so that the norm of all leaves together is at most ``max_norm``.

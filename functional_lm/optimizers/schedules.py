@@ -6,6 +6,14 @@ from typing import TypeAlias
 
 from ..contract import expect_int, expect_number
 
+__all__ = [
+    "Schedule",
+    "as_schedule",
+    "constant_schedule",
+    "linear_schedule",
+    "warmup_cosine_decay_schedule",
+]
+
 Schedule: TypeAlias = Callable[[int], float]
 
 

@@ -14,6 +14,8 @@ from ..contract import Tree, expect_number
 from .schedules import Schedule, as_schedule
 from .transformation import GradientTransformation, expect_gradient
 
+__all__ = ["SgdState", "sgd"]
+
 
 class SgdState(NamedTuple):
     """The state of `sgd`."""

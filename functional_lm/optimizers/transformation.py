@@ -9,6 +9,8 @@ from .. import pytree
 from ..contract import Tree
 from ..speed.entrywise import entrywise
 
+__all__ = ["GradientTransformation", "apply_updates", "chain", "expect_gradient"]
+
 
 class GradientTransformation(NamedTuple):
     """A pure optimizer, as in optax.

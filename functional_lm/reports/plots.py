@@ -359,9 +359,12 @@ def encode(figure: "Figure", suffix: str, *, creator: str) -> bytes:
     return file.getvalue()
 
 
-def as_html(figure: "Figure") -> str:
-    """Return a figure as an HTML image that needs no other file."""
-    return f'<img src="{as_url(figure)}"/>'
+def as_html(name: str, records: Sequence[Record]) -> str | None:
+    """Return the picture of a run as an HTML image, for a notebook; None without matplotlib."""
+    try:
+        return f'<img src="{as_url(picture({name: records}))}"/>'
+    except ImportError:
+        return None
 
 
 def as_url(figure: "Figure", *, creator: str = "functional-lm") -> str:

@@ -61,11 +61,11 @@ class Run(NamedTuple):
     settings: dict[str, Any]  # all that config.json holds
     folder: Path
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         """Show the curves in a notebook."""
-        from ..reports.plots import as_html, picture
+        from ..reports.plots import as_html
 
-        return as_html(picture({str(self.folder): read_metrics(self.folder / METRICS_FILE)}))
+        return as_html(self.folder.name, read_metrics(self.folder / METRICS_FILE))
 
 
 # The name.

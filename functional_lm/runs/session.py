@@ -281,11 +281,11 @@ class Session:
             if error is None:
                 raise
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         """Show the curves so far in a notebook."""
-        from ..reports.plots import as_html, picture
+        from ..reports.plots import as_html
 
-        return as_html(picture({self.folder.name: self.records}))
+        return as_html(self.folder.name, self.records)
 
     def _steps(self) -> Iterator[TrainStep]:
         try:

@@ -11,6 +11,8 @@ from .. import pytree
 from ..contract import Array, Tree
 from .threads import run
 
+__all__ = ["CHUNK", "SMALL", "entrywise", "global_norm"]
+
 CHUNK = 2**17
 """Entries of a task: with fewer, switching threads costs more than it gains."""
 

@@ -11,6 +11,8 @@ import os
 import sys
 from typing import NamedTuple
 
+__all__ = ["RuntimeInfo", "cores", "info", "tune"]
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 

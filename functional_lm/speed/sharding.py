@@ -20,6 +20,8 @@ from ..prng import fold_in
 from .entrywise import entrywise
 from .threads import one_thread, run
 
+__all__ = ["examples", "sharded"]
+
 
 def examples(x: Any, side: dict[str, Any]) -> float:
     """Return the weight of a part: its number of examples."""

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from .runtime import cores
 
+__all__ = ["one_thread", "run"]
+
 _Result = TypeVar("_Result")
 _here = threading.local()
 

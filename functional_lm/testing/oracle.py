@@ -83,10 +83,12 @@ class JaxOracle:
         with self.tracing(dtype):
             return self.jax.jit(function).lower(*arguments).compile()
 
-    def output(self, inputs: tuple[Tree, Any], dtype: str, **keywords: Any) -> Any:
+    def output(
+        self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None
+    ) -> Any:
         """Return zeros like the reference's output, without computing it."""
         with self.tracing(dtype):
-            y = self.jax.eval_shape(self.function(dtype, **keywords), *inputs)
+            y = self.jax.eval_shape(self.function(dtype, keywords), *inputs)
         return self.jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
     def results(

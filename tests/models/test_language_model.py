@@ -6,10 +6,10 @@ import pytest
 from functional_lm.reference.models import language_model as twin
 
 from functional_lm import prng, pytree, value_and_grad
-from functional_lm.compose import serial
+from functional_lm.compose import residual, serial
 from functional_lm.generation import Decoder
-from functional_lm.layers import embedding, unembedding
-from functional_lm.models import build, language_model
+from functional_lm.layers import embedding, rms_norm, unembedding
+from functional_lm.models import build, language_model, self_attention
 from functional_lm.models.llama import PRESETS, Config, architecture
 from functional_lm.models.loading import of_config, resolve
 from functional_lm.optimizers import (
@@ -188,6 +188,16 @@ def test_a_custom_model_decodes_without_a_cache():
     assert not decoder.cached
     logits, _ = model.logits(params, TOKENS[:1, 4:])  # see window_start
     np.testing.assert_array_equal(decoder.prefill(TOKENS[:1])[0], logits[0, -1])
+
+
+def test_settings_reach_the_steps_of_a_custom_model():
+    attend = residual(serial(norm=rms_norm, attention=self_attention))
+    model = custom(serial(embedding=embedding, block=attend, unembedding=unembedding))
+    params = model.init((0,), dtype=np.float64)
+    decoder = Decoder(model, params)
+    assert decoder.cached
+    logits, _ = model.logits(params, TOKENS[:1, :5])
+    np.testing.assert_allclose(decoder.prefill(TOKENS[:1, :5])[0], logits[0, -1], rtol=1e-10)
 
 
 def test_a_model_that_returns_no_logits_is_named():

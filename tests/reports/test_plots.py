@@ -1,6 +1,7 @@
 """Pictures are tested through their axes: what is drawn, where, and under which name."""
 
 import base64
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_losses_by_learning_rate():
     assert figure.axes[0].get_ylim() == (1.9, 4.0)
 
 
-def test_a_session_and_a_run_show_their_curves_in_a_notebook(tmp_path):
+def test_a_session_and_a_run_show_their_curves_in_a_notebook(tmp_path, monkeypatch):
     experiment = Experiment.build(
         "the quick brown fox. " * 60,
         TrainConfig(steps=2, batch_size=2, seq_len=8),
@@ -239,3 +240,5 @@ def test_a_session_and_a_run_show_their_curves_in_a_notebook(tmp_path):
         image = ElementTree.fromstring(shown._repr_html_())
         assert image.tag == "img"
         assert b"<svg" in base64.b64decode(image.get("src").partition(",")[2])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert session._repr_html_() is None

@@ -69,7 +69,7 @@ def test_what_is_odd_about_a_file_is_noted(tmp_path, data, encoding, note):
         ("Füllwörter für naïve Leute".encode("latin-1"), "try --encoding cp1252"),
         ("世界你好。我们在这里".encode("gb18030"), "try --encoding gb18030"),
         ("größer".encode("utf-16"), "try --encoding utf-16"),
-        ("größer ".encode() * 50 + b"\xf6", "the rest is UTF-8: "),
+        ("größer ".encode() * 50 + b"\xf6", "it has 1 such byte, and the rest is UTF-8: "),
         (bytes(range(128, 256)), "convert it to UTF-8"),
     ],
 )

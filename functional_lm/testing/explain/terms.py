@@ -65,22 +65,18 @@ def _two_paths(
     rows = np.stack([effect.reshape(-1) for _, effect in effects])
     gram, along = rows @ rows.T, rows @ error
     for i, j in itertools.combinations(range(len(effects)), 2):
-        determinant = gram[i, i] * gram[j, j] - gram[i, j] ** 2
-        if determinant < 1e-9 * gram[i, i] * gram[j, j]:
-            continue
-        a = (gram[j, j] * along[i] - gram[i, j] * along[j]) / determinant
-        b = (gram[i, i] * along[j] - gram[i, j] * along[i]) / determinant
-        if not evidence.close(a * rows[i] + b * rows[j], error):
-            continue
-        changes = {effects[i][0]: 1 + a, effects[j][0]: 1 + b}
-        if _confirmed(evidence, replays, changes):
-            named = [
-                f"that through {_where(site)} {_times(evidence, scale)}"
-                for site, scale in changes.items()
-            ]
+        both = np.ix_([i, j], [i, j])
+        if np.linalg.det(gram[both]) < 1e-9 * gram[i, i] * gram[j, j]:
+            continue  # one is a multiple of the other
+        a, b = np.linalg.solve(gram[both], along[[i, j]])
+        changes = {effects[i][0]: float(1 + a), effects[j][0]: float(1 + b)}
+        explains = evidence.close(a * rows[i] + b * rows[j], error)
+        if explains and _confirmed(evidence, replays, changes):
+            named = [f"{_where(site)} {_times(evidence, c)}" for site, c in changes.items()]
             left_out = all(abs(scale) < 1e-7 for scale in changes.values())
             cause = "missing term" if left_out else "wrong term"
-            return cause, f"two terms are wrong: {named[0]}, and {named[1]}"
+            text = " and that through ".join(named)
+            return cause, f"two terms are wrong: that through {text}"
     return None
 
 
