@@ -1,4 +1,4 @@
-"""Peers in processes of their own that take turns, and the table of what they took.
+"""Peers in processes of their own that take turns, and a table of their figures.
 
 Only the peer whose turn it is runs; the others are stopped. The order rotates from round to round,
 so that no peer always follows the same one. A turn in which other processes, or other
@@ -243,7 +243,7 @@ def alternate(
 
 
 class Summary(NamedTuple):
-    """A median, its quartiles, and of how many."""
+    """The median, the quartiles and the number of some values."""
 
     median: float
     low: float
@@ -263,7 +263,7 @@ class Report:
     """The results of a benchmark: rows of figures, printed as one table and written as JSON."""
 
     def __init__(self, name: str) -> None:
-        """Begin an empty one."""
+        """Start without figures."""
         self.name = name
         self.rows: list[dict[str, Any]] = []
         self.peers: dict[str, Any] = {}

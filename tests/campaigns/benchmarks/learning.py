@@ -154,7 +154,7 @@ ALLOWED = 0.03
 
 
 class Recipe(NamedTuple):
-    """A training whose learning rate is to be found."""
+    """A training run for which to find a learning rate."""
 
     sizes: dict[str, int]
     batch_size: int

@@ -37,18 +37,12 @@ def memory(setting: dict[str, Any], attention: str):
     """Return a trainer that answers with the memory of its process."""
     jax.devices()  # the backend belongs to the import
     base = resident()["now"]
-    given = draw(setting)
-    update, state = trainer(given, attention)
+    about, train = step(setting, attention)
 
     def steps(n: int) -> dict[str, Any]:
-        nonlocal state
-        losses = []
-        for number in range(n):
-            state, loss = update(state, *given.batch(number))
-            losses.append(float(loss))
-        return {"losses": losses, "base": base, "peak": resident()["peak"]}
+        return {"losses": train(n)["losses"], "base": base, "peak": resident()["peak"]}
 
-    return {"jax": jax.__version__}, steps
+    return about, steps
 
 
 def generation(setting: dict[str, Any], n_prompt: int, n_new: int, gain: float):

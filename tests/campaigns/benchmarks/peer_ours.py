@@ -21,12 +21,15 @@ Answer = Callable[..., dict[str, Any]]
 
 
 def step(
-    setting: dict[str, Any], tuned: bool = True, shards: int | None = None
+    setting: dict[str, Any], tuned: bool = True, shards: int | None = None, **options: Any
 ) -> tuple[dict[str, Any], Answer]:
-    """Return a trainer; with one shard, its gradient is that of the plain `value_and_grad`."""
+    """Return a trainer; with one shard, its gradient is that of the plain `value_and_grad`.
+
+    Options are fields of the model's `Config`.
+    """
     if tuned:
         runtime.tune()  # before NumPy is loaded
-    training = _training(draw(setting), shards or runtime.cores())
+    training = _training(draw(setting), shards or runtime.cores(), options)
 
     def steps(n: int) -> dict[str, Any]:
         seconds, losses = timed(n, lambda: next(training).loss)
@@ -41,11 +44,10 @@ def memory(setting: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Ans
     import functional_lm.training  # noqa: F401  # an import belongs to the base
 
     said, base = about(), resident()["now"]
-    training = _training(draw(setting), runtime.cores(), options)
+    _, train = step(setting, **options)
 
     def steps(n: int) -> dict[str, Any]:
-        losses = [next(training).loss for _ in range(n)]
-        return {"losses": losses, "base": base, "peak": resident()["peak"]}
+        return {"losses": train(n)["losses"], "base": base, "peak": resident()["peak"]}
 
     return said, steps
 
@@ -76,7 +78,7 @@ def generation(
 
 
 def sgemm(size: int) -> tuple[dict[str, Any], Answer]:
-    """Return a multiplier of square float32 matrices by NumPy's BLAS on all cores."""
+    """Return a product of square float32 matrices by NumPy's BLAS on all cores."""
     runtime.tune()
     import numpy as np
 
@@ -86,7 +88,7 @@ def sgemm(size: int) -> tuple[dict[str, Any], Answer]:
     return about(), lambda n: {"seconds": timed(n, lambda: np.matmul(a, b, out=out))[0]}
 
 
-def _training(given: Workload, shards: int, options: dict[str, Any] | None = None) -> Any:
+def _training(given: Workload, shards: int, options: dict[str, Any]) -> Any:
     from functional_lm.optimizers import adamw, chain, clip_by_global_norm
     from functional_lm.training import init_state, train
 
@@ -97,7 +99,7 @@ def _training(given: Workload, shards: int, options: dict[str, Any] | None = Non
     settings = dict(OPTIMIZER)
     lr, clip = settings.pop("lr"), clip_by_global_norm(settings.pop("max_norm"))
     optimizer = chain(clip, adamw(lr, **settings))
-    loss, params, _ = _model(given, **(options or {}))
+    loss, params, _ = _model(given, **options)
     return train(
         loss,
         init_state(params, optimizer),

@@ -26,7 +26,7 @@ def step(setting: dict[str, Any], compiled: bool):
 def generation(
     setting: dict[str, Any], n_prompt: int, n_new: int, gain: float, threads: int | None = None
 ):
-    """Return a greedy decoder of the first prompts, on all cores or so many."""
+    """Return a greedy decoder of the first prompts, on all cores or a number of threads."""
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     given = draw(setting, gain)
     model = Model(given).eval()
@@ -40,7 +40,7 @@ def generation(
 
 
 def about() -> dict[str, Any]:
-    """Return what PyTorch says of itself."""
+    """Return the version, threads and instruction set of PyTorch."""
     capability = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
     return {"torch": torch.__version__, "threads": threads, "capability": capability}
@@ -130,7 +130,7 @@ class Model(nn.Module):
         given.params.clear()
 
     def _load(self, flat: dict[str, np.ndarray]) -> None:
-        """Take over the parameters; a Linear keeps its matrix transposed."""
+        """Load the parameters; a Linear keeps its matrix transposed."""
         values = {f"{name}.weight": leaf.T for name, leaf in flat.items()}
         values["embedding.weight"] = flat["embedding"]
         values |= {"cos": self.cos.numpy(), "sin": self.sin.numpy()}

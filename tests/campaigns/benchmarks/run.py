@@ -1,4 +1,4 @@
-"""What this project takes: time, memory, and the losses that it reaches.
+"""Measure the project: time, memory, and the losses that training reaches.
 
 python tests/campaigns/benchmarks/run.py step|generation|memory|saving|startup|loss-table|find-lr
 """

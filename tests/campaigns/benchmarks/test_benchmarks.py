@@ -1,4 +1,4 @@
-"""The benchmarks without their timing: peers, turns, figures, and that all compute the same."""
+"""Tests of the benchmarks, except for their timing."""
 
 import dataclasses
 import importlib

@@ -97,6 +97,10 @@ layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
 
+layers/swiglu.py forward
+  negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
+    F from the end of 2F is F from the start.
+
 layers/rotary.py forward
   exchange_names | x.shape → y.shape
     A turn keeps the shape.
@@ -192,8 +196,6 @@ losses/linear_cross_entropy.py _in_chunks
     A product in float32 is written to float64 without rounding; what leaves is cast back.
   decide | np.empty(x.shape, x.dtype) if with_x else None → np.empty(x.shape, x.dtype)
     The array is made and not used.
-  negate | (np.empty if len(x) else np.zeros)(weight.shape, x.dtype) → …
-    It is written over, or zero.
   exchange_names | logits[at_target] → scratch[at_target]
   exchange_names | d_logits.T → scratch.T
     The logits are the first rows of the buffer; in the first chunk, all of it.

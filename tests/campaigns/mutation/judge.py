@@ -113,7 +113,7 @@ class Trial:
         return ""
 
     def _frozen_vjp(self, layer: Any, residuals: Any, g: Any) -> Any:
-        """Return zeros where a gradient has None because its leaf is frozen, and only there."""
+        """Run the vjp; put zeros for the gradients of frozen leaves, which must be None."""
         params, like = self._given[0], pytree.leaves(g)[0].dtype.type
         if self._frozen == ALL:
             d_params, d_x = pytree.map(lambda _: None, params), layer.input_vjp(residuals, g)

@@ -130,7 +130,7 @@ def _loaded(function: ast.FunctionDef) -> list[str]:
 
 
 def _reached(functions: dict[str, ast.FunctionDef], roots: list[str]) -> list[str]:
-    """Return the roots and the functions of the same file that they call, however deep."""
+    """Return the roots and the functions of the same file that they call, directly or not."""
     found: list[str] = []
     waiting = list(roots)
     while waiting:

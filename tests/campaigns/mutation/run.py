@@ -98,7 +98,7 @@ def judge_all(names: list[str]) -> list[Verdict]:
 
 
 def faults_of(verdicts: list[Verdict], complete: bool) -> list[str]:
-    """Return a sentence on each bound that is missed, and on each wrong claim of equivalence."""
+    """Return a sentence for each missed bound and each wrong claim of equivalence."""
     from equivalent import entries
 
     faults = []

@@ -1,4 +1,4 @@
-"""A short campaign, on a text made by code; `run.py` is the long one."""
+"""A short campaign on generated text; `run.py` is the long one."""
 
 from pathlib import Path
 

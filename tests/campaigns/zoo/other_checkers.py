@@ -188,7 +188,7 @@ def check_with_autograd(flat: Flat) -> None:
 
 
 def installed() -> tuple[list[Checker], list[str]]:
-    """Return the checkers there are, and a line for each that is not installed."""
+    """Return the installed checkers, and a line for each that is missing."""
     what = "jax.test_util.check_grads, rev"
     checkers = [
         Checker("jax", f"{what}, float64", "float64", check_with_jax, AssertionError),

@@ -68,7 +68,7 @@ KINDS = ("whole", "entry")
 
 
 def smallest(is_found):
-    """Return the smallest step that is found, all larger ones being found too."""
+    """Return the smallest step that is found, like all larger ones."""
     last = np.inf
     for e in STEPS:
         if not is_found(e):
