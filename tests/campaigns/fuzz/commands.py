@@ -100,6 +100,8 @@ def through(*commands: tuple[str, ...]) -> Callable[[Path], object]:
 def expect_same(file: Path, folder: Path, arguments: tuple[str, ...]) -> None:
     """Require that what a command accepted is what was written."""
     mutated, valid = folder / RUN / file, folder / PRISTINE / file
+    if file.name == "model.py":
+        assert mutated.read_bytes() == valid.read_bytes(), "other code ran"
     if arguments is RESUME:
         before, after = (
             load_checkpoint(max((folder / name / "checkpoints").iterdir())).metadata["run"]

@@ -95,15 +95,16 @@ def some_tensors(folder: Path) -> list[bytes]:
 
 
 def with_true_lengths(data: bytes) -> bytes:
-    """Correct the lengths: the header ends at its last brace, the arrays at the end of the file."""
+    """Correct the lengths: the header ends with its JSON, the arrays with the file."""
     end = max(data.rfind(b"}") + 1, 8)
-    data = (end - 8).to_bytes(8, "little") + data[8:]
     try:
-        fields = json.loads(data[8:end])
+        fields, length = json.JSONDecoder().raw_decode(data[8:].decode("latin-1"))
+        end = len(data) - len(data[8 + length :].lstrip(b" "))
+        data = (end - 8).to_bytes(8, "little") + data[8:]
         held = max(field["data_offsets"][1] for name, field in fields.items() if name[:2] != "__")
-        return data[:end] + data[end:].ljust(held, b"\1")[:held] if 0 <= held <= 1000 else data
+        return data[:end] + data[end:].ljust(held, b"\1")[:held] if 0 <= held <= 2**16 else data
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return data
+        return (end - 8).to_bytes(8, "little") + data[8:]
 
 
 def use_json(path: Path) -> object:
