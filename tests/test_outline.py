@@ -60,7 +60,7 @@ def sketch(mine):
         (of_config(*resolve(serial(linear)), SIZES), "Serial: serial\n  0  linear"),
         (
             of_config(*resolve(serial(a=embedding)), SIZES),
-            "Serial, 208 parameters: serial\n  a  embedding",
+            "Serial, 208 parameters: serial\n  a  embedding(vocab_size=13, d_model=16)",
         ),
     ],
 )

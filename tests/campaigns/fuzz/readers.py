@@ -18,6 +18,7 @@ from functional_lm.files import FileFormatError, read_json, read_tensors, read_t
 from functional_lm.models import build
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
+from functional_lm.runs.trust import UntrustedModelError
 from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus
 
 
@@ -128,7 +129,10 @@ def use_tokenizer(path: Path) -> object:
 
 
 def use_settings(path: Path) -> object:
-    settings = read_settings(path)
+    try:
+        settings = read_settings(path)
+    except UntrustedModelError as error:
+        raise FileFormatError(path, str(error)[:300]) from error
     return repr(settings), [name.encode() for name in settings]
 
 
@@ -136,7 +140,7 @@ def use_flags(path: Path) -> object:
     """Read a config file as the command line does, which reports errors in one line."""
     try:
         return repr(parse(Train, ["--config", str(path)], program="train"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UntrustedModelError) as error:
         raise FileFormatError(path, f"is refused by the command: {error}"[:300]) from error
 
 
