@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = {"kills": 30, "overwrite": 8, "starts": 4, "power": 6, "steps": 60}
+SHORT = {"kills": 12, "overwrite": 5, "starts": 2, "power": 4, "steps": 20}
 
 
 @pytest.mark.parametrize("mode", SHORT)
