@@ -67,16 +67,19 @@ class JaxOracle:
         """Trace with the precision of a dtype.
 
         JAX casts a NumPy array that a function closes over to the current precision, and remembers
-        the result for every precision. So its memory is cleared, before and after. It warns of
-        its own 64-bit arrays with 32 bits; they are cast just the same.
+        the result for every precision. So its memory is cleared before and after a trace in
+        another precision than that of the process. It warns of its own 64-bit arrays with 32 bits;
+        they are cast just the same.
         """
-        self.jax.clear_caches()
+        double = dtype == "float64"
+        forget = self.jax.clear_caches if double != self.jax.config.jax_enable_x64 else lambda: None
+        forget()
         try:
-            with self.jax.enable_x64(dtype == "float64"), warnings.catch_warnings():
+            with self.jax.enable_x64(double), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
                 yield
         finally:
-            self.jax.clear_caches()
+            forget()
 
     def compiled(self, function: Callable[..., Any], *arguments: Any, dtype: str) -> Any:
         """Compile a function for the shapes of these arguments."""
