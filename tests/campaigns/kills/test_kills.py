@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = {"kills": 12, "overwrite": 5, "starts": 2, "power": 4, "steps": 20}
+SHORT = {"kills": 6, "overwrite": 4, "starts": 2, "power": 3, "steps": 10}
 
 
 @pytest.mark.parametrize("mode", SHORT)
