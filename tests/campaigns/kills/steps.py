@@ -128,6 +128,11 @@ class Injections:
             return
         sys.setprofile(None)
         before = {path: path.read_bytes() for path in self.run.rglob("*") if path.is_file()}
+        kept = self.run.with_name(f"{self.run.name}-kept")
+        for path in before:
+            link = kept / path.relative_to(self.run)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.hardlink_to(path)
         for point in self.points.intersection(points):
             child = os.fork()
             if not child:
@@ -135,16 +140,13 @@ class Injections:
                 self.where = f"{fault!r} at {caller.f_code.co_filename}:{caller.f_lineno}"
                 raise fault
             self.different += os.waitpid(child, 0)[1] != 0
-            self._put_back(before)
+            # The very files, since the process may hold them open, with what was in them.
+            shutil.rmtree(self.run)
+            shutil.copytree(kept, self.run, copy_function=os.link)
+            for path, content in before.items():
+                path.write_bytes(content)
+        shutil.rmtree(kept)
         sys.setprofile(self._call)
-
-    def _put_back(self, before: dict[Path, bytes]) -> None:
-        for path in self.run.rglob("*"):
-            if path.is_file() and path not in before:
-                path.unlink()
-        for path, content in before.items():
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)  # in place: the process may hold it open
 
 
 def content(run: Path) -> dict[str, Any]:
