@@ -102,7 +102,7 @@ def defined(node: ast.stmt) -> str:
 LAYERS = [
     path
     for package in ("layers", "losses", "models")
-    for path in sorted((PACKAGE / package).glob("*.py"))
+    for path in sorted((PACKAGE / package).rglob("*.py"))
     if "forward" in functions(path) or (package != "models" and path.stem != "__init__")
 ]
 
@@ -175,8 +175,10 @@ CONTRIBUTIONS = {
 def test_the_readme_lists_the_files_that_a_new_part_touches(kind):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = re.search(rf"^- An? {kind}: (.*?)(?=^- |^## |\Z)", readme, re.M | re.S)
-    listed = re.findall(r"`([\w/.]+\.py)`", line[1])
+    kinds = {path.stem: path.parent.name for path in (PACKAGE / "layers").rglob("*.py")}
     for name in CONTRIBUTIONS[kind]:
+        text = line[1].replace("KIND", kinds.get(name, "KIND"))
+        listed = re.findall(r"`([\w/.]+\.py)`", text)
         for path in listed:
             file = ROOT / path.replace("NAME", name)
             assert file.is_file(), path

@@ -5,7 +5,7 @@ No biases. Unlike Llama, embeddings are tied by default.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, Self
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
@@ -87,7 +87,7 @@ class Config:
                 f"got {K}; halve n_heads, double d_model, or give head_size"
             )
 
-    def resolved(self) -> "Config":
+    def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
         _, G, K, _ = self_attention.sizes(
             self.d_model, self.n_heads, self.n_kv_heads, self.head_size

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Set
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -164,7 +164,7 @@ def of_config(
 class CustomConfig(llama.Config):
     """The settings of a custom model: those of a Llama."""
 
-    def resolved(self) -> llama.Config:
+    def resolved(self) -> Self:
         """Return the config, leaving the sizes of heads to the layers."""
         found = super().resolved()
         return dataclasses.replace(found, n_kv_heads=self.n_kv_heads, head_size=self.head_size)

@@ -73,7 +73,7 @@ def layer_named(name: str) -> Any:
     """
     for package, members in _packages().items():
         if name in members:
-            return importlib.import_module(f"functional_lm.{package}.{name}")
+            return getattr(importlib.import_module(f"functional_lm.{package}"), name)
     hint = did_you_mean(name, names(), otherwise=f"the known ones are {', '.join(names())}")
     raise ValueError(f"unknown layer {name!r}{hint}")
 

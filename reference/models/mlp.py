@@ -1,6 +1,7 @@
 """The feed-forward layer in JAX."""
 
-from ..layers import linear, swiglu
+from ..layers import linear
+from ..layers.feedforward import swiglu
 
 
 def forward(params, x, *, up=linear, activation=swiglu, down=linear):

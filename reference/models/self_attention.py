@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
-from ..layers import attention as attention_layer
-from ..layers import linear, rotary
+from ..layers import linear
+from ..layers.softmax_attention import attention as attention_layer
+from ..layers.softmax_attention import rotary
 
 
 def forward(

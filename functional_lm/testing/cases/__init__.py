@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 from ...contract import Tree, expect_int
 from ..inputs import did_you_mean, keywords_of
-from . import attention, losses, models, pointwise
+from . import (
+    adapters,
+    basic,
+    feedforward,
+    losses,
+    models,
+    norms,
+    recurrent,
+    routing,
+    softmax_attention,
+)
 from .draws import Draws, Maker
 
 __all__ = ["DEFAULTS", "LETTERS", "Case", "case_at", "cases_of"]
@@ -96,6 +106,10 @@ NAMES |= {"nheads": "H", "nkvheads": "G", "headsize": "K", "headdim": "K", "dff"
 NAMES |= {"vocabsize": "V", "nlayers": "L"}
 """What else the letters are called, for errors."""
 
-_LAYERS = pointwise.LAYERS | attention.LAYERS | losses.LAYERS | models.LAYERS
+_FILES = (
+    *(basic, norms, feedforward, softmax_attention, recurrent, routing, adapters),
+    *(losses, models),
+)
+_LAYERS = {name: inputs for file in _FILES for name, inputs in file.LAYERS.items()}
 LETTERS = {name: ["B", "T", *letters.split()] for name, (letters, _, _) in _LAYERS.items()}
 """The letters that a layer's inputs have."""

@@ -10,7 +10,18 @@ import numpy as np
 from ... import prng, pytree
 from ...contract import Array, Tree
 
-__all__ = ["BATCHES", "HEADS", "ROWS", "Cases", "Draws", "Inputs", "Layers", "Maker"]
+__all__ = [
+    "BATCHES",
+    "HEADS",
+    "ROWS",
+    "Cases",
+    "Draws",
+    "Inputs",
+    "Layers",
+    "Maker",
+    "entrywise",
+    "entrywise_cases",
+]
 
 Inputs = tuple[Tree, Any, dict[str, Any]]
 """What a layer is called with: params, x, keywords."""
@@ -79,3 +90,17 @@ class Maker:
 
 Layers = dict[str, tuple[str, Callable[..., Inputs], Callable[[Draws, Maker], Cases]]]
 """By name: the letters of the sizes behind B and T, the function that makes inputs, the cases."""
+
+
+def entrywise(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
+    """Draw x for a layer without parameters."""
+    return {}, draw.normal(*leading, D), {}
+
+
+def entrywise_cases(draw: Draws, make: Maker) -> Cases:
+    """Return the inputs of a function of single numbers."""
+    return {
+        **make.each(ROWS, 7),
+        "large x": make((31,), 13, scale=30.0),
+        "small x": make((3,), 13, scale=1e-3),
+    }

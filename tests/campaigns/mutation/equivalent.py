@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _TABLE = """
-layers/attention.py _masked_softmax
+layers/softmax_attention/attention.py _masked_softmax
   change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
     A constant added to every score that counts in a row cancels in its softmax.
   drop_call | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
@@ -22,7 +22,7 @@ layers/attention.py _masked_softmax
   change_constant | np.copyto(total, 1.0, where=sees_none) → …
     The exponentials of such a row are zero, and zero over any positive number is zero.
 
-layers/attention.py _ungroup
+layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
@@ -35,12 +35,12 @@ layers/dropout.py forward
   exchange_names | Residuals(multiplier, x) → Residuals(multiplier, multiplier)
     The vjp reads only the shape and the dtype of this x.
 
-layers/flash_attention.py forward
+layers/softmax_attention/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
   exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
   exchange_… | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
 
-layers/flash_attention.py vjp
+layers/softmax_attention/flash_attention.py vjp
   exchange_elements | … block_q, block_k = residuals → … block_k, block_q = residuals
   exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
     Tiles of any size compute the same, but for rounding.
@@ -49,7 +49,7 @@ layers/flash_attention.py vjp
   negate | d_q_rows = np.zeros_like(q_rows) → d_q_rows = -np.zeros_like(q_rows)
     −0 plus any number is the number.
 
-layers/flash_attention.py forward
+layers/softmax_attention/flash_attention.py forward
   exchange_names | y[..., :1] → q[..., :1]
     The queries have the shape and the dtype of y.
   drop_dtype | np.zeros((len(m), v.shape[-1]), q.dtype) → np.zeros((len(m), v.shape[-1]))
@@ -63,7 +63,7 @@ layers/flash_attention.py forward
   change_constant | np.copyto(out[:, -1:], 1.0, where=…) → …
     Zero over any positive number is zero, and so are its gradients.
 
-layers/flash_attention.py _tiles
+layers/softmax_attention/flash_attention.py _tiles
   decide | min(rows.stop + offset, S) if causal else S → S
   exchange_names | min(rows.stop + offset, S) if causal else S → …
   drop_call | min(column + block_k, stop) → column + block_k
@@ -74,7 +74,7 @@ layers/flash_attention.py _tiles
   drop_term | start + offset → offset
     More keys than needed, and those are hidden; an offset or a window is causal always.
 
-layers/flash_attention.py _hide
+layers/softmax_attention/flash_attention.py _hide
   change_comparison | offset >= len(scores[0]) - 1 → offset > len(scores[0]) - 1
   change_sign | len(scores[0]) - 1 → len(scores[0]) + 1
   drop_term | len(scores[0]) - 1 → len(scores[0])
@@ -97,11 +97,11 @@ layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
 
-layers/swiglu.py forward
+layers/feedforward/swiglu.py forward
   negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
     F from the end of 2F is F from the start.
 
-layers/rotary.py forward
+layers/softmax_attention/rotary.py forward
   exchange_names | x.shape → y.shape
     A turn keeps the shape.
 
@@ -109,21 +109,21 @@ layers/linear.py forward
   exchange_names | weight.shape → y.shape
     y has the columns of weight.
 
-layers/rotary_attention.py forward
+layers/softmax_attention/rotary_attention.py forward
   negate | rotation = _rotations(…) → rotation = -_rotations(…)
 
-layers/rotary_attention.py _rotations
+layers/softmax_attention/rotary_attention.py _rotations
   negate | rotation = rotations(…) → rotation = -rotations(…)
   negate | return out → return -out
     Queries and keys both change sign, and the scores are their products.
   strong_scalar | math.sqrt(K) → np.sqrt(K)
     Written to an array of the right dtype; only rounding differs.
 
-layers/rotary_attention.py forward
+layers/softmax_attention/rotary_attention.py forward
   drop_call | tuple(weights) → weights
     The vjp asks for entries, which a list has too.
 
-layers/rotary_attention.py _exponentials
+layers/softmax_attention/rotary_attention.py _exponentials
   change_comparison | … HIGHEST → …
   change_comparison | … LOWEST → …
   decide | if scores.max(initial=-math.inf) <= HIGHEST: → if False:
@@ -134,17 +134,17 @@ layers/rotary_attention.py _exponentials
     Where the bound does not hold the maximum is subtracted, and E/Z is the same; without it is
     faster. At the bound itself both ways hold.
 
-layers/rotary_attention.py _row_sums
+layers/softmax_attention/rotary_attention.py _row_sums
   drop_dtype | np.ones(x.shape[-1], x.dtype) → np.ones(x.shape[-1])
     The sums are compared with a bound, and one over them is written to the right dtype.
 
-layers/rotary_attention.py _scores
+layers/softmax_attention/rotary_attention.py _scores
   exchange_names | scores.shape → q.shape
     The scores have a row for each query.
   drop_dtype | np.full((n, n), -math.inf, scores.dtype) → np.full((n, n), -math.inf)
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
 
-layers/rotary_attention.py _sum_of_group
+layers/softmax_attention/rotary_attention.py _sum_of_group
   change_constant | out.shape[2] → out.shape[3]
   decide | if out.shape[2] != a.shape[2]: → if True:
   decide | if add: → if True:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
-from ..rotation import PAIRINGS as PAIRINGS
-from ..rotation import expect_rotary, rotations, turn
+from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...rotation import PAIRINGS as PAIRINGS
+from ...rotation import expect_rotary, rotations, turn
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

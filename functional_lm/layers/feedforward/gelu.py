@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import (
+from ...contract import (
     Array,
     Tree,
     expect_bool,
@@ -30,7 +30,7 @@ from ..contract import (
     expect_residuals,
     init_nothing,
 )
-from ..numerics import normal_cdf
+from ...numerics import normal_cdf
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
+from ...contract import (
     Array,
     Tree,
     expect_cotangent,
@@ -39,7 +39,7 @@ from ..contract import (
     expect_residuals,
     init_nothing,
 )
-from ..rotation import expect_rotary, rotations, turn
+from ...rotation import expect_rotary, rotations, turn
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 

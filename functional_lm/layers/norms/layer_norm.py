@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
+from ...contract import (
     Array,
     Key,
     Tree,
@@ -31,7 +31,7 @@ from ..contract import (
     expect_number,
     expect_residuals,
 )
-from ..numerics import row_dot, row_mean, rows, sum_rows
+from ...numerics import row_dot, row_mean, rows, sum_rows
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
+from ...contract import (
     Array,
     Tree,
     expect_cotangent,
@@ -51,9 +51,9 @@ from ..contract import (
     expect_residuals,
     init_nothing,
 )
-from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
-from ..numerics import row_dot
-from ..speed.threads import one_thread, run
+from ...heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
+from ...numerics import row_dot
+from ...speed.threads import one_thread, run
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 

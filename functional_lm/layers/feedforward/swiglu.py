@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
-from ..numerics import sigmoid
+from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...numerics import sigmoid
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import (
+from ...contract import (
     Array,
     Key,
     Tree,
@@ -29,7 +29,7 @@ from ..contract import (
     expect_number,
     expect_residuals,
 )
-from ..numerics import row_dot, rows, sum_rows
+from ...numerics import row_dot, rows, sum_rows
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

@@ -1,11 +1,21 @@
-"""Inputs for the layers whose rows do not see each other."""
+"""Inputs for projections, tables, softmax and dropout."""
 
 from typing import Any
 
 import numpy as np
 
 from ... import prng
-from .draws import BATCHES, ROWS, Cases, Draws, Inputs, Layers, Maker
+from .draws import (
+    BATCHES,
+    ROWS,
+    Cases,
+    Draws,
+    Inputs,
+    Layers,
+    Maker,
+    entrywise,
+    entrywise_cases,
+)
 
 __all__ = ["LAYERS"]
 
@@ -44,68 +54,9 @@ def _unembedding(draw: Draws, _: Any, leading: Any, D: int, V: int) -> Inputs:
     return {"weight": draw.normal(V, D)}, draw.normal(*leading, D), {}
 
 
-def _rms_norm(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
-    return {"scale": draw.normal(D)}, draw.normal(*leading, D), {}
-
-
-def _rms_norm_cases(draw: Draws, make: Maker) -> Cases:
-    return {
-        **make.each(ROWS, 13),
-        "large eps": make((2, 3), 7, eps=0.5),
-        "small x": make((2, 3), 7, scale=1e-4),
-        "large x": make((2, 3), 7, scale=1e4),
-        "many rows": make((1031,), 7),
-        "D=1": make((3,), 1, eps=0.1),
-    }
-
-
-def _layer_norm(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
-    return {"scale": draw.normal(D), "bias": draw.normal(D)}, draw.normal(*leading, D), {}
-
-
-def _layer_norm_cases(draw: Draws, make: Maker) -> Cases:
-    return {
-        **_rms_norm_cases(draw, make),
-        "no bias": _rms_norm(draw, None, (2, 3), 7),
-        "far from zero": make((2, 3), 7, far=10.0),
-    }
-
-
-def _entrywise(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
-    return {}, draw.normal(*leading, D), {}
-
-
-def _entrywise_cases(draw: Draws, make: Maker) -> Cases:
-    return {
-        **make.each(ROWS, 7),
-        "large x": make((31,), 13, scale=30.0),
-        "small x": make((3,), 13, scale=1e-3),
-    }
-
-
 def _softmax_cases(draw: Draws, make: Maker) -> Cases:
     far = make((3,), 13, far=1e2)  # e¹⁰⁰ is infinite in float32
-    return _entrywise_cases(draw, make) | {"far from zero": far}
-
-
-def _silu_cases(draw: Draws, make: Maker) -> Cases:
-    return _entrywise_cases(draw, make) | {"no axes": ({}, np.asarray(draw.normal()), {})}
-
-
-def _gelu_cases(draw: Draws, make: Maker) -> Cases:
-    return {
-        f"{label}, {form}": (params, x, {"approximate": form == "tanh"})
-        for form in ("tanh", "exact")
-        for label, (params, x, _) in _silu_cases(draw, make).items()
-    }
-
-
-def _swiglu(draw: Draws, _: Any, leading: Any, F: int) -> Inputs:
-    return {}, draw.normal(*leading, 2 * F), {}
-
-
-def _swiglu_cases(draw: Draws, make: Maker) -> Cases:
-    return _entrywise_cases(draw, make) | {"F=1": make((3,), 1)}
+    return entrywise_cases(draw, make) | {"far from zero": far}
 
 
 def _learned_positions(
@@ -145,13 +96,8 @@ def _dropout_cases(draw: Draws, make: Maker) -> Cases:
 LAYERS: Layers = {
     "dropout": ("D", _dropout, _dropout_cases),
     "embedding": ("D V", _embedding, _embedding_cases),
-    "gelu": ("D", _entrywise, _gelu_cases),
-    "layer_norm": ("D", _layer_norm, _layer_norm_cases),
     "learned_positions": ("D", _learned_positions, _learned_positions_cases),
     "linear": ("D_in D_out", _linear, _linear_cases),
-    "rms_norm": ("D", _rms_norm, _rms_norm_cases),
-    "silu": ("D", _entrywise, _silu_cases),
-    "softmax": ("D", _entrywise, _softmax_cases),
-    "swiglu": ("F", _swiglu, _swiglu_cases),
+    "softmax": ("D", entrywise, _softmax_cases),
     "unembedding": ("D V", _unembedding, lambda _, make: make.each(ROWS, 7, 11)),
 }

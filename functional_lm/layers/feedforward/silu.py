@@ -11,8 +11,8 @@ Shapes: x and y (...).
 
 from typing import NamedTuple
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
-from ..numerics import sigmoid
+from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...numerics import sigmoid
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
 

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Tree, expect_cotangent, expect_params, expect_residuals, init_nothing
-from ..heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
-from ..numerics import softmax_vjp
+from ...contract import Array, Tree, expect_cotangent, expect_params, expect_residuals, init_nothing
+from ...heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
+from ...numerics import softmax_vjp
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 

@@ -1,0 +1,1 @@
+"""Small trained parts for a model whose weights are frozen."""

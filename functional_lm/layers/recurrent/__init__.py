@@ -1,0 +1,1 @@
+"""Recurrences over positions, their chunked forms, and short convolutions."""

@@ -1,0 +1,1 @@
+"""Attention by the softmax of scores, and the rotary positions it uses."""

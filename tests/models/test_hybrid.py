@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from functional_lm import pytree, value_and_grad
+from functional_lm.generation import Decoder
+from functional_lm.models import build
+
+SIZES = {"vocab_size": 11, "d_model": 24, "n_heads": 4, "n_layers": 2, "max_seq_len": 16}
+TOKENS = np.arange(26).reshape(2, 13) * 7 % 11
+
+CHOICES = [
+    {"norm": "layer_norm"},
+    {"mlp": "gelu"},
+]
+"""Settings that exchange a part, each alone."""
+
+
+def test_the_defaults_are_a_llama():
+    llama, hybrid = build("llama", **SIZES), build("hybrid", **SIZES)
+    params = llama.init((0,))
+    assert_same(params, hybrid.init((0,)))
+    one, other = (
+        value_and_grad(model, params, TOKENS, targets=TOKENS) for model in (llama, hybrid)
+    )
+    assert one[0] == other[0]
+    assert_same(one[1], other[1])
+    assert hybrid.model.fast_decoder is not None
+
+
+def assert_same(tree, other):
+    for path, one, two in pytree.zip_with_path(tree, other):
+        np.testing.assert_array_equal(one, two, err_msg=path)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_model_with_another_part_decodes_as_its_forward(choice):
+    model = build("hybrid", **SIZES, **choice)
+    assert model.model.fast_decoder is None
+    params = model.init((0,), dtype=np.float64)
+    expected, _ = model.logits(params, TOKENS)
+    decoder = Decoder(model, params)
+    assert decoder.cached
+    for t in range(13):
+        logits = decoder.prefill(TOKENS[:, :1]) if t == 0 else decoder.step(TOKENS[:, t])
+        np.testing.assert_allclose(logits, expected[:, t], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_model_with_another_part_learns(choice):
+    model = build("hybrid", **SIZES, **choice)
+    params = model.init((0,))
+    loss, grads = value_and_grad(model, params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
+    size = float(np.sqrt(sum((g.astype(float) ** 2).sum() for g in pytree.leaves(grads))))
+    params = pytree.map(lambda p, g: p - np.float32(0.05 / size) * g, params, grads)
+    after, _ = model.forward(params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
+    assert after < loss - 0.02 * size
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="norm must be 'rms_norm' or 'layer_norm'"):
+        build("hybrid", **SIZES, norm="batch_norm")
