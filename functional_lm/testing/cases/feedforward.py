@@ -22,7 +22,7 @@ def _gelu_cases(draw: Draws, make: Maker) -> Cases:
 
 
 def _relu_cases(draw: Draws, make: Maker) -> Cases:
-    zeros = ({}, np.array([0.0, -0.0, 1e-30, -1e-30, 2.0]), {})
+    zeros: Inputs = ({}, np.array([0.0, -0.0, 1e-30, -1e-30, 2.0]), {})
     return _silu_cases(draw, make) | {"zeros": zeros}
 
 

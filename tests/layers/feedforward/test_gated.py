@@ -12,7 +12,9 @@ def test_with_silu_it_is_swiglu():
     y, residuals = gated.forward({}, x, activation=silu)
     expected, others = swiglu.forward({}, x)
     np.testing.assert_allclose(y, expected, rtol=1e-14)
-    d_x, other = (layer.vjp(r, g[..., :7])[1] for layer, r in ((gated, residuals), (swiglu, others)))
+    d_x, other = (
+        layer.vjp(r, g[..., :7])[1] for layer, r in ((gated, residuals), (swiglu, others))
+    )
     np.testing.assert_allclose(d_x, other, rtol=1e-12, atol=1e-15)
 
 
