@@ -3,6 +3,7 @@
 from . import dropout, embedding, learned_positions, linear, softmax, unembedding
 from .feedforward import gelu, silu, swiglu
 from .norms import layer_norm, rms_norm
+from .recurrent import selective_scan
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "selective_scan",
     "silu",
     "softmax",
     "swiglu",
