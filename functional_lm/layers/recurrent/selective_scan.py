@@ -79,7 +79,7 @@ class Inputs(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What `vjp` needs. With n chunks of Q positions, "…" is n, B, G, R = H/G; of b and c, R = 1."""
+    """What `vjp` needs. With n chunks, "…" is n, B, G and R = H/G; for b and c, R = 1."""
 
     x: Array  # (…, Q, P)
     dt: Array  # (…, Q, 1)
@@ -94,7 +94,7 @@ class Residuals(NamedTuple):
 
 
 def init(key: Key | None, *, n_heads: int, dtype: Any = np.float32) -> Tree:
-    """Draw the decay rates −a uniformly from [1, 16) and return a skip D of ones, as Mamba 2 does."""
+    """Draw the decay rates −a uniformly from [1, 16), as Mamba 2 does; the skip D is one."""
     H, dtype = expect_int("n_heads", n_heads), expect_dtype(dtype)
     return {"A_log": np.log(1.0 + 15.0 * uniform(key, (H,))).astype(dtype), "D": np.ones(H, dtype)}
 
@@ -110,11 +110,11 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
     Raises:
         ValueError: for an H that is not a multiple of G.
     """
-    x, state = expect_with_state(x)
-    B, T, H, N, P, G = _expect_inputs(params, x, state)
+    inputs, state = expect_with_state(x)
+    B, T, H, N, P, G = _expect_inputs(params, inputs, state)
     Q = min(expect_int("chunk_size", chunk_size), max(T, 1))
     a, skip = (p.reshape(G, H // G, 1, 1) for p in (-np.exp(params["A_log"]), params["D"]))
-    X, dt, b, c = (_split(part, Q, G) for part in (x.x, x.dt[..., None], x.b, x.c))
+    X, dt, b, c = (_split(part, Q, G) for part in inputs._replace(dt=inputs.dt[..., None]))
 
     decay = _decay(dt * a)  # (…, Q, 1+Q)
     from_start, to_end, over_all = decay[..., :1], _to_end(decay), decay[..., -1:, :1]

@@ -61,7 +61,8 @@ def test_a_text_may_come_in_pieces():
     d2, d_last = selective_scan.vjp(residuals2, WithState(g.x[:, PIECES[1]], g.state))
     d1, d_first = selective_scan.vjp(residuals1, WithState(g.x[:, PIECES[0]], d_last.state))
     assert_close(d_params, pytree.add(d1, d2))
-    joined = Inputs(*(np.concatenate(pair, axis=1) for pair in zip(d_first.x, d_last.x)))
+    pairs = zip(d_first.x, d_last.x, strict=True)
+    joined = Inputs(*(np.concatenate(pair, axis=1) for pair in pairs))
     assert_close(d_x, WithState(joined, d_first.state))
 
 
