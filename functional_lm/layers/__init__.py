@@ -4,7 +4,7 @@ from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, 
 from .adapters import bottleneck, dora, lora, prefix
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
-from .recurrent import causal_convolution
+from .recurrent import causal_convolution, selective_scan
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "selective_scan",
     "silu",
     "soft_cap",
     "softmax",
