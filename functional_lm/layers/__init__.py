@@ -3,10 +3,12 @@
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
+from .recurrent import causal_convolution
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
     "attention",
+    "causal_convolution",
     "dropout",
     "embedding",
     "flash_attention",
