@@ -3,7 +3,7 @@
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
-from .recurrent import causal_convolution
+from .recurrent import causal_convolution, selective_scan
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "selective_scan",
     "silu",
     "soft_cap",
     "softmax",
