@@ -36,8 +36,8 @@ from .language_model import LanguageModel
 from .transformer import Transformer
 
 __all__ = [
-    "AdapterConfig",
     "Adapted",
+    "AdapterConfig",
     "adapt",
     "adapters_of",
     "configs",
@@ -151,7 +151,9 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
     if config.kind is None:
         raise ValueError("adapters need a kind: got none; give lora_rank or adapter")
     shapes = _shapes(model)
-    inner, layers, sizes = model.model, {}, {}
+    inner: Any = model.model
+    layers: dict[str, Any] = {}
+    sizes: dict[str, dict[str, Any]] = {}
     if config.kind == "prompt":
         if not isinstance(inner, Transformer) or inner.prompt is not None:
             raise ValueError(
@@ -177,9 +179,7 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
             return Keyed(changed.layer, changed.settings) if drops else changed
 
         inner = inner.map_blocks(shapes, visit)
-    adapted = dataclasses.replace(
-        model, model=inner, adapted=Adapted(model, config, layers, sizes)
-    )
+    adapted = dataclasses.replace(model, model=inner, adapted=Adapted(model, config, layers, sizes))
     if not isinstance(inner, Transformer) or inner.fast_decoder is None:
         return adapted
     fast = None  # it knows the weights of a plain model only
@@ -359,8 +359,15 @@ def _chosen(targets: str | None, sizes: dict[str, dict[str, Any]]) -> dict[str, 
 
 def _listed(sizes: dict[str, dict[str, Any]]) -> str:
     """Return the projections and their parts, those of all blocks as one."""
-    names = [name for path, size in sizes.items() for name in (path, *dict(_parts(path, size["d_out"])))]
-    return ", ".join(dict.fromkeys(".".join(["*" if n.isdigit() and i == 1 else n for i, n in enumerate(name.split("."))]) for name in names))
+    names = [
+        name for path, size in sizes.items() for name in (path, *dict(_parts(path, size["d_out"])))
+    ]
+    return ", ".join(
+        dict.fromkeys(
+            ".".join(["*" if n.isdigit() and i == 1 else n for i, n in enumerate(name.split("."))])
+            for name in names
+        )
+    )
 
 
 def _parts(path: str, d_out: Any) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -399,9 +406,7 @@ def _sizes(model: LanguageModel, shapes: Tree) -> dict[str, dict[str, Any]]:
     return sizes
 
 
-def _found(
-    model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]
-) -> dict[str, Any]:
+def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) -> dict[str, Any]:
     """Return the outermost layers of a kind, by path."""
     found: dict[str, Any] = {}
 

@@ -169,9 +169,9 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
         d_block, g = model.wiring(model.blocks[i]).vjp(residuals.blocks[i], g)
         d_blocks.append(d_block)
     d_params = {**frozen, "blocks": frozen["blocks"] + tuple(reversed(d_blocks)), "norm": d_norm}
-    if not model.frozen:
-        if model.prompt is not None:
-            d_params["prompt"], g = model.prompt.vjp(residuals.prompt, g)
+    if model.prompt is not None and "prompt" not in frozen:
+        d_params["prompt"], g = model.prompt.vjp(residuals.prompt, g)
+    if "embedding" not in frozen:
         _, g = model.dropout.vjp(residuals.dropout, g)
         if model.positions is not None:
             d_params["positions"], g = model.positions.vjp(residuals.positions, g)
@@ -226,9 +226,10 @@ class Transformer(Layers):
         paths = [path for path, _ in pytree.leaves_with_path(params) if trainable(path)]
         lowest = [p.split(".")[1] if p.startswith("blocks.") else p.split(".")[0] for p in paths]
         below = None
-        lower = ("embedding", "positions", "prompt")
-        if not {*lower} & {*lowest}:
+        if not {"embedding", "positions"} & {*lowest}:
             first = min((int(name) for name in lowest if name.isdigit()), default=len(self.blocks))
+            lower = ["embedding", "positions"] + ["prompt"] * ("prompt" not in lowest)
+            first = first if "prompt" in lower else 0
             parts = {name: params[name] for name in lower if name in params}
             below = pytree.map(lambda leaf: None, {**parts, "blocks": params["blocks"][:first]})
         head, path = self.head_params(params), "embedding" if self.tied else "unembedding"
