@@ -3,7 +3,7 @@
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
-from .recurrent import causal_convolution, selective_scan
+from .recurrent import causal_convolution, gated_delta_rule, linear_attention, selective_scan
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -13,10 +13,12 @@ __all__ = [
     "embedding",
     "flash_attention",
     "gated",
+    "gated_delta_rule",
     "gelu",
     "layer_norm",
     "learned_positions",
     "linear",
+    "linear_attention",
     "relu",
     "relu_squared",
     "rms_norm",
