@@ -65,7 +65,7 @@ class Residuals(NamedTuple):
 init = init_nothing
 
 
-def forward(params: Tree, x: WithState, *, chunk_size: int = 64) -> tuple[WithState, Residuals]:
+def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithState, Residuals]:
     """Return what each query reads, (B, T, H, Kv), and the state after the text.
 
     Args:
@@ -75,7 +75,7 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 64) -> tuple[WithSt
     """
     expect_params(params)
     inputs, state = expect_with_state(x)
-    if not isinstance(inputs, Inputs):
+    if not isinstance(inputs, QKV):
         raise TypeError(f"x must be WithState(QKV(q, k, v), state): got {type(inputs).__name__}")
     others = {"k": inputs.k, "v": inputs.v, "state": state}
     shapes = "k: B T H K, v: B T H Kv, state: B H K Kv"

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def forward(params, x, *, chunk_size=64):
+def forward(params, x, *, chunk_size=32):
     """Return oₜ = Sₜᵀ·qₜ/√K with Sₜ = Sₜ₋₁ + kₜ·vₜᵀ."""
 
     def step(state, inputs):
