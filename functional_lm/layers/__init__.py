@@ -3,7 +3,7 @@
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
-from .recurrent import causal_convolution, selective_scan
+from .recurrent import causal_convolution, selective_scan, time_step
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "soft_cap",
     "softmax",
     "swiglu",
+    "time_step",
     "unembedding",
 ]

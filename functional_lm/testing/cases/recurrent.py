@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...contract import WithState
-from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
+from .draws import BATCHES, HEADS, ROWS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
@@ -49,7 +49,16 @@ def _selective_scan_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _time_step(draw: Draws, _: Any, leading: Any, H: int) -> Inputs:
+    return {"bias": draw.normal(H)}, draw.normal(*leading, H), {}
+
+
+def _time_step_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7), "large x": make((31,), 5, scale=30.0)}
+
+
 LAYERS: Layers = {
     "causal_convolution": ("D", _causal_convolution, _causal_convolution_cases),
     "selective_scan": ("H G K", _selective_scan, _selective_scan_cases),
+    "time_step": ("H", _time_step, _time_step_cases),
 }
