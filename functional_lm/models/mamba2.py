@@ -1,4 +1,4 @@
-"""The mixer of Mamba 2: a selective state space between two projections (Dao and Gu 2024, section 7).
+"""The mixer of Mamba 2: a state space between two projections (Dao and Gu 2024, section 7).
 
 Forward: ``zxbcdt`` makes five inputs side by side: a gate z, the values x, how to write to the
 state (b) and read from it (c), and the step sizes Δ. Then

@@ -73,7 +73,6 @@ def test_bad_sizes_are_named(sizes, says):
         mamba2.init((0,), **{**SIZES, **sizes})
 
 
-@pytest.mark.parametrize("n_groups", [1, 3])
-def test_a_wrong_number_of_groups_is_refused_or_changes_the_size_of_the_state(n_groups):
-    with pytest.raises(ValueError, match="got"):
-        mamba2.forward(PARAMS, X, n_groups=n_groups)
+def test_a_wrong_number_of_groups_is_refused():
+    with pytest.raises(ValueError, match=r"E \+ 2·G·N columns.* got 44, E=24, H=6, n_groups=3"):
+        mamba2.forward(PARAMS, X, n_groups=3)
