@@ -34,6 +34,7 @@ STACK = [  # imports run strictly downwards, to a later line or within one
         "locate",
         "outline",
         "heads",
+        "low_rank",
         "rotation",
         "chunks",
     },

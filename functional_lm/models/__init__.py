@@ -4,7 +4,16 @@
 architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`, `hybrid`.
 """
 
-from . import language_model, mlp, parallel_block, self_attention, transformer, transformer_block
+from . import (
+    language_model,
+    mamba2,
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer,
+    transformer_block,
+)
 from .language_model import LanguageModel
 from .loading import DEFAULT, Architecture, architectures, build, find
 
@@ -16,7 +25,9 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "mamba2",
     "mlp",
+    "multi_latent_attention",
     "parallel_block",
     "self_attention",
     "transformer",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...contract import WithState
-from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
+from .draws import BATCHES, HEADS, ROWS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
@@ -96,9 +96,18 @@ def _gated_delta_rule_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _time_step(draw: Draws, _: Any, leading: Any, H: int) -> Inputs:
+    return {"bias": draw.normal(H)}, draw.normal(*leading, H), {}
+
+
+def _time_step_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7), "large x": make((31,), 5, scale=30.0)}
+
+
 LAYERS: Layers = {
     "causal_convolution": ("D", _causal_convolution, _causal_convolution_cases),
     "gated_delta_rule": ("H K", _gated_delta_rule, _gated_delta_rule_cases),
     "linear_attention": ("H K", _linear_attention, _linear_attention_cases),
     "selective_scan": ("H G K", _selective_scan, _selective_scan_cases),
+    "time_step": ("H", _time_step, _time_step_cases),
 }
