@@ -46,9 +46,9 @@ plant(
 
     the probabilities are computed anew without the causal mask
     x.k x.q x.v: mask leak
-    - q, k, v, probs, H = residuals
-    + q, k, v, _, H = residuals
-    + probs = _masked_softmax(q @ k.swapaxes(-1, -2), None)
+    - q, k, v, probs, H, tanh, sink_probs, multiplier = residuals
+    + q, k, v, _, H, tanh, sink_probs, multiplier = residuals
+    + probs, _ = _masked_softmax(q @ k.swapaxes(-1, -2), None, None)
     """,
     visibility=CAUSAL,
 )
@@ -73,8 +73,8 @@ plant(
     """
     g is turned by the angle and not back
     x: jacobian not transposed
-    - d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
-    + d_x = turn(np.ascontiguousarray(g), rotation, pairing, np.empty(shape, g.dtype))
+    - return {}, _turn_first(g, rotation.conj(), pairing)
+    + return {}, _turn_first(g, rotation, pairing)
 
     g is viewed as complex numbers, which needs contiguous rows
     layout
