@@ -6,16 +6,21 @@ parts can be compared in otherwise equal models.
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from ..compose import bind
 from ..contract import Layer, expect_choice, expect_fields
-from ..layers import gelu, layer_norm, rms_norm, swiglu
-from . import llama, llama_decoder, mlp, self_attention, transformer
+from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu, swiglu
+from . import llama, llama_decoder, mlp, parallel_block, self_attention, transformer
 from .transformer import Transformer
 from .transformer_block import Block
 
 __all__ = ["PRESETS", "Config", "architecture"]
+
+
+Gated = Literal["swiglu", "geglu", "geglu_tanh", "reglu", "relu_squared_glu"]
+Plain = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,18 +28,25 @@ class Config(llama.Config):
     """The settings of a `llama`, and which parts it has. None means not given; see `resolved`.
 
     Attributes:
-        norm: what normalises the input of each branch: "rms_norm" or "layer_norm".
-        mlp: the activation of the feed-forward layers: "swiglu", or "gelu" without a gate.
+        norm: what normalises the input of each branch. "rms_norm_offset" multiplies by 1 + scale,
+            as Gemma does.
+        mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
+            is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention".
+        block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
+            read the same rows ("parallel").
 
     Raises:
         TypeError: for a setting of the wrong type.
         ValueError: for sizes that do not fit each other.
     """
 
-    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    norm: Literal["rms_norm", "rms_norm_offset", "layer_norm", "layer_norm_without_bias"] = (
+        "rms_norm"
+    )
+    mlp: Literal[Gated, Plain] = "swiglu"
     mixer: Literal["attention"] = "attention"
+    block: Literal["sequential", "parallel"] = "sequential"
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -44,6 +56,7 @@ class Config(llama.Config):
             (expect_choice, "norm", {"choices": tuple(NORMS)}),
             (expect_choice, "mlp", {"choices": tuple(MLPS)}),
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
+            (expect_choice, "block", {"choices": tuple(BLOCKS)}),
         )
 
 
@@ -54,7 +67,7 @@ def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
     norm = _norm(c)
-    block = Block(norm, MIXERS[c.mixer](c), norm, _mlp(c))
+    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
     return transformer.build(
@@ -70,13 +83,35 @@ def architecture(config: Config) -> Transformer:
     )
 
 
-NORMS = {"rms_norm": rms_norm, "layer_norm": layer_norm}
-MLPS = {"swiglu": (swiglu, True), "gelu": (gelu, False)}
+BLOCKS: dict[str, Callable[[Layer, Layer, Layer], Any]] = {
+    "sequential": lambda norm, mixer, mlp: Block(norm, mixer, norm, mlp),
+    "parallel": parallel_block.Block,
+}
+NORMS: dict[str, tuple[Layer, dict[str, Any]]] = {
+    "rms_norm": (rms_norm, {}),
+    "rms_norm_offset": (rms_norm, {"offset": 1.0}),
+    "layer_norm": (layer_norm, {}),
+    "layer_norm_without_bias": (layer_norm, {"bias": False}),
+}
+EXACT, TANH = bind(gelu, approximate=False), bind(gelu, approximate=True)
+MLPS = {
+    "swiglu": (swiglu, True),
+    "geglu": (bind(gated, activation=EXACT), True),
+    "geglu_tanh": (bind(gated, activation=TANH), True),
+    "reglu": (bind(gated, activation=relu), True),
+    "relu_squared_glu": (bind(gated, activation=relu_squared), True),
+    "silu": (silu, False),
+    "gelu": (EXACT, False),
+    "gelu_tanh": (TANH, False),
+    "relu": (relu, False),
+    "relu_squared": (relu_squared, False),
+}
 """The activation of a feed-forward layer, and whether it has a gate."""
 
 
 def _norm(c: Config) -> Layer:
-    return bind(NORMS[c.norm], d_model=c.d_model, eps=c.norm_eps)
+    layer, settings = NORMS[c.norm]
+    return bind(layer, d_model=c.d_model, eps=c.norm_eps, **settings)
 
 
 def _mlp(c: Config) -> Layer:
