@@ -255,9 +255,7 @@ def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int
         run([partial(one, b, h) for b, h in np.ndindex(n_examples, n_heads)])
 
 
-def _tiles(
-    T: int, S: int, b: int, settings: Settings
-) -> Iterator[tuple[slice, list[slice]]]:
+def _tiles(T: int, S: int, b: int, settings: Settings) -> Iterator[tuple[slice, list[slice]]]:
     """Yield some queries, and the keys in tiles that at least one of them sees."""
     causal, _, window, _ = settings.visibility
     offset = _offset(settings.visibility, b)
@@ -278,7 +276,7 @@ def _offset(visibility: Visibility, b: int) -> int:
 def _scores(
     q: Array, k: Array, tile: tuple[int, int, slice, slice], settings: Settings
 ) -> tuple[Array, Array | None]:
-    """Return the scores of a tile (rows, columns), −∞ for hidden keys; with a soft cap, tanh too."""
+    """Return the scores of a tile, −∞ for hidden keys, and τ if there is a soft cap."""
     b, h, rows, columns = tile
     scores, tanh = q @ k.T, None
     if settings.soft_cap is not None:
