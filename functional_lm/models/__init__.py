@@ -4,7 +4,15 @@
 architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`, `hybrid`.
 """
 
-from . import language_model, mlp, parallel_block, self_attention, transformer, transformer_block
+from . import (
+    language_model,
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer,
+    transformer_block,
+)
 from .language_model import LanguageModel
 from .loading import DEFAULT, Architecture, architectures, build, find
 
@@ -17,6 +25,7 @@ __all__ = [
     "find",
     "language_model",
     "mlp",
+    "multi_latent_attention",
     "parallel_block",
     "self_attention",
     "transformer",

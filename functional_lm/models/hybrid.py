@@ -7,12 +7,20 @@ parts can be compared in otherwise equal models.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields
+from ..contract import Layer, expect_choice, expect_fields, expect_int
 from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu, swiglu
-from . import llama, llama_decoder, mlp, parallel_block, self_attention, transformer
+from . import (
+    llama,
+    llama_decoder,
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer,
+)
 from .transformer import Transformer
 from .transformer_block import Block
 
@@ -32,9 +40,16 @@ class Config(llama.Config):
             as Gemma does.
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
-        mixer: what mixes positions: "attention".
+        mixer: what mixes positions: "attention", or "multi_latent_attention", whose keys and
+            values come from one small vector for all heads.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
+        kv_rank: of multi-head latent attention: the size of the vector that keys and values come
+            from. Default: d_model/4.
+        q_rank: of multi-head latent attention: the size of such a vector for the queries. Default:
+            none, one matrix makes them.
+        rope_size: of multi-head latent attention: how much longer rotary positions make queries
+            and keys, an even number. Default: about half of head_size.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -45,8 +60,11 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention"] = "attention"
+    mixer: Literal["attention", "multi_latent_attention"] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
+    kv_rank: int | None = None
+    q_rank: int | None = None
+    rope_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -57,6 +75,35 @@ class Config(llama.Config):
             (expect_choice, "mlp", {"choices": tuple(MLPS)}),
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
+            (expect_int, "kv_rank q_rank rope_size", llama.SIZE),
+        )
+        if self.rope_size and self.rope_size % 2:
+            raise ValueError(
+                f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
+            )
+        self._refuse_ignored()
+
+    def _refuse_ignored(self) -> None:
+        """Refuse a setting that the mixer does not read."""
+        for field in dataclasses.fields(self):
+            mixers = READ_BY.get(field.name, (self.mixer,))
+            value = getattr(self, field.name)
+            filled = self.n_heads if field.name == "n_kv_heads" else None  # by `resolved`
+            if self.mixer not in mixers and value not in (field.default, filled):
+                raise ValueError(
+                    f"{field.name} is a setting of {' and '.join(mixers)}: "
+                    f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
+                )
+
+    def resolved(self) -> Self:
+        """Return the config with a value for every setting that was not given."""
+        c = super().resolved()
+        if c.mixer != "multi_latent_attention":
+            return c
+        return dataclasses.replace(
+            c,
+            kv_rank=max(c.d_model // 4, 1) if c.kv_rank is None else c.kv_rank,
+            rope_size=(int(c.head_size or 2) + 2) // 4 * 2 if c.rope_size is None else c.rope_size,
         )
 
 
@@ -140,8 +187,35 @@ def _attention(c: Config) -> Layer:
     )
 
 
-MIXERS = {"attention": _attention}
+def _multi_latent_attention(c: Config) -> Layer:
+    norm = bind(rms_norm, eps=c.norm_eps)
+    return bind(
+        multi_latent_attention,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        kv_rank=c.kv_rank,
+        q_rank=c.q_rank,
+        rope_size=c.rope_size,
+        head_size=c.head_size,
+        rope_theta=c.rope_theta,
+        rope_pairing=c.rope_pairing,
+        attention=c.attention,
+        q_norm=norm,
+        kv_norm=norm,
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS = {"attention": _attention, "multi_latent_attention": _multi_latent_attention}
 """What makes each mixer from the settings."""
+
+READ_BY = {
+    "n_kv_heads": ("attention",),
+    "kv_rank": ("multi_latent_attention",),
+    "q_rank": ("multi_latent_attention",),
+    "rope_size": ("multi_latent_attention",),
+}
+"""The mixers that read a setting; with any other it is refused."""
 
 
 def _output_scale(c: Config) -> float:

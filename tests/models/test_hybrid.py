@@ -14,6 +14,8 @@ CHOICES = [
     {"norm": "rms_norm_offset"},
     *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
     {"block": "parallel"},
+    {"mixer": "multi_latent_attention"},
+    {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
 ]
 """Settings that exchange a part, each alone."""
 
@@ -60,3 +62,19 @@ def test_a_model_with_another_part_learns(choice):
 def test_an_unknown_part_is_refused():
     with pytest.raises(ValueError, match=r"norm must be 'rms_norm' or .* or 'layer_norm'"):
         build("hybrid", **SIZES, norm="batch_norm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"kv_rank": 4}, "kv_rank is a setting of multi_latent_attention: .* leave it out"),
+        (
+            {"mixer": "multi_latent_attention", "n_kv_heads": 2},
+            "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
+        ),
+        ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        build("hybrid", **SIZES, **settings)

@@ -72,6 +72,28 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _multi_latent_attention(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, *, others: Any = None
+) -> Inputs:
+    side: dict[str, Any] = {"n_heads": H, "rope_size": 2}
+    sizes = {**side, "d_model": D, "kv_rank": 5, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {**side, "positions": np.arange(leading[-1])}
+
+
+def _multi_latent_attention_cases(draw: Draws, make: Maker) -> Cases:
+    heads = {"q_rank": 7, "head_size": 3, "value_size": 5, "rope_size": 4}
+    low_rank = {"others": heads, "rope_size": 4, "q_rank": 7, "rope_pairing": "half"}
+    mask = draw.integers(2, 1, 1, 5, below=2) > 0
+    swapped = {name: _transposed() for name in ("q", "kv_down", "kv", "out")}
+    return {
+        **make.each({"H=3": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}, 12, 3),
+        "low-rank queries, other sizes": make((2, 5), 11, 3, **low_rank),
+        "tiled, padding": make((2, 5), 12, 3, attention="tiled", causal=True, mask=mask),
+        "other projections": make((2, 3), 12, 3, others=swapped, rope_theta=50.0, **swapped),
+    }
+
+
 def _llama(vocabulary: int, D: int, H: int, G: int, F: int, L: int, settings: Any) -> Any:
     from ...models import llama
 
@@ -183,6 +205,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
+    "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),

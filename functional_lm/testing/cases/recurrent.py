@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from ...contract import WithState
-from .draws import BATCHES, Cases, Draws, Inputs, Layers, Maker
+from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
@@ -27,6 +29,27 @@ def _causal_convolution_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _selective_scan(
+    draw: Draws, m: Any, leading: Any, H: int, G: int, K: int, *, N: int = 5, dt: float = 0.5
+) -> Inputs:
+    params = {"A_log": draw.normal(H, scale=0.5), "D": draw.normal(H)}
+    steps = dt * np.exp(draw.normal(*leading, H))
+    x, b, c = draw.normal(*leading, H, K), draw.normal(*leading, G, N), draw.normal(*leading, G, N)
+    return params, WithState(m.Inputs(x, steps, b, c), draw.normal(leading[0], H, N, K)), {}
+
+
+def _selective_scan_cases(draw: Draws, make: Maker) -> Cases:
+    return {
+        **make.each(HEADS, 6, 2, 3),
+        "chunks, the last one short": make((2, 11), 6, 2, 3, chunk_size=4),
+        "whole chunks, H=3 G=3": make((2, 6), 3, 3, 2, chunk_size=3, N=1),
+        "chunks of one": make((3, 5), 2, 1, 1, chunk_size=1),
+        "strong decays": make((2, 67), 3, 1, 3, dt=20.0),
+        "weak decays": make((2, 67), 3, 1, 3, dt=1e-3, chunk_size=31),
+    }
+
+
 LAYERS: Layers = {
     "causal_convolution": ("D", _causal_convolution, _causal_convolution_cases),
+    "selective_scan": ("H G K", _selective_scan, _selective_scan_cases),
 }
