@@ -36,6 +36,7 @@ STACK = [  # imports run strictly downwards, to a later line or within one
         "heads",
         "low_rank",
         "rotation",
+        "chunks",
     },
     FOUNDATION,
 ]
