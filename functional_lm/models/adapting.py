@@ -12,6 +12,7 @@ model does not change. `with_adapters` works on an adapted model too: then both 
 import dataclasses
 import fnmatch
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -358,16 +359,13 @@ def _chosen(targets: str | None, sizes: dict[str, dict[str, Any]]) -> dict[str, 
 
 
 def _listed(sizes: dict[str, dict[str, Any]]) -> str:
-    """Return the projections and their parts, those of all blocks as one."""
+    """Return the projections and their parts; those of all blocks are listed once."""
     names = [
-        name for path, size in sizes.items() for name in (path, *dict(_parts(path, size["d_out"])))
+        re.sub(r"^blocks\.\d+\.", "", name)
+        for path, size in sizes.items()
+        for name in (path, *dict(_parts(path, size["d_out"])))
     ]
-    return ", ".join(
-        dict.fromkeys(
-            ".".join(["*" if n.isdigit() and i == 1 else n for i, n in enumerate(name.split("."))])
-            for name in names
-        )
-    )
+    return ", ".join(dict.fromkeys(names))
 
 
 def _parts(path: str, d_out: Any) -> Iterator[tuple[str, tuple[int, int]]]:
