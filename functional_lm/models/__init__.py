@@ -6,6 +6,7 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 
 from . import (
     language_model,
+    linear_mixer,
     mamba2,
     mlp,
     multi_latent_attention,
@@ -25,6 +26,7 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "linear_mixer",
     "mamba2",
     "mlp",
     "multi_latent_attention",
