@@ -3,6 +3,7 @@
 from . import dropout, embedding, learned_positions, linear, softmax, unembedding
 from .feedforward import gelu, silu, swiglu
 from .norms import layer_norm, rms_norm
+from .routing import routed_experts, top_k_router
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "routed_experts",
     "silu",
     "softmax",
     "swiglu",
+    "top_k_router",
     "unembedding",
 ]
