@@ -1,10 +1,18 @@
 """The wiring: layers put together into models. No derivative formula stands here.
 
-`transformer`, `transformer_block`, `self_attention`, `mlp`, `mixture_of_experts` and
-`language_model` are layers like any other. Each architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`.
+`transformer`, its blocks and their parts, and `language_model` are layers like any other. Each
+architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`, `hybrid`.
 """
 
-from . import language_model, mixture_of_experts, mlp, self_attention, transformer, transformer_block
+from . import (
+    language_model,
+    mixture_of_experts,
+    mlp,
+    parallel_block,
+    self_attention,
+    transformer,
+    transformer_block,
+)
 from .language_model import LanguageModel
 from .loading import DEFAULT, Architecture, architectures, build, find
 
@@ -18,6 +26,7 @@ __all__ = [
     "language_model",
     "mixture_of_experts",
     "mlp",
+    "parallel_block",
     "self_attention",
     "transformer",
     "transformer_block",

@@ -6,16 +6,42 @@ parts can be compared in otherwise equal models.
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields
-from ..layers import gelu, layer_norm, rms_norm, swiglu
-from . import llama, llama_decoder, mlp, self_attention, transformer
+from ..contract import Layer, expect_choice, expect_fields, expect_int, expect_number
+from ..layers import (
+    gated,
+    gelu,
+    layer_norm,
+    relu,
+    relu_squared,
+    rms_norm,
+    routed_experts,
+    silu,
+    swiglu,
+    top_k_router,
+    unembedding,
+)
+from ..losses import linear_cross_entropy
+from . import (
+    llama,
+    llama_decoder,
+    mixture_of_experts,
+    mlp,
+    parallel_block,
+    self_attention,
+    transformer,
+)
 from .transformer import Transformer
 from .transformer_block import Block
 
 __all__ = ["PRESETS", "Config", "architecture"]
+
+
+Gated = Literal["swiglu", "geglu", "geglu_tanh", "reglu", "relu_squared_glu"]
+Plain = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,18 +49,38 @@ class Config(llama.Config):
     """The settings of a `llama`, and which parts it has. None means not given; see `resolved`.
 
     Attributes:
-        norm: what normalises the input of each branch: "rms_norm" or "layer_norm".
-        mlp: the activation of the feed-forward layers: "swiglu", or "gelu" without a gate.
+        norm: what normalises the input of each branch. "rms_norm_offset" multiplies by 1 + scale,
+            as Gemma does.
+        mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
+            is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention".
+        block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
+            read the same rows ("parallel").
+        experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
+            that a token passes, so that a token takes as much arithmetic as without.
+        experts_per_token: the experts that the router sends each token to. Default: 2.
+        shared_experts: further ones that every token passes. Default: 0.
+        balance_loss: the weight of the load-balancing loss in training. Default: 0.01.
+        router_z_loss: the weight of the routers' z-loss in training. Default: 0.001.
+        logit_soft_cap: keep the logits between -c and c, as c·tanh(logits/c).
 
     Raises:
         TypeError: for a setting of the wrong type.
         ValueError: for sizes that do not fit each other.
     """
 
-    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    norm: Literal["rms_norm", "rms_norm_offset", "layer_norm", "layer_norm_without_bias"] = (
+        "rms_norm"
+    )
+    mlp: Literal[Gated, Plain] = "swiglu"
     mixer: Literal["attention"] = "attention"
+    block: Literal["sequential", "parallel"] = "sequential"
+    experts: int | None = None
+    experts_per_token: int | None = None
+    shared_experts: int | None = None
+    balance_loss: float | None = None
+    router_z_loss: float | None = None
+    logit_soft_cap: float | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -44,20 +90,58 @@ class Config(llama.Config):
             (expect_choice, "norm", {"choices": tuple(NORMS)}),
             (expect_choice, "mlp", {"choices": tuple(MLPS)}),
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
+            (expect_choice, "block", {"choices": tuple(BLOCKS)}),
+            (expect_int, "experts experts_per_token", {"maximum": 10_000}),
+            (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
+            (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
+            (expect_number, "logit_soft_cap", {"low": 1e-30}),
+        )
+        if self.experts is None:
+            for name in OF_EXPERTS:
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is a setting of experts: got {getattr(self, name)} without any; "
+                        "set experts=8, or leave it out"
+                    )
+            return
+        c = self.resolved()
+        if c.experts_per_token > self.experts:
+            raise ValueError(
+                f"experts_per_token must be at most experts={self.experts}: "
+                f"got {c.experts_per_token}; lower it"
+            )
+
+    def resolved(self) -> Self:
+        """Return the config with a value for every setting that was not given."""
+        c = super().resolved()
+        if c.experts is None:
+            return c
+        given = {name: getattr(c, name) for name in OF_EXPERTS}
+        return dataclasses.replace(
+            c, **{name: OF_EXPERTS[name] if v is None else v for name, v in given.items()}
         )
 
 
 PRESETS = llama.PRESETS
+
+OF_EXPERTS = {
+    "experts_per_token": 2,
+    "shared_experts": 0,
+    "balance_loss": 0.01,
+    "router_z_loss": 0.001,
+}
+"""The settings of a mixture of experts: two experts a token as in Mixtral (Jiang et al. 2024), the
+weights of the losses as in the Switch Transformer and in ST-MoE; see `top_k_router`."""
 
 
 def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
     norm = _norm(c)
-    block = Block(norm, MIXERS[c.mixer](c), norm, _mlp(c))
+    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
-    return transformer.build(
+    model = transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
@@ -68,26 +152,63 @@ def architecture(config: Config) -> Transformer:
         remat=c.remat,
         fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
     )
+    if c.logit_soft_cap is None:
+        return model
+    cap = {"soft_cap": c.logit_soft_cap}
+    return model._replace(
+        unembedding=bind(unembedding, vocab_size=c.vocab_size, d_model=c.d_model, **cap),
+        loss=bind(linear_cross_entropy, **cap),
+    )
 
 
-NORMS = {"rms_norm": rms_norm, "layer_norm": layer_norm}
-MLPS = {"swiglu": (swiglu, True), "gelu": (gelu, False)}
+BLOCKS: dict[str, Callable[[Layer, Layer, Layer], Any]] = {
+    "sequential": lambda norm, mixer, mlp: Block(norm, mixer, norm, mlp),
+    "parallel": parallel_block.Block,
+}
+NORMS: dict[str, tuple[Layer, dict[str, Any]]] = {
+    "rms_norm": (rms_norm, {}),
+    "rms_norm_offset": (rms_norm, {"offset": 1.0}),
+    "layer_norm": (layer_norm, {}),
+    "layer_norm_without_bias": (layer_norm, {"bias": False}),
+}
+EXACT, TANH = bind(gelu, approximate=False), bind(gelu, approximate=True)
+MLPS = {
+    "swiglu": (swiglu, True),
+    "geglu": (bind(gated, activation=EXACT), True),
+    "geglu_tanh": (bind(gated, activation=TANH), True),
+    "reglu": (bind(gated, activation=relu), True),
+    "relu_squared_glu": (bind(gated, activation=relu_squared), True),
+    "silu": (silu, False),
+    "gelu": (EXACT, False),
+    "gelu_tanh": (TANH, False),
+    "relu": (relu, False),
+    "relu_squared": (relu_squared, False),
+}
 """The activation of a feed-forward layer, and whether it has a gate."""
 
 
 def _norm(c: Config) -> Layer:
-    return bind(NORMS[c.norm], d_model=c.d_model, eps=c.norm_eps)
+    layer, settings = NORMS[c.norm]
+    return bind(layer, d_model=c.d_model, eps=c.norm_eps, **settings)
 
 
 def _mlp(c: Config) -> Layer:
     activation, gated = MLPS[c.mlp]
+    same = {"gated": gated, "activation": activation, "output_scale": _output_scale(c)}
+    if c.experts is None:
+        return bind(mlp, d_model=c.d_model, d_ff=c.d_ff, **same)
+    k, n_shared = c.experts_per_token or 0, c.shared_experts or 0
+    size = max(1, round((c.d_ff or 0) / (k + n_shared)))
+    losses = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss}
+    shared = bind(mlp, d_model=c.d_model, d_ff=n_shared * size, **same) if n_shared else None
     return bind(
-        mlp,
+        mixture_of_experts,
         d_model=c.d_model,
-        d_ff=c.d_ff,
-        gated=gated,
-        activation=activation,
-        output_scale=_output_scale(c),
+        n_experts=c.experts,
+        k=k,
+        gate=bind(top_k_router, **losses),
+        experts=bind(routed_experts, d_ff=size, **same),
+        shared=shared,
     )
 
 

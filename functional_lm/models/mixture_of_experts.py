@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import pytree
 from ..contract import Array, Key, Layer, Stream, Tree, expect_params, expect_residuals
 from ..layers import linear, routed_experts, top_k_router
 from ..layers.routing.routed_experts import Routed
 from ..layers.routing.top_k_router import Gates
 from ..prng import fold_in
 
-__all__ = ["Residuals", "expert_shares", "forward", "init", "vjp"]
+__all__ = ["Residuals", "expert_shares", "forward", "idle_weights", "init", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -43,9 +44,7 @@ def init(
     """Make the parameters of ``router`` and ``experts``, and of ``shared`` if there is one."""
     params = {
         "router": router.init(fold_in(key, 0), d_in=d_model, d_out=n_experts, dtype=dtype),
-        "experts": experts.init(
-            fold_in(key, 1), d_model=d_model, n_experts=n_experts, dtype=dtype
-        ),
+        "experts": experts.init(fold_in(key, 1), d_model=d_model, n_experts=n_experts, dtype=dtype),
     }
     if shared is not None:
         params["shared"] = shared.init(fold_in(key, 2), dtype=dtype)
@@ -108,3 +107,9 @@ def vjp(residuals: Residuals, g: Stream) -> tuple[Tree, Array]:
 def expert_shares(residuals: Residuals) -> Array:
     """Return the share (E,) of the choices that fell on each expert, for statistics."""
     return residuals.gate.shares
+
+
+def idle_weights(params: Tree, *, k: int) -> int:
+    """Return how many weights of the experts a token does not pass, to count its arithmetic."""
+    leaves = pytree.leaves(params["experts"])
+    return sum(leaf.size // len(leaf) * (len(leaf) - k) for leaf in leaves)

@@ -13,9 +13,7 @@ class Stream(NamedTuple):
     auxiliary: Any
 
 
-def forward(
-    params, x, *, k, router=linear, gate=top_k_router, experts=routed_experts, shared=None
-):
+def forward(params, x, *, k, router=linear, gate=top_k_router, experts=routed_experts, shared=None):
     """Route each token to k experts; add the shared layer, if there is one."""
     logits = router.forward(params["router"], x)
     chosen = gate.choose(logits, k=k)

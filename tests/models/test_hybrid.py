@@ -3,28 +3,33 @@ import pytest
 
 from functional_lm import pytree, value_and_grad
 from functional_lm.generation import Decoder
-from functional_lm.models import build
+from functional_lm.models import build, hybrid
 
 SIZES = {"vocab_size": 11, "d_model": 24, "n_heads": 4, "n_layers": 2, "max_seq_len": 16}
 TOKENS = np.arange(26).reshape(2, 13) * 7 % 11
 
 CHOICES = [
     {"norm": "layer_norm"},
-    {"mlp": "gelu"},
+    {"norm": "layer_norm_without_bias"},
+    {"norm": "rms_norm_offset"},
+    *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
+    {"block": "parallel"},
+    {"experts": 5},
+    {"experts": 3, "experts_per_token": 1, "shared_experts": 2, "block": "parallel"},
+    {"experts": 4, "experts_per_token": 4, "mlp": "gelu"},
+    {"logit_soft_cap": 0.5},
 ]
 """Settings that exchange a part, each alone."""
 
 
 def test_the_defaults_are_a_llama():
-    llama, hybrid = build("llama", **SIZES), build("hybrid", **SIZES)
+    llama, same = build("llama", **SIZES), build("hybrid", **SIZES)
     params = llama.init((0,))
-    assert_same(params, hybrid.init((0,)))
-    one, other = (
-        value_and_grad(model, params, TOKENS, targets=TOKENS) for model in (llama, hybrid)
-    )
+    assert_same(params, same.init((0,)))
+    one, other = (value_and_grad(model, params, TOKENS, targets=TOKENS) for model in (llama, same))
     assert one[0] == other[0]
     assert_same(one[1], other[1])
-    assert hybrid.model.fast_decoder is not None
+    assert same.model.fast_decoder is not None
 
 
 def assert_same(tree, other):
@@ -57,5 +62,38 @@ def test_a_model_with_another_part_learns(choice):
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="norm must be 'rms_norm' or 'layer_norm'"):
+    with pytest.raises(ValueError, match=r"norm must be 'rms_norm' or .* or 'layer_norm'"):
         build("hybrid", **SIZES, norm="batch_norm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"experts_per_token": 2}, "experts_per_token is a setting of experts: got 2 without any"),
+        ({"balance_loss": 0.0}, "balance_loss is a setting of experts"),
+        ({"experts": 1}, "experts_per_token must be at most experts=1: got 2"),
+        ({"experts": 0}, "experts must be at least 1"),
+        ({"logit_soft_cap": 0.0}, "logit_soft_cap must be finite and at least"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        build("hybrid", **SIZES, **settings)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_token_takes_as_much_arithmetic_as_in_the_dense_model(shared):
+    sizes = {**SIZES, "d_ff": 60}
+    dense = build("hybrid", **sizes)
+    few, many = (build("hybrid", **sizes, experts=E, shared_experts=shared) for E in (4, 12))
+    flops = [model.flops(model.init((0,)), 5) for model in (dense, few, many)]
+    routers = [0, *(2 * 2 * 24 * E for E in (4, 12))]
+    assert [f - r for f, r in zip(flops, routers, strict=True)] == [flops[0]] * 3
+    assert many.n_parameters > 2 * few.n_parameters > 2 * dense.n_parameters
+
+
+def test_capped_logits_stay_below_the_cap():
+    model = build("hybrid", **SIZES, logit_soft_cap=0.01)
+    params = pytree.map(lambda leaf: 10 * leaf, model.init((0,)))
+    logits, _ = model.logits(params, TOKENS)
+    assert 0.009 < np.abs(logits).max() <= np.float32(0.01)

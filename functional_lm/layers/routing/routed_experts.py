@@ -42,7 +42,7 @@ from ...contract import (
 from ...numerics import row_dot, rows
 from ...prng import fold_in, normal
 
-__all__ = ["Residuals", "Routed", "forward", "init", "shares", "vjp"]
+__all__ = ["Residuals", "Routed", "forward", "init", "vjp"]
 
 
 class Routed(NamedTuple):
@@ -131,11 +131,6 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Routed]:
     d_x = _sum_of_copies(_products(d_h, up.swapaxes(1, 2), counts), order, k)
     d_x = d_x.reshape(*shape[:-1], D)
     return {"up": d_up, "down": d_down}, Routed(d_x, d_weights.reshape(shape))
-
-
-def shares(residuals: Residuals) -> Array:
-    """Return the share (E,) of the copies that each expert took, for statistics."""
-    return residuals.counts / max(len(residuals.order), 1)
 
 
 def _products(x: Array, weight: Array, counts: Array) -> Array:

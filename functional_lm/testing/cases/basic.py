@@ -54,9 +54,21 @@ def _unembedding(draw: Draws, _: Any, leading: Any, D: int, V: int) -> Inputs:
     return {"weight": draw.normal(V, D)}, draw.normal(*leading, D), {}
 
 
+def _unembedding_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7, 11), "capped": make((2, 3), 7, 11, soft_cap=1.5)}
+
+
 def _softmax_cases(draw: Draws, make: Maker) -> Cases:
     far = make((3,), 13, far=1e2)  # e¹⁰⁰ is infinite in float32
     return entrywise_cases(draw, make) | {"far from zero": far}
+
+
+def _soft_cap(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
+    return {}, draw.normal(*leading, D), {"cap": 0.7}
+
+
+def _soft_cap_cases(draw: Draws, make: Maker) -> Cases:
+    return entrywise_cases(draw, make) | {"a cap of 30": make((2, 3), 7, scale=20.0, cap=30.0)}
 
 
 def _learned_positions(
@@ -98,6 +110,7 @@ LAYERS: Layers = {
     "embedding": ("D V", _embedding, _embedding_cases),
     "learned_positions": ("D", _learned_positions, _learned_positions_cases),
     "linear": ("D_in D_out", _linear, _linear_cases),
+    "soft_cap": ("D", _soft_cap, _soft_cap_cases),
     "softmax": ("D", entrywise, _softmax_cases),
-    "unembedding": ("D V", _unembedding, lambda _, make: make.each(ROWS, 7, 11)),
+    "unembedding": ("D V", _unembedding, _unembedding_cases),
 }

@@ -114,7 +114,9 @@ def _transformer_block(
 ) -> Inputs:
     D, H, G, F = sizes
     (block,) = _llama(2, D, H, G, F, 1, config).blocks
-    block = block._replace(mlp=mlp or block.mlp)
+    layers = {name: getattr(block, name) for name in ("mixer", "mlp", "dropout")}
+    layers |= {name: block.norm1 for name in m.Block._fields if name.startswith("norm")}
+    block = m.Block(**(layers | ({"mlp": mlp} if mlp else {})))
     params = draw.near(m.init(draw.key(), block=block, dtype=np.float64))
     return params, draw.normal(*leading, D), {"block": block, "positions": np.arange(leading[-1])}
 
@@ -150,15 +152,18 @@ def _language_model(
 
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
-    from ...models import gpt2
+    from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
     gpt = gpt2.architecture(other)
     first, second = gpt.blocks
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
+    parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
+    mixed = gpt._replace(blocks=(second, parallel))
     others = {
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
+        "blocks of two kinds": make((2, 5), *_SIZES, 7, 13, 2, model=mixed, key=(7,)),
     }
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
@@ -206,6 +211,7 @@ LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
     "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
+    "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),
