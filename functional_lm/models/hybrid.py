@@ -104,22 +104,20 @@ class Config(llama.Config):
                         "set experts=8, or leave it out"
                     )
             return
-        c = self.resolved()
-        if c.experts_per_token > self.experts:
+        k = self._of_experts["experts_per_token"]
+        if k > self.experts:
             raise ValueError(
-                f"experts_per_token must be at most experts={self.experts}: "
-                f"got {c.experts_per_token}; lower it"
+                f"experts_per_token must be at most experts={self.experts}: got {k}; lower it"
             )
+
+    @property
+    def _of_experts(self) -> dict[str, Any]:
+        return OF_EXPERTS | {n: v for n in OF_EXPERTS if (v := getattr(self, n)) is not None}
 
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
         c = super().resolved()
-        if c.experts is None:
-            return c
-        given = {name: getattr(c, name) for name in OF_EXPERTS}
-        return dataclasses.replace(
-            c, **{name: OF_EXPERTS[name] if v is None else v for name, v in given.items()}
-        )
+        return c if c.experts is None else dataclasses.replace(c, **c._of_experts)
 
 
 PRESETS = llama.PRESETS

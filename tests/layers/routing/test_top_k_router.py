@@ -31,7 +31,7 @@ def test_even_use_has_a_balance_loss_of_one():
     assert gates.auxiliary == pytest.approx(1)
     gates, _ = top_k_router.forward({}, x, experts=np.zeros((8, 1), int), balance_loss=1.0)
     assert gates.auxiliary == pytest.approx(1)  # of even probabilities, whatever was chosen
-    x = np.zeros((8, 4)) + [1e3, 0, 0, 0]
+    x = np.tile([1e3, 0, 0, 0], (8, 1))
     gates, _ = top_k_router.forward({}, x, experts=np.zeros((8, 1), int), balance_loss=0.5)
     assert gates.auxiliary == pytest.approx(0.5 * 4)  # all at one of four experts
 
@@ -74,5 +74,5 @@ def test_bad_input_is_named(settings, error, says):
 
 @pytest.mark.parametrize("k", [0, 6])
 def test_a_k_that_there_are_not_experts_for_is_refused(k):
-    with pytest.raises(ValueError, match="k must be at (least 1|most 5): got"):
+    with pytest.raises(ValueError, match=r"k must be at (least 1|most 5): got"):
         top_k_router.choose(draw(2, 5), k=k)
