@@ -94,8 +94,10 @@ def integers(key: Key, shape: tuple[int, ...], *, low: int, high: int) -> Array:
     return generator(key).integers(low, high, size=shape)
 
 
-def uniform(key: Key, shape: tuple[int, ...] = ()) -> Array:
-    """Draw float64 uniformly from ``[0, 1)``."""
+def uniform(key: Key | None, shape: tuple[int, ...] = ()) -> Array:
+    """Draw float64 uniformly from ``[0, 1)``. No key: zeros, as from `normal`."""
+    if key is None:
+        return np.broadcast_to(0.0, shape)
     return np.asarray(generator(key).random(shape))
 
 

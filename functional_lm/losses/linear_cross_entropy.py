@@ -8,15 +8,17 @@ Forward. In chunks of rows, for each row x (D) with target t:
 
 and the mean over the N targets that are not ``ignore_index``; the rows of the others are left out.
 
-``label_smoothing`` ε and ``z_loss`` ζ are those of `cross_entropy`. A ``soft_cap`` c puts c·tanh(z/c)
-in place of the logits z, as in `unembedding`.
+``label_smoothing`` ε and ``z_loss`` ζ are those of `cross_entropy`. A ``soft_cap`` c puts
+c·tanh(z/c) in place of the logits z, as in `unembedding`.
 
 VJP. With p = softmax(z) and a scalar cotangent g, as in `cross_entropy` and `unembedding`:
 
     d_z = g·(p − onehot(t))/N      d_x = d_z·W      d_W = d_zᵀ·x, summed over the chunks
 
 With the settings, d_z = g·((1 + 2·ζ·log Σ exp z)·p − (1 − ε)·onehot(t) − ε/V)/N, and times
-1 − tanh² behind a cap. Since the loss is a scalar, both are g times the gradient for g = 1. The forward computes that
+1 − tanh² behind a cap.
+
+Since the loss is a scalar, both are g times the gradient for g = 1. The forward computes that
 gradient while it has a chunk of logits, and the residuals hold d_W and d_x instead of N·V numbers.
 A vjp that recomputes the logits takes four products of N·V·D instead of three, a third more time at
 V = 50257. ``recompute`` asks for that: the forward then takes only the one product that the loss
@@ -139,19 +141,19 @@ def forward(
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the scalar cotangent g."""
     expect_residuals(residuals, Residuals)
-    d_weight, d_x, weight, x, target, _, _, *how = residuals
+    d_weight, d_x, weight, x, target, _, _, settings, chunk_size = residuals
     if d_weight is None:
-        _, d_weight, d_x = _in_chunks(weight, x, target, *how, True, True)
+        _, d_weight, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, True)
     return {"weight": d_weight * g}, input_vjp(residuals._replace(d_x=d_x), g)
 
 
 def input_vjp(residuals: Residuals, g: Any) -> Array:
     """Return d_x alone, for a weight that is not trained."""
     expect_residuals(residuals, Residuals)
-    _, d_x, weight, x, target, kept, shape, *how = residuals
+    _, d_x, weight, x, target, kept, shape, settings, chunk_size = residuals
     expect_cotangent(g, (), weight.dtype)
     if d_x is None:
-        _, _, d_x = _in_chunks(weight, x, target, *how, True, False)
+        _, _, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, False)
     out = np.zeros(shape, weight.dtype)
     rows(out)[kept] = d_x * g
     return out

@@ -6,8 +6,10 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 
 from . import (
     language_model,
+    mamba2,
     mixture_of_experts,
     mlp,
+    multi_latent_attention,
     parallel_block,
     self_attention,
     transformer,
@@ -24,8 +26,10 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "mamba2",
     "mixture_of_experts",
     "mlp",
+    "multi_latent_attention",
     "parallel_block",
     "self_attention",
     "transformer",

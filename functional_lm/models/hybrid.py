@@ -28,8 +28,10 @@ from ..losses import linear_cross_entropy
 from . import (
     llama,
     llama_decoder,
+    mamba2,
     mixture_of_experts,
     mlp,
+    multi_latent_attention,
     parallel_block,
     self_attention,
     transformer,
@@ -53,9 +55,19 @@ class Config(llama.Config):
             as Gemma does.
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
-        mixer: what mixes positions: "attention".
+        mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
+            come from one small vector for all heads; or "mamba2", a state space whose memory does
+            not grow with the text.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
+        kv_rank: of multi-head latent attention: the size of the vector that keys and values come
+            from. Default: d_model/4.
+        q_rank: of multi-head latent attention: the size of such a vector for the queries. Default:
+            none, one matrix makes them.
+        rope_size: of multi-head latent attention: how much longer rotary positions make queries
+            and keys, an even number. Default: about half of head_size.
+        state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
+        expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
         experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
             that a token passes, so that a token takes as much arithmetic as without.
         experts_per_token: the experts that the router sends each token to. Default: 2.
@@ -73,8 +85,13 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention"] = "attention"
+    mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
+    kv_rank: int | None = None
+    q_rank: int | None = None
+    rope_size: int | None = None
+    state_size: int | None = None
+    expand: int | None = None
     experts: int | None = None
     experts_per_token: int | None = None
     shared_experts: int | None = None
@@ -91,11 +108,48 @@ class Config(llama.Config):
             (expect_choice, "mlp", {"choices": tuple(MLPS)}),
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
+            (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
             (expect_int, "experts experts_per_token", {"maximum": 10_000}),
             (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
             (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
             (expect_number, "logit_soft_cap", {"low": 1e-30}),
         )
+        if self.rope_size and self.rope_size % 2:
+            raise ValueError(
+                f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
+            )
+        self._refuse_ignored()
+        self._expect_experts()
+
+    def _refuse_ignored(self) -> None:
+        """Refuse a setting that the mixer does not read."""
+        filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
+        for field in dataclasses.fields(self):  # `resolved` fills in some
+            mixers = READ_BY.get(field.name, (self.mixer,))
+            value = getattr(self, field.name)
+            if self.mixer not in mixers and value not in (field.default, filled.get(field.name)):
+                raise ValueError(
+                    f"{field.name} is a setting of {' and '.join(mixers)}: "
+                    f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
+                )
+
+    def resolved(self) -> Self:
+        """Return the config with a value for every setting that was not given."""
+        c = super().resolved()
+        if c.experts is not None:
+            c = dataclasses.replace(c, **c._of_experts)
+        if c.mixer == "mamba2":
+            return dataclasses.replace(c, state_size=c.state_size or 32, expand=c.expand or 2)
+        if c.mixer != "multi_latent_attention":
+            return c
+        return dataclasses.replace(
+            c,
+            kv_rank=max(c.d_model // 4, 1) if c.kv_rank is None else c.kv_rank,
+            rope_size=(int(c.head_size or 2) + 2) // 4 * 2 if c.rope_size is None else c.rope_size,
+        )
+
+    def _expect_experts(self) -> None:
+        """Check the settings of the experts, and refuse them if there are none."""
         if self.experts is None:
             for name in OF_EXPERTS:
                 if getattr(self, name) is not None:
@@ -103,9 +157,7 @@ class Config(llama.Config):
                         f"{name} is a setting of experts: got {getattr(self, name)} without any; "
                         "set experts=8, or leave it out"
                     )
-            return
-        k = self._of_experts["experts_per_token"]
-        if k > self.experts:
+        elif (k := self._of_experts["experts_per_token"]) > self.experts:
             raise ValueError(
                 f"experts_per_token must be at most experts={self.experts}: got {k}; lower it"
             )
@@ -113,11 +165,6 @@ class Config(llama.Config):
     @property
     def _of_experts(self) -> dict[str, Any]:
         return OF_EXPERTS | {n: v for n in OF_EXPERTS if (v := getattr(self, n)) is not None}
-
-    def resolved(self) -> Self:
-        """Return the config with a value for every setting that was not given."""
-        c = super().resolved()
-        return c if c.experts is None else dataclasses.replace(c, **c._of_experts)
 
 
 PRESETS = llama.PRESETS
@@ -224,8 +271,58 @@ def _attention(c: Config) -> Layer:
     )
 
 
-MIXERS = {"attention": _attention}
+def _multi_latent_attention(c: Config) -> Layer:
+    norm = bind(rms_norm, eps=c.norm_eps)
+    return bind(
+        multi_latent_attention,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        kv_rank=c.kv_rank,
+        q_rank=c.q_rank,
+        rope_size=c.rope_size,
+        head_size=c.head_size,
+        rope_theta=c.rope_theta,
+        rope_pairing=c.rope_pairing,
+        attention=c.attention,
+        q_norm=norm,
+        kv_norm=norm,
+        output_scale=_output_scale(c),
+    )
+
+
+def _mamba2(c: Config) -> Layer:
+    return bind(
+        mamba2,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        state_size=c.state_size,
+        expand=c.expand,
+        norm=bind(rms_norm, eps=c.norm_eps),
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS = {
+    "attention": _attention,
+    "multi_latent_attention": _multi_latent_attention,
+    "mamba2": _mamba2,
+}
 """What makes each mixer from the settings."""
+
+ATTENTION = ("attention", "multi_latent_attention")
+READ_BY = {
+    "n_kv_heads": ("attention",),
+    "head_size": ATTENTION,
+    "rope_theta": ATTENTION,
+    "rope_pairing": ATTENTION,
+    "attention": ATTENTION,
+    "kv_rank": ("multi_latent_attention",),
+    "q_rank": ("multi_latent_attention",),
+    "rope_size": ("multi_latent_attention",),
+    "state_size": ("mamba2",),
+    "expand": ("mamba2",),
+}
+"""The mixers that read a setting; with any other it is refused."""
 
 
 def _output_scale(c: Config) -> float:

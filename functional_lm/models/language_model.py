@@ -125,7 +125,8 @@ class LanguageModel:
         Raises:
             ValueError: if a custom model returns anything else.
         """
-        return self.model.forward(params, tokens, key=key)
+        output, residuals = self.model.forward(params, tokens, key=key)
+        return unpack(output)[0], residuals
 
     def forward(
         self,

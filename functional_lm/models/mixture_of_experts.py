@@ -93,13 +93,13 @@ def vjp(residuals: Residuals, g: Stream) -> tuple[Tree, Array]:
     """Return ``({"router", "experts", "shared"}, d_x)`` for the cotangent g of y."""
     expect_residuals(residuals, Residuals)
     router, gate, experts, shared = residuals.layers
-    g, d_auxiliary = g
-    d_experts, (d_x, d_weights) = experts.vjp(residuals.experts, g)
+    d_y, d_auxiliary = g
+    d_experts, (d_x, d_weights) = experts.vjp(residuals.experts, d_y)
     _, d_logits = gate.vjp(residuals.gate, Gates(d_weights, d_auxiliary))
     d_router, d_x_router = router.vjp(residuals.router, d_logits)
     d_params, d_x = {"router": d_router, "experts": d_experts}, d_x + d_x_router
     if shared is not None:
-        d_params["shared"], d_x_shared = shared.vjp(residuals.shared, g)
+        d_params["shared"], d_x_shared = shared.vjp(residuals.shared, d_y)
         d_x = d_x + d_x_shared
     return d_params, d_x
 

@@ -50,9 +50,9 @@ def losses_so_far(
 def text_losses(
     layer: Differentiable, params: Tree, tokens: Array, seq_len: int, *, limit: int | None = None
 ) -> Iterator[tuple[float, float]]:
-    """Yield the share of the work that is done and the mean cross-entropy so far, in nats per token.
+    """Yield the share of the work that is done and the mean loss so far, in nats per token.
 
-    It has no auxiliary loss, label smoothing or z-loss in it, whatever the training had.
+    That is the cross-entropy alone: auxiliary losses, label smoothing and z-loss are for training.
 
     The last loss is that of all windows of the text that do not overlap, or of a fixed sample of
     them, evenly spaced.

@@ -195,7 +195,7 @@ class Experiment:
         return params
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
-        """Return the inputs of an update: tokens, and by name targets, key and what the loss has."""
+        """Return the inputs of an update: tokens, and targets, key and settings by name."""
         draw = batch_at if self.settings.epochs is None else epoch_batch_at
         x, y = draw(
             self.tokens,

@@ -14,6 +14,10 @@ CHOICES = [
     {"norm": "rms_norm_offset"},
     *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
     {"block": "parallel"},
+    {"mixer": "multi_latent_attention"},
+    {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
+    {"mixer": "mamba2"},
+    {"mixer": "mamba2", "state_size": 3, "expand": 1},
     {"experts": 5},
     {"experts": 3, "experts_per_token": 1, "shared_experts": 2, "block": "parallel"},
     {"experts": 4, "experts_per_token": 4, "mlp": "gelu"},
@@ -74,9 +78,16 @@ def test_an_unknown_part_is_refused():
         ({"experts": 1}, "experts_per_token must be at most experts=1: got 2"),
         ({"experts": 0}, "experts must be at least 1"),
         ({"logit_soft_cap": 0.0}, "logit_soft_cap must be finite and at least"),
+        ({"kv_rank": 4}, "kv_rank is a setting of multi_latent_attention: .* leave it out"),
+        (
+            {"mixer": "multi_latent_attention", "n_kv_heads": 2},
+            "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
+        ),
+        ({"mixer": "mamba2", "rope_theta": 50.0}, "rope_theta is a setting of attention and "),
+        ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, says):
+def test_a_setting_that_does_not_fit_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         build("hybrid", **SIZES, **settings)
 
