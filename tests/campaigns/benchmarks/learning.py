@@ -92,6 +92,13 @@ PARTS: dict[str, dict[str, Any]] = {
     "llama": {},
     "layer_norm": {"norm": "layer_norm"},
     "gelu without a gate": {"mlp": "gelu"},
+    "8 experts, 2 a token": {"experts": 8},
+    "7 experts, 1 a token, 1 shared": {
+        "experts": 7,
+        "experts_per_token": 1,
+        "shared_experts": 1,
+    },
+    "logits capped at 30": {"logit_soft_cap": 30.0},
 }
 """Models of the architecture ``hybrid`` that differ from a Llama in one part, by label."""
 
