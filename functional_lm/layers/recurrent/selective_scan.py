@@ -213,7 +213,7 @@ def _join(chunks: Array, length: int) -> Array:
 
 def _expect_inputs(params: Tree, x: Any, state: Array) -> tuple[int, int, int, int, int, int]:
     """Require parameters, inputs and a state that fit, and return B, T, H, N, P and G."""
-    if not isinstance(x, Inputs):
+    if getattr(x, "_fields", None) != Inputs._fields:
         raise TypeError(
             f"x must be Inputs(x, dt, b, c) in a WithState: got {type(x).__name__}; pass Inputs(*x)"
         )
