@@ -391,10 +391,10 @@ plant(
     {"A_log": draw(1308, 4, scale=0.5), "D": draw(1309, 4)},
     WithState(
         selective_scan.Inputs(
-            draw(1310, 2, 7, 4, 3),
-            np.exp(draw(1311, 2, 7, 4)) / 2,
-            draw(1312, 2, 7, 2, 5),
-            draw(1313, 2, 7, 2, 5),
+            draw(1310, 2, 5, 4, 3),
+            np.exp(draw(1311, 2, 5, 4)) / 2,
+            draw(1312, 2, 5, 2, 5),
+            draw(1313, 2, 5, 2, 5),
         ),
         draw(1314, 2, 4, 5, 3),
     ),
@@ -407,11 +407,6 @@ plant(
     what decays over a whole chunk gives nothing to the decay
     params.A_log x.x.dt: missing term
     - d_decay[..., -1, 0] += (before * d_after).sum(axis=(-2, -1))
-
-    the step size gets the cotangent of the decay alone
-    x.x.dt: missing term
-    - d_dt = a * d_alpha + row_dot(X, d_u)
-    + d_dt = a * d_alpha
 
     the logarithm of the rate gets the cotangent of the rate
     params.A_log: missing factor
