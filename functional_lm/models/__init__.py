@@ -6,6 +6,7 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 
 from . import (
     language_model,
+    mamba2,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -24,6 +25,7 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "mamba2",
     "mlp",
     "multi_latent_attention",
     "parallel_block",

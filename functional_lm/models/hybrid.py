@@ -15,6 +15,7 @@ from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu
 from . import (
     llama,
     llama_decoder,
+    mamba2,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -40,8 +41,9 @@ class Config(llama.Config):
             as Gemma does.
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
-        mixer: what mixes positions: "attention", or "multi_latent_attention", whose keys and
-            values come from one small vector for all heads.
+        mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
+            come from one small vector for all heads; or "mamba2", a state space whose memory does
+            not grow with the text.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
         kv_rank: of multi-head latent attention: the size of the vector that keys and values come
@@ -50,6 +52,8 @@ class Config(llama.Config):
             none, one matrix makes them.
         rope_size: of multi-head latent attention: how much longer rotary positions make queries
             and keys, an even number. Default: about half of head_size.
+        state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
+        expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -60,11 +64,13 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention", "multi_latent_attention"] = "attention"
+    mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
     kv_rank: int | None = None
     q_rank: int | None = None
     rope_size: int | None = None
+    state_size: int | None = None
+    expand: int | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -75,7 +81,7 @@ class Config(llama.Config):
             (expect_choice, "mlp", {"choices": tuple(MLPS)}),
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
-            (expect_int, "kv_rank q_rank rope_size", llama.SIZE),
+            (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
         )
         if self.rope_size and self.rope_size % 2:
             raise ValueError(
@@ -85,11 +91,11 @@ class Config(llama.Config):
 
     def _refuse_ignored(self) -> None:
         """Refuse a setting that the mixer does not read."""
-        for field in dataclasses.fields(self):
+        filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
+        for field in dataclasses.fields(self):  # `resolved` fills in some
             mixers = READ_BY.get(field.name, (self.mixer,))
             value = getattr(self, field.name)
-            filled = self.n_heads if field.name == "n_kv_heads" else None  # by `resolved`
-            if self.mixer not in mixers and value not in (field.default, filled):
+            if self.mixer not in mixers and value not in (field.default, filled.get(field.name)):
                 raise ValueError(
                     f"{field.name} is a setting of {' and '.join(mixers)}: "
                     f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
@@ -98,6 +104,8 @@ class Config(llama.Config):
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
         c = super().resolved()
+        if c.mixer == "mamba2":
+            return dataclasses.replace(c, state_size=c.state_size or 32, expand=c.expand or 2)
         if c.mixer != "multi_latent_attention":
             return c
         return dataclasses.replace(
@@ -206,14 +214,37 @@ def _multi_latent_attention(c: Config) -> Layer:
     )
 
 
-MIXERS = {"attention": _attention, "multi_latent_attention": _multi_latent_attention}
+def _mamba2(c: Config) -> Layer:
+    return bind(
+        mamba2,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        state_size=c.state_size,
+        expand=c.expand,
+        norm=bind(rms_norm, eps=c.norm_eps),
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS = {
+    "attention": _attention,
+    "multi_latent_attention": _multi_latent_attention,
+    "mamba2": _mamba2,
+}
 """What makes each mixer from the settings."""
 
+ATTENTION = ("attention", "multi_latent_attention")
 READ_BY = {
     "n_kv_heads": ("attention",),
+    "head_size": ATTENTION,
+    "rope_theta": ATTENTION,
+    "rope_pairing": ATTENTION,
+    "attention": ATTENTION,
     "kv_rank": ("multi_latent_attention",),
     "q_rank": ("multi_latent_attention",),
     "rope_size": ("multi_latent_attention",),
+    "state_size": ("mamba2",),
+    "expand": ("mamba2",),
 }
 """The mixers that read a setting; with any other it is refused."""
 

@@ -16,6 +16,8 @@ CHOICES = [
     {"block": "parallel"},
     {"mixer": "multi_latent_attention"},
     {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
+    {"mixer": "mamba2"},
+    {"mixer": "mamba2", "state_size": 3, "expand": 1},
 ]
 """Settings that exchange a part, each alone."""
 
@@ -72,6 +74,7 @@ def test_an_unknown_part_is_refused():
             {"mixer": "multi_latent_attention", "n_kv_heads": 2},
             "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
         ),
+        ({"mixer": "mamba2", "rope_theta": 50.0}, "rope_theta is a setting of attention and "),
         ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
     ],
 )

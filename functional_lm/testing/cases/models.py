@@ -44,6 +44,30 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _mamba2(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
+) -> Inputs:
+    sizes = {"d_model": D, "n_heads": H, "n_groups": G, "state_size": 3, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    side = {"n_groups": G, "positions": np.arange(leading[-1])}
+    return params, draw.normal(*leading, D), side
+
+
+def _mamba2_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import causal_convolution, selective_scan
+
+    parts = {
+        "convolution": bind(causal_convolution, width=3, bias=True),
+        "scan": bind(selective_scan, chunk_size=4),
+        "out": _transposed(),
+    }
+    return {
+        **make.each(HEADS, *_SIZES),
+        "other parts, in chunks": make((2, 7), 6, 3, 1, others={**parts, "expand": 1}, **parts),
+    }
+
+
 def _self_attention(
     draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
 ) -> Inputs:
@@ -204,6 +228,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...contract import WithState
-from .draws import BATCHES, HEADS, Cases, Draws, Inputs, Layers, Maker
+from .draws import BATCHES, HEADS, ROWS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
@@ -49,7 +49,65 @@ def _selective_scan_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _linear_attention(
+    draw: Draws, m: Any, leading: Any, H: int, K: int, *, Kv: int = 0, extra: Any = None
+) -> Inputs:
+    B, Kv = leading[0], Kv or K
+    q, k = draw.normal(*leading, H, K), draw.normal(*leading, H, K)
+    parts = m.Inputs(
+        q, k, draw.normal(*leading, H, Kv), *(extra(draw, (*leading, H)) if extra else ())
+    )
+    return {}, WithState(parts, draw.normal(B, H, K, Kv)), {}
+
+
+def _linear_attention_cases(draw: Draws, make: Maker) -> Cases:
+    return {
+        **make.each(BATCHES, 3, 5),
+        "even chunks, values of another size": make((2, 6), 3, 5, Kv=2, chunk_size=3),
+        "several chunks": make((3, 13), 2, 3, Kv=4, chunk_size=4),
+        "K=1, default chunks": make((1, 131), 2, 1),
+    }
+
+
+def _gated_delta_rule(
+    draw: Draws, m: Any, leading: Any, H: int, K: int, *, Kv: int = 0, decay: float = 0.3
+) -> Inputs:
+    """Draw keys of length about one, β between 0 and 1, and log decays about −``decay``."""
+
+    def gates(draw: Draws, shape: Any) -> Any:
+        return 1 / (1 + np.exp(draw.normal(*shape))), -decay * np.abs(draw.normal(*shape))
+
+    params, x, side = _linear_attention(draw, m, leading, H, K, Kv=Kv, extra=gates)
+    inputs = x.x._replace(k=x.x.k * K**-0.5)
+    return params, WithState(inputs, x.state), side
+
+
+def _gated_delta_rule_cases(draw: Draws, make: Maker) -> Cases:
+    strong = make((2, 13), 2, 3, Kv=2, chunk_size=7)
+    strong[1].x.log_decay[:, ::3] *= 300.0  # strong decays between weak ones
+    still, full = (make((2, 7), 2, 3, chunk_size=4, decay=decay) for decay in (0.3, 0.0))
+    still[1].x.beta[:, ::2] = 0.0
+    full[1].x.beta[:] = 1.0
+    return {
+        **_linear_attention_cases(draw, make),
+        "strong and weak decays": strong,
+        "β = 0": still,
+        "β = 1, no decay": full,
+    }
+
+
+def _time_step(draw: Draws, _: Any, leading: Any, H: int) -> Inputs:
+    return {"bias": draw.normal(H)}, draw.normal(*leading, H), {}
+
+
+def _time_step_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7), "large x": make((31,), 5, scale=30.0)}
+
+
 LAYERS: Layers = {
     "causal_convolution": ("D", _causal_convolution, _causal_convolution_cases),
+    "gated_delta_rule": ("H K", _gated_delta_rule, _gated_delta_rule_cases),
+    "linear_attention": ("H K", _linear_attention, _linear_attention_cases),
     "selective_scan": ("H G K", _selective_scan, _selective_scan_cases),
+    "time_step": ("H", _time_step, _time_step_cases),
 }
