@@ -87,12 +87,14 @@ class LanguageModel:
         config: its settings, resolved.
         model: a `Transformer`, or a `CustomModel` around a layer from tokens to logits.
         given: the settings as they were given, with None for the others.
+        adapted: what was adapted and how; see `adapting.with_adapters`.
     """
 
     name: str
     config: Any
     model: Any
     given: Any = None
+    adapted: Any = None
 
     def __repr__(self) -> str:
         try:

@@ -149,6 +149,15 @@ class _Router:
             return Stream(x @ params["weight"], (x * x).mean())
 
 
+def _prefix_tuning(draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, P: int) -> Inputs:
+    from ...compose import bind
+    from ...models import self_attention
+
+    base = bind(self_attention, d_model=D, n_heads=H, n_kv_heads=G)
+    params = draw.near(m.init(draw.key(), base=base, size=P, d_model=D, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"base": base, "positions": np.arange(leading[-1])}
+
+
 def _linear() -> Any:
     from ...layers import linear
 
@@ -198,6 +207,8 @@ def _language_model(
 
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import prefix
     from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
@@ -206,10 +217,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
     parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
     mixed = gpt._replace(blocks=(second, parallel))
+    prompted = gpt._replace(prompt=bind(prefix, size=3, d_model=24))
     others = {
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
         "blocks of two kinds": make((2, 5), *_SIZES, 7, 13, 2, model=mixed, key=(7,)),
+        "a prompt": make((3, 5), *_SIZES, 7, 13, 2, model=prompted, key=(7,)),
     }
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
@@ -232,6 +245,7 @@ LAYERS: Layers = {
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
+    "prefix_tuning": ("D H G P", _prefix_tuning, lambda _, make: make.each(HEADS, *_SIZES, 3)),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),
