@@ -11,6 +11,7 @@ from .recurrent import (
     selective_scan,
     time_step,
 )
+from .routing import routed_experts, top_k_router
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
@@ -35,11 +36,13 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "routed_experts",
     "selective_scan",
     "silu",
     "soft_cap",
     "softmax",
     "swiglu",
     "time_step",
+    "top_k_router",
     "unembedding",
 ]

@@ -7,6 +7,7 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 from . import (
     language_model,
     mamba2,
+    mixture_of_experts,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -27,6 +28,7 @@ __all__ = [
     "find",
     "language_model",
     "mamba2",
+    "mixture_of_experts",
     "mlp",
     "multi_latent_attention",
     "parallel_block",

@@ -10,12 +10,26 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields, expect_int
-from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu, swiglu
+from ..contract import Layer, expect_choice, expect_fields, expect_int, expect_number
+from ..layers import (
+    gated,
+    gelu,
+    layer_norm,
+    relu,
+    relu_squared,
+    rms_norm,
+    routed_experts,
+    silu,
+    swiglu,
+    top_k_router,
+    unembedding,
+)
+from ..losses import linear_cross_entropy
 from . import (
     llama,
     llama_decoder,
     mamba2,
+    mixture_of_experts,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -54,6 +68,13 @@ class Config(llama.Config):
             and keys, an even number. Default: about half of head_size.
         state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
         expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
+        experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
+            that a token passes, so that a token takes as much arithmetic as without.
+        experts_per_token: the experts that the router sends each token to. Default: 2.
+        shared_experts: further ones that every token passes. Default: 0.
+        balance_loss: the weight of the load-balancing loss in training. Default: 0.01.
+        router_z_loss: the weight of the routers' z-loss in training. Default: 0.001.
+        logit_soft_cap: keep the logits between -c and c, as c·tanh(logits/c).
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -71,6 +92,12 @@ class Config(llama.Config):
     rope_size: int | None = None
     state_size: int | None = None
     expand: int | None = None
+    experts: int | None = None
+    experts_per_token: int | None = None
+    shared_experts: int | None = None
+    balance_loss: float | None = None
+    router_z_loss: float | None = None
+    logit_soft_cap: float | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -82,12 +109,17 @@ class Config(llama.Config):
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
+            (expect_int, "experts experts_per_token", {"maximum": 10_000}),
+            (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
+            (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
+            (expect_number, "logit_soft_cap", {"low": 1e-30}),
         )
         if self.rope_size and self.rope_size % 2:
             raise ValueError(
                 f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
             )
         self._refuse_ignored()
+        self._expect_experts()
 
     def _refuse_ignored(self) -> None:
         """Refuse a setting that the mixer does not read."""
@@ -104,6 +136,8 @@ class Config(llama.Config):
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
         c = super().resolved()
+        if c.experts is not None:
+            c = dataclasses.replace(c, **c._of_experts)
         if c.mixer == "mamba2":
             return dataclasses.replace(c, state_size=c.state_size or 32, expand=c.expand or 2)
         if c.mixer != "multi_latent_attention":
@@ -114,8 +148,35 @@ class Config(llama.Config):
             rope_size=c.rope_size or (int(c.head_size or 2) + 2) // 4 * 2,
         )
 
+    def _expect_experts(self) -> None:
+        """Check the settings of the experts, and refuse them if there are none."""
+        if self.experts is None:
+            for name in OF_EXPERTS:
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is a setting of experts: got {getattr(self, name)} without any; "
+                        "set experts=8, or leave it out"
+                    )
+        elif (k := self._of_experts["experts_per_token"]) > self.experts:
+            raise ValueError(
+                f"experts_per_token must be at most experts={self.experts}: got {k}; lower it"
+            )
+
+    @property
+    def _of_experts(self) -> dict[str, Any]:
+        return OF_EXPERTS | {n: v for n in OF_EXPERTS if (v := getattr(self, n)) is not None}
+
 
 PRESETS = llama.PRESETS
+
+OF_EXPERTS = {
+    "experts_per_token": 2,
+    "shared_experts": 0,
+    "balance_loss": 0.01,
+    "router_z_loss": 0.001,
+}
+"""The settings of a mixture of experts: two experts a token as in Mixtral (Jiang et al. 2024), the
+weights of the losses as in the Switch Transformer and in ST-MoE; see `top_k_router`."""
 
 
 def architecture(config: Config) -> Transformer:
@@ -125,7 +186,7 @@ def architecture(config: Config) -> Transformer:
     block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
-    return transformer.build(
+    model = transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
@@ -135,6 +196,13 @@ def architecture(config: Config) -> Transformer:
         tied=c.tie_embeddings,
         remat=c.remat,
         fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
+    )
+    if c.logit_soft_cap is None:
+        return model
+    cap = {"soft_cap": c.logit_soft_cap}
+    return model._replace(
+        unembedding=bind(unembedding, vocab_size=c.vocab_size, d_model=c.d_model, **cap),
+        loss=bind(linear_cross_entropy, **cap),
     )
 
 
@@ -171,13 +239,21 @@ def _norm(c: Config) -> Layer:
 
 def _mlp(c: Config) -> Layer:
     activation, gated = MLPS[c.mlp]
+    same = {"gated": gated, "activation": activation, "output_scale": _output_scale(c)}
+    if c.experts is None:
+        return bind(mlp, d_model=c.d_model, d_ff=c.d_ff, **same)
+    k, n_shared = c.experts_per_token or 0, c.shared_experts or 0
+    size = max(1, round((c.d_ff or 0) / (k + n_shared)))
+    losses = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss}
+    shared = bind(mlp, d_model=c.d_model, d_ff=n_shared * size, **same) if n_shared else None
     return bind(
-        mlp,
+        mixture_of_experts,
         d_model=c.d_model,
-        d_ff=c.d_ff,
-        gated=gated,
-        activation=activation,
-        output_scale=_output_scale(c),
+        n_experts=c.experts,
+        k=k,
+        gate=bind(top_k_router, **losses),
+        experts=bind(routed_experts, d_ff=size, **same),
+        shared=shared,
     )
 
 

@@ -239,9 +239,37 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     } | others
 
 
+def _mixture(
+    draw: Draws, m: Any, leading: Any, *sizes: int, k: int = 2, shared: bool = False
+) -> Inputs:
+    from ...compose import bind
+    from ...layers import routed_experts, swiglu, top_k_router
+    from ...models import mlp
+
+    D, F, E = sizes
+    layers: dict[str, Any] = {"experts": bind(routed_experts, d_ff=F, activation=swiglu)}
+    if shared:
+        layers["shared"] = bind(mlp, d_model=D, d_ff=F)
+    params = m.init(draw.key(), d_model=D, n_experts=E, **layers, dtype=np.float64)
+    gate = bind(top_k_router, balance_loss=0.7, z_loss=0.3)
+    return draw.near(params), draw.normal(*leading, D), {"k": k, "gate": gate, **layers}
+
+
+def _mixture_cases(draw: Draws, make: Maker) -> Cases:
+    params, x, side = make((2, 3), 5, 3, 4)
+    router = {"weight": params["router"]["weight"] * np.array([1.0, 0.0, 1.0, 0.0])}
+    return {
+        **make.each(BATCHES, 5, 3, 4),
+        "k=1, shared": make((2, 3), 5, 3, 4, k=1, shared=True),
+        "k=all": make((2, 3), 5, 3, 3, k=3),
+        "ties": ({**params, "router": router}, x, side),
+    }
+
+
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
+    "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
