@@ -156,8 +156,8 @@ class Config(llama.Config):
             return c
         return dataclasses.replace(
             c,
-            kv_rank=max(c.d_model // 4, 1) if c.kv_rank is None else c.kv_rank,
-            rope_size=(int(c.head_size or 2) + 2) // 4 * 2 if c.rope_size is None else c.rope_size,
+            kv_rank=c.kv_rank or max(c.d_model // 4, 1),
+            rope_size=c.rope_size or (int(c.head_size or 2) + 2) // 4 * 2,
         )
 
     def _expect_experts(self) -> None:
