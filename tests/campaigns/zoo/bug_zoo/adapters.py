@@ -14,10 +14,10 @@ plant(
     THIN,
     draw(4, 3, 5),
     """
-    B gets a gradient without the scale
-    params.b: constant factor
-    - d_b[:, part.b] = hidden[:, part.a].T @ scaled
-    + d_b[:, part.b] = hidden[:, part.a].T @ rows(g[..., part.wide])
+    A gets a gradient without the scale
+    params.a: constant factor
+    - d_a = rows(x).T @ d_scaled
+    + d_a = rows(x).T @ d_hidden
 
     x gets nothing through the thin matrices
     x: missing term
