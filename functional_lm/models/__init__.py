@@ -6,7 +6,9 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 
 from . import (
     language_model,
+    linear_mixer,
     mamba2,
+    mixture_of_experts,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -26,7 +28,9 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "linear_mixer",
     "mamba2",
+    "mixture_of_experts",
     "mlp",
     "multi_latent_attention",
     "parallel_block",

@@ -306,8 +306,9 @@ class Transformer(Layers):
         """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
 
         ``stream``: x (B, T, D) after the embedding and after each block. ``hidden``: the hidden
-        units of a feed-forward layer. ``attention``: the weights (B, H, T, T) of a mixer. The last
-        two come from layers that offer ``hidden_units`` and ``attention_weights``.
+        units of a feed-forward layer. ``experts``: the share of the choices (E,) that fell on each
+        expert. ``attention``: the weights (B, H, T, T) of a mixer. The last three come from layers
+        that offer ``hidden_units``, ``expert_shares`` and ``attention_weights``.
         """
         tokens = np.atleast_2d(tokens)
         positions = np.arange(tokens.shape[1])
@@ -324,6 +325,8 @@ class Transformer(Layers):
             yield "stream", f"blocks.{i}", x
             if hasattr(block.mlp, "hidden_units"):
                 yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
+            if hasattr(block.mlp, "expert_shares"):
+                yield "experts", f"blocks.{i}.mlp", block.mlp.expert_shares(residuals.mlp)
             if hasattr(block.mixer, "attention_weights"):
                 yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
 
@@ -331,12 +334,19 @@ class Transformer(Layers):
         """Return the arithmetic of a forward for each token, with so many tokens before it.
 
         A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what
-        its ``context_flops`` says (Kaplan et al. 2020, section 2.1).
+        its ``context_flops`` says (Kaplan et al. 2020, section 2.1), and the ``idle_weights`` of a
+        mixture of experts do not count.
         """
         matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
         matrices.append(self.head_params(params)["weight"])  # a look-up of an embedding is free
+        idle = sum(
+            block.mlp.idle_weights(own["mlp"])
+            for own, block in zip(params["blocks"], self.blocks, strict=True)
+            if hasattr(block.mlp, "idle_weights")
+        )
         mixers = [block.mixer for block in self.blocks if hasattr(block.mixer, "context_flops")]
-        return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
+        weights = sum(m.size for m in matrices) - idle
+        return 2 * weights + sum(m.context_flops(context) for m in mixers)
 
 
 class Cache(NamedTuple):

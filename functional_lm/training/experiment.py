@@ -203,7 +203,7 @@ class Experiment:
         return params
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
-        """Return the inputs of an update: tokens, and targets and dropout key by name."""
+        """Return the inputs of an update: tokens, and targets, key and settings by name."""
         draw = batch_at if self.settings.epochs is None else epoch_batch_at
         x, y = draw(
             self.tokens,
@@ -212,7 +212,9 @@ class Experiment:
             batch_size=self.settings.batch_size,
             seq_len=self.settings.seq_len,
         )
-        return x, {"targets": y, "key": (self.settings.seed, 2, step)}
+        loss = {name: getattr(self.settings, name) for name in ("label_smoothing", "z_loss")}
+        given = {name: value for name, value in loss.items() if value}
+        return x, {"targets": y, "key": (self.settings.seed, 2, step), **given}
 
     def run(
         self,
