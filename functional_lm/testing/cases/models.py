@@ -78,10 +78,16 @@ def _self_attention(
 
 
 def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import layer_norm, rms_norm
+
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
     padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
     other = {"others": {"head_size": 2, "value_size": 3}, "value_size": 3}
-    out = {"out": _transposed()}
+    out, gate = {"out": _transposed()}, {"gate": _linear()}
+    norms = {"q_norm": bind(rms_norm, eps=0.1), "k_norm": layer_norm}
+    sinks = {"sinks": True}
+    extras = {"soft_cap": 2.0, "rope_size": 2, "attention_dropout": 0.3, "key": (5,)}
     return {
         **make.each(HEADS, *_SIZES),
         "padding, half": make((2, 5), *_SIZES, **padded),
@@ -93,6 +99,20 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
         "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),
         "heads of other sizes": make((2, 5), *_SIZES, **other),
         "tiled, heads of other sizes": make((2, 5), *_SIZES, **other, attention="tiled"),
+        "window, T=1": make((2, 1), *_SIZES, causal=True, window=3),
+        "norms": make((2, 5), *_SIZES, others=norms, **norms),
+        "gate": make((2, 5), *_SIZES, others=gate, **gate),
+        "everything": make((2, 5), *_SIZES, others=sinks | norms | gate, **norms, **gate, **extras),
+        "everything, tiled": make(
+            (2, 5),
+            *_SIZES,
+            others=sinks | norms | gate,
+            **norms,
+            **gate,
+            **extras,
+            attention="tiled",
+        ),
+        "alibi": make((2, 7), *_SIZES, rope_theta=None, alibi=True),
     }
 
 
