@@ -10,8 +10,16 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields, expect_int
-from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu, swiglu
+from ..contract import (
+    Layer,
+    expect_bool,
+    expect_choice,
+    expect_fields,
+    expect_int,
+    expect_number,
+)
+from ..heads import CAUSAL
+from ..layers import gated, gelu, layer_norm, linear, relu, relu_squared, rms_norm, silu, swiglu
 from . import (
     llama,
     llama_decoder,
@@ -46,6 +54,17 @@ class Config(llama.Config):
             not grow with the text.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
+        positions: how attention knows the order of tokens: it turns queries and keys ("rotary"),
+            prefers what is near ("alibi"), or only cannot see what follows ("none").
+        rope_fraction: the share of each query and key that rotary positions turn. Default: all.
+        window: how many tokens attention sees, the last of them its own. Default: all so far.
+        full_every: with a window, every so many-th block still sees the whole text. Default: none.
+        value_size: the size of a value. Default: head_size.
+        qk_norm: whether each query and each key is normalised.
+        attention_sinks: whether each head learns a score that takes weight away from the keys.
+        attention_soft_cap: the bound that attention scores approach smoothly. Default: none.
+        gated_attention: whether a sigmoid gate multiplies what attention returns.
+        attention_dropout: the rate of dropout of attention weights.
         kv_rank: of multi-head latent attention: the size of the vector that keys and values come
             from. Default: d_model/4.
         q_rank: of multi-head latent attention: the size of such a vector for the queries. Default:
@@ -66,6 +85,16 @@ class Config(llama.Config):
     mlp: Literal[Gated, Plain] = "swiglu"
     mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
+    positions: Literal["rotary", "alibi", "none"] = "rotary"
+    rope_fraction: float | None = None
+    window: int | None = None
+    full_every: int | None = None
+    value_size: int | None = None
+    qk_norm: bool = False
+    attention_sinks: bool = False
+    attention_soft_cap: float | None = None
+    gated_attention: bool = False
+    attention_dropout: float = 0.0
     kv_rank: int | None = None
     q_rank: int | None = None
     rope_size: int | None = None
@@ -82,7 +111,19 @@ class Config(llama.Config):
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
+            (expect_choice, "positions", {"choices": ("rotary", "alibi", "none")}),
+            (expect_int, "window full_every value_size", llama.SIZE),
+            (expect_number, "rope_fraction attention_dropout", {"low": 0.0, "high": 1.0}),
+            (expect_number, "attention_soft_cap", {"low": 1e-30}),
+            (expect_bool, "qk_norm attention_sinks gated_attention", {}),
         )
+        if self.rope_fraction is not None and self.positions != "rotary":
+            raise ValueError(
+                "rope_fraction is a setting of rotary positions: got "
+                f"positions={self.positions!r}; leave it out"
+            )
+        if self.full_every is not None and self.window is None:
+            raise ValueError("full_every needs a window: got none; give window too")
         if self.rope_size and self.rope_size % 2:
             raise ValueError(
                 f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
@@ -121,15 +162,16 @@ PRESETS = llama.PRESETS
 def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
-    norm = _norm(c)
-    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
+    norm = _norm(c, d_model=c.d_model)
+    settings = (_of_block(c, i) for i in range(c.n_layers))
+    blocks = tuple(BLOCKS[own.block](norm, MIXERS[own.mixer](own), _mlp(own)) for own in settings)
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
     return transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
-        (block,) * c.n_layers,
+        blocks,
         norm,
         dropout=c.dropout,
         tied=c.tie_embeddings,
@@ -164,9 +206,16 @@ MLPS = {
 """The activation of a feed-forward layer, and whether it has a gate."""
 
 
-def _norm(c: Config) -> Layer:
+def _of_block(c: Config, i: int) -> Config:
+    """Return the settings of the i-th block."""
+    if c.full_every is not None and (i + 1) % c.full_every == 0:
+        return dataclasses.replace(c, window=None, full_every=None)
+    return c
+
+
+def _norm(c: Config, **size: int) -> Layer:
     layer, settings = NORMS[c.norm]
-    return bind(layer, d_model=c.d_model, eps=c.norm_eps, **settings)
+    return bind(layer, eps=c.norm_eps, **settings, **size)
 
 
 def _mlp(c: Config) -> Layer:
@@ -182,15 +231,27 @@ def _mlp(c: Config) -> Layer:
 
 
 def _attention(c: Config) -> Layer:
+    norm = _norm(c) if c.qk_norm else None
+    pairs = int(c.head_size or 0) // 2
     return bind(
         self_attention,
         d_model=c.d_model,
         n_heads=c.n_heads,
         n_kv_heads=c.n_kv_heads,
         head_size=c.head_size,
-        rope_theta=c.rope_theta,
+        value_size=c.value_size,
+        visibility=CAUSAL._replace(window=c.window),
+        rope_theta=c.rope_theta if c.positions == "rotary" else None,
         rope_pairing=c.rope_pairing,
+        rope_size=None if c.rope_fraction is None else 2 * max(round(c.rope_fraction * pairs), 1),
+        alibi=c.positions == "alibi",
+        sinks=c.attention_sinks,
+        soft_cap=c.attention_soft_cap,
+        attention_dropout=c.attention_dropout,
         attention=c.attention,
+        q_norm=norm,
+        k_norm=norm,
+        gate=linear if c.gated_attention else None,
         output_scale=_output_scale(c),
     )
 
@@ -239,6 +300,15 @@ READ_BY = {
     "head_size": ATTENTION,
     "rope_theta": ATTENTION,
     "rope_pairing": ATTENTION,
+    "positions": ("attention",),
+    "rope_fraction": ("attention",),
+    "window": ("attention",),
+    "value_size": ("attention",),
+    "qk_norm": ("attention",),
+    "attention_sinks": ("attention",),
+    "attention_soft_cap": ("attention",),
+    "gated_attention": ("attention",),
+    "attention_dropout": ("attention",),
     "attention": ATTENTION,
     "kv_rank": ("multi_latent_attention",),
     "q_rank": ("multi_latent_attention",),

@@ -1,5 +1,6 @@
 """Inputs for the models."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -221,6 +222,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    other = dataclasses.replace(other, attention_dropout=0.3)
     gpt = gpt2.architecture(other)
     first, second = gpt.blocks
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
