@@ -77,7 +77,8 @@ def _typed(flag: Flag) -> str:
 def _fish(flags: dict[str, list[Flag]], choices: dict[tuple[str, str], list[str]]) -> Iterator[str]:
     """Yield a rule for each command, flag and argument."""
     for name, own in flags.items():
-        yield f"-n __fish_use_subcommand -f -a {name} -d '{COMMANDS.get(name, 'print what a command takes')}'"
+        about = COMMANDS.get(name, "Print what a command takes.")
+        yield f"-n __fish_use_subcommand -f -a {name} -d '{about}'"
         seen = f"-n '__fish_seen_subcommand_from {name}'"
         if (name, name) in choices:
             yield f"{seen} -f -a '{' '.join(choices[name, name])}'"
