@@ -40,8 +40,10 @@ __all__ = [
     "distribute",
     "freeze",
     "has_step",
+    "keyed",
     "keywords_of_forward",
     "keywords_of_init",
+    "map_members",
     "pick",
     "remat",
     "repeat",
@@ -347,9 +349,8 @@ class Remat(_Wrapper):
 def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str = "") -> Any:
     """Return a layer that computes no cotangents of the leaves that are not trained.
 
-    A layer all of whose leaves are frozen is wrapped; of one that is made of others, such as
-    `serial` or a layer with projections bound to it, those inside are. Where a layer trains only
-    some of its own leaves, it stays unchanged.
+    A layer all of whose leaves are frozen is wrapped; of one that is made of others, those inside
+    are, see `map_members`. Where a layer trains only some of its own leaves, it stays unchanged.
 
     Args:
         layer: the layer.
@@ -361,27 +362,52 @@ def freeze(layer: Any, params: Tree, trainable: Callable[[str], bool], path: str
     leaves = [trainable(own + name) for name, _ in pytree.leaves_with_path(params)]
     if all(leaves):
         return layer
+    changed = map_members(
+        layer, params, lambda member, part, at: freeze(member, part, trainable, at), path
+    )
+    if changed is not layer or any(leaves):
+        return changed
+    told = {"frozen": True} if "frozen" in keywords_of_forward(layer) else {}
+    return Frozen(layer, told, pytree.map(lambda leaf: None, params))
+
+
+def map_members(
+    layer: Any, params: Tree, change: Callable[[Any, Tree, str], Any], path: str = ""
+) -> Any:
+    """Return a layer with each layer inside it changed; the layer itself if there is none.
+
+    Inside are the layers of a `serial` and the like, and those that a ``forward`` names as
+    keywords and has parameters for, such as the projections of a feed-forward layer.
+
+    Args:
+        layer: the layer.
+        params: its parameters.
+        change: maps a layer inside, its parameters and their path to another layer.
+        path: of ``params``.
+    """
+    own = f"{path}." if path else ""
     if isinstance(layer, Serial):
-        members = [
-            freeze(member, part, trainable, own + name)
-            for name, member, part in layer._with(params)
-        ]
+        members = [change(member, part, own + name) for name, member, part in layer._with(params)]
         return dataclasses.replace(layer, layers=tuple(members))
     if isinstance(layer, _Wrapper):
-        return type(layer)(freeze(layer.layer, params, trainable, path))
+        return type(layer)(change(layer.layer, params, path))
     inner, settings = (layer.layer, layer.settings) if isinstance(layer, Bound) else (layer, {})
     known = inspect.signature(inner.forward).parameters
     inside = {
-        name: freeze(settings.get(name, known[name].default), params[name], trainable, own + name)
+        name: change(settings.get(name, known[name].default), params[name], own + name)
         for name in (params if isinstance(params, dict) else {})
         if name in known
     }
-    if inside:
-        return Bound(inner, {**settings, **inside})
-    if any(leaves):
+    if not inside:
         return layer
-    told = {"frozen": True} if "frozen" in keywords_of_forward(layer) else {}
-    return Frozen(layer, told, pytree.map(lambda leaf: None, params))
+    if isinstance(layer, Bound):
+        return dataclasses.replace(layer, settings={**settings, **inside})
+    return Bound(inner, inside)
+
+
+def keyed(layer: Layer, key: Key | None) -> dict[str, Any]:
+    """Return the key as a keyword of a layer whose ``forward`` names it; nothing for another."""
+    return {"key": key} if "key" in keywords_of_forward(layer) else {}
 
 
 def has_step(layer: Any) -> bool:

@@ -84,6 +84,18 @@ def pack(x: Any, *auxiliary: Any) -> Any:
     return Stream(x, sum(losses[1:], start=losses[0])) if losses else x
 
 
+class WithState(NamedTuple):
+    """The input or output of a layer that carries a state along time, and its cotangent.
+
+    Such a layer takes x with the state before it, and returns y with the state after it, so that
+    a text may come in pieces. Both are differentiated; a text that starts here has a state of
+    zeros.
+    """
+
+    x: Any  # (B, T, ...), or a NamedTuple of such arrays
+    state: Array  # (B, ...)
+
+
 def init_nothing(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
     """Return ``{}``: the ``init`` of a layer without parameters."""
     expect_dtype(dtype)
@@ -269,6 +281,20 @@ def expect_inputs(
         if len(_ACCEPTED) > 2**12:
             _ACCEPTED.clear()
         _ACCEPTED.add(key)
+
+
+def expect_with_state(x: Any) -> WithState:
+    """Require a `WithState`, and return it.
+
+    Raises:
+        TypeError: for anything else, such as the input without a state.
+    """
+    if not isinstance(x, WithState):
+        raise TypeError(
+            f"x must be WithState(x, state): got {type(x).__name__}; pass a state of zeros for a "
+            "text that starts here"
+        )
+    return x
 
 
 def expect_residuals(residuals: Any, kind: type) -> None:

@@ -1,12 +1,24 @@
-"""What the attention layers share: queries, keys and values, and who sees whom."""
+"""What the attention layers share: queries, keys and values, who sees whom, and from how far."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contract import Array, expect_bool, expect_inputs, expect_int
+from .contract import Array, Key, expect_bool, expect_inputs, expect_int, expect_number
+from .prng import bernoulli
 
-__all__ = ["QKV", "Visibility", "expect_qkv", "expect_visibility", "visible"]
+__all__ = [
+    "QKV",
+    "Visibility",
+    "alibi_bias",
+    "alibi_slopes",
+    "distances",
+    "dropout_multiplier",
+    "expect_qkv",
+    "expect_scoring",
+    "expect_visibility",
+    "visible",
+]
 
 
 class QKV(NamedTuple):
@@ -22,13 +34,14 @@ class Visibility(NamedTuple):
 
     Attributes:
         causal: see only the keys up to one's own position.
-        offset: the position of the first query among the keys; needs ``causal``.
+        offset: the position of the first query among the keys, or (B,) one for each example; needs
+            ``causal``.
         window: see only the last so many of those keys, one's own among them; needs ``causal``.
         mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
     """
 
     causal: bool = False
-    offset: int = 0
+    offset: int | Array = 0
     window: int | None = None
     mask: Array | None = None
 
@@ -69,10 +82,16 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
         )
     causal, offset, window, mask = visibility
     causal = expect_bool("causal", causal)
-    offset = expect_int("offset", offset, minimum=None)
+    if not isinstance(offset, np.ndarray):
+        offset = expect_int("offset", offset, minimum=None)
+    elif offset.dtype.kind not in "iu" or offset.shape != shape[:1]:
+        raise ValueError(
+            f"offset must be an int, or integers (B,) = {shape[:1]}: got {offset.dtype} "
+            f"{offset.shape}; pass one for each example"
+        )
     window = None if window is None else expect_int("window", window)
     for name, value in (("offset", offset), ("window", window)):
-        if value and not causal:
+        if np.any(value) and not causal:
             raise ValueError(f"{name} needs causal attention: got {value}; pass causal=True too")
     if mask is not None:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
@@ -102,8 +121,61 @@ def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None
     causal, offset, window, mask = visibility
     if not causal:
         return mask
-    behind = np.arange(n_queries)[:, None] + offset - np.arange(n_keys)  # how far a key is
+    behind = distances(n_queries, n_keys, offset)
     allowed = behind >= 0
     if window is not None:
         allowed &= behind < window
     return allowed if mask is None else allowed & mask
+
+
+def distances(n_queries: int, n_keys: int, offset: int | Array) -> Array:
+    """Return how far each key lies behind each query: (T, S), or (B, 1, T, S) for offsets (B,)."""
+    if isinstance(offset, np.ndarray):
+        offset = offset[:, None, None, None]
+    return np.arange(n_queries)[:, None] + offset - np.arange(n_keys)
+
+
+def alibi_slopes(n_heads: int) -> Array:
+    """Return the slope of each head, (H,) float64 (Press et al. 2022, section 3).
+
+    They are 2^(−8/n), 2^(−16/n), ..., 2^(−8) for a power of two n. For another H, they are those of
+    the largest n below it, then every other one of those of 2n.
+
+    >>> alibi_slopes(3)
+    array([0.0625    , 0.00390625, 0.25      ])
+    """
+    n = 2 ** (n_heads.bit_length() - 1)
+    shares = np.r_[np.arange(1, n + 1) / n, np.arange(1, 2 * (n_heads - n), 2) / (2 * n)]
+    return 2.0 ** (-8 * shares)
+
+
+def alibi_bias(slopes: Array | float, distance: Array, dtype: Any) -> Array:
+    """Return −slope·|distance|, what ALiBi adds to the scores; slopes (H, 1, 1), or one of them."""
+    return (-slopes * np.abs(distance)).astype(dtype)
+
+
+def expect_scoring(soft_cap: Any, alibi: Any, dropout: Any) -> None:
+    """Check the settings that change scores and weights.
+
+    Raises:
+        TypeError: for settings of another type.
+        ValueError: for a cap that is not positive, or a rate outside [0, 1].
+    """
+    if soft_cap is not None:
+        expect_number("soft_cap", soft_cap, low=1e-30)
+    expect_bool("alibi", alibi)
+    expect_number("dropout", dropout, low=0.0, high=1.0)
+
+
+def dropout_multiplier(
+    key: Key | None, rate: float, shape: tuple[int, ...], dtype: Any, start: int = 0
+) -> Array | None:
+    """Return 1/(1 − rate) for each attention weight that is kept and 0 for the others.
+
+    Without a key, or at rate 0, it is None: all are kept. The draws are those of all the weights
+    (B, H, T, S) from entry ``start`` on, so that they do not depend on tiles.
+    """
+    if key is None or rate == 0.0:
+        return None
+    kept = bernoulli(key, shape, p=1.0 - rate, start=start)
+    return kept.astype(dtype) * (1.0 / (1.0 - rate) if rate < 1.0 else 0.0)

@@ -22,7 +22,7 @@ FUNCTIONS = ("init", "forward", "vjp", "input_vjp", "init_cache", "step")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _CALL = re.compile(rf"(\w+)\.(?:{'|'.join(FUNCTIONS)})\(")
-_ANY_LAYER = ("layer", "block_layer", "model", "self")  # names that do not tell which
+_ANY_LAYER = ("layer", "wiring", "model", "self")  # names that do not tell which
 _KEYWORD = re.compile(
     r"\S+\(\) (?:missing \d+ required keyword-only arguments?: (?P<missing>.*)"
     r"|got an unexpected keyword argument (?P<unknown>'\w+')).*"

@@ -5,6 +5,7 @@ stands ``np.random.SeedSequence(key[0], spawn_key=key[1:])``: a plain list of in
 as ``[5]`` and ``[5, 0]`` seed the same stream. There is no hidden generator and no global seed.
 """
 
+import math
 from typing import Any, overload
 
 import numpy as np
@@ -49,9 +50,12 @@ def expect_key(key: Any) -> Key:
 
 def generator(key: Key) -> np.random.Generator:
     """Return a fresh NumPy generator that this key alone determines."""
+    return np.random.Generator(np.random.PCG64(_sequence(key)))
+
+
+def _sequence(key: Key) -> np.random.SeedSequence:
     seed, *children = expect_key(key)
-    sequence = np.random.SeedSequence(int(seed), spawn_key=tuple(int(i) for i in children))
-    return np.random.Generator(np.random.PCG64(sequence))
+    return np.random.SeedSequence(int(seed), spawn_key=tuple(int(i) for i in children))
 
 
 @overload
@@ -84,9 +88,15 @@ def normal(
     return draws.astype(dtype, copy=False)
 
 
-def bernoulli(key: Key, shape: tuple[int, ...], *, p: float) -> Array:
-    """Draw booleans that are true with probability ``p``, to a resolution of 2⁻²⁴."""
-    return generator(key).random(shape, dtype=np.float32) < p
+def bernoulli(key: Key, shape: tuple[int, ...], *, p: float, start: int = 0) -> Array:
+    """Draw booleans that are true with probability ``p``, to a resolution of 2⁻²⁴.
+
+    They are those of a larger draw from its entry ``start`` on, counted through all its axes.
+    """
+    bits = np.random.PCG64(_sequence(key))
+    bits.advance(start // 2)  # a number of 64 bits makes two draws
+    draws = np.random.Generator(bits).random(start % 2 + math.prod(shape), dtype=np.float32)
+    return draws[start % 2 :].reshape(shape) < p
 
 
 def integers(key: Key, shape: tuple[int, ...], *, low: int, high: int) -> Array:
@@ -94,8 +104,10 @@ def integers(key: Key, shape: tuple[int, ...], *, low: int, high: int) -> Array:
     return generator(key).integers(low, high, size=shape)
 
 
-def uniform(key: Key, shape: tuple[int, ...] = ()) -> Array:
-    """Draw float64 uniformly from ``[0, 1)``."""
+def uniform(key: Key | None, shape: tuple[int, ...] = ()) -> Array:
+    """Draw float64 uniformly from ``[0, 1)``. No key: zeros, as from `normal`."""
+    if key is None:
+        return np.broadcast_to(0.0, shape)
     return np.asarray(generator(key).random(shape))
 
 

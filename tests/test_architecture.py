@@ -25,7 +25,19 @@ STACK = [  # imports run strictly downwards, to a later line or within one
     {"training", "generation"},
     {"models"},
     SIBLINGS,
-    {"files", "speed", "numerics", "gradient", "compose", "locate", "outline", "heads", "rotation"},
+    {
+        "files",
+        "speed",
+        "numerics",
+        "gradient",
+        "compose",
+        "locate",
+        "outline",
+        "heads",
+        "low_rank",
+        "rotation",
+        "chunks",
+    },
     FOUNDATION,
 ]
 OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a function

@@ -26,3 +26,24 @@ def test_who_sees_whom():
 def test_attention_takes_the_shared_types():
     assert attention.QKV is heads.QKV
     assert attention.Visibility is heads.Visibility
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 5, 8, 12])
+def test_slopes_fall_geometrically_between_those_of_powers_of_two(n_heads):
+    slopes = heads.alibi_slopes(n_heads)
+    assert len(set(slopes)) == n_heads
+    n = 2 ** int(np.log2(n_heads))
+    np.testing.assert_allclose(np.log2(slopes[:n]), -8 * np.arange(1, n + 1) / n, rtol=1e-15)
+    between = np.log2(slopes[n:]) * n / -8  # halfway between two heads
+    np.testing.assert_allclose(between, np.arange(n_heads - n) + 0.5, rtol=1e-15)
+
+
+def test_offsets_are_those_of_the_examples():
+    offset = np.array([2, 0])
+    seen = visible(3, 4, Visibility(True, offset))
+    for example, own in zip(seen, offset, strict=True):
+        np.testing.assert_array_equal(example[0], visible(3, 4, Visibility(True, int(own))))
+    with pytest.raises(ValueError, match=r"integers \(B,\) = \(3,\): got int64 \(2,\)"):
+        heads.expect_visibility(Visibility(True, offset), (3, 2, 3, 4))
+    with pytest.raises(ValueError, match="offset needs causal attention"):
+        heads.expect_visibility(Visibility(False, offset), (2, 2, 3, 4))

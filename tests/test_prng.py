@@ -59,3 +59,10 @@ def test_ranges():
     assert not prng.bernoulli((0,), (1000,), p=0.0).any()
     assert prng.bernoulli((0,), (1000,), p=1.0).all()
     assert prng.bernoulli((0,), (1000,), p=0.25).mean() == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+def test_a_draw_can_start_within_a_larger_one(start):
+    whole = prng.bernoulli((3, 1), (5, 7), p=0.5).reshape(-1)
+    part = prng.bernoulli((3, 1), (2, 3), p=0.5, start=start)
+    np.testing.assert_array_equal(part.reshape(-1), whole[start : start + 6])

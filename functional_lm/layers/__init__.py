@@ -1,24 +1,45 @@
 """Single layers, one file each: ``init``, ``forward`` and the ``vjp`` derived by hand."""
 
-from . import dropout, embedding, learned_positions, linear, softmax, unembedding
-from .feedforward import gelu, silu, swiglu
+from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
+from .adapters import bottleneck, dora, lora, prefix
+from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
 from .norms import layer_norm, rms_norm
+from .recurrent import (
+    causal_convolution,
+    gated_delta_rule,
+    linear_attention,
+    selective_scan,
+    time_step,
+)
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
     "attention",
+    "bottleneck",
+    "causal_convolution",
+    "dora",
     "dropout",
     "embedding",
     "flash_attention",
+    "gated",
+    "gated_delta_rule",
     "gelu",
     "layer_norm",
     "learned_positions",
     "linear",
+    "linear_attention",
+    "lora",
+    "prefix",
+    "relu",
+    "relu_squared",
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "selective_scan",
     "silu",
+    "soft_cap",
     "softmax",
     "swiglu",
+    "time_step",
     "unembedding",
 ]

@@ -1,10 +1,19 @@
 """The wiring: layers put together into models. No derivative formula stands here.
 
-`transformer`, `transformer_block`, `self_attention`, `mlp` and `language_model` are layers like
-any other. Each architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`.
+`transformer`, its blocks and their parts, and `language_model` are layers like any other. Each
+architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`, `hybrid`.
 """
 
-from . import language_model, mlp, self_attention, transformer, transformer_block
+from . import (
+    language_model,
+    mamba2,
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer,
+    transformer_block,
+)
 from .language_model import LanguageModel
 from .loading import DEFAULT, Architecture, architectures, build, find
 
@@ -16,7 +25,10 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "mamba2",
     "mlp",
+    "multi_latent_attention",
+    "parallel_block",
     "self_attention",
     "transformer",
     "transformer_block",

@@ -36,8 +36,6 @@ from ..locate import located
 from ..losses import linear_cross_entropy
 from ..outline import as_html, tree
 from ..prng import fold_in
-from . import transformer_block
-from .transformer_block import Block
 
 __all__ = ["Cache", "Layers", "Residuals", "Transformer", "build", "forward", "init", "vjp"]
 
@@ -47,7 +45,7 @@ class Layers(NamedTuple):
 
     vocab_size: int
     max_seq_len: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[Any, ...]  # each a `Block` of the file that runs it, such as `transformer_block`
     norm: Layer
     embedding: Layer
     unembedding: Layer
@@ -59,10 +57,9 @@ class Layers(NamedTuple):
     frozen: Tree = None  # None for each leaf below the first that is trained; see `freeze`
     fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
 
-    @property
-    def block_layer(self) -> Any:
-        """What runs a block."""
-        return remat(transformer_block) if self.remat else transformer_block
+    def wiring(self, block: Any) -> Any:
+        """Return what runs a block."""
+        return remat(block.wiring) if self.remat else block.wiring
 
     def head_params(self, params: Tree) -> Tree:
         """Return the parameters of the unembedding: if tied, the embedding's weight."""
@@ -88,7 +85,7 @@ def init(key: Key | None, *, model: Layers, dtype: Any = np.float32) -> Tree:
     params = {
         "embedding": model.embedding.init(fold_in(key, 0), dtype=dtype),
         "blocks": tuple(
-            transformer_block.init(fold_in(fold_in(key, 1), i), block=block, dtype=dtype)
+            block.wiring.init(fold_in(fold_in(key, 1), i), block=block, dtype=dtype)
             for i, block in enumerate(model.blocks)
         ),
         "norm": model.norm.init(fold_in(key, 2), dtype=dtype),
@@ -131,7 +128,7 @@ def forward(
     x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
     r_blocks = []
     for i, block in enumerate(model.blocks):
-        x, r_block = model.block_layer.forward(
+        x, r_block = model.wiring(block).forward(
             params["blocks"][i], x, block=block, positions=positions, key=fold_in(key, i + 1)
         )
         r_blocks.append(r_block)
@@ -155,8 +152,8 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     g = pack(g, d_auxiliary)
     frozen = model.frozen or {"blocks": ()}
     d_blocks = []
-    for r_block in reversed(residuals.blocks[len(frozen["blocks"]) :]):
-        d_block, g = model.block_layer.vjp(r_block, g)
+    for i in reversed(range(len(frozen["blocks"]), len(model.blocks))):
+        d_block, g = model.wiring(model.blocks[i]).vjp(residuals.blocks[i], g)
         d_blocks.append(d_block)
     d_params = {**frozen, "blocks": frozen["blocks"] + tuple(reversed(d_blocks)), "norm": d_norm}
     if not model.frozen:
@@ -242,7 +239,7 @@ class Transformer(Layers):
     def init_cache(self, params: Tree, batch: int, length: int) -> "Cache":
         """Return an empty cache for that many texts of up to ``length`` tokens."""
         caches = [
-            transformer_block.init_cache(own, batch, length, block=block)
+            block.wiring.init_cache(own, batch, length, block=block)
             for own, block in zip(params["blocks"], self.blocks, strict=True)
         ]
         return Cache(tuple(caches), np.zeros(batch, np.int64))
@@ -268,7 +265,7 @@ class Transformer(Layers):
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
         caches = []
         for own, block, old in zip(params["blocks"], self.blocks, cache.blocks, strict=True):
-            x, new = transformer_block.step(own, x, old, block=block, lengths=lengths)
+            x, new = block.wiring.step(own, x, old, block=block, lengths=lengths)
             caches.append(new)
         x = x[np.arange(B), lengths - 1]  # (B, D)
         x, _ = self.norm.forward(params["norm"], x)
@@ -289,7 +286,7 @@ class Transformer(Layers):
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
         yield "stream", "embedding", x
         for i, (own, block) in enumerate(zip(params["blocks"], self.blocks, strict=True)):
-            x, residuals = transformer_block.forward(own, x, block=block, positions=positions)
+            x, residuals = block.wiring.forward(own, x, block=block, positions=positions)
             x, _ = unpack(x)
             yield "stream", f"blocks.{i}", x
             if hasattr(block.mlp, "hidden_units"):
@@ -320,7 +317,7 @@ def build(
     vocab_size: int,
     d_model: int,
     max_seq_len: int,
-    blocks: tuple[Block, ...],
+    blocks: tuple[Any, ...],
     norm: Layer,
     *,
     dropout: float = 0.0,

@@ -11,6 +11,7 @@ block is a value: which layers these are, with their settings bound, is data.
 Shapes: x and y (B, T, D); where an mlp has an auxiliary loss, y and its cotangent are `Stream`.
 """
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from ..locate import located
 from ..outline import describe, tree
 from ..prng import fold_in
 
-__all__ = ["Block", "Residuals", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = ["Block", "Residuals", "expect_shape_of", "forward", "init", "init_cache", "step", "vjp"]
 
 SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
 
@@ -45,9 +46,10 @@ class Block(NamedTuple):
     norm2: Layer
     mlp: Layer  # may return a `Stream`
     dropout: Layer = bind(dropout, rate=0.0)  # of both branches
+    wiring: Any = sys.modules[__name__]  # what runs the block: this file
 
     def __repr__(self) -> str:
-        members = zip(self._fields, self, strict=True)
+        members = zip(self._fields[:-1], self[:-1], strict=True)
         return tree("block", [m for m in members if describe(m[1]) != "dropout(rate=0)"])
 
 
@@ -92,14 +94,14 @@ def forward(
     x, auxiliary = unpack(x)
     h, norm1 = block.norm1.forward(params["norm1"], x)
     a, mixer = block.mixer.forward(params["mixer"], h, positions=positions)
-    _expect_shape_of(x, mixer=a)
+    expect_shape_of(x, mixer=a)
     a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
     x = x + a
 
     h, norm2 = block.norm2.forward(params["norm2"], x)
     output, mlp = block.mlp.forward(params["mlp"], h)
     m, router_loss = unpack(output)
-    _expect_shape_of(x, mlp=m)
+    expect_shape_of(x, mlp=m)
     m, dropout2 = block.dropout.forward({}, m, key=fold_in(key, 1))
     x = x + m
     with_auxiliary = auxiliary is not None, router_loss is not None
@@ -148,7 +150,8 @@ def step(
     return x + m, cache
 
 
-def _expect_shape_of(x: Any, **branch: Array) -> None:
+def expect_shape_of(x: Any, **branch: Array) -> None:
+    """Require that a branch, given by its name, has the shape of x."""
     ((name, y),) = branch.items()
     if y.shape != x.shape:
         raise ValueError(

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from . import transformer_block
-
 
 def forward(params, tokens, *, model, key=None):
     """Return the logits (..., T, V) of tokens (..., T), or a stream with the routers' losses."""
@@ -17,7 +15,7 @@ def forward(params, tokens, *, model, key=None):
     x = model.dropout.forward({}, x, key=None if key is None else (*key, 0))
     for i, block in enumerate(model.blocks):
         block_key = None if key is None else (*key, i + 1)
-        x = transformer_block.forward(
+        x = block.wiring.forward(
             params["blocks"][i], x, block=block, positions=positions, key=block_key
         )
     stream = x if hasattr(x, "auxiliary") else None

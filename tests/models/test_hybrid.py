@@ -3,28 +3,33 @@ import pytest
 
 from functional_lm import pytree, value_and_grad
 from functional_lm.generation import Decoder
-from functional_lm.models import build
+from functional_lm.models import build, hybrid
 
 SIZES = {"vocab_size": 11, "d_model": 24, "n_heads": 4, "n_layers": 2, "max_seq_len": 16}
 TOKENS = np.arange(26).reshape(2, 13) * 7 % 11
 
 CHOICES = [
     {"norm": "layer_norm"},
-    {"mlp": "gelu"},
+    {"norm": "layer_norm_without_bias"},
+    {"norm": "rms_norm_offset"},
+    *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
+    {"block": "parallel"},
+    {"mixer": "multi_latent_attention"},
+    {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
+    {"mixer": "mamba2"},
+    {"mixer": "mamba2", "state_size": 3, "expand": 1},
 ]
 """Settings that exchange a part, each alone."""
 
 
 def test_the_defaults_are_a_llama():
-    llama, hybrid = build("llama", **SIZES), build("hybrid", **SIZES)
+    llama, same = build("llama", **SIZES), build("hybrid", **SIZES)
     params = llama.init((0,))
-    assert_same(params, hybrid.init((0,)))
-    one, other = (
-        value_and_grad(model, params, TOKENS, targets=TOKENS) for model in (llama, hybrid)
-    )
+    assert_same(params, same.init((0,)))
+    one, other = (value_and_grad(model, params, TOKENS, targets=TOKENS) for model in (llama, same))
     assert one[0] == other[0]
     assert_same(one[1], other[1])
-    assert hybrid.model.fast_decoder is not None
+    assert same.model.fast_decoder is not None
 
 
 def assert_same(tree, other):
@@ -57,5 +62,22 @@ def test_a_model_with_another_part_learns(choice):
 
 
 def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="norm must be 'rms_norm' or 'layer_norm'"):
+    with pytest.raises(ValueError, match=r"norm must be 'rms_norm' or .* or 'layer_norm'"):
         build("hybrid", **SIZES, norm="batch_norm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"kv_rank": 4}, "kv_rank is a setting of multi_latent_attention: .* leave it out"),
+        (
+            {"mixer": "multi_latent_attention", "n_kv_heads": 2},
+            "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
+        ),
+        ({"mixer": "mamba2", "rope_theta": 50.0}, "rope_theta is a setting of attention and "),
+        ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        build("hybrid", **SIZES, **settings)

@@ -4,6 +4,10 @@ Forward, for each row x (D) with scale s (D):
 
     rstd = 1/√(mean(x²) + eps)      x̂ = x·rstd      y = x̂·s
 
+With an ``offset`` the parameter is s − offset. Gemma has an offset of 1 (Gemma Team 2024), so that
+weight decay pulls the scale towards one and not towards zero. The offset is a constant: d_s is the
+cotangent of the parameter, too.
+
 VJP. With cotangent g of one row, and h = g·s the cotangent of x̂:
 
     d_s = Σ over rows of g·x̂
@@ -39,22 +43,27 @@ class Residuals(NamedTuple):
 
     x_hat: Array  # (..., D) the normalised rows
     rstd: Array  # (..., 1) one over their root mean square
-    scale: Array  # (D,)
+    scale: Array  # (D,) s, with the offset
 
 
-def init(key: Key | None = (), *, d_model: int, dtype: Any = np.float32) -> Tree:
-    """Return a scale of ones; the key is not used."""
-    return {"scale": np.ones(expect_int("d_model", d_model), expect_dtype(dtype))}
+def init(
+    key: Key | None = (), *, d_model: int, offset: float = 0.0, dtype: Any = np.float32
+) -> Tree:
+    """Return what makes the scale one: ones, less the offset. The key is not used."""
+    ones = np.ones(expect_int("d_model", d_model), expect_dtype(dtype))
+    return {"scale": ones - expect_number("offset", offset)}
 
 
-def forward(params: Tree, x: Array, *, eps: float = 1e-6) -> tuple[Array, Residuals]:
-    """Return each row over its root mean square, times the scale; shape (..., D).
+def forward(
+    params: Tree, x: Array, *, eps: float = 1e-6, offset: float = 0.0
+) -> tuple[Array, Residuals]:
+    """Return each row over its root mean square, times scale + offset; shape (..., D).
 
     Raises:
         ValueError: for a negative eps.
     """
     expect_inputs(params, "scale: D", x, "... D")
-    scale = params["scale"]
+    scale = params["scale"] + expect_number("offset", offset)
     eps = expect_number("eps", eps, low=0.0)
     mean_square = row_dot(x, x) / len(scale)  # (..., 1)
     rstd = 1.0 / np.sqrt(mean_square + eps)

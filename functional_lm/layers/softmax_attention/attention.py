@@ -8,17 +8,28 @@ Forward. For one head with queries Q (T, K), keys K (S, K) and values V (S, Kv):
 Query head h reads key/value head h // R with R = H/G: the R query heads of a group are R·T rows
 that share one K and V.
 
+What may change the scores and weights, in this order:
+
+- a soft cap c (Gemma 2, 2024, section 2): A ← c·τ with τ = tanh(A/c)
+- ALiBi (Press et al. 2022): A ← A − slope·|distance| with the head's slope; see `alibi_slopes`
+- a sink (Xiao et al. 2024; gpt-oss, 2025): with the head's parameter z, one more key that has the
+  score z in every row and the value zero, P = exp(A)/(exp(z) + Σ exp(A))
+- dropout, from a key: P̃ = P·m/(1 − rate) with a mask m of zeros and ones, and O = P̃·V
+
 VJP. With cotangent g of O, reading the forward upwards:
 
-    d_V = Pᵀ·g        d_P = g·Vᵀ
-    d_A = P·(d_P − Σ over keys of d_P·P)              (softmax; zero where P is zero)
+    d_V = P̃ᵀ·g       d_P̃ = g·Vᵀ     d_P = d_P̃·m/(1 − rate)
+    D = Σ over keys of d_P·P         (for each row)
+    d_A = P·(d_P − D)                (softmax; zero where P is zero)
+    d_z = −Σ over rows of P_z·D      (the sink's weight P_z, whose cotangent is zero)
+    d_A ← d_A·(1 − τ²)               (ALiBi adds a constant: nothing changes)
     d_Q = d_A·K/√K    d_K = d_Aᵀ·Q/√K
 
-The rows of a group share K and V, so the products Pᵀ·g and d_Aᵀ·Q over all R·T rows are the sum
+The rows of a group share K and V, so the products P̃ᵀ·g and d_Aᵀ·Q over all R·T rows are the sum
 over the group. A row that may see no key has P = 0: its output and its gradients are zero.
 
 Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
-y (B, T, H, Kv).
+y (B, T, H, Kv); the sinks z (H,).
 """
 
 import math
@@ -26,9 +37,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...contract import Array, Tree, expect_cotangent, expect_params, expect_residuals, init_nothing
-from ...heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
-from ...numerics import softmax_vjp
+from ...contract import (
+    Array,
+    Key,
+    Tree,
+    expect_cotangent,
+    expect_dtype,
+    expect_inputs,
+    expect_int,
+    expect_residuals,
+)
+from ...heads import (
+    FULL,
+    QKV,
+    Visibility,
+    alibi_bias,
+    alibi_slopes,
+    distances,
+    dropout_multiplier,
+    expect_qkv,
+    expect_scoring,
+    expect_visibility,
+    visible,
+)
+from ...numerics import row_dot, softmax_vjp
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
@@ -41,48 +73,91 @@ class Residuals(NamedTuple):
     v: Array  # (B, G, S, Kv)
     probs: Array  # (B, G, R·T, S)
     n_heads: int
+    tanh: Array | None  # (B, G, R·T, S) τ, with a soft cap
+    sink_probs: Array | None  # (B, H, T, 1) the weight of the sink, if there is one
+    multiplier: Array | None  # (B, G, R·T, S) m/(1 − rate), with dropout
 
 
-init = init_nothing
+def init(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``, or ``{"sinks"}`` of zeros for the H heads; the key is not used."""
+    dtype = expect_dtype(dtype)
+    n_sinks = expect_int("n_sinks", n_sinks, minimum=0)
+    return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
 
 
-def forward(params: Tree, x: QKV, *, visibility: Visibility = FULL) -> tuple[Array, Residuals]:
+def forward(
+    params: Tree,
+    x: QKV,
+    *,
+    visibility: Visibility = FULL,
+    soft_cap: float | None = None,
+    alibi: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> tuple[Array, Residuals]:
     """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, Kv).
 
     Args:
-        params: ``{}``.
+        params: ``{}``, or ``{"sinks"}``: a score for each head that takes part in its softmax.
         x: queries, keys and values.
         visibility: which keys a query may attend to. Default: all.
+        soft_cap: the bound that scores approach smoothly, on both sides. Default: none.
+        alibi: lower the scores of keys in proportion to their distance.
+        dropout: the share of the weights that is dropped.
+        key: randomness of dropout. No key: no dropout.
 
     Raises:
         TypeError: for a mask that is not boolean.
         ValueError: for an H that is not a multiple of G, or a mask that does not broadcast.
     """
-    expect_params(params)
     B, T, S, H, G = expect_qkv(x)
-    allowed = visible(T, S, expect_visibility(visibility, (B, H, T, S)))
+    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
+    expect_scoring(soft_cap, alibi, dropout)
+    visibility = expect_visibility(visibility, (B, H, T, S))
 
     q = _group(x.q * (1 / math.sqrt(x.q.shape[-1])), G)  # (B, G, R·T, K)
     k, v = _group(x.k, G), _group(x.v, G)  # (B, G, S, K), (B, G, S, Kv)
     scores = q @ k.swapaxes(-1, -2)  # (B, G, R·T, S)
-    probs = _masked_softmax(scores.reshape(B, H, T, S), allowed).reshape(scores.shape)
-    y = _ungroup(probs @ v, H)  # (B, T, H, Kv)
-    return y, Residuals(q, k, v, probs, H)
+    tanh = None
+    if soft_cap is not None:
+        tanh = np.tanh(scores / soft_cap)
+        scores = tanh * soft_cap
+    heads = scores.reshape(B, H, T, S)
+    if alibi:
+        distance = distances(T, S, visibility.offset)
+        heads += alibi_bias(alibi_slopes(H)[:, None, None], distance, heads.dtype)
+    sinks = params["sinks"][:, None, None] if params else None  # (H, 1, 1)
+    heads, sink_probs = _masked_softmax(heads, visible(T, S, visibility), sinks)
+    probs = weights = heads.reshape(scores.shape)
+    multiplier = dropout_multiplier(key, dropout, probs.shape, probs.dtype)
+    if multiplier is not None:
+        weights = probs * multiplier
+    y = _ungroup(weights @ v, H)  # (B, T, H, Kv)
+    return y, Residuals(q, k, v, probs, H, tanh, sink_probs, multiplier)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
-    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
+    """Return ``({"sinks"?}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
     expect_residuals(residuals, Residuals)
-    q, k, v, probs, H = residuals
+    q, k, v, probs, H, tanh, sink_probs, multiplier = residuals
     B, G, RT, K = q.shape
     expect_cotangent(g, (B, RT * G // H, H, v.shape[-1]), q.dtype)
     g = _group(g, G)  # (B, G, R·T, Kv)
-    d_v = probs.swapaxes(-1, -2) @ g  # (B, G, S, Kv), summed over the group
+    weights = probs if multiplier is None else probs * multiplier
+    d_v = weights.swapaxes(-1, -2) @ g  # (B, G, S, Kv), summed over the group
     d_probs = g @ v.swapaxes(-1, -2)  # (B, G, R·T, S)
+    if multiplier is not None:
+        d_probs *= multiplier
+    d_params = {}
+    if sink_probs is not None:
+        mean = row_dot(d_probs, probs).reshape(sink_probs.shape)  # (B, H, T, 1) D
+        d_params["sinks"] = -(sink_probs * mean).sum(axis=(0, 2, 3))
     d_scores = softmax_vjp(probs, d_probs)
+    if tanh is not None:
+        d_scores *= 1 - tanh * tanh
     d_q = (d_scores @ k) * (1 / math.sqrt(K))  # (B, G, R·T, K)
     d_k = d_scores.swapaxes(-1, -2) @ q  # (B, G, S, K), summed over the group; q is over √K
-    return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
+    return d_params, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
 
 
 def weights(residuals: Residuals) -> Array:
@@ -91,19 +166,32 @@ def weights(residuals: Residuals) -> Array:
     return residuals.probs.reshape(B, residuals.n_heads, -1, S)
 
 
-def _masked_softmax(scores: Array, allowed: Array | None) -> Array:
-    """Return the softmax of each row over its allowed entries, in place; zero where none is."""
+def _masked_softmax(
+    scores: Array, allowed: Array | None, sinks: Array | None
+) -> tuple[Array, Array | None]:
+    """Return the softmax of each row over its allowed entries and the sink, in place.
+
+    It is zero where no entry is allowed. The second result is the weight of the sink, (B, H, T, 1).
+    """
     sees_none: Any = False
-    if allowed is not None:
+    if allowed is not None and not allowed.all():
         scores += np.where(allowed, 0.0, -math.inf).astype(scores.dtype)
         sees_none = ~allowed.any(axis=-1, keepdims=True)  # broadcasts to (B, H, T, 1)
     top = scores.max(axis=-1, keepdims=True, initial=-math.inf)
-    np.copyto(top, 0.0, where=sees_none)
+    if sinks is None:
+        np.copyto(top, 0.0, where=sees_none)
+    else:
+        np.maximum(top, sinks, out=top)
     np.exp(np.subtract(scores, top, out=scores), out=scores)
     total = scores.sum(axis=-1, keepdims=True)
-    np.copyto(total, 1.0, where=sees_none)
+    if sinks is None:
+        np.copyto(total, 1.0, where=sees_none)
+        scores /= total
+        return scores, None
+    sink = np.exp(sinks - top)
+    total += sink
     scores /= total
-    return scores
+    return scores, sink / total
 
 
 def _group(x: Array, n_groups: int) -> Array:

@@ -27,11 +27,21 @@ subtracts: (g' | −D')·(V | 1)ᵀ = g'·Vᵀ − D'. One number, m + log l, wo
 where scores are far from zero, rounding it would add an error to all of P that the forward did not
 make.
 
+A soft cap, ALiBi, a sink and dropout enter as in `attention`. The cap and ALiBi change the scores
+of a tile; the sums of a row begin with its sink, m = z and l = 1; and dropout masks E where it
+meets V, not in l:
+
+    O ← O·exp(m − m') + (exp(A − m')·μ)·V      μ = mask/(1 − rate)
+    d_V = (E·μ)ᵀ·g'     d_A = E·(μ·g'·Vᵀ − D')     d_z = −Σ over rows of exp(z − m)·D'
+
+The vjp draws the mask again. Entry (b, h, t, s) is the same draw whatever the tiles, and the same
+as in `attention`.
+
 Tiles that causality or a window hides are skipped. A row that sees no key has zero output and
 gradient.
 
 Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
-y (B, T, H, Kv).
+y (B, T, H, Kv); the sinks z (H,).
 """
 
 import math
@@ -44,20 +54,45 @@ import numpy as np
 
 from ...contract import (
     Array,
+    Key,
     Tree,
     expect_cotangent,
+    expect_dtype,
+    expect_inputs,
     expect_int,
-    expect_params,
     expect_residuals,
-    init_nothing,
 )
-from ...heads import FULL, QKV, Visibility, expect_qkv, expect_visibility, visible
+from ...heads import (
+    FULL,
+    QKV,
+    Visibility,
+    alibi_bias,
+    alibi_slopes,
+    distances,
+    dropout_multiplier,
+    expect_qkv,
+    expect_scoring,
+    expect_visibility,
+    visible,
+)
 from ...numerics import row_dot
 from ...speed.threads import one_thread, run
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
+
+
+class Settings(NamedTuple):
+    """What changes the scores and weights of tiles, and the size of these."""
+
+    visibility: Visibility  # with a mask (B, H, T, S), a view
+    soft_cap: float | None
+    slopes: tuple[float, ...] | None  # of ALiBi, one for each head
+    dropout: float
+    key: Key | None
+    block_q: int
+    block_k: int
 
 
 class Residuals(NamedTuple):
@@ -69,15 +104,18 @@ class Residuals(NamedTuple):
     top: Array  # (B, T, H, 1), the largest score m of the row
     total: Array  # (B, T, H, 1), the sum l of exp(scores − m)
     y: Array  # (B, T, H, Kv)
-    visibility: Visibility  # with a mask (B, H, T, S), a view
-    block_q: int
-    block_k: int
+    sinks: Array | None  # (H,)
+    settings: Settings
 
 
 _LOWEST = -1e30  # below every score, and finite, so that it can be subtracted
 
 
-init = init_nothing
+def init(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``, or ``{"sinks"}`` of zeros for the H heads; the key is not used."""
+    dtype = expect_dtype(dtype)
+    n_sinks = expect_int("n_sinks", n_sinks, minimum=0)
+    return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
 
 
 def forward(
@@ -85,15 +123,23 @@ def forward(
     x: QKV,
     *,
     visibility: Visibility = FULL,
+    soft_cap: float | None = None,
+    alibi: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
     block_q: int = 128,
     block_k: int = 512,
 ) -> tuple[Array, Residuals]:
     """Return each query's mean of the values, weighted by its match with the keys; (B, T, H, Kv).
 
     Args:
-        params: ``{}``.
+        params: ``{}``, or ``{"sinks"}``: a score for each head that takes part in its softmax.
         x: queries, keys and values.
         visibility: which keys a query may attend to. Default: all.
+        soft_cap: the bound that scores approach smoothly, on both sides. Default: none.
+        alibi: lower the scores of keys in proportion to their distance.
+        dropout: the share of the weights that is dropped.
+        key: randomness of dropout. No key: no dropout.
         block_q: the queries of a tile.
         block_k: the keys of a tile. The defaults are fastest in NumPy: a tile fits into the L2
             cache, and computing it takes much longer than a call.
@@ -102,29 +148,41 @@ def forward(
         TypeError: for a mask that is not boolean.
         ValueError: for an H that is not a multiple of G, or a mask that does not broadcast.
     """
-    expect_params(params)
     B, T, S, H, G = expect_qkv(x)
+    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
+    expect_scoring(soft_cap, alibi, dropout)
     visibility = expect_visibility(visibility, (B, H, T, S))
     if visibility.mask is not None:
         visibility = visibility._replace(mask=np.broadcast_to(visibility.mask, (B, H, T, S)))
     block_q, block_k = expect_int("block_q", block_q), expect_int("block_k", block_k)
+    slopes = tuple(alibi_slopes(H).tolist()) if alibi else None
+    settings = Settings(visibility, soft_cap, slopes, dropout, key, block_q, block_k)
 
     q, k, v = x.q * (1 / math.sqrt(x.q.shape[-1])), x.k, _with_column(x.v, 1.0)
     y = np.empty((B, T, H, x.v.shape[-1]), q.dtype)
     top, total = np.full_like(y[..., :1], _LOWEST), np.empty_like(y[..., :1])
+    sinks = params.get("sinks")
+    if sinks is not None:
+        top[...] = sinks[:, None]
 
     def attend(b: int, h: int) -> None:
         group = h * G // H
-        for rows, tiles in _tiles(T, S, visibility, block_q, block_k):
+        for rows, tiles in _tiles(T, S, b, settings):
             q_rows, m = q[b, rows, h], top[b, rows, h]  # (rows, 1), of the tiles so far
             out = np.zeros((len(m), v.shape[-1]), q.dtype)  # the last column is the sum l
+            out[:, -1] = 0.0 if sinks is None else 1.0  # exp(z − m)
+            multiplier = _multiplier((b, h, rows), q.shape, S, settings, q.dtype)
             for columns in tiles:
-                scores = q_rows @ k[b, columns, group].T  # (rows, columns)
-                _hide(scores, visibility, (b, h, rows, columns))
+                tile = b, h, rows, columns
+                scores, _ = _scores(q_rows, k[b, columns, group], tile, settings)
                 larger = np.maximum(m, scores.max(axis=-1, keepdims=True))
                 np.exp(np.subtract(scores, larger, out=scores), out=scores)
                 out *= np.exp(m - larger)
-                out += scores @ v[b, columns, group]
+                if multiplier is None:
+                    out += scores @ v[b, columns, group]
+                else:
+                    out[:, -1] += scores.sum(axis=-1)
+                    out[:, :-1] += (scores * multiplier[:, columns]) @ v[b, columns, group, :-1]
                 m = larger
             if not out[:, -1].all():
                 np.copyto(out[:, -1:], 1.0, where=_sees_nothing(visibility, (b, h, rows), S))
@@ -132,49 +190,60 @@ def forward(
             top[b, rows, h], total[b, rows, h] = m, out[:, -1:]
 
     _side_by_side(attend, B, H)
-    return y, Residuals(q, k, v, top, total, y, visibility, block_q, block_k)
+    return y, Residuals(q, k, v, top, total, y, sinks, settings)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
-    """Return ``({}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
+    """Return ``({"sinks"?}, QKV(d_q, d_k, d_v))`` for the cotangent g (B, T, H, Kv)."""
     expect_residuals(residuals, Residuals)
-    q, k, v, top, total, y, visibility, block_q, block_k = residuals
+    q, k, v, top, total, y, sinks, settings = residuals
     (B, T, H, K), (_, S, G, _) = q.shape, k.shape
     expect_cotangent(g, y.shape, y.dtype)
-    g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, Kv+1)
+    g = _with_column(g, -row_dot(g, y)) / total  # (B, T, H, Kv+1), g' and −D'
     d_q = np.empty(q.shape, y.dtype)
     d_k = np.zeros(k.shape, y.dtype)
     d_v = np.zeros((B, S, G, y.shape[-1]), y.dtype)
 
     def attend_vjp(b: int, group: int) -> None:
         heads = range(group * H // G, (group + 1) * H // G)
-        for h, (rows, tiles) in product(heads, _tiles(T, S, visibility, block_q, block_k)):
+        for h, (rows, tiles) in product(heads, _tiles(T, S, b, settings)):
             q_rows, g_rows = q[b, rows, h], g[b, rows, h]
             d_q_rows = np.zeros_like(q_rows)
+            multiplier = _multiplier((b, h, rows), q.shape, S, settings, q.dtype)
             for columns in tiles:
                 k_columns, v_columns = k[b, columns, group], v[b, columns, group]
-                exps = q_rows @ k_columns.T  # (rows, columns), the scores
-                _hide(exps, visibility, (b, h, rows, columns))
-                np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)
-                d_v[b, columns, group] += exps.T @ g_rows[:, :-1]
-                d_scores = g_rows @ v_columns.T  # (rows, columns), (d_probs − D)/l
+                exps, tanh = _scores(q_rows, k_columns, (b, h, rows, columns), settings)
+                np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)  # (rows, columns)
+                if multiplier is None:
+                    d_v[b, columns, group] += exps.T @ g_rows[:, :-1]
+                    d_scores = g_rows @ v_columns.T  # (rows, columns), (d_probs − D)/l
+                else:
+                    kept = multiplier[:, columns]
+                    d_v[b, columns, group] += (exps * kept).T @ g_rows[:, :-1]
+                    d_scores = (g_rows[:, :-1] @ v_columns[:, :-1].T) * kept + g_rows[:, -1:]
                 d_scores *= exps
+                if tanh is not None:
+                    d_scores *= 1 - tanh * tanh
                 d_q_rows += d_scores @ k_columns
                 d_k[b, columns, group] += d_scores.T @ q_rows  # q is over √K
             d_q[b, rows, h] = d_q_rows
 
     _side_by_side(attend_vjp, B, G)
-    return {}, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
+    d_params = {}
+    if sinks is not None:
+        d_params["sinks"] = (np.exp(sinks[:, None] - top) * g[..., -1:]).sum(axis=(0, 1, 3))
+    return d_params, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
 
 
 def weights(residuals: Residuals) -> Array:
     """Return the attention weights P (B, H, T, S) of a forward, for statistics and pictures."""
-    q, k, (T, S) = residuals.q, residuals.k, (residuals.q.shape[1], residuals.k.shape[1])
-    scores = q.swapaxes(1, 2) @ np.repeat(k, q.shape[2] // k.shape[2], axis=2).transpose(0, 2, 3, 1)
-    allowed = visible(T, S, residuals.visibility)
-    if allowed is not None:
-        scores = np.where(allowed, scores, -math.inf)
-    return np.exp(scores - residuals.top.swapaxes(1, 2)) / residuals.total.swapaxes(1, 2)
+    q, k, settings = residuals.q, residuals.k, residuals.settings
+    (B, T, H, _), (_, S, G, _) = q.shape, k.shape
+    probs = np.empty((B, H, T, S), q.dtype)
+    for b, h in np.ndindex(B, H):
+        tile = b, h, slice(0, T), slice(0, S)
+        probs[b, h], _ = _scores(q[b, :, h], k[b, :, h * G // H], tile, settings)
+    return np.exp(probs - residuals.top.swapaxes(1, 2)) / residuals.total.swapaxes(1, 2)
 
 
 def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int) -> None:
@@ -186,24 +255,56 @@ def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int
         run([partial(one, b, h) for b, h in np.ndindex(n_examples, n_heads)])
 
 
-def _tiles(
-    T: int, S: int, visibility: Visibility, block_q: int, block_k: int
-) -> Iterator[tuple[slice, list[slice]]]:
+def _tiles(T: int, S: int, b: int, settings: Settings) -> Iterator[tuple[slice, list[slice]]]:
     """Yield some queries, and the keys in tiles that at least one of them sees."""
-    causal, offset, window, _ = visibility
-    for start in range(0, T, block_q):
-        rows = slice(start, min(start + block_q, T))
+    causal, _, window, _ = settings.visibility
+    offset = _offset(settings.visibility, b)
+    for start in range(0, T, settings.block_q):
+        rows = slice(start, min(start + settings.block_q, T))
         stop = min(rows.stop + offset, S) if causal else S
         first = 0 if window is None else max(start + offset - window + 1, 0)
-        firsts = range(first, stop, block_k)
-        yield rows, [slice(column, min(column + block_k, stop)) for column in firsts]
+        firsts = range(first, stop, settings.block_k)
+        yield rows, [slice(column, min(column + settings.block_k, stop)) for column in firsts]
+
+
+def _offset(visibility: Visibility, b: int) -> int:
+    """Return the offset of one example."""
+    offset = visibility.offset
+    return int(offset[b]) if isinstance(offset, np.ndarray) else offset
+
+
+def _scores(
+    q: Array, k: Array, tile: tuple[int, int, slice, slice], settings: Settings
+) -> tuple[Array, Array | None]:
+    """Return the scores of a tile, −∞ for hidden keys, and τ if there is a soft cap."""
+    b, h, rows, columns = tile
+    scores, tanh = q @ k.T, None
+    if settings.soft_cap is not None:
+        tanh = np.tanh(scores / settings.soft_cap)
+        scores = tanh * settings.soft_cap
+    if settings.slopes is not None:
+        offset = _offset(settings.visibility, b) + rows.start - columns.start
+        distance = distances(len(q), len(k), offset)
+        scores += alibi_bias(settings.slopes[h], distance, scores.dtype)
+    _hide(scores, settings.visibility, tile)
+    return scores, tanh
+
+
+def _multiplier(
+    rows: tuple[int, int, slice], shape: tuple[int, ...], S: int, settings: Settings, dtype: Any
+) -> Array | None:
+    """Return what dropout multiplies the weights of some rows of one head by, (rows, S)."""
+    (b, h, queries), (_, T, H, _) = rows, shape
+    start = ((b * H + h) * T + queries.start) * S
+    n_queries = queries.stop - queries.start
+    return dropout_multiplier(settings.key, settings.dropout, (n_queries, S), dtype, start)
 
 
 def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, slice]) -> None:
     """Set the scores of the keys that a query may not see to −∞, in place."""
-    causal, offset, window, mask = visibility
-    _, _, rows, columns = tile
-    offset += rows.start - columns.start
+    causal, _, window, mask = visibility
+    b, _, rows, columns = tile
+    offset = _offset(visibility, b) + rows.start - columns.start
     sees_last = offset >= len(scores[0]) - 1  # as the first query does
     sees_first = window is None or offset + len(scores) <= window
     if causal and not (sees_last and sees_first):
@@ -216,10 +317,10 @@ def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, sl
 
 def _sees_nothing(visibility: Visibility, rows: tuple[int, int, slice], S: int) -> Array:
     """Return (rows, 1) booleans, true for a query that may see no key."""
-    causal, offset, window, mask = visibility
-    queries = rows[2]
+    causal, _, window, mask = visibility
+    b, _, queries = rows
     own = None if mask is None else mask[rows]
-    n_queries, offset = queries.stop - queries.start, offset + queries.start
+    n_queries, offset = queries.stop - queries.start, _offset(visibility, b) + queries.start
     allowed = visible(n_queries, S, Visibility(causal, offset, window, own))
     if allowed is None:
         allowed = np.ones((1, S), bool)

@@ -1,7 +1,65 @@
 """Inputs for the layers of `functional_lm.layers.adapters`."""
 
-from .draws import Layers
+from typing import Any
+
+from .draws import BATCHES, ROWS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
-LAYERS: Layers = {}
+
+def _thin(
+    draw: Draws,
+    m: Any,
+    leading: Any,
+    D_in: int,
+    D_out: int,
+    R: int,
+    *,
+    bias: bool = False,
+    columns: Any = None,
+) -> Inputs:
+    from ...compose import bind
+    from ...layers import linear
+
+    base = bind(linear, bias=bias)
+    sizes: dict[str, Any] = {"d_in": D_in, "d_out": D_out, "rank": R, "columns": columns}
+    params = draw.near(m.init(draw.key(), base=base, **sizes, dtype="float64"))
+    return params, draw.normal(*leading, D_in), {"base": base, "alpha": 3.0, "columns": columns}
+
+
+def _thin_cases(draw: Draws, make: Maker) -> Cases:
+    return {
+        **make.each(ROWS, 5, 7, 3),
+        "dropout, bias": make((2, 3), 5, 7, 2, bias=True, rate=0.3, key=(5, 3)),
+        "two ranges, rsLoRA": make(
+            (2, 13), 5, 11, 3, bias=True, columns=((7, 11), (0, 2)), rslora=True
+        ),
+        "rank 1, many rows": make((331,), 3, 2, 1),
+    }
+
+
+def _bottleneck(
+    draw: Draws, m: Any, leading: Any, D_in: int, D_out: int, R: int, *, bias: bool = False
+) -> Inputs:
+    from ...compose import bind
+    from ...layers import linear
+
+    base = bind(linear, bias=bias)
+    params = m.init(draw.key(), base=base, d_in=D_in, d_out=D_out, size=R, dtype="float64")
+    return draw.near(params), draw.normal(*leading, D_in), {"base": base}
+
+
+def _bottleneck_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 5, 7, 3), "bias, many rows": make((331,), 5, 7, 2, bias=True)}
+
+
+def _prefix(draw: Draws, _: Any, leading: Any, D: int, P: int) -> Inputs:
+    return {"weight": draw.normal(P, D)}, draw.normal(*leading, D), {}
+
+
+LAYERS: Layers = {
+    "bottleneck": ("D_in D_out R", _bottleneck, _bottleneck_cases),
+    "dora": ("D_in D_out R", _thin, _thin_cases),
+    "lora": ("D_in D_out R", _thin, _thin_cases),
+    "prefix": ("D P", _prefix, lambda _, make: make.each(BATCHES, 7, 5)),
+}

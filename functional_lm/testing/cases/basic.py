@@ -59,6 +59,14 @@ def _softmax_cases(draw: Draws, make: Maker) -> Cases:
     return entrywise_cases(draw, make) | {"far from zero": far}
 
 
+def _soft_cap(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
+    return {}, draw.normal(*leading, D), {"cap": 0.7}
+
+
+def _soft_cap_cases(draw: Draws, make: Maker) -> Cases:
+    return entrywise_cases(draw, make) | {"a cap of 30": make((2, 3), 7, scale=20.0, cap=30.0)}
+
+
 def _learned_positions(
     draw: Draws, _: Any, leading: Any, D: int, *, rows: int | None = None
 ) -> Inputs:
@@ -98,6 +106,7 @@ LAYERS: Layers = {
     "embedding": ("D V", _embedding, _embedding_cases),
     "learned_positions": ("D", _learned_positions, _learned_positions_cases),
     "linear": ("D_in D_out", _linear, _linear_cases),
+    "soft_cap": ("D", _soft_cap, _soft_cap_cases),
     "softmax": ("D", entrywise, _softmax_cases),
     "unembedding": ("D V", _unembedding, lambda _, make: make.each(ROWS, 7, 11)),
 }

@@ -44,6 +44,30 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _mamba2(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
+) -> Inputs:
+    sizes = {"d_model": D, "n_heads": H, "n_groups": G, "state_size": 3, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    side = {"n_groups": G, "positions": np.arange(leading[-1])}
+    return params, draw.normal(*leading, D), side
+
+
+def _mamba2_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import causal_convolution, selective_scan
+
+    parts = {
+        "convolution": bind(causal_convolution, width=3, bias=True),
+        "scan": bind(selective_scan, chunk_size=4),
+        "out": _transposed(),
+    }
+    return {
+        **make.each(HEADS, *_SIZES),
+        "other parts, in chunks": make((2, 7), 6, 3, 1, others={**parts, "expand": 1}, **parts),
+    }
+
+
 def _self_attention(
     draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
 ) -> Inputs:
@@ -69,6 +93,28 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
         "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),
         "heads of other sizes": make((2, 5), *_SIZES, **other),
         "tiled, heads of other sizes": make((2, 5), *_SIZES, **other, attention="tiled"),
+    }
+
+
+def _multi_latent_attention(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, *, others: Any = None
+) -> Inputs:
+    side: dict[str, Any] = {"n_heads": H, "rope_size": 2}
+    sizes = {**side, "d_model": D, "kv_rank": 5, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {**side, "positions": np.arange(leading[-1])}
+
+
+def _multi_latent_attention_cases(draw: Draws, make: Maker) -> Cases:
+    heads = {"q_rank": 7, "head_size": 3, "value_size": 5, "rope_size": 4}
+    low_rank = {"others": heads, "rope_size": 4, "q_rank": 7, "rope_pairing": "half"}
+    mask = draw.integers(2, 1, 1, 5, below=2) > 0
+    swapped = {name: _transposed() for name in ("q", "kv_down", "kv", "out")}
+    return {
+        **make.each({"H=3": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}, 12, 3),
+        "low-rank queries, other sizes": make((2, 5), 11, 3, **low_rank),
+        "tiled, padding": make((2, 5), 12, 3, attention="tiled", causal=True, mask=mask),
+        "other projections": make((2, 3), 12, 3, others=swapped, rope_theta=50.0, **swapped),
     }
 
 
@@ -114,7 +160,9 @@ def _transformer_block(
 ) -> Inputs:
     D, H, G, F = sizes
     (block,) = _llama(2, D, H, G, F, 1, config).blocks
-    block = block._replace(mlp=mlp or block.mlp)
+    layers = {name: getattr(block, name) for name in ("mixer", "mlp", "dropout")}
+    layers |= {name: block.norm1 for name in m.Block._fields if name.startswith("norm")}
+    block = m.Block(**(layers | ({"mlp": mlp} if mlp else {})))
     params = draw.near(m.init(draw.key(), block=block, dtype=np.float64))
     return params, draw.normal(*leading, D), {"block": block, "positions": np.arange(leading[-1])}
 
@@ -150,15 +198,18 @@ def _language_model(
 
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
-    from ...models import gpt2
+    from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
     gpt = gpt2.architecture(other)
     first, second = gpt.blocks
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
+    parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
+    mixed = gpt._replace(blocks=(second, parallel))
     others = {
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
+        "blocks of two kinds": make((2, 5), *_SIZES, 7, 13, 2, model=mixed, key=(7,)),
     }
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
@@ -177,7 +228,10 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
+    "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
+    "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),

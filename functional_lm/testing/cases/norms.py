@@ -22,6 +22,10 @@ def _rms_norm_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _rms_norm_offset_cases(draw: Draws, make: Maker) -> Cases:
+    return _rms_norm_cases(draw, make) | {"offset": make((2, 3), 7, offset=1.0)}
+
+
 def _layer_norm(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
     return {"scale": draw.normal(D), "bias": draw.normal(D)}, draw.normal(*leading, D), {}
 
@@ -36,5 +40,5 @@ def _layer_norm_cases(draw: Draws, make: Maker) -> Cases:
 
 LAYERS: Layers = {
     "layer_norm": ("D", _layer_norm, _layer_norm_cases),
-    "rms_norm": ("D", _rms_norm, _rms_norm_cases),
+    "rms_norm": ("D", _rms_norm, _rms_norm_offset_cases),
 }

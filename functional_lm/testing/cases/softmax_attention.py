@@ -29,6 +29,8 @@ def _rotary_cases(draw: Draws, make: Maker) -> Cases:
         "no batch": make((5,), 3, 6),
         "positions of each example": make((2, 5), 3, 6, positions=own),
         "fractional positions": make((2, 5), 3, 6, positions=own / 4),
+        "four of seven": make((2, 5), 3, 7, size=4),
+        "two of six, half": make((2, 5), 3, 6, size=2, pairing="half"),
     }
 
 
@@ -63,10 +65,20 @@ def _rotary_attention_cases(draw: Draws, make: Maker) -> Cases:
 
 
 def _attention(
-    draw: Draws, m: Any, leading: Any, S: int, H: int, G: int, K: int, *, Kv: int = 0
+    draw: Draws,
+    m: Any,
+    leading: Any,
+    S: int,
+    H: int,
+    G: int,
+    K: int,
+    *,
+    Kv: int = 0,
+    sinks: bool = False,
 ) -> Inputs:
     q, B = draw.normal(*leading, H, K), leading[0]
-    return {}, m.QKV(q, draw.normal(B, S, G, K), draw.normal(B, S, G, Kv or K)), {}
+    params = {"sinks": draw.normal(H)} if sinks else {}
+    return params, m.QKV(q, draw.normal(B, S, G, K), draw.normal(B, S, G, Kv or K)), {}
 
 
 def _attention_cases(draw: Draws, make: Maker) -> Cases:
@@ -91,10 +103,31 @@ def _attention_cases(draw: Draws, make: Maker) -> Cases:
         "mask, B=3": make((3, 5), 7, 6, 2, 3, mask=other),
         "values of another size": make((2, 5), 7, 6, 2, 3, Kv=5, causal=True, offset=2),
         "window": make((2, 13), 13, 6, 2, 3, causal=True, window=5),
+        "window, T=1": make((2, 1), 5, 6, 2, 3, causal=True, offset=4, window=3),
+        "window of more than T": make((2, 5), 5, 6, 2, 3, causal=True, window=7),
         "window, offset": make((2, 3), 11, 6, 2, 3, causal=True, offset=8, window=4),
         "window, mask": make((3, 5), 7, 6, 2, 3, Kv=2, causal=True, offset=2, window=3, mask=other),
         "no keys": make((2, 5), 0, 6, 2, 3),
         "nothing seen": make((2, 5), 7, 6, 2, 3, mask=np.zeros((1, 7), bool)),
+    }
+
+
+def _scoring_cases(draw: Draws, make: Maker) -> Cases:
+    mask = draw.integers(2, 6, 5, 7, below=3) > 0
+    mask[0, 1, 2] = False
+    extras = {"soft_cap": 2.0, "alibi": True, "dropout": 0.3, "key": (5,)}
+    both = {"causal": True, "offset": np.array([0, 2]), "mask": mask}
+    return {
+        "offsets": make((2, 3), 7, 6, 2, 3, causal=True, offset=np.array([4, 1]), window=3),
+        "sinks": make((2, 5), 7, 6, 2, 3, sinks=True),
+        "sinks, mask": make((2, 5), 7, 6, 2, 3, sinks=True, mask=mask),
+        "sinks, no keys": make((2, 5), 0, 6, 2, 3, sinks=True),
+        "soft cap": make((2, 5), 7, 6, 2, 3, scale=2.0, soft_cap=1.5),
+        "alibi": make((2, 7), 7, 6, 2, 3, alibi=True, causal=True),
+        "alibi, full, H=5": make((2, 5), 7, 5, 1, 3, alibi=True),
+        "alibi, T=1": make((2, 1), 5, 8, 2, 3, alibi=True, causal=True, offset=4),
+        "dropout": make((2, 5), 7, 6, 2, 3, dropout=0.3, key=(5, 1)),
+        "everything": make((2, 5), 7, 6, 2, 3, sinks=True, **both, **extras),
     }
 
 
@@ -106,11 +139,12 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     tall = {"causal": True, "offset": -3, "block_q": 5, "block_k": 2}
     small = {"block_q": 3, "block_k": 2}
     wide = {"scale": 5.0, "block_q": 7, "block_k": 11}
+    plain, scoring = _attention_cases(draw, make), _scoring_cases(draw, make)
     return {
-        **_attention_cases(draw, make),
+        **plain,
         **{
             f"{label}, in tiles": (params, x, side | tiles)
-            for label, (params, x, side) in _attention_cases(draw, make).items()
+            for label, (params, x, side) in (plain | scoring).items()
         },
         "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
         "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
@@ -124,7 +158,11 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
 
 
 LAYERS: Layers = {
-    "attention": ("S H G K", _attention, _attention_cases),
+    "attention": (
+        "S H G K",
+        _attention,
+        lambda draw, make: _attention_cases(draw, make) | _scoring_cases(draw, make),
+    ),
     "flash_attention": ("S H G K", _attention, _flash_attention_cases),
     "rotary": ("H K", _rotary, _rotary_cases),
     "rotary_attention": ("H G K", _rotary_attention, _rotary_attention_cases),

@@ -3,6 +3,6 @@
 from . import attention
 
 
-def forward(params, x, *, visibility=(False, 0, None, None), block_q=None, block_k=None):
+def forward(params, x, *, block_q=None, block_k=None, **settings):
     """Return softmax(q·kᵀ/√K)·v; the sizes of the tiles change nothing."""
-    return attention.forward(params, x, visibility=visibility)
+    return attention.forward(params, x, **settings)

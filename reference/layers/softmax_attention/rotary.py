@@ -4,8 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def forward(params, x, *, positions, theta=10000.0, pairing="interleaved"):
+def forward(params, x, *, positions, theta=10000.0, pairing="interleaved", size=None):
     """Turn the pairs of each head; positions are constants, so their angles are float64."""
+    if size is not None:
+        first = forward(params, x[..., :size], positions=positions, theta=theta, pairing=pairing)
+        return jnp.concatenate([first, x[..., size:]], axis=-1)
     half = x.shape[-1] // 2
     angle = np.multiply.outer(positions, np.power(theta, -np.arange(half) / half))[..., None, :]
     cos, sin = jnp.asarray(np.cos(angle), x.dtype), jnp.asarray(np.sin(angle), x.dtype)

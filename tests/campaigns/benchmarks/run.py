@@ -1,6 +1,6 @@
 """Measure the project: time, memory, and the losses that training reaches.
 
-python tests/campaigns/benchmarks/run.py step|generation|memory|saving|startup|loss-table|find-lr
+python tests/campaigns/benchmarks/run.py COMMAND
 """
 
 import argparse
@@ -19,6 +19,7 @@ COMMANDS = {
     "startup": processes.startup,
     "saving": learning.saving,
     "loss-table": learning.loss_table,
+    "ablation": learning.ablation,
     "find-lr": learning.find_lr,
 }
 

@@ -91,8 +91,42 @@ def test_a_window_sees_its_last_keys_only(n):
         (draw(), seen("no"), TypeError, "causal must be True or False"),
         (draw(K=0), {}, ValueError, "no size zero"),
         (tuple(draw()), {}, TypeError, r"x must be QKV\(q, k, v\): got tuple"),
+        (draw(), {"soft_cap": 0.0}, ValueError, "soft_cap must be finite and at least 1e-30"),
+        (draw(), {"alibi": 1}, TypeError, "alibi must be True or False"),
+        (draw(), {"dropout": 1.5}, ValueError, r"dropout must lie in \[0, 1\]"),
     ],
 )
 def test_bad_input_is_named(layer, tiles, x, settings, error, says):
     with pytest.raises(error, match=says):
         layer.forward({}, x, **settings, **tiles)
+
+
+@BOTH
+def test_a_sink_takes_what_the_keys_leave(layer, tiles):
+    x, mask = draw(), np.ones((2, 6, 7, 7), bool)
+    mask[1, 2, 3] = False
+    seen = Visibility(mask=mask)
+    plain, _ = layer.forward({}, x, visibility=seen, **tiles)
+    for sink, share in ((-50.0, 0.0), (50.0, 1.0)):
+        params = {"sinks": np.full(6, sink)}
+        y, residuals = layer.forward(params, x, visibility=seen, **tiles)
+        np.testing.assert_allclose(y, (1 - share) * plain, rtol=0, atol=1e-15)
+        assert not y[1, 3, 2].any()
+        taken = 1 - layer.weights(residuals).sum(axis=-1)
+        np.testing.assert_allclose(taken[0], share, rtol=0, atol=1e-12)
+        assert taken[1, 2, 3] == 1.0
+    params = layer.init((0,), n_sinks=6)
+    assert {name: leaf.shape for name, leaf in params.items()} == {"sinks": (6,)}
+
+
+@BOTH
+def test_dropout_keeps_the_mean_and_drops_all_at_rate_one(layer, tiles):
+    x = draw(T=61, S=61)._replace(v=np.ones((2, 61, 2, 5)))
+    y, _ = layer.forward({}, x, dropout=0.3, key=(1,), **tiles)
+    assert y.mean() == pytest.approx(1, rel=0.02)
+    other, _ = layer.forward({}, x, dropout=0.3, key=(2,), **tiles)
+    assert (other != y).any()
+    y, residuals = layer.forward({}, x, dropout=1.0, key=(1,), **tiles)
+    assert not y.any()
+    assert not any(part.any() for part in layer.vjp(residuals, np.ones_like(y))[1])
+    np.testing.assert_allclose(layer.weights(residuals).sum(-1), 1, rtol=1e-14)

@@ -41,14 +41,14 @@ plant(
 
     d_q and d_k are returned in the other order
     x.k x.q: swapped
-    - return {}, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
-    + return {}, QKV(_ungroup(d_k, H), _ungroup(d_q, G), _ungroup(d_v, G))
+    - return d_params, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
+    + return d_params, QKV(_ungroup(d_k, H), _ungroup(d_q, G), _ungroup(d_v, G))
 
     the probabilities are computed anew without the causal mask
     x.k x.q x.v: mask leak
-    - q, k, v, probs, H = residuals
-    + q, k, v, _, H = residuals
-    + probs = _masked_softmax(q @ k.swapaxes(-1, -2), None)
+    - q, k, v, probs, H, tanh, sink_probs, multiplier = residuals
+    + q, k, v, _, H, tanh, sink_probs, multiplier = residuals
+    + probs, _ = _masked_softmax(q @ k.swapaxes(-1, -2), None, None)
     """,
     visibility=CAUSAL,
 )
@@ -73,15 +73,56 @@ plant(
     """
     g is turned by the angle and not back
     x: jacobian not transposed
-    - d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
-    + d_x = turn(np.ascontiguousarray(g), rotation, pairing, np.empty(shape, g.dtype))
+    - return {}, _turn_first(g, rotation.conj(), pairing)
+    + return {}, _turn_first(g, rotation, pairing)
 
     g is viewed as complex numbers, which needs contiguous rows
     layout
-    - d_x = turn(np.ascontiguousarray(g), rotation.conj(), pairing, np.empty(shape, g.dtype))
-    + d_x = (g.view(rotation.dtype) * rotation.conj()).view(g.dtype)
+    - return {}, _turn_first(g, rotation.conj(), pairing)
+    + return {}, (g.view(rotation.dtype) * rotation.conj()).view(g.dtype)
     """,
     positions=np.arange(5),
+)
+
+plant(
+    rotary,
+    {},
+    draw(232, 2, 5, 3, 6),
+    """
+    the entries that pass get no gradient
+    x: slice kept
+    - return {}, _turn_first(g, rotation.conj(), pairing)
+    + d_x = _turn_first(g, rotation.conj(), pairing)
+    + d_x[..., 2 * rotation.shape[-1] :] = 0.0
+    + return {}, d_x
+    """,
+    positions=np.arange(5),
+    size=2,
+)
+
+plant(
+    attention,
+    {"sinks": draw(230, 6)},
+    qkv(231, 2, 5, 7, 6, 2, 3),
+    """
+    d_sinks lacks its minus
+    params.sinks: sign
+    - d_params["sinks"] = -(sink_probs * mean).sum(axis=(0, 2, 3))
+    + d_params["sinks"] = (sink_probs * mean).sum(axis=(0, 2, 3))
+
+    the slope of the soft cap is left out
+    x.k x.q: missing factor
+    - d_scores *= 1 - tanh * tanh
+    + pass
+
+    the weights that were dropped get a gradient
+    params.sinks x.k x.q: missing term
+    - d_probs *= multiplier
+    + pass
+    """,
+    soft_cap=2.0,
+    dropout=0.3,
+    key=(3,),
 )
 
 PROJECTIONS = {

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_lm.contract import WithState
+from functional_lm.layers import causal_convolution
 from functional_lm.numerics import rows
 
 from .bug import Layer, draw, plant
@@ -366,3 +368,20 @@ class last_step(Layer):
     - return x[:, -1].copy(), x.shape
     + return x[:, -1], x.shape
     """
+
+
+plant(
+    causal_convolution,
+    {"weight": draw(1304, 3, 5), "bias": draw(1305, 5)},
+    WithState(draw(1306, 2, 7, 5), draw(1307, 2, 2, 5)),
+    """
+    the cotangent of the state after the text is forgotten
+    x.x: missing term
+    - d_padded[:, T:] = g.state
+
+    the cotangent of the taps takes them in the order of the text
+    params.weight: misplaced
+    - d_params = {"weight": np.stack(d_weight)}
+    + d_params = {"weight": np.stack(d_weight[::-1])}
+    """,
+)

@@ -1,0 +1,16 @@
+"""A transformer block with parallel branches in JAX."""
+
+
+def forward(params, x, *, block, positions, key=None):
+    """Return x + mixer(h) + mlp(h) with h = norm(x), each branch with dropout."""
+    keys = (None, None) if key is None else ((*key, 0), (*key, 1))
+    losses, stream = [], None
+    if hasattr(x, "auxiliary"):
+        stream, x, losses = type(x), x.x, [x.auxiliary]
+    h = block.norm.forward(params["norm"], x)
+    a = block.mixer.forward(params["mixer"], h, positions=positions)
+    m = block.mlp.forward(params["mlp"], h)
+    if hasattr(m, "auxiliary"):
+        stream, m, losses = type(m), m.x, [*losses, m.auxiliary]
+    y = x + block.dropout.forward({}, a, key=keys[0]) + block.dropout.forward({}, m, key=keys[1])
+    return stream(y, sum(losses)) if stream else y
