@@ -226,8 +226,14 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     } | others
 
 
+def _language_model_cases(draw: Draws, make: Maker) -> Cases:
+    inside = ("dropout", "rematerialised", "tiled", "blocks of two kinds")  # of the transformer
+    cases = _transformer_cases(draw, make)
+    return {label: case for label, case in cases.items() if label not in inside}
+
+
 LAYERS: Layers = {
-    "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "language_model": ("D H G F V L", _language_model, _language_model_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
