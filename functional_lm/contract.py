@@ -17,6 +17,7 @@ The shape letters, everywhere in this package:
     B  batch          H  query heads           F  hidden size of the feed-forward layer
     T  query time     G  key/value heads       V  vocabulary
     S  key time       K  size of one head      D  model size (D_in, D_out where two meet)
+    E  experts
 """
 
 import dataclasses
@@ -75,7 +76,7 @@ class Stream(NamedTuple):
 
 def unpack(output: Any) -> tuple[Any, Any]:
     """Return ``(x, auxiliary)`` of an output; the auxiliary loss is None where there is none."""
-    return output if isinstance(output, Stream) else (output, None)
+    return output if hasattr(output, "auxiliary") else (output, None)
 
 
 def pack(x: Any, *auxiliary: Any) -> Any:
@@ -330,7 +331,12 @@ def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def expect_tokens(
-    name: str, tokens: Any, vocab_size: int, *, ignore_index: int | None = None
+    name: str,
+    tokens: Any,
+    vocab_size: int,
+    *,
+    ignore_index: int | None = None,
+    fix: str = "check the tokenizer against vocab_size",
 ) -> None:
     """Require integer ids in ``[0, vocab_size)``, or equal to ``ignore_index`` where that is given.
 
@@ -357,7 +363,7 @@ def expect_tokens(
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
             f"{name} must lie in [0, {vocab_size}){kept}: got {int(tokens[position])} at "
-            f"position {position}; check the tokenizer against vocab_size"
+            f"position {position}; {fix}"
         )
 
 

@@ -152,8 +152,14 @@ def _alike(node: Any, other: Any) -> bool:
     if isinstance(node, dict):
         return type(other) is dict and other.keys() == node.keys()
     if isinstance(node, (tuple, list)):
-        return type(other) is type(node) and len(other) == len(node)
+        return _kind(other) == _kind(node) and len(other) == len(node)
     return not is_leaf(other) and _children(other) is None and bool(other == node)
+
+
+def _kind(node: Any) -> Any:
+    """Return the type of a node; of a NamedTuple, its name and fields, wherever it is defined."""
+    fields = getattr(node, "_fields", None)
+    return type(node) if fields is None else (type(node).__name__, fields)
 
 
 def _first_difference(tree: Tree, other: Tree, path: str) -> str:

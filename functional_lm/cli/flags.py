@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..files import FileFormatError, read_json, read_toml
 from ..models import DEFAULT
+from ..models.adapting import AdapterConfig
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
@@ -109,7 +110,13 @@ class Setup(Generic[C]):
     sizes: C
     training: TrainConfig
 
-    def experiment(self, corpus: Corpus, *, tokenizer: Tokenizer | None = None) -> Experiment:
+    def experiment(
+        self,
+        corpus: Corpus,
+        *,
+        tokenizer: Tokenizer | None = None,
+        adapters: AdapterConfig | None = None,
+    ) -> Experiment:
         """Return what is trained, with the tokenizer of another run if it is given."""
         return Experiment.build(
             corpus,
@@ -117,6 +124,7 @@ class Setup(Generic[C]):
             model=self.model.model,
             sizes=given(self.sizes),
             tokenizer=tokenizer,
+            adapters=adapters,
         )
 
     def flags(self) -> str:
@@ -158,7 +166,7 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
         got = type(content).__name__
         raise FileFormatError(path, f"must hold settings by name: got a {got}; write an object")
     settings: dict[str, Any] = {}
-    follows = {"model_file"}
+    follows = {"model_file", "adapters"}
     if isinstance(content.get("given"), dict):  # a run's config: what is in force follows from it
         follows |= {"model", "training"}
     for name, value in content.items():

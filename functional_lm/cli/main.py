@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "Train a language model on a text.",
     "generate": "Sample text from a trained model.",
     "evaluate": "Measure a trained model on a text.",
+    "merge": "Write a tuned model with its adapters merged into its weights.",
     "plot": "Draw the curves of runs.",
     "report": "Write a page about a run.",
     "diagnose": "Say what is wrong with a training run.",

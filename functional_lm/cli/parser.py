@@ -34,6 +34,12 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "weight_decay": ("optimizer", ADAMS[:1]),
     "encoding": ("text_file", ()),
     "overwrite": ("out", ()),
+    "lora_alpha": ("lora_rank", ()),
+    "lora_targets": ("lora_rank", ()),
+    "lora_dropout": ("lora_rank", ()),
+    "rslora": ("lora_rank", ()),
+    "dora": ("lora_rank", ()),
+    "adapter_size": ("adapter", ()),
 }
 """Flags that make a difference only with another one: at these values, or at any."""
 

@@ -16,9 +16,11 @@ from rich.filesize import decimal
 from .. import pytree
 from ..contract import Tree, expect_fields, expect_int
 from ..files import write_atomic
+from ..models.adapting import AdapterConfig, adapt, adapters_of, merge, plain
 from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
-from ..runs import Interruption, Intervals, Session, load_checkpoint
+from ..runs import Interruption, Intervals, Session, load_checkpoint, open_run
+from ..runs.checkpoint import in_form_of
 from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
 from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
@@ -52,6 +54,7 @@ class Train(Setup[C]):
     Stop a run at any time, with Ctrl-C for example, and continue it with --resume.
 
     Attributes:
+        adapters: adapters, to tune the run of --init without changing its weights.
         intervals: how often to validate, checkpoint, record statistics and sample.
         out: the folder to write, which must not exist. Not given: runs/<time>.
         overwrite: replace the run in the folder of --out, with everything in that folder.
@@ -64,6 +67,7 @@ class Train(Setup[C]):
     """
 
     model: RunSelection
+    adapters: AdapterConfig
     intervals: Intervals
     out: Path | None = None
     overwrite: bool = False
@@ -82,6 +86,9 @@ class Train(Setup[C]):
                     f"a resumed run has its own folder and settings: got --{name} and "
                     f"--resume {run}; leave one out"
                 )
+        kind = getattr(self.adapters, "kind", None)  # None in place of faulty adapters
+        if kind is not None and run is None and self.model.init is None:
+            raise ValueError(f"adapters tune a run: got {kind} and no run; pass --init RUN")
 
     def run(self) -> int:
         """Train; return the exit status."""
@@ -92,11 +99,11 @@ class Train(Setup[C]):
         corpus = self.source.load_text()
         init = self.model.init
         tokenizer = None if init is None else load_tokenizer(init / TOKENIZER_FILE)
-        experiment = self.experiment(corpus, tokenizer=tokenizer)
+        experiment = self.experiment(corpus, tokenizer=tokenizer, adapters=self.adapters)
         # A resumed run is known to work, and its settings are checked before it takes memory.
         params = None if self.model.resume else experiment.rehearse()
         if init is not None:
-            params = load_checkpoint(init / BEST_FILE, like=params).tree
+            params = _started_from(init, experiment, trust_model=self.model.trust_model)
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = len(experiment.tokens), len(experiment.held_out)
         text = self.source.record(corpus)
@@ -105,6 +112,8 @@ class Train(Setup[C]):
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
         print(f"model       {self.model.model}: {experiment.model.n_parameters:,} parameters")
+        if self.adapters.kind is not None:
+            print(f"trained     {_share_trained(experiment)}")
         if init is not None:
             print(f"weights     those of {init}")
         run = f"run         {experiment.steps:,} steps of {size}"
@@ -200,6 +209,21 @@ class Train(Setup[C]):
         return TensorBoardWriter(session.folder / EVENTS, purge_step=session.state.step + 1)
 
 
+def _started_from(run: Path, experiment: Experiment, *, trust_model: bool) -> Tree:
+    """Return the best weights of a run, its adapters merged, with new adapters if there are any."""
+    model, params, *_ = open_run(run, trust_model=trust_model)
+    like = plain(experiment.model).init(None)
+    weights = in_form_of(like, merge(model, params), run / BEST_FILE)
+    return adapt(experiment.model, weights, (experiment.settings.seed, 4))
+
+
+def _share_trained(experiment: Experiment) -> str:
+    """Return how many parameters are trained, and which part of all they are."""
+    shapes = experiment.model.init(None)
+    count = sum(leaf.size for leaf in adapters_of(experiment.model, shapes).values())
+    return f"{count:,} of them ({count / experiment.model.n_parameters:.1%})"
+
+
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
     settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
@@ -208,10 +232,12 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
+    all_leaves = experiment.trainable is None
+    trained = params if all_leaves else adapters_of(experiment.model, params)
     parts = {
         "parameters": pytree.buffer_bytes(params),
-        "optimizer state": pytree.buffer_bytes(experiment.optimizer.init(params)),
-        "gradient": pytree.buffer_bytes(params),
+        "optimizer state": pytree.buffer_bytes(experiment.init_state(params).optimizer_state),
+        "gradient": pytree.buffer_bytes(trained),
         f"residuals of {len(tokens)} windows": len(tokens)
         * pytree.buffer_bytes(residuals, without=params),
     }

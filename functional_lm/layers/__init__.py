@@ -3,20 +3,23 @@
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .adapters import bottleneck, dora, lora, prefix
 from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
-from .norms import layer_norm, rms_norm
+from .norms import l2_norm, layer_norm, rms_norm
 from .recurrent import (
     causal_convolution,
+    delta_gates,
     gated_delta_rule,
     linear_attention,
     selective_scan,
     time_step,
 )
+from .routing import routed_experts, top_k_router
 from .softmax_attention import attention, flash_attention, rotary, rotary_attention
 
 __all__ = [
     "attention",
     "bottleneck",
     "causal_convolution",
+    "delta_gates",
     "dora",
     "dropout",
     "embedding",
@@ -24,6 +27,7 @@ __all__ = [
     "gated",
     "gated_delta_rule",
     "gelu",
+    "l2_norm",
     "layer_norm",
     "learned_positions",
     "linear",
@@ -35,11 +39,13 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_attention",
+    "routed_experts",
     "selective_scan",
     "silu",
     "soft_cap",
     "softmax",
     "swiglu",
     "time_step",
+    "top_k_router",
     "unembedding",
 ]

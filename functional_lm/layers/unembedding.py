@@ -7,6 +7,9 @@ VJP. With N rows and cotangent g (N, V):
     ∂L/∂Wᵥᵢ = Σₙ gₙᵥ·xₙᵢ  ⇒  d_W = gᵀ·x
     ∂L/∂xₙᵢ = Σᵥ gₙᵥ·Wᵥᵢ  ⇒  d_x = g·W
 
+With a ``soft_cap`` c (Gemma Team 2024, section 2) the logits are c·tanh(y/c), as in the layer
+`soft_cap`, and the cotangent of y is g·(1 − tanh²).
+
 W has the shape of an embedding, so tying the two is one addition of two cotangents
 (Press and Wolf 2017).
 
@@ -23,6 +26,7 @@ from ..contract import (
     Tree,
     expect_cotangent,
     expect_inputs,
+    expect_number,
     expect_residuals,
     expect_sizes,
 )
@@ -37,6 +41,7 @@ class Residuals(NamedTuple):
 
     x: Array  # (..., D)
     weight: Array  # (V, D)
+    tanh: Array | None  # (N, V) of the logits over the cap, if there is one
 
 
 def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.float32) -> Tree:
@@ -45,18 +50,29 @@ def init(key: Key | None, *, vocab_size: int, d_model: int, dtype: Any = np.floa
     return {"weight": normal(key, shape, scale=0.02, dtype=dtype)}
 
 
-def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return the logits ``x @ weight.T``, shape (..., V)."""
+def forward(params: Tree, x: Array, *, soft_cap: float | None = None) -> tuple[Array, Residuals]:
+    """Return the logits ``x @ weight.T``, shape (..., V), between −soft_cap and soft_cap if given.
+
+    Raises:
+        ValueError: for a cap that is not positive.
+    """
     expect_inputs(params, "weight: V D", x, "... D")
     weight = params["weight"]
     y = rows(x) @ weight.T  # (N, V)
-    return y.reshape(*x.shape[:-1], len(weight)), Residuals(x, weight)
+    tanh = None
+    if soft_cap is not None:
+        soft_cap = expect_number("soft_cap", soft_cap, low=1e-30)
+        tanh = np.tanh(y / soft_cap)
+        y = soft_cap * tanh
+    return y.reshape(*x.shape[:-1], len(weight)), Residuals(x, weight, tanh)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the cotangent g (..., V)."""
     expect_residuals(residuals, Residuals)
-    x, weight = residuals
+    x, weight, tanh = residuals
     expect_cotangent(g, (*x.shape[:-1], len(weight)), x.dtype)
     g = rows(g)  # (N, V)
+    if tanh is not None:
+        g = g * (1.0 - tanh * tanh)
     return {"weight": g.T @ rows(x)}, (g @ weight).reshape(x.shape)

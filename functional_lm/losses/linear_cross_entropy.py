@@ -8,9 +8,15 @@ Forward. In chunks of rows, for each row x (D) with target t:
 
 and the mean over the N targets that are not ``ignore_index``; the rows of the others are left out.
 
+``label_smoothing`` ε and ``z_loss`` ζ are those of `cross_entropy`. A ``soft_cap`` c puts
+c·tanh(z/c) in place of the logits z, as in `unembedding`.
+
 VJP. With p = softmax(z) and a scalar cotangent g, as in `cross_entropy` and `unembedding`:
 
     d_z = g·(p − onehot(t))/N      d_x = d_z·W      d_W = d_zᵀ·x, summed over the chunks
+
+With the settings, d_z = g·((1 + 2·ζ·log Σ exp z)·p − (1 − ε)·onehot(t) − ε/V)/N, and times
+1 − tanh² behind a cap.
 
 Since the loss is a scalar, both are g times the gradient for g = 1. The forward computes that
 gradient while it has a chunk of logits, and the residuals hold d_W and d_x instead of N·V numbers.
@@ -34,6 +40,7 @@ from ..contract import (
     expect_cotangent,
     expect_inputs,
     expect_int,
+    expect_number,
     expect_residuals,
     expect_sizes,
     expect_targets,
@@ -42,6 +49,14 @@ from ..numerics import rows
 from ..prng import normal
 
 __all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
+
+
+class Settings(NamedTuple):
+    """What changes the loss."""
+
+    label_smoothing: float
+    z_loss: float
+    soft_cap: float | None
 
 
 class Residuals(NamedTuple):
@@ -54,6 +69,7 @@ class Residuals(NamedTuple):
     target: Array  # (N',)
     kept: Array  # (N,) booleans: which rows these are
     shape: tuple[int, ...]  # of the whole x
+    settings: Settings
     chunk_size: int
 
 
@@ -73,6 +89,9 @@ def forward(
     *,
     targets: Array,
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    soft_cap: float | None = None,
     chunk_size: int | None = None,
     recompute: bool = False,
     frozen: bool = False,
@@ -84,6 +103,9 @@ def forward(
         x: (..., D).
         targets: (...) integers in ``[0, V)``, or ``ignore_index``.
         ignore_index: the target that does not count.
+        label_smoothing: the share of each target that is spread evenly over all V.
+        z_loss: the weight of the mean square of log Σ exp(logits).
+        soft_cap: the bound of the logits.
         chunk_size: the rows of a chunk. Default: as many as have a million logits, at least 256.
             With half of that, products with a large matrix take a tenth longer; with twice as
             many, about as long.
@@ -92,9 +114,15 @@ def forward(
 
     Raises:
         TypeError: for targets that are not integers.
-        ValueError: for targets of another shape, or outside ``[0, V)``.
+        ValueError: for targets of another shape, or outside ``[0, V)``; for a label_smoothing
+            outside ``[0, 1]``, a z_loss below zero, or a cap that is not positive.
     """
     expect_inputs(params, "weight: V D", x, "... D")
+    settings = Settings(
+        expect_number("label_smoothing", label_smoothing, low=0.0, high=1.0),
+        expect_number("z_loss", z_loss, low=0.0),
+        None if soft_cap is None else expect_number("soft_cap", soft_cap, low=1e-30),
+    )
     weight = params["weight"]
     ignore_index = expect_targets(targets, x.shape[:-1], len(weight), ignore_index)
     recompute, frozen = expect_bool("recompute", recompute), expect_bool("frozen", frozen)
@@ -106,35 +134,42 @@ def forward(
     kept = target != ignore_index
     inputs = weight, rows(x)[kept], target[kept]
     with_x, with_weight = not recompute, not (recompute or frozen)
-    loss, d_weight, d_x = _in_chunks(*inputs, chunk_size, with_x, with_weight)
-    return loss, Residuals(d_weight, d_x, *inputs, kept, x.shape, chunk_size)
+    loss, d_weight, d_x = _in_chunks(*inputs, settings, chunk_size, with_x, with_weight)
+    return loss, Residuals(d_weight, d_x, *inputs, kept, x.shape, settings, chunk_size)
 
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the scalar cotangent g."""
     expect_residuals(residuals, Residuals)
-    d_weight, d_x, weight, x, target, _, _, chunk_size = residuals
+    d_weight, d_x, weight, x, target, _, _, settings, chunk_size = residuals
     if d_weight is None:
-        _, d_weight, d_x = _in_chunks(weight, x, target, chunk_size, True, True)
+        _, d_weight, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, True)
     return {"weight": d_weight * g}, input_vjp(residuals._replace(d_x=d_x), g)
 
 
 def input_vjp(residuals: Residuals, g: Any) -> Array:
     """Return d_x alone, for a weight that is not trained."""
     expect_residuals(residuals, Residuals)
-    _, d_x, weight, x, target, kept, shape, chunk_size = residuals
+    _, d_x, weight, x, target, kept, shape, settings, chunk_size = residuals
     expect_cotangent(g, (), weight.dtype)
     if d_x is None:
-        _, _, d_x = _in_chunks(weight, x, target, chunk_size, True, False)
+        _, _, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, False)
     out = np.zeros(shape, weight.dtype)
     rows(out)[kept] = d_x * g
     return out
 
 
 def _in_chunks(
-    weight: Array, x: Array, target: Array, chunk_size: int, with_x: bool, with_weight: bool
+    weight: Array,
+    x: Array,
+    target: Array,
+    settings: Settings,
+    chunk_size: int,
+    with_x: bool,
+    with_weight: bool,
 ) -> tuple[Scalar, Any, Any]:
     """Return the mean loss of the rows x (N', D), and the gradients of weight and x, or None."""
+    label_smoothing, z_loss, soft_cap = settings
     n_rows = max(len(x), 1)
     losses = np.empty(len(x), x.dtype)
     scratch = np.empty((min(chunk_size, len(x)), len(weight)), x.dtype)
@@ -143,16 +178,33 @@ def _in_chunks(
     for first in range(0, len(x), chunk_size):
         part = slice(first, first + chunk_size)
         logits = np.matmul(x[part], weight.T, out=scratch[: len(x) - first])  # (C, V)
-        logits -= logits.max(axis=-1, keepdims=True)
+        if soft_cap is not None:
+            np.tanh(np.divide(logits, soft_cap, out=logits), out=logits)
+            slope = 1.0 - logits * logits
+            logits *= soft_cap
+        top = logits.max(axis=-1, keepdims=True)
+        logits -= top
         at_target = np.arange(len(logits)), target[part]
-        losses[part] = -logits[at_target]
+        losses[part] = -(1.0 - label_smoothing) * logits[at_target]
+        if label_smoothing:
+            losses[part] -= label_smoothing * logits.mean(axis=-1)
         np.exp(logits, out=logits)
         total = logits.sum(axis=-1, keepdims=True)  # (C, 1)
-        losses[part] += np.log(total[:, 0])
+        log_total = np.log(total)
+        losses[part] += log_total[:, 0]
+        z = top + log_total  # (C, 1)
+        if z_loss:
+            losses[part] += z_loss * np.square(z[:, 0])
         if d_x is None:
             continue
         d_logits = np.divide(logits, total * n_rows, out=logits)
-        d_logits[at_target] -= 1.0 / n_rows
+        if z_loss:
+            d_logits *= 1.0 + 2.0 * z_loss * z
+        d_logits[at_target] -= (1.0 - label_smoothing) / n_rows
+        if label_smoothing:
+            d_logits -= label_smoothing / (n_rows * len(weight))
+        if soft_cap is not None:
+            d_logits *= slope
         np.matmul(d_logits, weight, out=d_x[part])
         if d_weight is None:
             continue

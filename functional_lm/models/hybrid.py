@@ -10,12 +10,30 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields, expect_int
-from ..layers import gated, gelu, layer_norm, relu, relu_squared, rms_norm, silu, swiglu
+from ..contract import Layer, expect_choice, expect_fields, expect_int, expect_number
+from ..layers import (
+    delta_gates,
+    gated,
+    gated_delta_rule,
+    gelu,
+    layer_norm,
+    linear_attention,
+    relu,
+    relu_squared,
+    rms_norm,
+    routed_experts,
+    silu,
+    swiglu,
+    top_k_router,
+    unembedding,
+)
+from ..losses import linear_cross_entropy
 from . import (
+    linear_mixer,
     llama,
     llama_decoder,
     mamba2,
+    mixture_of_experts,
     mlp,
     multi_latent_attention,
     parallel_block,
@@ -42,8 +60,9 @@ class Config(llama.Config):
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
-            come from one small vector for all heads; or "mamba2", a state space whose memory does
-            not grow with the text.
+            come from one small vector for all heads; or one whose memory does not grow with the
+            text: "mamba2", a state space, "linear_attention", or "gated_delta_rule". The last two
+            have values of head_size, and keys of half that.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
         kv_rank: of multi-head latent attention: the size of the vector that keys and values come
@@ -54,6 +73,15 @@ class Config(llama.Config):
             and keys, an even number. Default: about half of head_size.
         state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
         expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
+        full_every: of mixers whose memory does not grow: every so many-th block has "attention"
+            instead. Default: none.
+        experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
+            that a token passes, so that a token takes as much arithmetic as without.
+        experts_per_token: the experts that the router sends each token to. Default: 2.
+        shared_experts: further ones that every token passes. Default: 0.
+        balance_loss: the weight of the load-balancing loss in training. Default: 0.01.
+        router_z_loss: the weight of the routers' z-loss in training. Default: 0.001.
+        logit_soft_cap: keep the logits between -c and c, as c·tanh(logits/c).
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -64,13 +92,22 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
+    mixer: Literal[
+        "attention", "multi_latent_attention", "mamba2", "linear_attention", "gated_delta_rule"
+    ] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
     kv_rank: int | None = None
     q_rank: int | None = None
     rope_size: int | None = None
     state_size: int | None = None
     expand: int | None = None
+    full_every: int | None = None
+    experts: int | None = None
+    experts_per_token: int | None = None
+    shared_experts: int | None = None
+    balance_loss: float | None = None
+    router_z_loss: float | None = None
+    logit_soft_cap: float | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -82,20 +119,27 @@ class Config(llama.Config):
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
+            (expect_int, "full_every", {"minimum": 2, "maximum": self.n_layers}),
+            (expect_int, "experts experts_per_token", {"maximum": 10_000}),
+            (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
+            (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
+            (expect_number, "logit_soft_cap", {"low": 1e-30}),
         )
         if self.rope_size and self.rope_size % 2:
             raise ValueError(
                 f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
             )
         self._refuse_ignored()
+        self._expect_experts()
 
     def _refuse_ignored(self) -> None:
-        """Refuse a setting that the mixer does not read."""
+        """Refuse a setting that no mixer of the model reads."""
+        used = {self.mixer, *(["attention"] if self.full_every else [])}
         filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
         for field in dataclasses.fields(self):  # `resolved` fills in some
             mixers = READ_BY.get(field.name, (self.mixer,))
             value = getattr(self, field.name)
-            if self.mixer not in mixers and value not in (field.default, filled.get(field.name)):
+            if not used & {*mixers} and value not in (field.default, filled.get(field.name)):
                 raise ValueError(
                     f"{field.name} is a setting of {' and '.join(mixers)}: "
                     f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
@@ -104,37 +148,76 @@ class Config(llama.Config):
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
         c = super().resolved()
+        if c.experts is not None:
+            c = dataclasses.replace(c, **c._of_experts)
         if c.mixer == "mamba2":
             return dataclasses.replace(c, state_size=c.state_size or 32, expand=c.expand or 2)
         if c.mixer != "multi_latent_attention":
             return c
         return dataclasses.replace(
             c,
-            kv_rank=max(c.d_model // 4, 1) if c.kv_rank is None else c.kv_rank,
-            rope_size=(int(c.head_size or 2) + 2) // 4 * 2 if c.rope_size is None else c.rope_size,
+            kv_rank=c.kv_rank or max(c.d_model // 4, 1),
+            rope_size=c.rope_size or (int(c.head_size or 2) + 2) // 4 * 2,
         )
+
+    def _expect_experts(self) -> None:
+        """Check the settings of the experts, and refuse them if there are none."""
+        if self.experts is None:
+            for name in OF_EXPERTS:
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is a setting of experts: got {getattr(self, name)} without any; "
+                        "set experts=8, or leave it out"
+                    )
+        elif (k := self._of_experts["experts_per_token"]) > self.experts:
+            raise ValueError(
+                f"experts_per_token must be at most experts={self.experts}: got {k}; lower it"
+            )
+
+    @property
+    def _of_experts(self) -> dict[str, Any]:
+        return OF_EXPERTS | {n: v for n in OF_EXPERTS if (v := getattr(self, n)) is not None}
 
 
 PRESETS = llama.PRESETS
+
+OF_EXPERTS = {
+    "experts_per_token": 2,
+    "shared_experts": 0,
+    "balance_loss": 0.01,
+    "router_z_loss": 0.001,
+}
+"""The settings of a mixture of experts: two experts a token as in Mixtral (Jiang et al. 2024), the
+weights of the losses as in the Switch Transformer and in ST-MoE; see `top_k_router`."""
 
 
 def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
     norm = _norm(c)
-    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
+    mixers = [c.mixer] * c.n_layers
+    if c.full_every:
+        mixers[c.full_every - 1 :: c.full_every] = ["attention"] * (c.n_layers // c.full_every)
+    blocks = {name: BLOCKS[c.block](norm, MIXERS[name](c), _mlp(c)) for name in {*mixers}}
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
-    return transformer.build(
+    model = transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
-        (block,) * c.n_layers,
+        tuple(blocks[name] for name in mixers),
         norm,
         dropout=c.dropout,
         tied=c.tie_embeddings,
         remat=c.remat,
         fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
+    )
+    if c.logit_soft_cap is None:
+        return model
+    cap = {"soft_cap": c.logit_soft_cap}
+    return model._replace(
+        unembedding=bind(unembedding, vocab_size=c.vocab_size, d_model=c.d_model, **cap),
+        loss=bind(linear_cross_entropy, **cap),
     )
 
 
@@ -171,13 +254,21 @@ def _norm(c: Config) -> Layer:
 
 def _mlp(c: Config) -> Layer:
     activation, gated = MLPS[c.mlp]
+    same = {"gated": gated, "activation": activation, "output_scale": _output_scale(c)}
+    if c.experts is None:
+        return bind(mlp, d_model=c.d_model, d_ff=c.d_ff, **same)
+    k, n_shared = c.experts_per_token or 0, c.shared_experts or 0
+    size = max(1, round((c.d_ff or 0) / (k + n_shared)))
+    losses = {"balance_loss": c.balance_loss, "z_loss": c.router_z_loss}
+    shared = bind(mlp, d_model=c.d_model, d_ff=n_shared * size, **same) if n_shared else None
     return bind(
-        mlp,
+        mixture_of_experts,
         d_model=c.d_model,
-        d_ff=c.d_ff,
-        gated=gated,
-        activation=activation,
-        output_scale=_output_scale(c),
+        n_experts=c.experts,
+        k=k,
+        gate=bind(top_k_router, **losses),
+        experts=bind(routed_experts, d_ff=size, **same),
+        shared=shared,
     )
 
 
@@ -226,17 +317,35 @@ def _mamba2(c: Config) -> Layer:
     )
 
 
-MIXERS = {
+def _linear_mixer(c: Config, core: Layer, gates: Layer | None) -> Layer:
+    size = int(c.head_size or 2)
+    return bind(
+        linear_mixer,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        key_size=size // 2,
+        value_size=size,
+        core=core,
+        gates=gates,
+        norm=bind(rms_norm, eps=c.norm_eps),
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS: dict[str, Callable[[Config], Layer]] = {
     "attention": _attention,
     "multi_latent_attention": _multi_latent_attention,
     "mamba2": _mamba2,
+    "linear_attention": lambda c: _linear_mixer(c, linear_attention, None),
+    "gated_delta_rule": lambda c: _linear_mixer(c, gated_delta_rule, delta_gates),
 }
 """What makes each mixer from the settings."""
 
 ATTENTION = ("attention", "multi_latent_attention")
+LINEAR = ("linear_attention", "gated_delta_rule")
 READ_BY = {
     "n_kv_heads": ("attention",),
-    "head_size": ATTENTION,
+    "head_size": (*ATTENTION, *LINEAR),
     "rope_theta": ATTENTION,
     "rope_pairing": ATTENTION,
     "attention": ATTENTION,
@@ -245,6 +354,7 @@ READ_BY = {
     "rope_size": ("multi_latent_attention",),
     "state_size": ("mamba2",),
     "expand": ("mamba2",),
+    "full_every": ("mamba2", *LINEAR),
 }
 """The mixers that read a setting; with any other it is refused."""
 

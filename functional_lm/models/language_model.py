@@ -30,7 +30,7 @@ class Residuals(NamedTuple):
 
     inner: Any
     model: Any
-    with_auxiliary: bool
+    d_auxiliary: float | None  # the derivative by the auxiliary loss, if the model has one
 
 
 def init(key: Key | None, *, model: Any, dtype: Any = np.float32) -> Tree:
@@ -45,6 +45,9 @@ def forward(
     targets: Array,
     model: Any,
     key: Key | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    auxiliary: bool = True,
     recompute: bool = False,
 ) -> tuple[Scalar, Residuals]:
     """Return the mean loss of predicting ``targets[..., t]`` from ``tokens[..., : t + 1]``.
@@ -58,24 +61,32 @@ def forward(
         model: a `Transformer`, or another with its ``forward``, ``vjp``, ``loss`` and
             ``with_head``.
         key: randomness of dropout.
+        label_smoothing: for training; see `cross_entropy`.
+        z_loss: for training; see `cross_entropy`.
+        auxiliary: add the auxiliary losses of the blocks. Evaluation does not, so that its loss is
+            the cross-entropy of any model.
         recompute: leave the gradient of the head to the vjp; for evaluation, which needs none.
 
     Raises:
         TypeError: for tokens or targets that are not integers.
         ValueError: for more than ``max_seq_len`` tokens, or an id outside ``[0, V)``.
     """
-    model = model.with_head(Bound(model.loss, {"targets": targets, "recompute": recompute}))
+    side = {"targets": targets, "recompute": recompute}
+    settings = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    side |= {name: value for name, value in settings.items() if value}  # a loss may have neither
+    model = model.with_head(Bound(model.loss, side))
     output, inner = model.forward(params, tokens, key=key)
-    loss, auxiliary = unpack(output)
-    residuals = Residuals(inner, model, auxiliary is not None)
-    return loss if auxiliary is None else loss + auxiliary, residuals
+    loss, of_blocks = unpack(output)
+    if of_blocks is None:
+        return loss, Residuals(inner, model, None)
+    return loss + of_blocks if auxiliary else loss, Residuals(inner, model, float(auxiliary))
 
 
 def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     """Return ``(d_params, None)`` for the scalar cotangent g."""
     expect_residuals(residuals, Residuals)
-    inner, model, with_auxiliary = residuals
-    return model.vjp(inner, Stream(g, g) if with_auxiliary else g)
+    inner, model, d_auxiliary = residuals
+    return model.vjp(inner, g if d_auxiliary is None else Stream(g, d_auxiliary * g))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -87,12 +98,14 @@ class LanguageModel:
         config: its settings, resolved.
         model: a `Transformer`, or a `CustomModel` around a layer from tokens to logits.
         given: the settings as they were given, with None for the others.
+        adapted: what was adapted and how; see `adapting.with_adapters`.
     """
 
     name: str
     config: Any
     model: Any
     given: Any = None
+    adapted: Any = None
 
     def __repr__(self) -> str:
         try:
@@ -114,7 +127,8 @@ class LanguageModel:
         Raises:
             ValueError: if a custom model returns anything else.
         """
-        return self.model.forward(params, tokens, key=key)
+        output, residuals = self.model.forward(params, tokens, key=key)
+        return unpack(output)[0], residuals
 
     def forward(
         self,
@@ -123,10 +137,14 @@ class LanguageModel:
         *,
         targets: Array,
         key: Key | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        auxiliary: bool = True,
         recompute: bool = False,
     ) -> tuple[Scalar, Residuals]:
         """Return the mean cross-entropy of the targets, in nats; see `forward` of this module."""
         side: dict[str, Any] = {"targets": targets, "key": key, "recompute": recompute}
+        side |= {"label_smoothing": label_smoothing, "z_loss": z_loss, "auxiliary": auxiliary}
         return forward(params, tokens, model=self.model, **side)
 
     def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, None]:

@@ -249,6 +249,12 @@ class CustomModel:
         """Return the model without the backward of its frozen leaves; see `compose.freeze`."""
         return dataclasses.replace(self, layer=freeze(self.layer, params, trainable))
 
+    def map_blocks(
+        self, params: Tree, change: Callable[[Layer, Tree, str], Layer]
+    ) -> "CustomModel":
+        """Return the model with its layer changed."""
+        return dataclasses.replace(self, layer=change(self.layer, params, ""))
+
     @property
     def can_step(self) -> bool:
         """Whether the layer, or one inside it, has a ``step``."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compose import bind
+from ..compose import bind, keyed
 from ..contract import (
     Array,
     Key,
@@ -92,11 +92,13 @@ def forward(
     x, auxiliary = unpack(x)
     h, norm = block.norm.forward(params["norm"], x)
 
-    a, mixer = block.mixer.forward(params["mixer"], h, positions=positions)
+    own = keyed(block.mixer, fold_in(key, 2))
+    a, mixer = block.mixer.forward(params["mixer"], h, positions=positions, **own)
     expect_shape_of(x, mixer=a)
     a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
 
-    output, mlp = block.mlp.forward(params["mlp"], h)
+    own = keyed(block.mlp, fold_in(key, 3))
+    output, mlp = block.mlp.forward(params["mlp"], h, **own)
     m, router_loss = unpack(output)
     expect_shape_of(x, mlp=m)
     m, dropout2 = block.dropout.forward({}, m, key=fold_in(key, 1))

@@ -1,7 +1,8 @@
 """The decoder-only transformer: tokens to logits.
 
 Forward: embedding → positions, if they are learned → dropout → blocks → norm → unembedding.
-``vjp`` is the forward read upwards. With tied embeddings the unembedding reads the embedding's
+``vjp`` is the forward read upwards. A prompt of learned rows may stand in front of the first block.
+With tied embeddings the unembedding reads the embedding's
 weight, and the two cotangents of that weight add.
 
 Which layers these are is a value, made by one of the architectures beside this file.
@@ -50,6 +51,7 @@ class Layers(NamedTuple):
     embedding: Layer
     unembedding: Layer
     positions: Layer | None = None  # adds a learned vector for each position
+    prompt: Layer | None = None  # puts learned rows in front of each text; they predict nothing
     dropout: Layer = bind(dropout_layer, rate=0.0)  # after the embedding
     loss: Layer = linear_cross_entropy  # the unembedding and its loss in one
     tied: bool = True  # whether the unembedding's weight is the embedding's
@@ -72,6 +74,7 @@ class Residuals(NamedTuple):
     embedding: Any
     positions: Any
     dropout: Any
+    prompt: Any
     blocks: tuple[Any, ...]
     norm: Any
     unembedding: Any
@@ -94,6 +97,8 @@ def init(key: Key | None, *, model: Layers, dtype: Any = np.float32) -> Tree:
         params["unembedding"] = model.unembedding.init(fold_in(key, 3), dtype=dtype)
     if model.positions is not None:
         params["positions"] = model.positions.init(fold_in(key, 4), dtype=dtype)
+    if model.prompt is not None:
+        params["prompt"] = model.prompt.init(fold_in(key, 5), dtype=dtype)
     return params
 
 
@@ -126,6 +131,10 @@ def forward(
     if model.positions is not None:
         x, r_positions = model.positions.forward(params["positions"], x, positions=positions)
     x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
+    r_prompt, T = None, x.shape[1]
+    if model.prompt is not None:
+        x, r_prompt = model.prompt.forward(params["prompt"], x)  # (B, P + T, D)
+        positions = np.arange(x.shape[1])
     r_blocks = []
     for i, block in enumerate(model.blocks):
         x, r_block = model.wiring(block).forward(
@@ -133,10 +142,11 @@ def forward(
         )
         r_blocks.append(r_block)
     x, auxiliary = unpack(x)
+    x = x if model.prompt is None else x[:, x.shape[1] - T :]
     x, r_norm = model.norm.forward(params["norm"], x)
     x = x if batched else x[0]
     logits, r_unembedding = model.unembedding.forward(model.head_params(params), x)
-    lower = r_embedding, r_positions, r_dropout, tuple(r_blocks)
+    lower = r_embedding, r_positions, r_dropout, r_prompt, tuple(r_blocks)
     return pack(logits, auxiliary), Residuals(*lower, r_norm, r_unembedding, model, batched)
 
 
@@ -149,6 +159,9 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     d_head, g = model.unembedding.vjp(residuals.unembedding, g)
     g = g if residuals.batched else g[None]
     d_norm, g = model.norm.vjp(residuals.norm, g)
+    if model.prompt is not None:
+        unread = np.zeros((len(g), residuals.prompt.size, g.shape[2]), g.dtype)
+        g = np.concatenate([unread, g], axis=1)
     g = pack(g, d_auxiliary)
     frozen = model.frozen or {"blocks": ()}
     d_blocks = []
@@ -156,7 +169,9 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
         d_block, g = model.wiring(model.blocks[i]).vjp(residuals.blocks[i], g)
         d_blocks.append(d_block)
     d_params = {**frozen, "blocks": frozen["blocks"] + tuple(reversed(d_blocks)), "norm": d_norm}
-    if not model.frozen:
+    if model.prompt is not None and "prompt" not in frozen:
+        d_params["prompt"], g = model.prompt.vjp(residuals.prompt, g)
+    if "embedding" not in frozen:
         _, g = model.dropout.vjp(residuals.dropout, g)
         if model.positions is not None:
             d_params["positions"], g = model.positions.vjp(residuals.positions, g)
@@ -208,22 +223,17 @@ class Transformer(Layers):
         def frozen(layer: Layer, own: Tree, path: str) -> Layer:
             return freeze(layer, own, trainable, path)
 
-        blocks = []
-        for i, (block, own) in enumerate(zip(self.blocks, params["blocks"], strict=True)):
-            members = {
-                name: frozen(getattr(block, name), own[name], f"blocks.{i}.{name}") for name in own
-            }
-            blocks.append(block._replace(**members))
         paths = [path for path, _ in pytree.leaves_with_path(params) if trainable(path)]
         lowest = [p.split(".")[1] if p.startswith("blocks.") else p.split(".")[0] for p in paths]
         below = None
-        if not {"embedding", "positions"} & set(lowest):
-            first = min((int(name) for name in lowest if name.isdigit()), default=len(blocks))
-            parts = {name: params[name] for name in ("embedding", "positions") if name in params}
+        if not {"embedding", "positions"} & {*lowest}:
+            first = min((int(name) for name in lowest if name.isdigit()), default=len(self.blocks))
+            lower = ["embedding", "positions"] + ["prompt"] * ("prompt" not in lowest)
+            first = first if "prompt" in lower else 0
+            parts = {name: params[name] for name in lower if name in params}
             below = pytree.map(lambda leaf: None, {**parts, "blocks": params["blocks"][:first]})
         head, path = self.head_params(params), "embedding" if self.tied else "unembedding"
-        return self._replace(
-            blocks=tuple(blocks),
+        return self.map_blocks(params, frozen)._replace(
             norm=frozen(self.norm, params["norm"], "norm"),
             embedding=frozen(self.embedding, params["embedding"], "embedding"),
             unembedding=frozen(self.unembedding, head, path),
@@ -231,17 +241,37 @@ class Transformer(Layers):
             frozen=below,
         )
 
+    def map_blocks(
+        self, params: Tree, change: Callable[[Layer, Tree, str], Layer]
+    ) -> "Transformer":
+        """Return the model with each layer of each block changed; see `compose.map_members`."""
+        blocks = []
+        for i, (block, own) in enumerate(zip(self.blocks, params["blocks"], strict=True)):
+            members = {
+                name: change(getattr(block, name), own[name], f"blocks.{i}.{name}") for name in own
+            }
+            blocks.append(block._replace(**members))
+        return self._replace(blocks=tuple(blocks))
+
     @property
     def can_step(self) -> bool:
         """Whether the model decodes with a cache: every mixer has a ``step``."""
         return all(has_step(block.mixer) for block in self.blocks)
 
     def init_cache(self, params: Tree, batch: int, length: int) -> "Cache":
-        """Return an empty cache for that many texts of up to ``length`` tokens."""
-        caches = [
-            block.wiring.init_cache(own, batch, length, block=block)
-            for own, block in zip(params["blocks"], self.blocks, strict=True)
-        ]
+        """Return a cache for that many texts of up to ``length`` tokens, with the prompt in it."""
+        x = None
+        if self.prompt is not None:
+            weight = params["prompt"]["weight"]
+            nothing = np.zeros((batch, 0, weight.shape[1]), weight.dtype)
+            x, _ = self.prompt.forward(params["prompt"], nothing)  # (B, P, D)
+            length += x.shape[1]
+        caches = []
+        for own, block in zip(params["blocks"], self.blocks, strict=True):
+            cache = block.wiring.init_cache(own, batch, length, block=block)
+            if x is not None:
+                x, cache = block.wiring.step(own, x, cache, block=block)
+            caches.append(cache)
         return Cache(tuple(caches), np.zeros(batch, np.int64))
 
     @located
@@ -276,14 +306,18 @@ class Transformer(Layers):
         """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
 
         ``stream``: x (B, T, D) after the embedding and after each block. ``hidden``: the hidden
-        units of a feed-forward layer. ``attention``: the weights (B, H, T, T) of a mixer. The last
-        two come from layers that offer ``hidden_units`` and ``attention_weights``.
+        units of a feed-forward layer. ``experts``: the share of the choices (E,) that fell on each
+        expert. ``attention``: the weights (B, H, T, T) of a mixer. The last three come from layers
+        that offer ``hidden_units``, ``expert_shares`` and ``attention_weights``.
         """
         tokens = np.atleast_2d(tokens)
         positions = np.arange(tokens.shape[1])
         x, _ = self.embedding.forward(params["embedding"], tokens)
         if self.positions is not None:
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
+        if self.prompt is not None:
+            x, _ = self.prompt.forward(params["prompt"], x)
+            positions = np.arange(x.shape[1])
         yield "stream", "embedding", x
         for i, (own, block) in enumerate(zip(params["blocks"], self.blocks, strict=True)):
             x, residuals = block.wiring.forward(own, x, block=block, positions=positions)
@@ -291,6 +325,8 @@ class Transformer(Layers):
             yield "stream", f"blocks.{i}", x
             if hasattr(block.mlp, "hidden_units"):
                 yield "hidden", f"blocks.{i}.mlp", block.mlp.hidden_units(residuals.mlp)
+            if hasattr(block.mlp, "expert_shares"):
+                yield "experts", f"blocks.{i}.mlp", block.mlp.expert_shares(residuals.mlp)
             if hasattr(block.mixer, "attention_weights"):
                 yield "attention", f"blocks.{i}", block.mixer.attention_weights(residuals.mixer)
 
@@ -298,12 +334,19 @@ class Transformer(Layers):
         """Return the arithmetic of a forward for each token, with so many tokens before it.
 
         A matrix of N entries takes 2·N, a multiplication and an addition each; a mixer adds what
-        its ``context_flops`` says (Kaplan et al. 2020, section 2.1).
+        its ``context_flops`` says (Kaplan et al. 2020, section 2.1), and the ``idle_weights`` of a
+        mixture of experts do not count.
         """
         matrices = [leaf for leaf in pytree.leaves(params["blocks"]) if leaf.ndim > 1]
         matrices.append(self.head_params(params)["weight"])  # a look-up of an embedding is free
+        idle = sum(
+            block.mlp.idle_weights(own["mlp"])
+            for own, block in zip(params["blocks"], self.blocks, strict=True)
+            if hasattr(block.mlp, "idle_weights")
+        )
         mixers = [block.mixer for block in self.blocks if hasattr(block.mixer, "context_flops")]
-        return 2 * sum(m.size for m in matrices) + sum(m.context_flops(context) for m in mixers)
+        weights = sum(m.size for m in matrices) - idle
+        return 2 * weights + sum(m.context_flops(context) for m in mixers)
 
 
 class Cache(NamedTuple):
@@ -341,6 +384,7 @@ def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:
     """Check what the layers do not: how many tokens there are, and which parameters."""
     names = ["embedding", "blocks", "norm"]
     names += ["unembedding"] * (not model.tied) + ["positions"] * (model.positions is not None)
+    names += ["prompt"] * (model.prompt is not None)
     expect_params(params, names)
     if not isinstance(params["blocks"], tuple):
         raise TypeError(

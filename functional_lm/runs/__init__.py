@@ -1,5 +1,6 @@
 """A run in its folder: the session that trains it, its checkpoints, metrics and lock."""
 
+from .adapters import load_adapters, save_adapters
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .folder import Run, open_run, save_run
 from .interruption import Interruption
@@ -18,10 +19,12 @@ __all__ = [
     "RunLockedError",
     "Session",
     "UntrustedModelError",
+    "load_adapters",
     "load_checkpoint",
     "open_run",
     "read_metrics",
     "record_of",
+    "save_adapters",
     "save_checkpoint",
     "save_run",
 ]

@@ -1,6 +1,7 @@
 """The folder of a run: how it gets its name, what it holds, and how a run is read from it.
 
     model.safetensors   the weights with the lowest validation loss
+    adapters.safetensors  of them the adapters alone, if the run tunes another one
     last.safetensors    the weights of the last step
     config.json         the model's config, the settings, the text, the model's file if it has one
     tokenizer.json      the tokenizer
@@ -37,15 +38,18 @@ from .. import pytree
 from ..contract import Tree, expect_choice, expect_dtype
 from ..files import FileFormatError, parse_json, read_json, sync_folder, write_atomic
 from ..models import LanguageModel
+from ..models.adapting import AdapterConfig, configs, with_adapters
 from ..models.loading import architectures, find, of_config, split_reference
 from ..models.source import source
 from ..text import Tokenizer, load_tokenizer
+from .adapters import save_adapters
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
 from .metrics import read_metrics
 from .trust import MODEL_SOURCE, hold_model, record_model
 
 BEST_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
+ADAPTERS_FILE = "adapters.safetensors"
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 METRICS_FILE, SAMPLE_FILE = "metrics.jsonl", "sample.txt"
 EVALUATION_FILE = "evaluation.json"
@@ -259,6 +263,8 @@ def save_run(
     content: dict[str, Any] = {"architecture": None if custom else model.name}
     content["model"] = dataclasses.asdict(model.config)
     content |= {"dtype": dtype, **(settings or {})}
+    if model.adapted is not None:
+        content["adapters"] = [dataclasses.asdict(one) for one in configs(model)]
     if custom:
         files = dict(source(file).files)  # the bytes that ran
         main = files.pop(Path(file).name)
@@ -288,12 +294,19 @@ def save_run(
 def save_weights(path: Path, params: Tree, model: LanguageModel, tokenizer: Tokenizer) -> None:
     """Write weights, and which config and tokenizer they go with; see `save_checkpoint`."""
     save_checkpoint(path, params, metadata=_goes_with(model, tokenizer))
+    if model.adapted is not None and path.name == BEST_FILE:
+        save_adapters(path.with_name(ADAPTERS_FILE), model, params)
 
 
 def _goes_with(model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
     config = json.loads(json.dumps(dataclasses.asdict(model.config)))
     text = tokenizer.to_json().encode()
-    return {"config": config, "tokenizer_sha256": hashlib.sha256(text).hexdigest()}
+    adapters = {"adapters": [dataclasses.asdict(one) for one in configs(model)]}
+    return {
+        "config": config,
+        "tokenizer_sha256": hashlib.sha256(text).hexdigest(),
+        **(adapters if model.adapted is not None else {}),
+    }
 
 
 def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool = False) -> Run:
@@ -351,7 +364,10 @@ def _model_of(
             reference = settings["architecture"]
             expect_choice("architecture", reference, architectures())
         dtype = expect_dtype(settings.get("dtype", "float32"))
-        return of_config(reference, find(reference), settings["model"]), dtype
+        model = of_config(reference, find(reference), settings["model"])
+        for adapters in settings.get("adapters", []):
+            model = with_adapters(model, AdapterConfig(**adapters))
+        return model, dtype
     except FileFormatError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..models.adapting import configs
 from ..speed import runtime
 from ..training.experiment import Experiment
 
@@ -20,7 +21,15 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     process = runtime.info()
     return {
         "config": dataclasses.asdict(experiment.config),
-        "settings": dataclasses.asdict(experiment.settings) | {"trained": experiment.trained},
+        "settings": {
+            **dataclasses.asdict(experiment.settings),
+            **{
+                name: value
+                for one in configs(experiment.model)
+                for name, value in one.given.items()
+            },
+            "trained": experiment.trained,
+        },
         "tokenizer": json.loads(experiment.tokenizer.to_json()),
         "text_sha256": experiment.text_sha256,
         "environment": {  # on which the last bits depend

@@ -41,6 +41,9 @@ def sharded(
     given number of shards. A ``key`` (dropout) is folded with the number of the part, so that its
     draws differ from those of one shard.
 
+    The load-balancing loss of a mixture of experts is that of each part, with the use of experts in
+    this part; so it is not quite that of the whole batch.
+
     Meanwhile each matrix product uses one thread.
 
     Args:

@@ -52,6 +52,8 @@ def text_losses(
 ) -> Iterator[tuple[float, float]]:
     """Yield the share of the work that is done and the mean loss so far, in nats per token.
 
+    That is the cross-entropy alone: auxiliary losses, label smoothing and z-loss are for training.
+
     The last loss is that of all windows of the text that do not overlap, or of a fixed sample of
     them, evenly spaced.
 
@@ -69,8 +71,9 @@ def text_losses(
     x, y = windows(tokens, seq_len=seq_len)
     count = len(x) if limit is None else max(1, min(len(x), limit // seq_len))
     chosen = np.arange(count) * len(x) // count
+    plain = {"recompute": True, "auxiliary": False}
     batches = (
-        (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), "recompute": True})
+        (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), **plain})
         for part in np.array_split(chosen, -(-count // BATCH))
     )
     for size, loss in losses_so_far(layer, params, batches):

@@ -21,6 +21,7 @@ from ..contract import Array, Key, Tree
 from ..generation import Decoder, Transform, generate
 from ..gradient import value_and_grad
 from ..models import DEFAULT, LanguageModel
+from ..models.adapting import AdapterConfig, configs, trained, with_adapters
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
 from ..speed.runtime import cores
@@ -75,6 +76,7 @@ class Experiment:
         sizes: dict[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
         trainable: Trainable | None = None,
+        adapters: AdapterConfig | None = None,
     ) -> "Experiment":
         """Put a run together.
 
@@ -88,6 +90,7 @@ class Experiment:
             tokenizer: of the text; its characters if not given.
             trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
                 is trained. Not given: all are.
+            adapters: to put into the model; they alone are trained.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
@@ -103,6 +106,9 @@ class Experiment:
                 f"{given['max_seq_len']}; raise max_seq_len or leave it out"
             )
         language_model = of_config(name, architecture, given)
+        if adapters is not None and adapters.kind is not None:
+            language_model = with_adapters(language_model, adapters)
+            trainable = trained(language_model)
         tokens, held_out = split(tokenizer.encode(corpus.text))
         expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
@@ -141,6 +147,8 @@ class Experiment:
         of_model = dataclasses.asdict(self.model.given or self.model.config)
         of_model.pop("vocab_size", None)
         settings = of_model | dataclasses.asdict(self.settings)
+        for adapters in configs(self.model):
+            settings |= adapters.given
         return {name: value for name, value in settings.items() if value is not None}
 
     @property
@@ -195,7 +203,7 @@ class Experiment:
         return params
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
-        """Return the inputs of an update: tokens, and targets and dropout key by name."""
+        """Return the inputs of an update: tokens, and targets, key and settings by name."""
         draw = batch_at if self.settings.epochs is None else epoch_batch_at
         x, y = draw(
             self.tokens,
@@ -204,7 +212,9 @@ class Experiment:
             batch_size=self.settings.batch_size,
             seq_len=self.settings.seq_len,
         )
-        return x, {"targets": y, "key": (self.settings.seed, 2, step)}
+        loss = {name: getattr(self.settings, name) for name in ("label_smoothing", "z_loss")}
+        given = {name: value for name, value in loss.items() if value}
+        return x, {"targets": y, "key": (self.settings.seed, 2, step), **given}
 
     def run(
         self,

@@ -41,6 +41,9 @@ class TrainConfig:
         momentum: the momentum (sgd). Not given: none.
         nesterov: look ahead along the momentum (sgd).
         max_grad_norm: clip the gradient to this norm.
+        label_smoothing: the share of each target that is spread over the vocabulary; the validation
+            loss is without it.
+        z_loss: the weight of the squared log of the softmax's denominator; likewise.
         seed: the seed of the parameters, the batches and dropout.
         shards: parts of a batch, each computed in a thread of its own; the last bits of the weights
             depend on it. Not given: the number of cores.
@@ -66,6 +69,8 @@ class TrainConfig:
     momentum: float | None = None
     nesterov: bool = False
     max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
     seed: int = 0
     shards: int | None = None
 
@@ -78,7 +83,8 @@ class TrainConfig:
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_number, "lr min_lr weight_decay eps", {"low": 0.0}),
             (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
-            (expect_number, "momentum", {"low": 0.0, "high": 1.0}),
+            (expect_number, "momentum label_smoothing", {"low": 0.0, "high": 1.0}),
+            (expect_number, "z_loss", {"low": 0.0}),
             (expect_bool, "nesterov", {}),
             (expect_number, "max_grad_norm", {"low": 1e-9}),
         )

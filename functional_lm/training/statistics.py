@@ -81,6 +81,9 @@ def activation_statistics(model: LanguageModel, params: Tree, tokens: Array) -> 
     ``attention_entropy``
         of each block, in nats: the mean over heads and queries of −Σ p·ln p over the keys, so
         that its exponential is about the number of keys that a query attends to.
+    ``expert_share``
+        the share of the choices of a mixture of experts that fell on each, such as
+        ``blocks.0.mlp.3``: 1/E where all are used alike.
     ``attention_uniform``
         what it would be if every query attended to all keys that it sees alike: ln(T!)/T, against
         which it can be judged whatever the length of a window.
@@ -108,11 +111,15 @@ def _of_activations(activations: Iterable[tuple[str, str, Array]]) -> Statistics
     found: Statistics = {"activation_mean": {}, "activation_std": {}, "zero_share": {}}
     entropies: dict[str, float | None] = {}
     uniform: dict[str, float | None] = {}
+    experts: dict[str, float | None] = {}
     hidden: dict[str, tuple[Array, float]] = {}
     for kind, site, array in activations:
         if kind == "attention":
             entropies[site] = _figure(_entropy(array))
             uniform[site] = _figure(math.lgamma(array.shape[-1] + 1) / array.shape[-1])
+            continue
+        if kind == "experts":
+            experts |= {f"{site}.{e}": _figure(float(share)) for e, share in enumerate(array)}
             continue
         _describe(found, site, array)
         if kind == "hidden":
@@ -121,6 +128,8 @@ def _of_activations(activations: Iterable[tuple[str, str, Array]]) -> Statistics
     scale = math.sqrt(sum(square for _, square in hidden.values()) / max(len(hidden), 1))
     for site, (largest, _) in hidden.items():
         found["zero_share"][site] = _figure(_share(largest, DEAD * scale))
+    if experts:
+        found["expert_share"] = experts
     if entropies:
         found |= {"attention_entropy": entropies, "attention_uniform": uniform}
     return found

@@ -5,8 +5,8 @@ from . import cross_entropy
 
 
 def forward(
-    params, x, *, targets, ignore_index=-100, chunk_size=256, recompute=False, frozen=False
+    params, x, *, targets, soft_cap=None, chunk_size=256, recompute=False, frozen=False, **settings
 ):
-    """Return optax's cross-entropy of all logits; how they are cut up changes nothing."""
-    logits = unembedding.forward(params, x)
-    return cross_entropy.forward({}, logits, targets=targets, ignore_index=ignore_index)
+    """Return the cross-entropy of all logits; how they are cut up changes nothing."""
+    logits = unembedding.forward(params, x, soft_cap=soft_cap)
+    return cross_entropy.forward({}, logits, targets=targets, **settings)

@@ -13,13 +13,18 @@ def forward(params, tokens, *, model, key=None):
     if model.positions is not None:
         x = model.positions.forward(params["positions"], x, positions=positions)
     x = model.dropout.forward({}, x, key=None if key is None else (*key, 0))
+    T = x.shape[1]
+    if model.prompt is not None:
+        x = model.prompt.forward(params["prompt"], x)
+        positions = np.arange(x.shape[1])
     for i, block in enumerate(model.blocks):
         block_key = None if key is None else (*key, i + 1)
         x = block.wiring.forward(
             params["blocks"][i], x, block=block, positions=positions, key=block_key
         )
     stream = x if hasattr(x, "auxiliary") else None
-    x = model.norm.forward(params["norm"], x if stream is None else x.x)
+    x = x if stream is None else x.x
+    x = model.norm.forward(params["norm"], x[:, x.shape[1] - T :])
     head = {"weight": params["embedding"]["weight"]} if model.tied else params["unembedding"]
     logits = model.unembedding.forward(head, x)
     return logits if stream is None else stream._replace(x=logits)

@@ -44,3 +44,18 @@ def test_bad_targets_are_named(targets, error, says):
 def test_an_ignore_index_that_is_none_is_refused():
     with pytest.raises(TypeError, match="ignore_index must be an integer: got None"):
         cross_entropy.forward({}, np.ones((1, 3)), targets=np.array([0]), ignore_index=None)
+
+
+def test_one_token_cannot_be_smoothed():
+    side = {"targets": np.zeros(3, int), "label_smoothing": 0.3}
+    loss, residuals = cross_entropy.forward({}, np.arange(3.0)[:, None], **side)
+    assert abs(loss) < 1e-15
+    assert np.abs(residuals.d_logits).max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    "settings", [{"label_smoothing": 1.1}, {"label_smoothing": -0.1}, {"z_loss": -1.0}], ids=str
+)
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        cross_entropy.forward({}, np.ones((1, 3)), targets=np.array([0]), **settings)

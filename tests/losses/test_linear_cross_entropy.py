@@ -148,6 +148,9 @@ def test_a_loss_alone_keeps_no_gradient():
         ({"targets": np.zeros(3)}, TypeError, "float64"),
         ({"chunk_size": 0}, ValueError, "chunk_size must be at least 1: got 0"),
         ({"recompute": "no"}, TypeError, "recompute must be True or False"),
+        ({"label_smoothing": 1.1}, ValueError, "label_smoothing must lie in"),
+        ({"z_loss": -1.0}, ValueError, "z_loss must be finite and at least 0"),
+        ({"soft_cap": 0.0}, ValueError, "soft_cap must be finite and at least"),
         ({"ignore_index": None}, TypeError, "ignore_index must be an integer: got None"),
     ],
 )

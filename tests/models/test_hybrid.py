@@ -16,8 +16,15 @@ CHOICES = [
     {"block": "parallel"},
     {"mixer": "multi_latent_attention"},
     {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
+    {"mixer": "linear_attention"},
+    {"mixer": "gated_delta_rule"},
+    {"mixer": "gated_delta_rule", "full_every": 2, "n_kv_heads": 2},
     {"mixer": "mamba2"},
     {"mixer": "mamba2", "state_size": 3, "expand": 1},
+    {"experts": 5},
+    {"experts": 3, "experts_per_token": 1, "shared_experts": 2, "block": "parallel"},
+    {"experts": 4, "experts_per_token": 4, "mlp": "gelu"},
+    {"logit_soft_cap": 0.5},
 ]
 """Settings that exchange a part, each alone."""
 
@@ -56,9 +63,9 @@ def test_a_model_with_another_part_learns(choice):
     params = model.init((0,))
     loss, grads = value_and_grad(model, params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
     size = float(np.sqrt(sum((g.astype(float) ** 2).sum() for g in pytree.leaves(grads))))
-    params = pytree.map(lambda p, g: p - np.float32(0.05 / size) * g, params, grads)
+    params = pytree.map(lambda p, g: p - np.float32(0.002 / size) * g, params, grads)
     after, _ = model.forward(params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
-    assert after < loss - 0.02 * size
+    assert after < loss - 0.001 * size  # half of what the gradient predicts
 
 
 def test_an_unknown_part_is_refused():
@@ -69,15 +76,41 @@ def test_an_unknown_part_is_refused():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"experts_per_token": 2}, "experts_per_token is a setting of experts: got 2 without any"),
+        ({"balance_loss": 0.0}, "balance_loss is a setting of experts"),
+        ({"experts": 1}, "experts_per_token must be at most experts=1: got 2"),
+        ({"experts": 0}, "experts must be at least 1"),
+        ({"logit_soft_cap": 0.0}, "logit_soft_cap must be finite and at least"),
         ({"kv_rank": 4}, "kv_rank is a setting of multi_latent_attention: .* leave it out"),
         (
             {"mixer": "multi_latent_attention", "n_kv_heads": 2},
             "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
         ),
         ({"mixer": "mamba2", "rope_theta": 50.0}, "rope_theta is a setting of attention and "),
+        ({"full_every": 2}, "full_every is a setting of mamba2 and linear_attention and gated"),
+        ({"mixer": "linear_attention", "full_every": 1}, "full_every must be at least 2"),
+        ({"mixer": "linear_attention", "n_kv_heads": 2}, "n_kv_heads is a setting of attention: "),
         ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         build("hybrid", **SIZES, **settings)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_token_takes_as_much_arithmetic_as_in_the_dense_model(shared):
+    sizes = {**SIZES, "d_ff": 60}
+    dense = build("hybrid", **sizes)
+    few, many = (build("hybrid", **sizes, experts=E, shared_experts=shared) for E in (4, 12))
+    flops = [model.flops(model.init((0,)), 5) for model in (dense, few, many)]
+    routers = [0, *(2 * 2 * 24 * E for E in (4, 12))]
+    assert [f - r for f, r in zip(flops, routers, strict=True)] == [flops[0]] * 3
+    assert many.n_parameters > 2 * few.n_parameters > 2 * dense.n_parameters
+
+
+def test_capped_logits_stay_below_the_cap():
+    model = build("hybrid", **SIZES, logit_soft_cap=0.01)
+    params = pytree.map(lambda leaf: 10 * leaf, model.init((0,)))
+    logits, _ = model.logits(params, TOKENS)
+    assert 0.009 < np.abs(logits).max() <= np.float32(0.01)

@@ -9,6 +9,7 @@ from functional_lm import prng, pytree, value_and_grad
 from functional_lm.compose import residual, serial
 from functional_lm.generation import Decoder
 from functional_lm.layers import embedding, rms_norm, unembedding
+from functional_lm.losses import cross_entropy
 from functional_lm.models import build, language_model, self_attention
 from functional_lm.models.llama import PRESETS, Config, architecture
 from functional_lm.models.loading import of_config, resolve
@@ -204,3 +205,21 @@ def test_a_model_that_returns_no_logits_is_named():
     model = custom(serial(embedding=embedding))
     with pytest.raises(ValueError, match=r"\(B, T, V\) = \(3, 8, 13\): got \(3, 8, 24\)"):
         model.forward(model.init((0,)), X, targets=Y)
+
+
+def test_without_its_auxiliary_losses_a_mixture_has_the_cross_entropy_alone():
+    sizes = {"vocab_size": 11, "d_model": 24, "n_heads": 4, "n_layers": 2}
+    model = build("hybrid", **sizes, experts=3, balance_loss=0.5)
+    params = model.init((0,), dtype=np.float64)
+    tokens = np.arange(22).reshape(2, 11) % 11
+    plain, residuals = model.forward(params, tokens, targets=tokens, auxiliary=False)
+    (logits, auxiliary), _ = model.model.forward(params, tokens)
+    assert plain == pytest.approx(cross_entropy.forward({}, logits, targets=tokens)[0])
+    whole, _ = model.forward(params, tokens, targets=tokens)
+    assert whole == pytest.approx(plain + auxiliary)
+    losing = build("hybrid", **sizes, experts=3, balance_loss=0.0, router_z_loss=0.0)
+    _, without = losing.forward(params, tokens, targets=tokens)
+    for path, ours, expected in pytree.zip_with_path(
+        model.vjp(residuals, 1.0)[0], losing.vjp(without, 1.0)[0]
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-15, err_msg=path)

@@ -37,8 +37,8 @@ and αᵣ occurs in each Lₜₛ with s < r ≤ t:
 
     d_αᵣ = Σ d_Lₜₛ·Lₜₛ over s < r ≤ t
 
-These exponents and d_α are summed as they stand. Differences of cumulative sums would be cheaper,
-but where decays are strong they cancel down to their rounding errors. At last α = Δ·a and u = Δ·x:
+`chunks.decays` and its derivative do this without differences of cumulative sums, which would
+cancel down to rounding errors where decays are strong. At last, with α = Δ·a and u = Δ·x:
 
     d_Δ = a·d_α + Σ over P of x·d_u        d_x = Δ·d_u + D·g
     d_A_log = a·Σ Δ·d_α                    d_D = Σ g·x                     as ∂a/∂A_log = a
@@ -51,6 +51,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...chunks import decays, decays_vjp, join, split
 from ...contract import (
     Array,
     Key,
@@ -105,18 +106,17 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
     Args:
         params: ``A_log`` and ``D``, both (H,).
         x: the inputs, and the state before the text.
-        chunk_size: Q, the positions of a chunk. It changes nothing but the time that this takes.
+        chunk_size: the most positions of a chunk. It changes time, not values.
 
     Raises:
         ValueError: for an H that is not a multiple of G.
     """
     inputs, state = expect_with_state(x)
     B, T, H, N, P, G = _expect_inputs(params, inputs, state)
-    Q = min(expect_int("chunk_size", chunk_size), max(T, 1))
     a, skip = (p.reshape(G, H // G, 1, 1) for p in (-np.exp(params["A_log"]), params["D"]))
-    X, dt, b, c = (_split(part, Q, G) for part in inputs._replace(dt=inputs.dt[..., None]))
+    X, dt, b, c = (_split(part, chunk_size, G) for part in inputs._replace(dt=inputs.dt[..., None]))
 
-    decay = _decay(dt * a)  # (…, Q, 1+Q)
+    decay = decays(dt * a)  # (…, Q, 1+Q)
     from_start, to_end, over_all = decay[..., :1], _to_end(decay), decay[..., -1:, :1]
     u = dt * X
     written = b.mT @ (to_end * u)  # (…, N, P)
@@ -161,7 +161,7 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     d_decay[..., :1] = row_dot(d_y, c @ before)
     d_decay[..., -1:, 1:] += row_dot(u, d_written).mT
     d_decay[..., -1, 0] += (before * d_after).sum(axis=(-2, -1))
-    d_alpha = _decay_vjp(decay, d_decay)  # (…, Q, 1)
+    d_alpha = decays_vjp(decay, d_decay)  # (…, Q, 1)
 
     d_dt = a * d_alpha + row_dot(X, d_u)
     d_x = dt * d_u + skip * d_y
@@ -177,38 +177,20 @@ def _to_end(decay: Array) -> Array:
     return decay[..., -1:, 1:].mT
 
 
-def _decay(alpha: Array) -> Array:
-    """Return L (…, Q, 1+Q) for α (…, Q, 1): Lₜₛ = exp(Σ αᵣ over s < r ≤ t), 0 where s > t."""
-    Q = alpha.shape[-2]
-    upto, after = np.tri(Q, dtype=alpha.dtype), np.tri(Q, 1 + Q, dtype=alpha.dtype)
-    exponents = upto @ (alpha * after)  # r ≤ t, s < r
-    return np.exp(exponents) * np.tri(Q, 1 + Q, 1, alpha.dtype)
-
-
-def _decay_vjp(decay: Array, g: Array) -> Array:
-    """Return d_α (…, Q, 1) for the cotangent g of L: d_αᵣ = Σ gₜₛ·Lₜₛ over s < r ≤ t."""
-    Q = decay.shape[-2]
-    upto, after = np.tri(Q, dtype=g.dtype), np.tri(Q, 1 + Q, dtype=g.dtype)
-    return ((upto.T @ (g * decay)) * after).sum(axis=-1, keepdims=True)
-
-
 def _split(x: Array, chunk_size: int, n_groups: int) -> Array:
-    """Cut (B, T, H, K) into chunks (n, B, G, H/G, Q, K), the last one filled up with zeros.
+    """Cut (B, T, H, K) into chunks (n, B, G, H/G, Q, K).
 
-    There Δ is 0, so that the state stays as it is.
+    The last one is filled up with zeros. There Δ is 0, so that the state stays as it is.
     """
-    B, T, H, K = x.shape
-    if rest := -T % chunk_size:
-        x = np.concatenate([x, np.zeros((B, rest, H, K), x.dtype)], axis=1)
-    chunks = x.reshape(B, -(-T // chunk_size), chunk_size, n_groups, H // n_groups, K)
-    return chunks.transpose(1, 0, 3, 4, 2, 5)
+    chunks = split(x, chunk_size)  # (n, B, H, Q, K)
+    n, B, H, Q, K = chunks.shape
+    return chunks.reshape(n, B, n_groups, H // n_groups, Q, K)
 
 
 def _join(chunks: Array, length: int) -> Array:
     """Undo `_split`: (n, B, G, R, Q, K) to (B, T, H, K)."""
     n, B, G, R, Q, K = chunks.shape
-    x = chunks.transpose(1, 0, 4, 2, 3, 5).reshape(B, n * Q, G * R, K)
-    return x[:, :length].copy() if n * Q > length else x
+    return join(chunks.reshape(n, B, G * R, Q, K), length)
 
 
 def _expect_inputs(params: Tree, x: Any, state: Array) -> tuple[int, int, int, int, int, int]:

@@ -98,12 +98,12 @@ def case_at(
 
 
 DEFAULTS = {"B": 2, "T": 5, "S": 5, "D": 24, "D_in": 5, "D_out": 7}
-DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2}
+DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2, "E": 5}
 """The size of each letter that is not given; L is the number of blocks."""
 
 NAMES = {"batch": "B", "seqlen": "T", "dmodel": "D", "din": "D_in", "dout": "D_out"}
 NAMES |= {"nheads": "H", "nkvheads": "G", "headsize": "K", "headdim": "K", "dff": "F"}
-NAMES |= {"vocabsize": "V", "nlayers": "L"}
+NAMES |= {"vocabsize": "V", "nlayers": "L", "nexperts": "E"}
 """What else the letters are called, for errors."""
 
 _FILES = (

@@ -54,6 +54,10 @@ def _unembedding(draw: Draws, _: Any, leading: Any, D: int, V: int) -> Inputs:
     return {"weight": draw.normal(V, D)}, draw.normal(*leading, D), {}
 
 
+def _unembedding_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7, 11), "capped": make((2, 3), 7, 11, soft_cap=1.5)}
+
+
 def _softmax_cases(draw: Draws, make: Maker) -> Cases:
     far = make((3,), 13, far=1e2)  # e¹⁰⁰ is infinite in float32
     return entrywise_cases(draw, make) | {"far from zero": far}
@@ -108,5 +112,5 @@ LAYERS: Layers = {
     "linear": ("D_in D_out", _linear, _linear_cases),
     "soft_cap": ("D", _soft_cap, _soft_cap_cases),
     "softmax": ("D", entrywise, _softmax_cases),
-    "unembedding": ("D V", _unembedding, lambda _, make: make.each(ROWS, 7, 11)),
+    "unembedding": ("D V", _unembedding, _unembedding_cases),
 }

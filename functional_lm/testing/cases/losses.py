@@ -13,6 +13,9 @@ NOTHING = np.full((5, 7), -100)
 """Targets that are all ignored."""
 
 
+SMOOTH = {"label_smoothing": 0.1, "z_loss": 1e-3}
+
+
 def _some_ignored(draw: Draws) -> Array:
     targets = draw.integers(5, 7, below=11)
     targets[1::2, ::3] = -100
@@ -38,6 +41,11 @@ def _cross_entropy_cases(draw: Draws, make: Maker) -> Cases:
         "large logits": large,
         "confident": ({}, large[1], {"targets": large[1].argmax(axis=-1)}),
         "large vocabulary": make((31,), 1009),
+        "smoothed, z": make((5, 7), 11, targets=some, label_smoothing=0.3, z_loss=0.2),
+        "smoothed, z, one token": make((2, 3), 1, label_smoothing=0.3, z_loss=1.7),
+        "smoothed, z, large logits": make((5, 7), 11, scale=100.0, **SMOOTH),
+        "smoothed, z, nothing kept": make((5, 7), 11, targets=NOTHING, **SMOOTH),
+        "z": make((13,), 11, z_loss=1.7),
     }
 
 
@@ -67,6 +75,12 @@ def _linear_cross_entropy_cases(draw: Draws, make: Maker) -> Cases:
         "large logits": (params, x, side),
         "confident": (params, x, sure),
         "large vocabulary": make((307,), 2, 2063, chunk_size=100),
+        "smoothed": make((5, 7), 3, 11, targets=some, chunk_size=4, label_smoothing=0.3),
+        "z, recomputed": make((5, 7), 3, 11, chunk_size=4, z_loss=0.7, recompute=True),
+        "capped": make((5, 7), 3, 11, targets=some, chunk_size=4, soft_cap=1.5),
+        "all settings": make((5, 7), 3, 11, soft_cap=30.0, scale=10.0, **SMOOTH),
+        "all settings, one token": make((5,), 3, 1, soft_cap=2.0, label_smoothing=0.1, z_loss=1.7),
+        "all settings, nothing kept": make((5, 7), 3, 11, targets=NOTHING, soft_cap=2.0, **SMOOTH),
     }
 
 

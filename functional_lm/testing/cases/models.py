@@ -44,6 +44,41 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _linear_mixer(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, K: int, *, others: Any = None
+) -> Inputs:
+    sizes = {"d_model": D, "n_heads": H, "key_size": K, "value_size": 3, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"n_heads": H, "positions": np.arange(leading[-1])}
+
+
+def _linear_mixer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import causal_convolution, delta_gates, gated_delta_rule
+
+    gates = {"gates": delta_gates}
+    parts = {
+        **gates,
+        "convolution": bind(causal_convolution, width=3, bias=True),
+        "out": _transposed(),
+    }
+    return {
+        "linear attention": make((2, 5), 7, 3, 2),
+        **make.each(
+            {"delta rule": (2, 5), "T=1": (2, 1), "B=0": (0, 5)},
+            7,
+            3,
+            2,
+            others=gates,
+            core=gated_delta_rule,
+            **gates,
+        ),
+        "other parts, in chunks": make(
+            (2, 7), 5, 2, 4, others=parts, core=bind(gated_delta_rule, chunk_size=3), **parts
+        ),
+    }
+
+
 def _mamba2(
     draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
 ) -> Inputs:
@@ -149,6 +184,15 @@ class _Router:
             return Stream(x @ params["weight"], (x * x).mean())
 
 
+def _prefix_tuning(draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, P: int) -> Inputs:
+    from ...compose import bind
+    from ...models import self_attention
+
+    base = bind(self_attention, d_model=D, n_heads=H, n_kv_heads=G)
+    params = draw.near(m.init(draw.key(), base=base, size=P, d_model=D, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"base": base, "positions": np.arange(leading[-1])}
+
+
 def _linear() -> Any:
     from ...layers import linear
 
@@ -198,6 +242,8 @@ def _language_model(
 
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import prefix
     from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
@@ -206,10 +252,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
     parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
     mixed = gpt._replace(blocks=(second, parallel))
+    prompted = gpt._replace(prompt=bind(prefix, size=3, d_model=24))
     others = {
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
         "blocks of two kinds": make((2, 5), *_SIZES, 7, 13, 2, model=mixed, key=(7,)),
+        "a prompt": make((3, 5), *_SIZES, 7, 13, 2, model=prompted, key=(7,)),
     }
     settings: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
         "H=6 G=2": ((3, 5), {}),
@@ -232,12 +280,42 @@ def _language_model_cases(draw: Draws, make: Maker) -> Cases:
     return {label: case for label, case in cases.items() if label not in inside}
 
 
+def _mixture(
+    draw: Draws, m: Any, leading: Any, *sizes: int, k: int = 2, shared: bool = False
+) -> Inputs:
+    from ...compose import bind
+    from ...layers import routed_experts, swiglu, top_k_router
+    from ...models import mlp
+
+    D, F, E = sizes
+    layers: dict[str, Any] = {"experts": bind(routed_experts, d_ff=F, activation=swiglu)}
+    if shared:
+        layers["shared"] = bind(mlp, d_model=D, d_ff=F)
+    params = m.init(draw.key(), d_model=D, n_experts=E, **layers, dtype=np.float64)
+    gate = bind(top_k_router, balance_loss=0.7, z_loss=0.3)
+    return draw.near(params), draw.normal(*leading, D), {"k": k, "gate": gate, **layers}
+
+
+def _mixture_cases(draw: Draws, make: Maker) -> Cases:
+    params, x, side = make((2, 3), 5, 3, 4)
+    router = {"weight": params["router"]["weight"] * np.array([1.0, 0.0, 1.0, 0.0])}
+    return {
+        **make.each(BATCHES, 5, 3, 4),
+        "k=1, shared": make((2, 3), 5, 3, 4, k=1, shared=True),
+        "k=all": make((2, 3), 5, 3, 3, k=3),
+        "ties": ({**params, "router": router}, x, side),
+    }
+
+
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _language_model_cases),
+    "linear_mixer": ("D H K", _linear_mixer, _linear_mixer_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
+    "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
+    "prefix_tuning": ("D H G P", _prefix_tuning, lambda _, make: make.each(HEADS, *_SIZES, 3)),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),

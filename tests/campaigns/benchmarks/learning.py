@@ -90,8 +90,21 @@ def loss_table(
 
 PARTS: dict[str, dict[str, Any]] = {
     "llama": {},
-    "layer_norm": {"norm": "layer_norm"},
-    "gelu without a gate": {"mlp": "gelu"},
+    **{
+        name: {"norm": name}
+        for name in ("rms_norm_offset", "layer_norm", "layer_norm_without_bias")
+    },
+    **{name: {"mlp": name} for name in ("geglu", "geglu_tanh", "reglu", "relu_squared_glu")},
+    **{name: {"mlp": name} for name in ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")},
+    "parallel block": {"block": "parallel"},
+    "multi_latent_attention": {"mixer": "multi_latent_attention"},
+    "8 experts, 2 a token": {"experts": 8},
+    "7 experts, 1 a token, 1 shared": {
+        "experts": 7,
+        "experts_per_token": 1,
+        "shared_experts": 1,
+    },
+    "logits capped at 30": {"logit_soft_cap": 30.0},
 }
 """Models of the architecture ``hybrid`` that differ from a Llama in one part, by label."""
 
@@ -215,6 +228,94 @@ def saving(every: int = 100, rounds: int = 8, preset: str = "tiny") -> None:
         worst = statistics.median(longest[kind]) * 1000
         spread = f"{ratio.low:.3f}–{ratio.high:.3f}"
         print(f"{kind:12} {ratio.median:12.3f} {spread:>14} {worst:17.1f}")
+
+
+TUNED = {  # settings, learning rate
+    "all weights": ({}, 1e-3),
+    "lora": ({"lora_rank": 4}, 1e-2),
+    "lora of q and v": ({"lora_rank": 8, "lora_targets": "qkv.q,qkv.v"}, 1e-2),
+    "rslora, dropout": ({"lora_rank": 4, "rslora": True, "lora_dropout": 0.05}, 1e-2),
+    "dora": ({"lora_rank": 4, "dora": True}, 1e-2),
+    "bottleneck": ({"adapter": "bottleneck", "adapter_size": 16}, 1e-2),
+    "prefix": ({"adapter": "prefix", "adapter_size": 16}, 3e-2),
+    "prompt": ({"adapter": "prompt", "adapter_size": 16}, 3e-2),
+}
+
+
+def adapters(
+    preset: str = "tiny",
+    steps: int = 1000,
+    tuning: int = 1000,
+    seed: int = 0,
+    only: tuple[str, ...] = tuple(TUNED),
+) -> None:
+    """Train on one half of Tiny Shakespeare, then tune on the other half in several ways.
+
+    The gain is what tuning takes off the validation loss on the other half, as a share of what
+    tuning all weights does. Memory is the peak of what a step allocates, the state of the
+    optimizer included.
+
+    Args:
+        preset: the sizes of the model.
+        steps: of the training on the first half.
+        tuning: steps on the second half.
+        seed: of everything.
+        only: names of `TUNED`; all weights are always tuned too.
+    """
+    _tuned()
+    import tracemalloc
+
+    from functional_lm.models.adapting import AdapterConfig, adapt, adapters_of
+    from functional_lm.text import CharTokenizer, load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+
+    text = load_corpus("shakespeare").text
+    halves = text[: len(text) // 2], text[len(text) // 2 :]
+    shared: dict[str, Any] = {"sizes": _sizes(preset), "tokenizer": CharTokenizer.train(text)}
+    for step in Experiment.build(halves[0], TrainConfig(steps=steps, seed=seed), **shared).run():
+        base = step.state.params
+    say(f"trained on the first half: {steps} steps, loss {step.loss:.3f}")
+    experiments, states, seconds = {}, {}, {name: [] for name in TUNED}
+    peaks, before = {}, math.nan
+    for name, (settings, rate) in TUNED.items():
+        if name not in ("all weights", *only):
+            continue
+        experiment = Experiment.build(
+            halves[1],
+            TrainConfig(steps=tuning, lr=rate, seed=seed),
+            adapters=AdapterConfig(**settings),
+            **shared,
+        )
+        experiments[name] = experiment
+        states[name] = adapt(experiment.model, base, (seed, 4))
+        if name == "all weights":
+            before = experiment.validation_loss(base)
+        tracemalloc.start()
+        for _ in itertools.islice(experiment.run(experiment.init_state(states[name])), 2):
+            peaks[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    runs = {name: one.run(one.init_state(states[name])) for name, one in experiments.items()}
+    for _ in range(0, tuning, 20):  # in turns, so that all see the same machine
+        for name, run in runs.items():
+            for step in itertools.islice(run, 20):
+                seconds[name].append(step.seconds)
+                states[name] = step.state.params
+    losses = {name: one.validation_loss(states[name]) for name, one in experiments.items()}
+    whole, time_of_whole = before - losses["all weights"], statistics.median(seconds["all weights"])
+    print(f"validation loss on the second half before tuning: {before:.3f}")
+    print("| tuned | trained | of all | loss | gain | step, ms | over all | memory, MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, experiment in experiments.items():
+        count = total = experiment.model.n_parameters
+        if experiment.model.adapted is not None:
+            own = adapters_of(experiment.model, states[name])
+            count = sum(leaf.size for leaf in own.values())
+        median = statistics.median(seconds[name])
+        gain = (before - losses[name]) / whole
+        print(
+            f"| {name} | {count:,} | {count / total:.1%} | {losses[name]:.3f} | {gain:.0%} | "
+            f"{1000 * median:.1f} | {median / time_of_whole:.2f} | {peaks[name] / 1e6:.1f} |"
+        )
 
 
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 8e-3, 1.2e-2, 2e-2)

@@ -21,6 +21,7 @@ COMMANDS = {
     "loss-table": learning.loss_table,
     "ablation": learning.ablation,
     "find-lr": learning.find_lr,
+    "adapters": learning.adapters,
 }
 
 

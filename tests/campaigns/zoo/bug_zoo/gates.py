@@ -6,11 +6,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from functional_lm.layers import gated, gelu, routed_experts, swiglu, top_k_router
+from functional_lm.layers.routing.routed_experts import Routed
 from functional_lm.numerics import rows, sigmoid, softmax
 
-from .bug import Layer, Pair, draw
+from .bug import Layer, Pair, draw, plant
 
 ROWS = draw(1115, 2, 7, 5)
+
+
+plant(
+    gated,
+    {},
+    draw(1116, 2, 3, 14),
+    """
+    gate and value are returned in the other order
+    x: misplaced
+    - return {}, np.concatenate([d_a, g * phi], axis=-1)
+    + return {}, np.concatenate([g * phi, d_a], axis=-1)
+
+    the gate's cotangent leaves the value out
+    x: missing factor
+    - _, d_a = activation.vjp(inner, g * u)
+    + _, d_a = activation.vjp(inner, g)
+    """,
+    activation=gelu,
+)
 
 
 class gated_mix(Layer):
@@ -320,3 +341,61 @@ class mixup(Layer):
     - return {}, Pair(share * g, (1.0 - share) * g)
     + return {}, share * g, (1.0 - share) * g
     """
+
+
+LOGITS = draw(1140, 13, 5)
+
+plant(
+    top_k_router,
+    {},
+    LOGITS,
+    """
+    the auxiliary loss has no backward
+    x: missing term
+    - d_logits = d_auxiliary * (probs * slope)
+    + d_logits = np.zeros_like(probs)
+
+    the weights of the chosen are not normalised in the backward
+    x: missing term
+    - d_logits[at_chosen] += softmax_vjp(weights, rows(d_weights))
+    + d_logits[at_chosen] += weights * rows(d_weights)
+
+    the cotangents of the chosen go to the first k experts
+    x: misplaced
+    - at_chosen = np.arange(N)[:, None], rows(experts)
+    + at_chosen = np.arange(N)[:, None], np.arange(experts.shape[-1])[None]
+    """,
+    experts=top_k_router.choose(LOGITS, k=2),
+    balance_loss=2.0,
+    z_loss=0.5,
+)
+
+plant(
+    routed_experts,
+    {"up": draw(1141, 4, 3, 10), "down": draw(1142, 4, 5, 3)},
+    Routed(draw(1143, 11, 3), draw(1144, 11, 2)),
+    """
+    the weights get their cotangents in the order of the experts
+    x.weights: misplaced
+    - d_weights[order] = row_dot(d_weighted, hidden)
+    + d_weights[:] = row_dot(d_weighted, hidden)
+
+    the weight of an expert does not reach its second matrix
+    params.down: missing factor
+    - d_down = _outer_products(weights * hidden, g_copies, counts)
+    + d_down = _outer_products(hidden, g_copies, counts)
+
+    the mean over the copies of a row, not their sum
+    x.x: constant factor
+    - d_x = d_x.reshape(*shape[:-1], D)
+    + d_x = d_x.reshape(*shape[:-1], D) / k
+
+    one expert too few in the backward
+    params.up: slice kept
+    - d_up = _outer_products(copies, d_h, counts)
+    + d_up = _outer_products(copies, d_h, counts)
+    + d_up[-1] = 0.0
+    """,
+    experts=np.arange(22).reshape(11, 2) % 4,
+    activation=swiglu,
+)

@@ -16,11 +16,31 @@ plant(
     """
     ignored targets get the gradient of the normaliser
     x: mask leak
-    - d_logits[at_target] -= 1.0 / n_kept
-    - d_logits[~kept] = 0.0
+    - d_logits[at_target] -= (1.0 - label_smoothing) / n_kept
     + d_logits[np.flatnonzero(kept), target[kept]] -= 1.0 / n_kept
+    - d_logits[~kept] = 0.0
     """,
     targets=np.array([3, -100, 10, 0, -100, 7, 3]),
+)
+
+plant(
+    cross_entropy,
+    {},
+    draw(512, 7, 11),
+    """
+    the gradient of the z-loss lacks the probabilities
+    x: missing term
+    - d_logits *= 1.0 + 2.0 * z_loss * z
+    + d_logits += 2.0 * z_loss * z / n_kept
+
+    the smoothed share is not taken from the target
+    x: missing term
+    - d_logits[at_target] -= (1.0 - label_smoothing) / n_kept
+    + d_logits[at_target] -= 1.0 / n_kept
+    """,
+    targets=np.array([3, 2, 10, 0, 1, 7, 3]),
+    label_smoothing=0.3,
+    z_loss=0.2,
 )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_lm.contract import WithState
-from functional_lm.layers import causal_convolution
+from functional_lm.layers import causal_convolution, selective_scan
 from functional_lm.numerics import rows
 
 from .bug import Layer, draw, plant
@@ -384,4 +384,34 @@ plant(
     - d_params = {"weight": np.stack(d_weight)}
     + d_params = {"weight": np.stack(d_weight[::-1])}
     """,
+)
+
+plant(
+    selective_scan,
+    {"A_log": draw(1308, 4, scale=0.5), "D": draw(1309, 4)},
+    WithState(
+        selective_scan.Inputs(
+            draw(1310, 2, 5, 4, 3),
+            np.exp(draw(1311, 2, 5, 4)) / 2,
+            draw(1312, 2, 5, 2, 5),
+            draw(1313, 2, 5, 2, 5),
+        ),
+        draw(1314, 2, 4, 5, 3),
+    ),
+    """
+    the cotangent of the state does not pass from chunk to chunk
+    params.A_log x.state x.x.b x.x.dt x.x.x: missing term
+    - d_states[i] = over_all[i] * d_states[i + 1] + d_before[i]
+    + d_states[i] = d_before[i]
+
+    what decays over a whole chunk gives nothing to the decay
+    params.A_log x.x.dt: missing term
+    - d_decay[..., -1, 0] += (before * d_after).sum(axis=(-2, -1))
+
+    the logarithm of the rate gets the cotangent of the rate
+    params.A_log: missing factor
+    - d_params = {"A_log": d_a * a.ravel(), "D": d_skip}
+    + d_params = {"A_log": d_a, "D": d_skip}
+    """,
+    chunk_size=3,
 )

@@ -1,0 +1,466 @@
+"""Adapters in a model: small trained parts beside weights that stay as they are.
+
+    tuned = with_adapters(model, AdapterConfig(lora_rank=8))
+    params = adapt(tuned, params, key=(0,))
+    ... train, with trainable=trained(tuned) ...
+    plain, weights = tuned.adapted.base, merge(tuned, params)
+
+An adapter takes the place of a layer and has its parameters as ``base``, so that the rest of the
+model does not change. `with_adapters` works on an adapted model too: then both add up.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from .. import pytree
+from ..compose import Bound, bind, has_step, keywords_of_forward, keywords_of_init, map_members
+from ..contract import (
+    Array,
+    Key,
+    Tree,
+    expect_bool,
+    expect_choice,
+    expect_fields,
+    expect_int,
+    expect_number,
+)
+from ..layers import bottleneck, dora, lora, prefix
+from ..prng import fold_in
+from . import prefix_tuning
+from .language_model import LanguageModel
+from .transformer import Transformer
+
+__all__ = [
+    "Adapted",
+    "AdapterConfig",
+    "adapt",
+    "adapters_of",
+    "configs",
+    "merge",
+    "plain",
+    "trained",
+    "unmerge",
+    "with_adapters",
+    "with_leaves",
+]
+
+PARTS = {"qkv": ("q", "k", "v"), "up": ("gate", "value")}
+"""The names of the maps that lie side by side in a projection; those of others are numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained in place of the weights of a model. None means not given.
+
+    Attributes:
+        lora_rank: tune low-rank matrices beside projections; their rank.
+        lora_alpha: their product counts alpha/rank times. Default: twice the rank.
+        lora_targets: the projections, or their parts, as patterns with commas between them, such
+            as "mixer.qkv.q,mlp.*" or "blocks.3.*". Default: all, each as a whole.
+        lora_dropout: the rate of dropout before them.
+        rslora: count alpha/√rank times.
+        dora: train the lengths of the columns of each projection apart from their directions.
+        adapter: tune something else: a "bottleneck" behind the last projection of each branch, a
+            "prefix" of learned rows before each mixer, or a "prompt" of learned embeddings.
+        adapter_size: its hidden units, or its rows.
+
+    Raises:
+        TypeError: for a setting of the wrong type.
+        ValueError: for one out of range, or two kinds of adapters.
+    """
+
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    lora_targets: str | None = None
+    lora_dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    adapter: Literal["bottleneck", "prefix", "prompt"] | None = None
+    adapter_size: int = 16
+
+    def __post_init__(self) -> None:
+        expect_fields(
+            self,
+            (expect_int, "lora_rank adapter_size", {}),
+            (expect_number, "lora_alpha", {"low": 0.0}),
+            (expect_number, "lora_dropout", {"low": 0.0, "high": 0.99}),
+            (expect_bool, "rslora dora", {}),
+            (expect_choice, "adapter", {"choices": ("bottleneck", "prefix", "prompt")}),
+        )
+        if self.lora_rank is not None and self.adapter is not None:
+            raise ValueError(
+                f"a run tunes one kind of adapter: got lora_rank={self.lora_rank} and "
+                f"adapter={self.adapter!r}; leave one out"
+            )
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of adapter, or None."""
+        low_rank = "dora" if self.dora else "lora"
+        return self.adapter if self.lora_rank is None else low_rank
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        fields = ((f, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return {field.name: value for field, value in fields if value != field.default}
+
+
+class Adapted(NamedTuple):
+    """How a model was adapted."""
+
+    base: LanguageModel  # before
+    config: AdapterConfig
+    layers: dict[str, Any]  # the adapters, by the path of what they take the place of
+    sizes: dict[str, dict[str, Any]]  # what their ``init`` needs besides their settings
+
+
+class Keyed(Bound):
+    """A layer with adapters bound to it whose dropout needs a key, a different one each."""
+
+    @functools.cached_property
+    def forward_keywords(self) -> frozenset[str]:
+        """The side inputs of the layer, and ``key``."""
+        return frozenset(super().forward_keywords | {"key"})
+
+    def forward(
+        self, params: Tree, x: Any, *, key: Key | None = None, **side: Any
+    ) -> tuple[Any, Any]:
+        """Run the layer with the key folded for each adapter."""
+        members = {
+            name: bind(member, key=fold_in(key, i))
+            for i, (name, member) in enumerate(self.settings.items())
+            if isinstance(member, Bound) and "key" in member.forward_keywords
+        }
+        own = {"key": key} if "key" in keywords_of_forward(self.layer) else {}
+        return Bound(self.layer, {**self.settings, **members}).forward(params, x, **side, **own)
+
+
+def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
+    """Return a model with adapters; its parameters come from `adapt`.
+
+    Raises:
+        ValueError: for a config without a kind, a pattern that fits no projection, or a model that
+            cannot have this kind.
+    """
+    if config.kind is None:
+        raise ValueError("adapters need a kind: got none; give lora_rank or adapter")
+    shapes = _shapes(model)
+    inner: Any = model.model
+    layers: dict[str, Any] = {}
+    sizes: dict[str, dict[str, Any]] = {}
+    if config.kind == "prompt":
+        if not isinstance(inner, Transformer) or inner.prompt is not None:
+            raise ValueError(
+                "a prompt needs an architecture of this package, without one yet: got "
+                f"{model.name}; tune a prefix, or something else"
+            )
+        D = model.config.d_model
+        layers["prompt"] = bind(prefix, size=config.adapter_size, d_model=D)
+        inner = inner._replace(prompt=layers["prompt"])
+    else:
+        layers, sizes = _prepared(model, shapes, config)
+
+        def visit(layer: Any, own: Tree, path: str) -> Any:
+            if path in layers:
+                return layers[path]
+            changed = map_members(layer, own, visit, path)
+            inside = isinstance(changed, Bound) and any(
+                member is adapter
+                for member in changed.settings.values()
+                for adapter in layers.values()
+            )
+            drops = config.lora_dropout > 0 and inside
+            return Keyed(changed.layer, changed.settings) if drops else changed
+
+        inner = inner.map_blocks(shapes, visit)
+    adapted = dataclasses.replace(model, model=inner, adapted=Adapted(model, config, layers, sizes))
+    if not isinstance(inner, Transformer) or inner.fast_decoder is None:
+        return adapted
+    fast = None  # it knows the weights of a plain model only
+    if all(one.kind in MERGED for one in configs(adapted)):
+        first = plain(model).model.fast_decoder
+
+        def fast(params: Tree) -> Any:
+            return first(merge(adapted, params))
+
+    return dataclasses.replace(adapted, model=inner._replace(fast_decoder=fast))
+
+
+MERGED = ("lora", "dora")
+"""The kinds whose weights can be merged into those of the model."""
+
+
+def adapt(model: LanguageModel, params: Tree, key: Key | None) -> Tree:
+    """Return parameters of an adapted model: those of its base, and adapters that change nothing.
+
+    That is, but for prefixes and prompts, which start from random rows.
+
+    Args:
+        model: from `with_adapters`; parameters of any other are returned as they are.
+        params: of the model before.
+        key: randomness.
+    """
+    if model.adapted is None:
+        return params
+    dtype = pytree.leaves(params)[0].dtype
+    _, _, layers, sizes = model.adapted
+    if "prompt" in layers:
+        return {**params, "prompt": layers["prompt"].init(key, dtype=dtype)}
+
+    def new(part: Tree, path: str) -> Tree:
+        own = fold_in(key, list(layers).index(path))
+        return layers[path].init(own, given=part, dtype=dtype, **sizes[path])
+
+    return _replaced(params, new, layers)
+
+
+def trained(model: LanguageModel) -> Callable[[str], bool]:
+    """Return what tells from the path of a leaf whether it belongs to the adapters."""
+    layers = model.adapted.layers
+    return frozenset(
+        leaf
+        for leaf, _ in pytree.leaves_with_path(_shapes(model))
+        for path in layers
+        if leaf.startswith(f"{path}.") and not leaf.startswith(f"{path}.base.")
+    ).__contains__
+
+
+def adapters_of(model: LanguageModel, params: Tree) -> dict[str, Array]:
+    """Return the leaves of the adapters by their paths: all that tuning changes."""
+    is_trained = trained(model)
+    return {path: leaf for path, leaf in pytree.leaves_with_path(params) if is_trained(path)}
+
+
+def with_leaves(params: Tree, leaves: dict[str, Array]) -> Tree:
+    """Return parameters with other leaves at some paths, such as those of `adapters_of`."""
+    return pytree.map_with_path(lambda path, leaf: leaves.get(path, leaf), params)
+
+
+def merge(model: LanguageModel, params: Tree) -> Tree:
+    """Return the parameters of `plain` (model) that compute the same.
+
+    Raises:
+        ValueError: for adapters that are no part of a projection.
+    """
+    _expect_kind(model, MERGED, "merge")
+    if model.adapted is None:
+        return params
+    found: dict[str, Any] = {}
+
+    def visit(layer: Any, own: Tree, path: str) -> Any:
+        if not _is_projection(layer):
+            return map_members(layer, own, visit, path)
+        found[path] = layer
+        return layer
+
+    model.model.map_blocks(params, visit)
+    return _replaced(params, lambda part, path: _merged(found[path], part), found)
+
+
+def unmerge(model: LanguageModel, merged: Tree, adapters: dict[str, Array]) -> Tree:
+    """Return the parameters of an adapted model from merged ones: undo `merge`, to rounding.
+
+    Args:
+        model: with one adapter of low rank at each place.
+        merged: from `merge`.
+        adapters: from `adapters_of`.
+
+    Raises:
+        ValueError: for any other adapters. The weights that `dora` merges have lost the length of
+            what their magnitudes replaced; keep the base.
+    """
+    _expect_kind(model, ("lora",), "unmerge")
+    params = with_leaves(adapt(model, merged, (0,)), adapters)
+    layers = model.adapted.layers
+
+    def apart(part: Tree, path: str) -> Tree:
+        alpha = layers[path].settings["alpha"]
+        return {**part, "base": layers[path].merge(part, alpha=-alpha)}
+
+    return _replaced(params, apart, layers)
+
+
+def plain(model: LanguageModel) -> LanguageModel:
+    """Return the model without any adapters."""
+    return model if model.adapted is None else plain(model.adapted.base)
+
+
+def configs(model: LanguageModel) -> list[AdapterConfig]:
+    """Return the settings of the adapters, the innermost first."""
+    if model.adapted is None:
+        return []
+    return [*configs(model.adapted.base), model.adapted.config]
+
+
+def _prepared(
+    model: LanguageModel, shapes: Tree, config: AdapterConfig
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the adapters by path, and the sizes for their ``init``."""
+    layers: dict[str, Any] = {}
+    if config.kind == "prefix":
+        own = {"size": config.adapter_size, "d_model": model.config.d_model}
+        for path, layer in _found(model, shapes, _is_mixer).items():
+            layers[path] = bind(prefix_tuning, base=layer, **own)
+        if not layers:
+            raise ValueError(f"a prefix needs mixers with a step: {model.name} has none; tune LoRA")
+        return layers, {path: {} for path in layers}
+    sizes, projections = _sizes(model, shapes), _found(model, shapes, _is_projection)
+    if config.kind == "bottleneck":
+        chosen: dict[str, Any] = {p: None for p in projections if p.endswith((".out", ".down"))}
+        if not chosen:
+            raise ValueError(f"a bottleneck needs projections out or down: got {_listed(sizes)}")
+    else:
+        chosen = _chosen(config.lora_targets, sizes)
+    for path, columns in chosen.items():
+        layer = projections[path]
+        if config.kind == "bottleneck":
+            layers[path] = bind(bottleneck, base=layer, size=config.adapter_size)
+            continue
+        layers[path] = bind(
+            dora if config.dora else lora,
+            base=layer,
+            rank=config.lora_rank,
+            alpha=2.0 * (config.lora_rank or 0) if config.lora_alpha is None else config.lora_alpha,
+            rslora=config.rslora,
+            columns=columns,
+            **({"rate": config.lora_dropout} if config.lora_dropout else {}),
+        )
+    return layers, {path: sizes[path] for path in layers}
+
+
+def _chosen(targets: str | None, sizes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the columns to adapt of each projection that the patterns fit; None: all."""
+    patterns = [pattern.strip() for pattern in (targets or "*").split(",")]
+    unused, chosen = set(patterns), dict[str, Any]()
+    for path, size in sizes.items():
+        ranges = []
+        for name, columns in [(path, None), *_parts(path, size["d_out"])]:
+            fits = {p for p in patterns if any(fnmatch.fnmatchcase(name, q) for q in (p, f"*.{p}"))}
+            unused -= fits
+            if fits and columns is None:
+                chosen[path] = None
+            elif fits:
+                ranges.append(columns)
+        if ranges and path not in chosen:
+            chosen[path] = tuple(ranges)
+    if unused:
+        raise ValueError(
+            f"lora_targets must fit projections: {', '.join(sorted(unused))} fits none; there are "
+            f"{_listed(sizes)}"
+        )
+    return chosen
+
+
+def _listed(sizes: dict[str, dict[str, Any]]) -> str:
+    """Return the projections and their parts; those of all blocks are listed once."""
+    names = [
+        re.sub(r"^blocks\.\d+\.", "", name)
+        for path, size in sizes.items()
+        for name in (path, *dict(_parts(path, size["d_out"])))
+    ]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _parts(path: str, d_out: Any) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the path and the columns of each of several maps side by side."""
+    if np.ndim(d_out):
+        stops = np.cumsum(d_out).tolist()
+        known = PARTS.get(path.rpartition(".")[2], ())
+        for i, (stop, size) in enumerate(zip(stops, d_out, strict=True)):
+            name = known[i] if len(known) == len(stops) else str(i)
+            yield f"{path}.{name}", (stop - size, stop)
+
+
+class _Recorder:
+    """A projection that notes the sizes that its ``init`` gets."""
+
+    def __init__(self, layer: Any, sizes: dict[str, Any]) -> None:
+        self._layer, self._sizes = layer, sizes
+        self.init_keywords = keywords_of_init(layer)
+        self.forward, self.vjp = layer.forward, layer.vjp
+
+    def init(self, key: Key | None, **sizes: Any) -> Tree:
+        self._sizes |= {name: sizes[name] for name in ("d_in", "d_out")}
+        return self._layer.init(key, **sizes)
+
+
+def _sizes(model: LanguageModel, shapes: Tree) -> dict[str, dict[str, Any]]:
+    """Return d_in and d_out of each projection; d_out is a tuple if several lie side by side."""
+    sizes: dict[str, dict[str, Any]] = {}
+
+    def visit(layer: Any, own: Tree, path: str) -> Any:
+        if _is_projection(layer):
+            return _Recorder(layer, sizes.setdefault(path, {}))
+        return map_members(layer, own, visit, path)
+
+    _shapes(dataclasses.replace(model, model=model.model.map_blocks(shapes, visit)))
+    return sizes
+
+
+def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) -> dict[str, Any]:
+    """Return the outermost layers of a kind, by path."""
+    found: dict[str, Any] = {}
+
+    def visit(layer: Any, own: Tree, path: str) -> Any:
+        if not wanted(layer):
+            return map_members(layer, own, visit, path)
+        found[path] = layer
+        return layer
+
+    model.model.map_blocks(shapes, visit)
+    return found
+
+
+def _is_projection(layer: Any) -> bool:
+    return {"d_in", "d_out"} <= keywords_of_init(layer)
+
+
+def _is_mixer(layer: Any) -> bool:
+    inner = layer.layer if isinstance(layer, Bound) else layer
+    return hasattr(inner, "init_cache") and has_step(inner) and hasattr(inner, "Residuals")
+
+
+def _merged(layer: Any, part: Tree) -> Tree:
+    """Return the parameters of the plain projection inside, with all adapters merged."""
+    if "base" not in part:
+        return part
+    base = _merged(layer.settings["base"], part["base"])
+    return layer.merge({**part, "base": base})
+
+
+def _replaced(
+    tree: Tree, new: Callable[[Tree, str], Tree], paths: dict[str, Any], path: str = ""
+) -> Tree:
+    """Return a tree with other nodes at some paths."""
+    if path in paths:
+        return new(tree, path)
+    own = f"{path}." if path else ""
+    if isinstance(tree, dict):
+        return {name: _replaced(node, new, paths, own + name) for name, node in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_replaced(node, new, paths, f"{own}{i}") for i, node in enumerate(tree))
+    return tree
+
+
+def _expect_kind(model: LanguageModel, kinds: tuple[str, ...], what: str) -> None:
+    for config in configs(model):
+        if config.kind not in kinds:
+            raise ValueError(
+                f"adapters that {what} are {' or '.join(kinds)}: got {config.kind}; use the tuned "
+                "model as it is"
+            )
+
+
+def _shapes(model: LanguageModel) -> Tree:
+    """Return parameters of the model, for their shapes."""
+    try:
+        return model.init(None)
+    except Exception:  # a custom model may need a key
+        return model.init((0,))

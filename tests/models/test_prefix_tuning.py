@@ -1,0 +1,3 @@
+from functional_lm.testing import certify
+
+test_certified = certify("prefix_tuning")
