@@ -49,8 +49,8 @@ class Plot:
             raise ValueError(f"out must end in .png or .svg: got {out}; pass {out.stem}.png")
         records = {name: read[folder] for name, folder in runs.items()}
         expect_own(out)
-        for error in left_out:
-            print(f"left out: {str(error).partition(';')[0]}", file=sys.stderr)
+        for reason in left_out:
+            print(f"left out: {str(reason).partition(';')[0]}", file=sys.stderr)
         write_atomic(out, encode(picture(records), out.suffix, creator=PROGRAM))
         lacking: dict[tuple[str, ...], list[str]] = {}
         for name, own in records.items():

@@ -64,7 +64,7 @@ def test_the_seed_decides():
     ("arguments", "says"),
     [
         (("silu", {"D": -3}), "size D must be at least 0: got -3"),
-        (("rms_norm", {}, {"epz": 3}), "rms_norm has the keywords eps: got epz; did you mean eps?"),
+        (("rms_norm", {}, {"epz": 3}), "keywords eps, offset: got epz; did you mean eps?"),
         (
             ("rms_norm", {"d_model": 4}),
             "rms_norm has the sizes B, T, D: got d_model; did you mean D",
