@@ -79,7 +79,7 @@ def test_every_command_explains_its_flags(name, columns, capsys, monkeypatch):
 def test_every_flag_is_documented_and_the_names_from_elsewhere_lead_to_one():
     flags = [flag for name in COMMANDS for flag in flags_of(command_named(name), find("llama"))]
     assert [flag.name for flag in flags if not flag.about or flag.about.startswith("of ")] == []
-    known = {*COMMANDS, *(flag.spelling for flag in flags)}
+    known = {*COMMANDS, *(flag.spelling for flag in flags if not flag.positional)}
     for name, ours in help.OURS.items():
         said = help.meant(f"--{name}", known).replace("-", "_")
         assert said in (ours, f"did you mean {ours}?", f"did you mean __{ours}?")
