@@ -296,6 +296,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     } | others
 
 
+def _language_model_cases(draw: Draws, make: Maker) -> Cases:
+    inside = ("dropout", "rematerialised", "tiled", "blocks of two kinds")  # of the transformer
+    cases = _transformer_cases(draw, make)
+    return {label: case for label, case in cases.items() if label not in inside}
+
+
 def _mixture(
     draw: Draws, m: Any, leading: Any, *sizes: int, k: int = 2, shared: bool = False
 ) -> Inputs:
@@ -324,7 +330,7 @@ def _mixture_cases(draw: Draws, make: Maker) -> Cases:
 
 
 LAYERS: Layers = {
-    "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "language_model": ("D H G F V L", _language_model, _language_model_cases),
     "linear_mixer": ("D H K", _linear_mixer, _linear_mixer_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
