@@ -217,7 +217,7 @@ models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
-models/self_attention.py _unpacked_vjp
+models/self_attention.py vjp
   negate | width // Kv → -(width // Kv)
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
