@@ -12,9 +12,12 @@ from typing import Any, Literal, Self
 from ..compose import bind
 from ..contract import Layer, expect_choice, expect_fields, expect_int, expect_number
 from ..layers import (
+    delta_gates,
     gated,
+    gated_delta_rule,
     gelu,
     layer_norm,
+    linear_attention,
     relu,
     relu_squared,
     rms_norm,
@@ -26,6 +29,7 @@ from ..layers import (
 )
 from ..losses import linear_cross_entropy
 from . import (
+    linear_mixer,
     llama,
     llama_decoder,
     mamba2,
@@ -56,8 +60,9 @@ class Config(llama.Config):
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
-            come from one small vector for all heads; or "mamba2", a state space whose memory does
-            not grow with the text.
+            come from one small vector for all heads; or one whose memory does not grow with the
+            text: "mamba2", a state space, "linear_attention", or "gated_delta_rule". The last two
+            have values of head_size, and keys of half that.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
         kv_rank: of multi-head latent attention: the size of the vector that keys and values come
@@ -68,6 +73,8 @@ class Config(llama.Config):
             and keys, an even number. Default: about half of head_size.
         state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
         expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
+        full_every: of mixers whose memory does not grow: every so many-th block has "attention"
+            instead. Default: none.
         experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
             that a token passes, so that a token takes as much arithmetic as without.
         experts_per_token: the experts that the router sends each token to. Default: 2.
@@ -85,13 +92,16 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
+    mixer: Literal[
+        "attention", "multi_latent_attention", "mamba2", "linear_attention", "gated_delta_rule"
+    ] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
     kv_rank: int | None = None
     q_rank: int | None = None
     rope_size: int | None = None
     state_size: int | None = None
     expand: int | None = None
+    full_every: int | None = None
     experts: int | None = None
     experts_per_token: int | None = None
     shared_experts: int | None = None
@@ -109,6 +119,7 @@ class Config(llama.Config):
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
+            (expect_int, "full_every", {"minimum": 2, "maximum": self.n_layers}),
             (expect_int, "experts experts_per_token", {"maximum": 10_000}),
             (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
             (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
@@ -122,12 +133,13 @@ class Config(llama.Config):
         self._expect_experts()
 
     def _refuse_ignored(self) -> None:
-        """Refuse a setting that the mixer does not read."""
+        """Refuse a setting that no mixer of the model reads."""
+        used = {self.mixer, *(["attention"] if self.full_every else [])}
         filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
         for field in dataclasses.fields(self):  # `resolved` fills in some
             mixers = READ_BY.get(field.name, (self.mixer,))
             value = getattr(self, field.name)
-            if self.mixer not in mixers and value not in (field.default, filled.get(field.name)):
+            if not used & {*mixers} and value not in (field.default, filled.get(field.name)):
                 raise ValueError(
                     f"{field.name} is a setting of {' and '.join(mixers)}: "
                     f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
@@ -144,8 +156,8 @@ class Config(llama.Config):
             return c
         return dataclasses.replace(
             c,
-            kv_rank=max(c.d_model // 4, 1) if c.kv_rank is None else c.kv_rank,
-            rope_size=(int(c.head_size or 2) + 2) // 4 * 2 if c.rope_size is None else c.rope_size,
+            kv_rank=c.kv_rank or max(c.d_model // 4, 1),
+            rope_size=c.rope_size or (int(c.head_size or 2) + 2) // 4 * 2,
         )
 
     def _expect_experts(self) -> None:
@@ -183,14 +195,17 @@ def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
     norm = _norm(c)
-    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
+    mixers = [c.mixer] * c.n_layers
+    if c.full_every:
+        mixers[c.full_every - 1 :: c.full_every] = ["attention"] * (c.n_layers // c.full_every)
+    blocks = {name: BLOCKS[c.block](norm, MIXERS[name](c), _mlp(c)) for name in {*mixers}}
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
     model = transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
-        (block,) * c.n_layers,
+        tuple(blocks[name] for name in mixers),
         norm,
         dropout=c.dropout,
         tied=c.tie_embeddings,
@@ -302,17 +317,35 @@ def _mamba2(c: Config) -> Layer:
     )
 
 
-MIXERS = {
+def _linear_mixer(c: Config, core: Layer, gates: Layer | None) -> Layer:
+    size = int(c.head_size or 2)
+    return bind(
+        linear_mixer,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        key_size=size // 2,
+        value_size=size,
+        core=core,
+        gates=gates,
+        norm=bind(rms_norm, eps=c.norm_eps),
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS: dict[str, Callable[[Config], Layer]] = {
     "attention": _attention,
     "multi_latent_attention": _multi_latent_attention,
     "mamba2": _mamba2,
+    "linear_attention": lambda c: _linear_mixer(c, linear_attention, None),
+    "gated_delta_rule": lambda c: _linear_mixer(c, gated_delta_rule, delta_gates),
 }
 """What makes each mixer from the settings."""
 
 ATTENTION = ("attention", "multi_latent_attention")
+LINEAR = ("linear_attention", "gated_delta_rule")
 READ_BY = {
     "n_kv_heads": ("attention",),
-    "head_size": ATTENTION,
+    "head_size": (*ATTENTION, *LINEAR),
     "rope_theta": ATTENTION,
     "rope_pairing": ATTENTION,
     "attention": ATTENTION,
@@ -321,6 +354,7 @@ READ_BY = {
     "rope_size": ("multi_latent_attention",),
     "state_size": ("mamba2",),
     "expand": ("mamba2",),
+    "full_every": ("mamba2", *LINEAR),
 }
 """The mixers that read a setting; with any other it is refused."""
 

@@ -44,6 +44,41 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _linear_mixer(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, K: int, *, others: Any = None
+) -> Inputs:
+    sizes = {"d_model": D, "n_heads": H, "key_size": K, "value_size": 3, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"n_heads": H, "positions": np.arange(leading[-1])}
+
+
+def _linear_mixer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import causal_convolution, delta_gates, gated_delta_rule
+
+    gates = {"gates": delta_gates}
+    parts = {
+        **gates,
+        "convolution": bind(causal_convolution, width=3, bias=True),
+        "out": _transposed(),
+    }
+    return {
+        "linear attention": make((2, 5), 7, 3, 2),
+        **make.each(
+            {"delta rule": (2, 5), "T=1": (2, 1), "B=0": (0, 5)},
+            7,
+            3,
+            2,
+            others=gates,
+            core=gated_delta_rule,
+            **gates,
+        ),
+        "other parts, in chunks": make(
+            (2, 7), 5, 2, 4, others=parts, core=bind(gated_delta_rule, chunk_size=3), **parts
+        ),
+    }
+
+
 def _mamba2(
     draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
 ) -> Inputs:
@@ -268,6 +303,7 @@ def _mixture_cases(draw: Draws, make: Maker) -> Cases:
 
 LAYERS: Layers = {
     "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "linear_mixer": ("D H K", _linear_mixer, _linear_mixer_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
     "mlp": ("D F", _mlp, _mlp_cases),

@@ -90,8 +90,14 @@ def loss_table(
 
 PARTS: dict[str, dict[str, Any]] = {
     "llama": {},
-    "layer_norm": {"norm": "layer_norm"},
-    "gelu without a gate": {"mlp": "gelu"},
+    **{
+        name: {"norm": name}
+        for name in ("rms_norm_offset", "layer_norm", "layer_norm_without_bias")
+    },
+    **{name: {"mlp": name} for name in ("geglu", "geglu_tanh", "reglu", "relu_squared_glu")},
+    **{name: {"mlp": name} for name in ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")},
+    "parallel block": {"block": "parallel"},
+    "multi_latent_attention": {"mixer": "multi_latent_attention"},
     "8 experts, 2 a token": {"experts": 8},
     "7 experts, 1 a token, 1 shared": {
         "experts": 7,

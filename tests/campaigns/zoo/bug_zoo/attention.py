@@ -9,7 +9,13 @@ import numpy as np
 from functional_lm.compose import bind
 from functional_lm.heads import CAUSAL, QKV, Visibility
 from functional_lm.layers import attention, rms_norm, rotary
-from functional_lm.models import mlp, self_attention, transformer_block
+from functional_lm.models import (
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer_block,
+)
 from functional_lm.numerics import softmax, softmax_vjp
 
 from .bug import Layer, draw, plant
@@ -166,6 +172,64 @@ plant(
     + d_norm1, g = block.norm1.vjp(residuals.norm1, d_h)
     """,
     block=transformer_block.Block(rms_norm, bind(self_attention, **HEADS), rms_norm, mlp),
+    positions=np.arange(5),
+)
+
+
+plant(
+    parallel_block,
+    {
+        "norm": {"scale": draw(240, 12)},
+        "mixer": PROJECTIONS,
+        "mlp": {
+            "up": {"weight": np.concatenate(draw(241, 2, 12, 7, scale=0.5), axis=1)},
+            "down": {"weight": draw(242, 7, 12, scale=0.5)},
+        },
+    },
+    draw(243, 2, 5, 12),
+    """
+    the norm gets the cotangent of one branch alone
+    params.norm.scale x: missing term
+    - d_h = d_h + d_branch
+    + d_h = d_branch
+
+    the skip path is left out
+    x: missing term
+    - g = g + d_branch
+    + g = d_branch
+    """,
+    block=parallel_block.Block(rms_norm, bind(self_attention, **HEADS), mlp),
+    positions=np.arange(5),
+)
+
+plant(
+    multi_latent_attention,
+    {
+        "q": {"weight": draw(244, 11, 18, scale=0.5)},
+        "kv_down": {"weight": draw(245, 11, 7, scale=0.5)},
+        "kv_norm": {"scale": draw(246, 5)},
+        "kv": {"weight": draw(247, 5, 18, scale=0.5)},
+        "out": {"weight": draw(248, 6, 11, scale=0.5)},
+    },
+    draw(249, 2, 5, 11),
+    """
+    the shared key gets the cotangent of the first head alone
+    params.kv_down.weight x: slice kept
+    - d_shared = d_k[..., K:].sum(axis=2, keepdims=True)
+    + d_shared = d_k[:, :, :1, K:]
+
+    x gets nothing through the queries
+    x: missing term
+    - return d_params, d_x + d_branch
+    + return d_params, d_x
+
+    the rotary key is not turned back
+    params.kv_down.weight x: jacobian not transposed
+    - d_down = np.concatenate([d_latent, d_rope[:, :, H]], axis=-1)
+    + d_down = np.concatenate([d_latent, d_shared[:, :, 0]], axis=-1)
+    """,
+    n_heads=3,
+    rope_size=2,
     positions=np.arange(5),
 )
 
