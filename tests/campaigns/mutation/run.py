@@ -3,7 +3,7 @@
     python tests/campaigns/mutation/run.py [NAMES] [--json FILE]
 
 NAMES are layers, losses and models, or ``numerics`` for the formulas that layers share, those of
-``heads`` and ``rotation`` too; all of them by default. Each function is changed in one place at a
+``heads``, ``rotation`` and ``chunks`` too; all of them by default. Each function is changed in one place at a
 time, and the change must fail a check at the cases of `functional_lm.testing.registry`. Exits with
 1 unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5% of all are
 called equivalent.
