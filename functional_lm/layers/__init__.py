@@ -2,7 +2,7 @@
 
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .adapters import bottleneck, dora, lora, prefix
-from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
+from .feedforward import gated, gelu, relu, relu_squared, sigmoid, silu, swiglu
 from .norms import l2_norm, layer_norm, rms_norm
 from .recurrent import (
     causal_convolution,
@@ -41,6 +41,7 @@ __all__ = [
     "rotary_attention",
     "routed_experts",
     "selective_scan",
+    "sigmoid",
     "silu",
     "soft_cap",
     "softmax",

@@ -297,12 +297,11 @@ def step(
     at_latents = np.concatenate([through, rope[:, :, :H]], axis=-1)  # (B, T, H, C + R)
     at_latents *= math.sqrt((C + R) / (K + R))  # attention divides by √(C + R)
     stop = int(positions.max(initial=-1)) + 1
-    seen = np.arange(stop) <= positions[:, :, None]  # (B, T, stop)
-    if visibility.window is not None:
-        seen &= np.arange(stop) > positions[:, :, None] - visibility.window
     keys = latents[:, :stop, None]  # (B, stop, 1, C + R)
     attended, _ = attention_layer.forward(
-        {}, QKV(at_latents, keys, keys[..., :C]), visibility=Visibility(mask=seen[:, None])
+        {},
+        QKV(at_latents, keys, keys[..., :C]),
+        visibility=Visibility(True, filled, visibility.window),
     )  # (B, T, H, C)
     values = np.einsum("bthc,chv->bthv", attended, to_value[0, :C]) + to_value[0, C]
     y, _ = out.forward(params["out"], values.reshape(B, T, H * Kv))

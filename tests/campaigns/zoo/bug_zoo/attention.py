@@ -8,8 +8,14 @@ import numpy as np
 
 from functional_lm.compose import bind
 from functional_lm.heads import CAUSAL, QKV, Visibility
-from functional_lm.layers import attention, rms_norm, rotary
-from functional_lm.models import mlp, self_attention, transformer_block
+from functional_lm.layers import attention, linear, rms_norm, rotary
+from functional_lm.models import (
+    mlp,
+    multi_latent_attention,
+    parallel_block,
+    self_attention,
+    transformer_block,
+)
 from functional_lm.numerics import softmax, softmax_vjp
 
 from .bug import Layer, draw, plant
@@ -138,12 +144,39 @@ plant(
     """
     g is reshaped to heads before time
     params.qkv.weight x: misplaced
-    - _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))
-    + d_heads = g.reshape(B, width // Kv, T, Kv).swapaxes(1, 2)
-    + _, (d_q, d_k, d_v) = layer.vjp(r_core, d_heads)
+    - r_core, d_attended.reshape(B, T, width // Kv, Kv)
+    + r_core, d_attended.reshape(B, width // Kv, T, Kv).swapaxes(1, 2)
     """,
     **HEADS,
     positions=np.arange(5),
+)
+
+plant(
+    self_attention,
+    {
+        **PROJECTIONS,
+        "q_norm": {"scale": draw(233, 2)},
+        "k_norm": {"scale": draw(234, 2)},
+        "gate": {"weight": draw(235, 12, 12)},
+    },
+    draw(236, 2, 5, 12),
+    """
+    x does not get the gradient of the gate
+    x: missing term
+    - return d_params, d_x if d_gate_x is None else d_x + d_gate_x
+    + return d_params, d_x
+
+    the norms of queries and keys are exchanged in the backward
+    params.k_norm.scale params.q_norm.scale: swapped
+    - d_params |= {} if r_k.layer is None else {"k_norm": d_k_norm}
+    - d_params |= {} if r_q.layer is None else {"q_norm": d_q_norm}
+    + d_params |= {"k_norm": d_q_norm, "q_norm": d_k_norm}
+    """,
+    **HEADS,
+    positions=np.arange(5),
+    q_norm=rms_norm,
+    k_norm=rms_norm,
+    gate=linear,
 )
 
 plant(
@@ -166,6 +199,64 @@ plant(
     + d_norm1, g = block.norm1.vjp(residuals.norm1, d_h)
     """,
     block=transformer_block.Block(rms_norm, bind(self_attention, **HEADS), rms_norm, mlp),
+    positions=np.arange(5),
+)
+
+
+plant(
+    parallel_block,
+    {
+        "norm": {"scale": draw(240, 12)},
+        "mixer": PROJECTIONS,
+        "mlp": {
+            "up": {"weight": np.concatenate(draw(241, 2, 12, 7, scale=0.5), axis=1)},
+            "down": {"weight": draw(242, 7, 12, scale=0.5)},
+        },
+    },
+    draw(243, 2, 5, 12),
+    """
+    the norm gets the cotangent of one branch alone
+    params.norm.scale x: missing term
+    - d_h = d_h + d_branch
+    + d_h = d_branch
+
+    the skip path is left out
+    x: missing term
+    - g = g + d_branch
+    + g = d_branch
+    """,
+    block=parallel_block.Block(rms_norm, bind(self_attention, **HEADS), mlp),
+    positions=np.arange(5),
+)
+
+plant(
+    multi_latent_attention,
+    {
+        "q": {"weight": draw(244, 11, 18, scale=0.5)},
+        "kv_down": {"weight": draw(245, 11, 7, scale=0.5)},
+        "kv_norm": {"scale": draw(246, 5)},
+        "kv": {"weight": draw(247, 5, 18, scale=0.5)},
+        "out": {"weight": draw(248, 6, 11, scale=0.5)},
+    },
+    draw(249, 2, 5, 11),
+    """
+    the shared key gets the cotangent of the first head alone
+    params.kv_down.weight x: slice kept
+    - d_shared = d_k[..., K:].sum(axis=2, keepdims=True)
+    + d_shared = d_k[:, :, :1, K:]
+
+    x gets nothing through the queries
+    x: missing term
+    - return d_params, d_x + d_branch
+    + return d_params, d_x
+
+    the rotary key is not turned back
+    params.kv_down.weight x: jacobian not transposed
+    - d_down = np.concatenate([d_latent, d_rope[:, :, H]], axis=-1)
+    + d_down = np.concatenate([d_latent, d_shared[:, :, 0]], axis=-1)
+    """,
+    n_heads=3,
+    rope_size=2,
     positions=np.arange(5),
 )
 

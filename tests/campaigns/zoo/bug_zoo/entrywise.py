@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_lm.layers import dropout, silu
+from functional_lm.layers import dropout, relu, relu_squared, silu, soft_cap
 from functional_lm.layers import softmax as softmax_layer
 from functional_lm.numerics import rows, sigmoid, softmax, softmax_vjp
 
@@ -30,6 +30,58 @@ plant(
     + g *= probs
     + return {}, g - probs * g.sum(axis=-1, keepdims=True)
     """,
+)
+
+plant(
+    relu,
+    {},
+    draw(311, 2, 3, 7),
+    """
+    the slope below zero is 0.01, as in a leaky ReLU
+    x: mask leak
+    - return {}, g * (x > 0.0)
+    + return {}, g * np.where(x > 0.0, 1.0, 0.01).astype(x.dtype)
+
+    the mask is of g and not of x
+    x: not linear in g
+    - return {}, g * (x > 0.0)
+    + return {}, g * (g > 0.0)
+    """,
+)
+
+plant(
+    relu_squared,
+    {},
+    draw(312, 2, 3, 7),
+    """
+    the factor 2 of the square is left out
+    x: constant factor
+    - return {}, 2.0 * g * relu
+    + return {}, g * relu
+
+    the slope is taken at the square
+    x: extra factor
+    - return relu * relu, Residuals(relu)
+    + return relu * relu, Residuals(relu * relu)
+    """,
+)
+
+plant(
+    soft_cap,
+    {},
+    draw(313, 2, 3, 7),
+    """
+    1/c cancels one c, and another is put in
+    x: constant factor
+    - return {}, g * (1.0 - tanh * tanh)
+    + return {}, g * (1.0 - tanh * tanh) / 0.7
+
+    the logits pass as if they were not capped
+    x: missing factor
+    - return {}, g * (1.0 - tanh * tanh)
+    + return {}, g
+    """,
+    cap=0.7,
 )
 
 plant(

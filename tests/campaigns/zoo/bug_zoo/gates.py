@@ -6,13 +6,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_lm.layers import routed_experts, swiglu, top_k_router
+from functional_lm.layers import gated, gelu, routed_experts, swiglu, top_k_router
 from functional_lm.layers.routing.routed_experts import Routed
 from functional_lm.numerics import rows, sigmoid, softmax
 
 from .bug import Layer, Pair, draw, plant
 
 ROWS = draw(1115, 2, 7, 5)
+
+
+plant(
+    gated,
+    {},
+    draw(1116, 2, 3, 14),
+    """
+    gate and value are returned in the other order
+    x: misplaced
+    - return {}, np.concatenate([d_a, g * phi], axis=-1)
+    + return {}, np.concatenate([g * phi, d_a], axis=-1)
+
+    the gate's cotangent leaves the value out
+    x: missing factor
+    - _, d_a = activation.vjp(inner, g * u)
+    + _, d_a = activation.vjp(inner, g)
+    """,
+    activation=gelu,
+)
 
 
 class gated_mix(Layer):

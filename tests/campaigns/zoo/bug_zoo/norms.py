@@ -42,6 +42,19 @@ plant(
 )
 
 plant(
+    rms_norm,
+    {"scale": draw(105, 7)},
+    X,
+    """
+    the parameter is taken for the scale, without its offset
+    x: missing term
+    - h = g * scale
+    + h = g * (scale - 1.0)
+    """,
+    offset=1.0,
+)
+
+plant(
     layer_norm,
     AFFINE,
     X,
