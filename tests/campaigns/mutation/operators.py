@@ -202,15 +202,14 @@ def change_reduction(node, names):
 
 @operator
 def change_axis(node, names):
-    """Another ``axis=``, if it is one: a neighbour; of the last one also the first, and of the first the last."""
+    """Another ``axis=``: a neighbour; of the last one also the first, and of the first the last."""
     if isinstance(node, ast.Call):
         for keyword in node.keywords:
             if keyword.arg == "axis":
                 axis = ast.literal_eval(keyword.value)
-                if isinstance(axis, tuple):
-                    continue
-                for other in {-1: (-2, 0), 0: (1, -1)}.get(axis, (axis - 1, axis + 1)):
-                    yield _with_keyword(node, keyword, _number(other))
+                if isinstance(axis, int):
+                    for other in {-1: (-2, 0), 0: (1, -1)}.get(axis, (axis - 1, axis + 1)):
+                        yield _with_keyword(node, keyword, _number(other))
 
 
 @operator
