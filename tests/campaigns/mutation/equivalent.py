@@ -200,8 +200,19 @@ losses/cross_entropy.py forward
     Any class will do for a row that does not count.
   exchange_names | len(kept) → len(target)
     There is one target for each row.
-  strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
+  exchange_names | x.shape → d_logits.shape
+  exchange_names | x.shape → exponentials.shape
+  exchange_names | x.shape → logits.shape
+    All end in V.
+  strong_scalar | 1.0 - label_smoothing → np.float64(1.0) - label_smoothing
+  strong_scalar | 1.0 + 2.0 * z_loss * z → np.float64(1.0) + 2.0 * z_loss * z
+  strong_scalar | 2.0 * z_loss → np.float64(2.0) * z_loss
     Written to an array of the right dtype; only rounding differs.
+  decide | if z_loss: → if True:
+  decide | if label_smoothing: → if True:
+  exchange_names | if z_loss: → if ignore_index:
+  exchange_names | if label_smoothing: → if ignore_index:
+    At zero the branch adds nothing.
 
 losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
@@ -209,6 +220,7 @@ losses/linear_cross_entropy.py forward
   … | … _LOGITS … → …
   … | len(weight) + 1 → …
   exchange_names | len(weight) → len(x)
+  exchange_names | len(weight) → len(settings)
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
   exchange_elements | recompute, frozen = … → …
@@ -216,7 +228,7 @@ losses/linear_cross_entropy.py forward
   decide | recompute or frozen → recompute
   exchange_names | not recompute → not frozen
   exchange_names | recompute or frozen → …
-  exchange_names | _in_chunks(*inputs, chunk_size, with_x, with_weight) → …
+  exchange_names | _in_chunks(*inputs, settings, chunk_size, with_x, with_weight) → …
 
 losses/linear_cross_entropy.py vjp
   decide | if d_weight is None: → if True:
@@ -244,15 +256,22 @@ losses/linear_cross_entropy.py _in_chunks
   exchange_names | d_logits.T → logits.T
   exchange_names | d_logits[:, some] → logits[:, some]
     They are one array: divide returns what it wrote to.
-  strong_scalar | 1.0 / n_rows → np.float64(1.0) / n_rows
+  strong_scalar | 1.0 - label_smoothing → np.float64(1.0) - label_smoothing
+  strong_scalar | 1.0 + 2.0 * z_loss * z → np.float64(1.0) + 2.0 * z_loss * z
+  strong_scalar | 2.0 * z_loss → np.float64(2.0) * z_loss
+  strong_scalar | 1.0 - logits * logits → np.float64(1.0) - logits * logits
     Written to an array of the right dtype; only rounding differs.
+  decide | if z_loss: → if True:
+  exchange_names | if z_loss: → …
+  decide | if label_smoothing: → if True:
+  exchange_names | if label_smoothing: → …
+    At zero the branch adds nothing.
+  drop_keyword | logits.mean(axis=-1) → logits.mean()
+    Only the sum of the losses counts.
+  exchange_names | len(logits) → len(top)
+    Each row has a maximum.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
-
-models/language_model.py vjp
-  decide | Stream(g, g) if with_auxiliary else g → Stream(g, g)
-  exchange_names | Stream(g, g) if with_auxiliary else g → Stream(g, g) if … else g
-    A transformer without an auxiliary loss drops its cotangent.
 
 models/transformer.py vjp
   decide | if not model.frozen: → if True:
