@@ -282,6 +282,34 @@ models/self_attention.py vjp
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 
+chunks.py split
+  change_constant | max(-(-T // expect_int('chunk_size', chunk_size)), 1) → …
+  negate | -(-T // expect_int('chunk_size', chunk_size)) → …
+  negate | -T // expect_int('chunk_size', chunk_size) → …
+  negate | -T → T
+  drop_factor | -T // expect_int('chunk_size', chunk_size) → …
+  drop_factor | -T // n → -T
+    Chunks of any number and length compute the same, but for rounding.
+  decide | if n * C > T: → if True:
+  change_comparison | n * C > T → n * C >= T
+  repeat_factor | n * C → …
+    Filling up with no rows changes nothing.
+
+chunks.py decays
+  repeat_factor | log_decay * np.tri(C, 1 + C, dtype=dtype) → …
+  repeat_factor | np.exp(exponents) * np.tri(C, 1 + C, 1, dtype) → …
+    The factor is 0 or 1.
+
+chunks.py decays_vjp
+  repeat_factor | inside * np.tri(C, 1 + C, dtype=g.dtype) → …
+    The factor is 0 or 1.
+  exchange_names | left.shape → g.shape
+    Both have the same shape.
+  write_to_argument | g * left → np.multiply(g, left, out=g)
+    A vjp makes this g for the call alone.
+  drop_call | np.asarray(…) → …
+    A sum that keeps its axes is an array already.
+
 numerics.py sum_rows
   change_constant | max(math.isqrt(len(x)), 1) → max(math.isqrt(len(x)), 2)
   drop_call | math.isqrt(len(x)) → len(x)
