@@ -26,6 +26,15 @@ layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
+layers/feedforward/relu.py vjp
+  repeat_factor | g * (x > 0.0) → g * (x > 0.0) * (x > 0.0)
+    A mask of zeros and ones is its own square.
+
+layers/feedforward/relu_squared.py forward
+  exchange_names | relu * relu → relu * x
+  exchange_names | relu * relu → x * relu
+    Where relu is not zero, it is x.
+
 layers/dropout.py forward
   decide | key is None or rate == 0.0 → key is None
     At rate 0 every draw is kept and scaled by 1/1.
@@ -96,6 +105,10 @@ layers/linear.py input_vjp
 layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
+
+layers/feedforward/gated.py forward
+  negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
+    F from the end of 2F is F from the start.
 
 layers/feedforward/swiglu.py forward
   negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
@@ -216,6 +229,10 @@ models/language_model.py vjp
 models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
+
+models/multi_latent_attention.py vjp
+  exchange_names | d_attended.shape → g.shape
+    Both are (B, T, …), and the rest is not used.
 
 models/self_attention.py _unpacked_vjp
   negate | width // Kv → -(width // Kv)
