@@ -248,7 +248,7 @@ class Serial(_Composed):
     def vjp(self, residuals: Any, g: Any) -> tuple[Tree, Any]:
         """Run the layers' vjps in reverse order."""
         d_params = []
-        for _name, layer, own in reversed(self._with(residuals)):
+        for _name, layer, own in reversed(self._with(residuals, "residuals")):
             d_layer, g = layer.vjp(own, g)
             d_params.append(d_layer)
         return self._pack(reversed(d_params)), g
@@ -275,16 +275,16 @@ class Serial(_Composed):
     def _pack(self, items: Iterable[Any]) -> Any:
         return tuple(items) if self.names is None else dict(zip(self.names, items, strict=True))
 
-    def _with(self, tree: Any) -> list[tuple[str, Any, Any]]:
+    def _with(self, tree: Any, what: str = "params") -> list[tuple[str, Any, Any]]:
         """Return each name, layer and part of params or residuals."""
         if self.names is not None:
-            expect_params(tree, self.names)
+            expect_params(tree, self.names, what=what)
             tree = tuple(tree[name] for name in self.names)
         if not isinstance(tree, tuple) or len(tree) != len(self.layers):
             raise ValueError(
-                f"serial must have params for its {len(self.layers)} layers, as a tuple: got "
-                f"{len(tree) if isinstance(tree, (tuple, list, dict)) else tree!r}; pass what init "
-                "returns"
+                f"serial must have {what} for its {len(self.layers)} layers, as a tuple: got "
+                f"{len(tree) if isinstance(tree, (tuple, list, dict)) else tree!r}; pass what "
+                f"{'init' if what == 'params' else 'forward'} returns"
             )
         return list(zip(self.all_names, self.layers, tree, strict=True))
 

@@ -204,24 +204,35 @@ def _shape_message(
     return f"{name} must have shape ({letters}){known}: got {shape}; {fault}"
 
 
-def expect_params(params: Any, required: Sequence[str] = (), optional: Sequence[str] = ()) -> None:
+def expect_params(
+    params: Any,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    what: str = "params",
+) -> None:
     """Require a dict with exactly the named parameters.
+
+    Args:
+        params: the parameters, or the residuals of named layers.
+        required: their names.
+        optional: the names that may be missing.
+        what: params or residuals, for errors.
 
     Raises:
         TypeError: if ``params`` is not a dict.
         ValueError: naming the parameters that are missing or unknown.
     """
+    fix = f"pass what {'init' if what == 'params' else 'forward'} returns"
     if not isinstance(params, dict):
-        raise TypeError(
-            f"params must be a dict: got {type(params).__name__}; pass what init returns"
-        )
+        raise TypeError(f"{what} must be a dict: got {type(params).__name__}; {fix}")
     missing = [name for name in required if name not in params]
     unknown = [name for name in params if name not in required and name not in optional]
     if missing or unknown:
         also = f" (optional: {', '.join(optional)})" if optional else ""
         raise ValueError(
-            f"params must have the keys {{{', '.join(required)}}}{also}: "
-            f"got {{{', '.join(map(str, params))}}}; pass what init returns"
+            f"{what} must have the keys {{{', '.join(required)}}}{also}: "
+            f"got {{{', '.join(map(str, params))}}}; {fix}"
         )
 
 

@@ -68,7 +68,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_records():
     """Return a function that makes up the records of a run, with statistics at every fifth step."""
 

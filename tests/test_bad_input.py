@@ -41,6 +41,16 @@ IDS = np.zeros((1, 2), int)
             TypeError,
             "Serial takes the keywords {dtype}: got q; remove it",
         ),
+        (
+            lambda: serial(a=silu).vjp({"b": X}, X),
+            ValueError,
+            "residuals must have the keys {a}: got {b}; pass what forward returns",
+        ),
+        (
+            lambda: serial(silu, silu).vjp((X,), X),
+            ValueError,
+            "serial must have residuals for its 2 layers, as a tuple: got 1; pass what forward",
+        ),
         (lambda: MODEL.init(0), TypeError, "key must be a tuple of ints: got 0; pass (0,)"),
         (
             lambda: MODEL.logits(PARAMS, [[1, 2]]),

@@ -53,7 +53,8 @@ class Completion:
             print("\n".join(f"complete -c functional-lm {line}" for line in _fish(flags, choices)))
             return 0
         if self.shell == "zsh":
-            print("autoload -Uz compinit bashcompinit && compinit && bashcompinit")
+            print("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }")
+            print("autoload -Uz bashcompinit && bashcompinit")
         after = [f'    "{" ".join(key)}") words="{" ".join(v)}" ;;' for key, v in choices.items()]
         options = [
             f'      {name}) words="{" ".join(map(_typed, own))}" ;;' for name, own in flags.items()
@@ -76,13 +77,15 @@ def _typed(flag: Flag) -> str:
 def _fish(flags: dict[str, list[Flag]], choices: dict[tuple[str, str], list[str]]) -> Iterator[str]:
     """Yield a rule for each command, flag and argument."""
     for name, own in flags.items():
-        yield f"-n __fish_use_subcommand -f -a {name} -d '{COMMANDS.get(name, '')}'"
+        about = COMMANDS.get(name, "Print what a command takes.")
+        yield f"-n __fish_use_subcommand -f -a {name} -d '{about}'"
         seen = f"-n '__fish_seen_subcommand_from {name}'"
         if (name, name) in choices:
             yield f"{seen} -f -a '{' '.join(choices[name, name])}'"
         for flag in own:
             if not flag.positional:
-                about = flag.about.partition(". ")[0].replace("'", "\\'")
+                about = flag.about.partition(". ")[0].removesuffix(".").replace("'", "\\'")
+                about = f"do not {about}" if _typed(flag).startswith("--no-") else about
                 value = "" if flag.kind is bool else " -r"
                 if flag.choices:
                     value = f" -x -a '{' '.join(flag.choices)}'"

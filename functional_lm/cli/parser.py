@@ -208,7 +208,13 @@ def _tokens(flags: list[Flag], arguments: list[str]) -> tuple[dict[str, Any], li
             parser.add_argument(flag.spelling, dest=flag.name, action=action)
         elif not flag.positional:  # argparse would take an absent one too early
             parser.add_argument(flag.spelling, dest=flag.name, nargs="*" if flag.many else 1)
-    words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), w) for w in arguments]
+    words: list[str] = []
+    takes_value = {flag.spelling for flag in flags if flag.kind is not bool}
+    for word in arguments:
+        if words and words[-1] in takes_value and re.match("-(?!h$)[^-]", word):
+            words[-1] += f"={word}"  # argparse would take -1e-3 for a flag
+        else:
+            words.append(re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word))
     try:
         found, rest = parser.parse_known_args(words)
     except argparse.ArgumentError as error:

@@ -60,8 +60,9 @@ class Train(Setup[C]):
         overwrite: replace the run in the folder of --out, with everything in that folder.
         dry_run: print what would be trained, its memory and its time; write nothing.
         log_every: steps between two lines of output, where that is not a terminal.
-        final_eval: evaluate the best weights on all held-out tokens at the end, if the validations
-            saw some of them only and it takes at most a tenth of the time of the training.
+        final_eval: at the end, evaluate the best weights on all held-out tokens, where the
+            validations used a sample of them. Skipped if that would take over 10 seconds and over
+            a tenth of the training time.
         tensorboard: also write event files for TensorBoard to the run's folder tensorboard.
     """
 

@@ -2,10 +2,11 @@
 
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
 from .adapters import bottleneck, dora, lora, prefix
-from .feedforward import gated, gelu, relu, relu_squared, silu, swiglu
-from .norms import layer_norm, rms_norm
+from .feedforward import gated, gelu, relu, relu_squared, sigmoid, silu, swiglu
+from .norms import l2_norm, layer_norm, rms_norm
 from .recurrent import (
     causal_convolution,
+    delta_gates,
     gated_delta_rule,
     linear_attention,
     selective_scan,
@@ -18,6 +19,7 @@ __all__ = [
     "attention",
     "bottleneck",
     "causal_convolution",
+    "delta_gates",
     "dora",
     "dropout",
     "embedding",
@@ -25,6 +27,7 @@ __all__ = [
     "gated",
     "gated_delta_rule",
     "gelu",
+    "l2_norm",
     "layer_norm",
     "learned_positions",
     "linear",
@@ -38,6 +41,7 @@ __all__ = [
     "rotary_attention",
     "routed_experts",
     "selective_scan",
+    "sigmoid",
     "silu",
     "soft_cap",
     "softmax",

@@ -6,6 +6,7 @@ architecture is a module that makes a `transformer.Transformer`: `llama`, `gpt2`
 
 from . import (
     language_model,
+    linear_mixer,
     mamba2,
     mixture_of_experts,
     mlp,
@@ -27,6 +28,7 @@ __all__ = [
     "build",
     "find",
     "language_model",
+    "linear_mixer",
     "mamba2",
     "mixture_of_experts",
     "mlp",

@@ -29,6 +29,7 @@ class Config:
         max_seq_len: the longest sequence that the model takes, in tokens; each position has a
             vector of its own. Default: that of training, or 256.
         dropout: the rate of dropout after the embedding and on each residual branch.
+        attention_dropout: the rate of dropout of attention weights.
         norm_eps: added to the variance inside the root of each norm.
         attention: "materialised", "tiled" (less memory, more time) or "auto", which tiles above
             1024 tokens.
@@ -47,6 +48,7 @@ class Config:
     d_ff: int | None = None
     max_seq_len: int | None = None
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     norm_eps: float = 1e-5
     attention: Literal["auto", "materialised", "tiled"] = "auto"
     remat: bool = False
@@ -57,7 +59,7 @@ class Config:
             self,
             (expect_int, "vocab_size d_model n_heads d_ff max_seq_len", {"maximum": 2**24}),
             (expect_int, "n_layers", {"maximum": 10_000}),
-            (expect_number, "dropout", {"low": 0.0, "high": 1.0}),
+            (expect_number, "dropout attention_dropout", {"low": 0.0, "high": 1.0}),
             (expect_number, "norm_eps", {"low": 0.0}),
             (expect_bool, "remat", {}),
             (expect_choice, "attention", {"choices": self_attention.KINDS}),
@@ -96,6 +98,7 @@ def architecture(config: Config) -> Transformer:
             d_model=c.d_model,
             n_heads=c.n_heads,
             rope_theta=None,
+            attention_dropout=c.attention_dropout,
             attention=c.attention,
             output_scale=output_scale,
             qkv=projection,

@@ -10,11 +10,23 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from ..compose import bind
-from ..contract import Layer, expect_choice, expect_fields, expect_int, expect_number
+from ..contract import (
+    Layer,
+    expect_bool,
+    expect_choice,
+    expect_fields,
+    expect_int,
+    expect_number,
+)
+from ..heads import CAUSAL
 from ..layers import (
+    delta_gates,
     gated,
+    gated_delta_rule,
     gelu,
     layer_norm,
+    linear,
+    linear_attention,
     relu,
     relu_squared,
     rms_norm,
@@ -26,6 +38,7 @@ from ..layers import (
 )
 from ..losses import linear_cross_entropy
 from . import (
+    linear_mixer,
     llama,
     llama_decoder,
     mamba2,
@@ -56,10 +69,21 @@ class Config(llama.Config):
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
-            come from one small vector for all heads; or "mamba2", a state space whose memory does
-            not grow with the text.
+            come from one small vector for all heads; or one whose memory does not grow with the
+            text: "mamba2", a state space, "linear_attention", or "gated_delta_rule". The last two
+            have values of head_size, and keys of half that.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
+        positions: how attention knows the order of tokens: it turns queries and keys ("rotary"),
+            prefers what is near ("alibi"), or only cannot see what follows ("none").
+        rope_fraction: the share of each query and key that rotary positions turn. Default: all.
+        window: how many tokens attention sees, the last of them its own. Default: all so far.
+        value_size: the size of a value. Default: head_size.
+        qk_norm: whether each query and each key is normalised.
+        attention_sinks: whether each head learns a score that takes weight away from the keys.
+        attention_soft_cap: the bound that attention scores approach smoothly. Default: none.
+        gated_attention: whether a sigmoid gate multiplies what attention returns.
+        attention_dropout: the rate of dropout of attention weights.
         kv_rank: of multi-head latent attention: the size of the vector that keys and values come
             from. Default: d_model/4.
         q_rank: of multi-head latent attention: the size of such a vector for the queries. Default:
@@ -68,6 +92,8 @@ class Config(llama.Config):
             and keys, an even number. Default: about half of head_size.
         state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
         expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
+        full_every: with a window, or a mixer whose memory does not grow: every so many-th block has
+            attention that sees the whole text. Default: none.
         experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
             that a token passes, so that a token takes as much arithmetic as without.
         experts_per_token: the experts that the router sends each token to. Default: 2.
@@ -85,13 +111,25 @@ class Config(llama.Config):
         "rms_norm"
     )
     mlp: Literal[Gated, Plain] = "swiglu"
-    mixer: Literal["attention", "multi_latent_attention", "mamba2"] = "attention"
+    mixer: Literal[
+        "attention", "multi_latent_attention", "mamba2", "linear_attention", "gated_delta_rule"
+    ] = "attention"
     block: Literal["sequential", "parallel"] = "sequential"
+    positions: Literal["rotary", "alibi", "none"] = "rotary"
+    rope_fraction: float | None = None
+    window: int | None = None
+    value_size: int | None = None
+    qk_norm: bool = False
+    attention_sinks: bool = False
+    attention_soft_cap: float | None = None
+    gated_attention: bool = False
+    attention_dropout: float = 0.0
     kv_rank: int | None = None
     q_rank: int | None = None
     rope_size: int | None = None
     state_size: int | None = None
     expand: int | None = None
+    full_every: int | None = None
     experts: int | None = None
     experts_per_token: int | None = None
     shared_experts: int | None = None
@@ -109,25 +147,43 @@ class Config(llama.Config):
             (expect_choice, "mixer", {"choices": tuple(MIXERS)}),
             (expect_choice, "block", {"choices": tuple(BLOCKS)}),
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
+            (expect_choice, "positions", {"choices": ("rotary", "alibi", "none")}),
+            (expect_int, "window value_size", llama.SIZE),
+            (expect_number, "rope_fraction attention_dropout", {"low": 0.0, "high": 1.0}),
+            (expect_number, "attention_soft_cap", {"low": 1e-30}),
+            (expect_bool, "qk_norm attention_sinks gated_attention", {}),
+            (expect_int, "full_every", {"minimum": 2, "maximum": self.n_layers}),
             (expect_int, "experts experts_per_token", {"maximum": 10_000}),
             (expect_int, "shared_experts", {"minimum": 0, "maximum": 10_000}),
             (expect_number, "balance_loss router_z_loss", {"low": 0.0}),
             (expect_number, "logit_soft_cap", {"low": 1e-30}),
         )
+        if self.rope_fraction is not None and self.positions != "rotary":
+            raise ValueError(
+                "rope_fraction is a setting of rotary positions: got "
+                f"positions={self.positions!r}; leave it out"
+            )
         if self.rope_size and self.rope_size % 2:
             raise ValueError(
                 f"rope_size must be even: got {self.rope_size}; try {self.rope_size + 1}"
             )
         self._refuse_ignored()
+        if self.full_every and (self.mixer == "attention") != (self.window is not None):
+            raise ValueError(
+                "full_every needs attention with a window, or another mixer without one: got "
+                f"mixer={self.mixer!r}, window={self.window}; change the window"
+            )
         self._expect_experts()
 
     def _refuse_ignored(self) -> None:
-        """Refuse a setting that the mixer does not read."""
+        """Refuse a setting that no mixer of the model reads."""
+        with_attention = self.full_every and self.mixer in READ_BY["full_every"]
+        used = {self.mixer, *(["attention"] if with_attention else [])}
         filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
         for field in dataclasses.fields(self):  # `resolved` fills in some
             mixers = READ_BY.get(field.name, (self.mixer,))
             value = getattr(self, field.name)
-            if self.mixer not in mixers and value not in (field.default, filled.get(field.name)):
+            if not used & {*mixers} and value not in (field.default, filled.get(field.name)):
                 raise ValueError(
                     f"{field.name} is a setting of {' and '.join(mixers)}: "
                     f"got {field.name}={value} with mixer={self.mixer!r}; leave it out"
@@ -182,15 +238,18 @@ weights of the losses as in the Switch Transformer and in ST-MoE; see `top_k_rou
 def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
-    norm = _norm(c)
-    block = BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))
+    norm = _norm(c, d_model=c.d_model)
+    blocks = [BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))] * c.n_layers
+    if c.full_every:
+        full = BLOCKS[c.block](norm, _attention(c, None), _mlp(c))
+        blocks[c.full_every - 1 :: c.full_every] = [full] * (c.n_layers // c.full_every)
     plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
     is_llama = c == Config(**plain)
     model = transformer.build(
         c.vocab_size,
         c.d_model,
         int(c.max_seq_len or 0),
-        (block,) * c.n_layers,
+        tuple(blocks),
         norm,
         dropout=c.dropout,
         tied=c.tie_embeddings,
@@ -232,9 +291,9 @@ MLPS = {
 """The activation of a feed-forward layer, and whether it has a gate."""
 
 
-def _norm(c: Config) -> Layer:
+def _norm(c: Config, **size: int) -> Layer:
     layer, settings = NORMS[c.norm]
-    return bind(layer, d_model=c.d_model, eps=c.norm_eps, **settings)
+    return bind(layer, eps=c.norm_eps, **settings, **size)
 
 
 def _mlp(c: Config) -> Layer:
@@ -257,16 +316,28 @@ def _mlp(c: Config) -> Layer:
     )
 
 
-def _attention(c: Config) -> Layer:
+def _attention(c: Config, window: int | None) -> Layer:
+    norm = _norm(c) if c.qk_norm else None
+    pairs = int(c.head_size or 0) // 2
     return bind(
         self_attention,
         d_model=c.d_model,
         n_heads=c.n_heads,
         n_kv_heads=c.n_kv_heads,
         head_size=c.head_size,
-        rope_theta=c.rope_theta,
+        value_size=c.value_size,
+        visibility=CAUSAL._replace(window=window),
+        rope_theta=c.rope_theta if c.positions == "rotary" else None,
         rope_pairing=c.rope_pairing,
+        rope_size=None if c.rope_fraction is None else 2 * max(round(c.rope_fraction * pairs), 1),
+        alibi=c.positions == "alibi",
+        sinks=c.attention_sinks,
+        soft_cap=c.attention_soft_cap,
+        attention_dropout=c.attention_dropout,
         attention=c.attention,
+        q_norm=norm,
+        k_norm=norm,
+        gate=linear if c.gated_attention else None,
         output_scale=_output_scale(c),
     )
 
@@ -302,25 +373,53 @@ def _mamba2(c: Config) -> Layer:
     )
 
 
-MIXERS = {
-    "attention": _attention,
+def _linear_mixer(c: Config, core: Layer, gates: Layer | None) -> Layer:
+    size = int(c.head_size or 2)
+    return bind(
+        linear_mixer,
+        d_model=c.d_model,
+        n_heads=c.n_heads,
+        key_size=size // 2,
+        value_size=size,
+        core=core,
+        gates=gates,
+        norm=bind(rms_norm, eps=c.norm_eps),
+        output_scale=_output_scale(c),
+    )
+
+
+MIXERS: dict[str, Callable[[Config], Layer]] = {
+    "attention": lambda c: _attention(c, c.window),
     "multi_latent_attention": _multi_latent_attention,
     "mamba2": _mamba2,
+    "linear_attention": lambda c: _linear_mixer(c, linear_attention, None),
+    "gated_delta_rule": lambda c: _linear_mixer(c, gated_delta_rule, delta_gates),
 }
 """What makes each mixer from the settings."""
 
 ATTENTION = ("attention", "multi_latent_attention")
+LINEAR = ("linear_attention", "gated_delta_rule")
 READ_BY = {
     "n_kv_heads": ("attention",),
-    "head_size": ATTENTION,
+    "head_size": (*ATTENTION, *LINEAR),
     "rope_theta": ATTENTION,
     "rope_pairing": ATTENTION,
+    "positions": ("attention",),
+    "rope_fraction": ("attention",),
+    "window": ("attention",),
+    "value_size": ("attention",),
+    "qk_norm": ("attention",),
+    "attention_sinks": ("attention",),
+    "attention_soft_cap": ("attention",),
+    "gated_attention": ("attention",),
+    "attention_dropout": ("attention",),
     "attention": ATTENTION,
     "kv_rank": ("multi_latent_attention",),
     "q_rank": ("multi_latent_attention",),
     "rope_size": ("multi_latent_attention",),
     "state_size": ("mamba2",),
     "expand": ("mamba2",),
+    "full_every": ("attention", "mamba2", *LINEAR),
 }
 """The mixers that read a setting; with any other it is refused."""
 

@@ -1,19 +1,25 @@
 """Self-attention: project to queries, keys and values, attend, project back.
 
-Forward: ``qkv`` → turn queries and keys by their positions, attend → ``out``. The columns of qkv
-are H query heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward
-read upwards.
+Forward: ``qkv`` → queries and keys: norms, turned by their positions → attend → times the sigmoid
+of ``gate`` → ``out``. Norms and gate are there if they are given. The columns of qkv are H query
+heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward read upwards.
 
-Causal attention to the whole text runs in one layer, `rotary_attention`. Anything else runs
-`rotary`, then `attention` or, for long texts, `flash_attention`.
+Norms of queries and keys: Dehghani et al. 2023, section 2, as in Qwen3. The gate: Qiu et al. 2025,
+section 2.2, "G1".
 
-Shapes: x and y (B, T, D); ``qkv`` makes (B, T, (H + G)·K + G·Kv), ``out`` takes (B, T, H·Kv).
+Where rotary positions and causal attention to the whole text are all there is, they run in one
+layer, `rotary_attention`. Anything else runs `rotary`, then `attention` or, for long texts,
+`flash_attention`.
+
+Shapes: x and y (B, T, D); ``qkv`` makes (B, T, (H + G)·K + G·Kv), ``gate`` (B, T, H·Kv), which
+``out`` takes.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..compose import keyed, pick
 from ..contract import (
     Array,
     Key,
@@ -27,7 +33,7 @@ from ..contract import (
 )
 from ..heads import CAUSAL, QKV, Visibility
 from ..layers import attention as attention_layer
-from ..layers import flash_attention, linear, rotary, rotary_attention
+from ..layers import flash_attention, gated, linear, rotary, rotary_attention, sigmoid
 from ..prng import fold_in
 
 __all__ = [
@@ -54,10 +60,19 @@ the length, in about half as much time again; "auto" tiles above `LONG` tokens."
 LONG = 1024
 
 
+class Prepared(NamedTuple):
+    """What the backward of a norm and a turn of heads needs."""
+
+    norm: Any
+    rotary: rotary.Residuals | None
+    layer: Layer | None  # the norm, if there is one
+
+
 class Unpacked(NamedTuple):
     """What the backward of attention on unpacked heads needs."""
 
-    rotary: rotary.Residuals | None
+    q: Prepared
+    k: Prepared
     attention: attention_layer.Residuals | flash_attention.Residuals
 
 
@@ -66,8 +81,10 @@ class Residuals(NamedTuple):
 
     qkv: Any
     attention: rotary_attention.Residuals | Unpacked
+    gate: Any
+    gated: Any
     out: Any
-    projections: tuple[Layer, Layer]
+    projections: tuple[Layer, Layer | None, Layer]
 
 
 class Cache(NamedTuple):
@@ -88,11 +105,15 @@ def init(
     head_size: int | None = None,
     value_size: int | None = None,
     output_scale: float = 1.0,
+    sinks: bool = False,
     qkv: Layer = linear,
+    q_norm: Layer | None = None,
+    k_norm: Layer | None = None,
+    gate: Layer | None = None,
     out: Layer = linear,
     dtype: Any = np.float32,
 ) -> Tree:
-    """Draw the two projections, queries, keys and values each with their own variance.
+    """Draw the projections, queries, keys and values each with their own variance.
 
     Args:
         key: randomness.
@@ -102,7 +123,11 @@ def init(
         head_size: K; D/H if not given.
         value_size: Kv; K if not given.
         output_scale: multiplies the output projection.
+        sinks: whether each head has an attention sink; see `attention`.
         qkv: the layer that makes queries, keys and values.
+        q_norm: the norm of each query head; none if not given.
+        k_norm: the norm of each key head; none if not given.
+        gate: the layer that makes the gate of the attended values; none if not given.
         out: the layer that projects back.
         dtype: float32 or float64.
 
@@ -110,12 +135,19 @@ def init(
         ValueError: for numbers of heads that do not fit.
     """
     H, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
-    return {
+    params = {
         "qkv": qkv.init(fold_in(key, 0), d_in=d_model, d_out=(H * K, G * K, G * Kv), dtype=dtype),
         "out": out.init(
             fold_in(key, 1), d_in=H * Kv, d_out=d_model, scale=output_scale, dtype=dtype
         ),
     }
+    if q_norm is not None:
+        params["q_norm"] = q_norm.init(fold_in(key, 2), d_model=K, dtype=dtype)
+    if k_norm is not None:
+        params["k_norm"] = k_norm.init(fold_in(key, 3), d_model=K, dtype=dtype)
+    if gate is not None:
+        params["gate"] = gate.init(fold_in(key, 4), d_in=d_model, d_out=H * Kv, dtype=dtype)
+    return params | attention_layer.init(key, n_sinks=H if sinks else 0, dtype=dtype)
 
 
 def forward(
@@ -129,14 +161,22 @@ def forward(
     visibility: Visibility = CAUSAL,
     rope_theta: float | None = 10000.0,
     rope_pairing: str = "interleaved",
+    rope_size: int | None = None,
+    soft_cap: float | None = None,
+    alibi: bool = False,
     attention: str = "auto",
+    attention_dropout: float = 0.0,
+    key: Key | None = None,
     qkv: Layer = linear,
+    q_norm: Layer | None = None,
+    k_norm: Layer | None = None,
+    gate: Layer | None = None,
     out: Layer = linear,
 ) -> tuple[Array, Residuals]:
     """Return the attended values, projected to (B, T, D).
 
     Args:
-        params: of the projections ``qkv`` and ``out``.
+        params: of the layers; ``sinks`` (H,) are attention sinks, if they are there.
         x: (B, T, D).
         n_heads: H.
         n_kv_heads: G; H if not given.
@@ -145,62 +185,111 @@ def forward(
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths; None: queries and keys are not turned.
         rope_pairing: "interleaved" or "half".
+        rope_size: how many entries of a head turn; all if not given.
+        soft_cap: the bound of scores; see `attention`.
+        alibi: whether scores fall with distance; see `attention`.
         attention: one of `KINDS`.
+        attention_dropout: the share of attention weights that is dropped.
+        key: randomness of dropout. No key: no dropout.
         qkv: the layer that makes queries, keys and values.
+        q_norm: the norm of each query head.
+        k_norm: the norm of each key head.
+        gate: the layer that makes the gate of the attended values.
         out: the layer that projects back.
     """
-    expect_params(params, ["qkv", "out"])
+    given = {"q_norm": q_norm, "k_norm": k_norm, "gate": gate}
+    inner = [name for name, layer in given.items() if layer is not None]
+    expect_params(params, ["qkv", "out", *inner], ["sinks"])
     expect_inputs({}, "", x, "B T D")
     expect_choice("attention", attention, KINDS)
     tiled = attention == "tiled" or (attention == "auto" and x.shape[1] > LONG)
+    rate = 0.0 if key is None else attention_dropout
 
-    packed, r_qkv = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
-    heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
-    H, G, K, Kv = heads
+    packed, r_qkv = qkv.forward(params["qkv"], x, **keyed(qkv, fold_in(key, 0)))
+    H, G, K, Kv = heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
     turning: dict[str, Any] = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+    turns_all = rope_theta is not None and rope_size in (None, K)
     r_attention: rotary_attention.Residuals | Unpacked
-    plain = visibility.mask is None and visibility == CAUSAL
-    if plain and rope_theta is not None and Kv == K and not tiled:
+    unusual = params.keys() & {"q_norm", "k_norm", "sinks"} or alibi or rate or soft_cap is not None
+    if _is_causal(visibility) and turns_all and Kv == K and not tiled and not unusual:
         attended, r_attention = rotary_attention.forward(
             {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
     else:
-        qk, v = _unpacked(packed, heads)
-        r_rotary = None
-        if rope_theta is not None:
-            qk, r_rotary = rotary.forward({}, qk, **turning)
-        layer = flash_attention if tiled else attention_layer
-        x_core = QKV(qk[:, :, :H], qk[:, :, H:], v)
-        y, r_core = layer.forward({}, x_core, visibility=visibility)
-        attended, r_attention = y.reshape(*x.shape[:2], H * Kv), Unpacked(r_rotary, r_core)
-    y, r_out = out.forward(params["out"], attended)
-    return y, Residuals(r_qkv, r_attention, r_out, (qkv, out))
+        turning["size"] = rope_size
+        q, k, v = _unpacked(packed, heads)
+        q, r_q = _prepare(params.get("q_norm"), q, q_norm, turning)
+        k, r_k = _prepare(params.get("k_norm"), k, k_norm, turning)
+        y, r_core = (flash_attention if tiled else attention_layer).forward(
+            pick(params, {"sinks"}),
+            QKV(q, k, v),
+            visibility=visibility,
+            soft_cap=soft_cap,
+            alibi=alibi,
+            dropout=rate,
+            key=fold_in(key, 1),
+        )  # (B, T, H, Kv)
+        attended, r_attention = y.reshape(*x.shape[:2], H * Kv), Unpacked(r_q, r_k, r_core)
+    r_gate = r_gated = None
+    if gate is not None:
+        g, r_gate = gate.forward(params["gate"], x, **keyed(gate, fold_in(key, 2)))
+        attended, r_gated = gated.forward(
+            {}, np.concatenate([g, attended], axis=-1), activation=sigmoid
+        )
+    y, r_out = out.forward(params["out"], attended, **keyed(out, fold_in(key, 3)))
+    return y, Residuals(r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, gate, out))
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
-    """Return ``({"qkv", "out"}, d_x)`` for the cotangent g (B, T, D)."""
+    """Return ``({"qkv", "out", ...}, d_x)`` for the cotangent g (B, T, D)."""
     expect_residuals(residuals, Residuals)
-    r_qkv, r_attention, r_out, (qkv, out) = residuals
-    d_out, d_attended = out.vjp(r_out, g)
+    r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, gate, out) = residuals
+    d_params, d_gate_x = {}, None
+    d_params["out"], d_attended = out.vjp(r_out, g)
+    if gate is not None:
+        _, d_both = gated.vjp(r_gated, d_attended)
+        d_gate, d_attended = np.split(d_both, 2, axis=-1)
+        d_params["gate"], d_gate_x = gate.vjp(r_gate, d_gate)
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        d_packed = _unpacked_vjp(r_attention, d_attended)
-    d_qkv, d_x = qkv.vjp(r_qkv, d_packed)
-    return {"qkv": d_qkv, "out": d_out}, d_x
+        r_q, r_k, r_core = r_attention
+        tiled = isinstance(r_core, flash_attention.Residuals)
+        B, T, width = d_attended.shape
+        Kv = r_core.v.shape[-1] - tiled  # tiles have a column of ones
+        d_sinks, (d_q, d_k, d_v) = (flash_attention if tiled else attention_layer).vjp(
+            r_core, d_attended.reshape(B, T, width // Kv, Kv)
+        )
+        d_k_norm, d_k = _prepare_vjp(r_k, d_k)
+        d_q_norm, d_q = _prepare_vjp(r_q, d_q)
+        d_packed = _packed((d_q, d_k, d_v))
+        d_params |= d_sinks
+        d_params |= {} if r_k.layer is None else {"k_norm": d_k_norm}
+        d_params |= {} if r_q.layer is None else {"q_norm": d_q_norm}
+    d_params["qkv"], d_x = qkv.vjp(r_qkv, d_packed)
+    return d_params, d_x if d_gate_x is None else d_x + d_gate_x
 
 
-def _unpacked_vjp(residuals: Unpacked, g: Array) -> Array:
-    r_rotary, r_core = residuals
-    layer = flash_attention if isinstance(r_core, flash_attention.Residuals) else attention_layer
-    B, T, width = g.shape
-    Kv = r_core.v.shape[-1] - isinstance(r_core, flash_attention.Residuals)  # its column of ones
-    _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))
-    d_turned = np.concatenate([d_q, d_k], axis=2)  # (B, T, H+G, K)
+def _prepare(
+    params: Tree, heads: Array, norm: Layer | None, turning: dict[str, Any]
+) -> tuple[Array, Prepared]:
+    """Return queries or keys (B, T, heads, K), normed if there is a norm, turned if any are."""
+    r_norm = r_rotary = None
+    if norm is not None:
+        heads, r_norm = norm.forward(params, heads)
+    if turning["theta"] is not None:
+        heads, r_rotary = rotary.forward({}, heads, **turning)
+    return heads, Prepared(r_norm, r_rotary, norm)
+
+
+def _prepare_vjp(residuals: Prepared, g: Array) -> tuple[Tree, Array]:
+    r_norm, r_rotary, norm = residuals
+    d_norm = None
     if r_rotary is not None:
-        _, d_turned = rotary.vjp(r_rotary, d_turned)
-    parts = [part.reshape(B, T, part.shape[2] * part.shape[3]) for part in (d_turned, d_v)]
-    return np.concatenate(parts, axis=2)
+        _, g = rotary.vjp(r_rotary, g)
+    if norm is not None:
+        d_norm, g = norm.vjp(r_norm, g)
+    return d_norm, g
 
 
 def init_cache(params: Tree, batch: int, length: int) -> Cache:
@@ -220,31 +309,37 @@ def step(
     visibility: Visibility = CAUSAL,
     rope_theta: float | None = 10000.0,
     rope_pairing: str = "interleaved",
+    rope_size: int | None = None,
+    soft_cap: float | None = None,
+    alibi: bool = False,
     qkv: Layer = linear,
+    q_norm: Layer | None = None,
+    k_norm: Layer | None = None,
+    gate: Layer | None = None,
     out: Layer = linear,
 ) -> tuple[Array, Cache]:
     """Return the output for the next positions of each text, and the cache after them.
 
     Args:
-        params: of the projections.
+        params: of the layers.
         x: (B, T, D), of the T positions after those in the cache; T is one but for prompts.
         cache: from `init_cache` or an earlier step. It is used up: the one returned shares its
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
         n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
-            the visibility only the window counts.
+            the visibility only the window counts. Keys before every window are not read.
     """
     B, T, _ = x.shape
     packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
     H, _, _, Kv = heads = split_sizes(packed.shape[-1], n_heads, n_kv_heads, value_size)
-    qk, v = _unpacked(packed, heads)
+    q, k, v = _unpacked(packed, heads)
     keys, values, filled, S = cache
     positions = filled[:, None] + np.arange(T)  # (B, T)
-    if rope_theta is not None:
-        turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing}
-        qk, _ = rotary.forward({}, qk, positions=positions, **turning)
-    q, k = qk[:, :, :H], qk[:, :, H:]
+    turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing, "size": rope_size}
+    turning["positions"] = positions
+    q, _ = _prepare(params.get("q_norm"), q, q_norm, turning)
+    k, _ = _prepare(params.get("k_norm"), k, k_norm, turning)
     if keys is None or values is None:
         # In the order (B, G, S, K), in which attention multiplies without a copy.
         shapes = ((B, new.shape[2], S, new.shape[3]) for new in (k, v))
@@ -252,14 +347,21 @@ def step(
     rows = np.arange(B)[:, None]
     keys[rows, positions], values[rows, positions] = k, v
     stop = int(positions.max(initial=-1)) + 1
-    seen = np.arange(stop) <= positions[:, :, None]  # (B, T, stop)
-    if visibility.window is not None:
-        seen &= np.arange(stop) > positions[:, :, None] - visibility.window
-    mask = None if seen.all() else seen[:, None]
+    window, start = visibility.window, 0
+    if window is not None:
+        start = max(int(filled.min(initial=stop)) - window + 1, 0)  # where the first window begins
     attended, _ = attention_layer.forward(
-        {}, QKV(q, keys[:, :stop], values[:, :stop]), visibility=Visibility(mask=mask)
+        pick(params, {"sinks"}),
+        QKV(q, keys[:, start:stop], values[:, start:stop]),
+        visibility=Visibility(True, filled - start, window),
+        soft_cap=soft_cap,
+        alibi=alibi,
     )  # (B, T, H, Kv)
-    y, _ = out.forward(params["out"], attended.reshape(B, T, H * Kv))
+    attended = attended.reshape(B, T, H * Kv)
+    if gate is not None:
+        g, _ = gate.forward(params["gate"], x)
+        attended, _ = gated.forward({}, np.concatenate([g, attended], axis=-1), activation=sigmoid)
+    y, _ = out.forward(params["out"], attended)
     return y, Cache(keys, values, filled + (T if lengths is None else lengths), S)
 
 
@@ -281,9 +383,12 @@ def context_flops(
     n_kv_heads: int | None = None,
     head_size: int | None = None,
     value_size: int | None = None,
+    visibility: Visibility = CAUSAL,
 ) -> int:
-    """Return the arithmetic of scores and values for a token that sees so many."""
+    """Return the arithmetic of scores and values for a token with so many before it."""
     H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    if visibility.window is not None:
+        context = min(context, visibility.window)
     return 2 * context * H * (K + Kv)
 
 
@@ -336,13 +441,27 @@ def split_sizes(
     return H, G, K, own or K
 
 
-def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> tuple[Array, Array]:
-    """Return views of (B, T, (H+G)·K + G·Kv): queries and keys (B, T, H+G, K), and values."""
+def _is_causal(visibility: Visibility) -> bool:
+    """Tell whether a token sees all up to itself, and nothing else."""
+    causal, offset, window, mask = visibility
+    return causal and window is None and mask is None and not np.any(offset)
+
+
+def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> tuple[Array, Array, Array]:
+    """Return views: queries (B, T, H, K), keys (B, T, G, K) and values (B, T, G, Kv)."""
     H, G, K, Kv = heads
-    B, T, _ = packed.shape
-    width = (H + G) * K
-    qk, v = packed[..., :width], packed[..., width:]
-    return qk.reshape(B, T, H + G, K), v.reshape(B, T, G, Kv)
+    q, k, v = np.split(packed, [H * K, (H + G) * K], axis=-1)
+    return tuple(  # type: ignore[return-value]
+        part.reshape(*packed.shape[:2], n, size)
+        for part, n, size in ((q, H, K), (k, G, K), (v, G, Kv))
+    )
+
+
+def _packed(heads: tuple[Array, ...]) -> Array:
+    """Undo `_unpacked`."""
+    B, T = heads[0].shape[:2]
+    rows = [part.reshape(B, T, part.shape[2] * part.shape[3]) for part in heads]
+    return np.concatenate(rows, axis=-1)
 
 
 def _near_divisors(number: int, wanted: int) -> str:

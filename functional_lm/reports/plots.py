@@ -354,7 +354,8 @@ def encode(figure: "Figure", suffix: str, *, creator: str) -> bytes:
     file = io.BytesIO()
     metadata = {"Software": creator} if suffix == ".png" else {"Creator": creator, "Date": None}
     with styled():
-        figure.draw_without_rendering()  # a first layout, which may change the ticks
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)  # a first time, which may change the ticks
         figure.savefig(file, format=suffix[1:], dpi=150, metadata=metadata)
     return file.getvalue()
 

@@ -11,6 +11,7 @@ from .. import __version__
 from ..models.adapting import configs
 from ..speed import runtime
 from ..training.experiment import Experiment
+from ..training.settings import TrainConfig
 
 MAY_CHANGE = ("steps", "epochs")
 """Settings that may differ in a resumed run: how long it trains."""
@@ -65,7 +66,9 @@ def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             "a resumed run needs the text that it began with: got one with the SHA-256 "
             f"{now['text_sha256'][:12]}… instead of {before['text_sha256'][:12]}…; restore it"
         )
-    settings = {**before["config"], **before["settings"]}, {**now["config"], **now["settings"]}
+    newer = dataclasses.asdict(TrainConfig())  # for settings that the run's version did not have
+    recorded = {**newer, **before["config"], **before["settings"]}
+    settings = recorded, {**now["config"], **now["settings"]}
     longer = [change for name, change in _changes(*settings) if name in MAY_CHANGE]
     other = [change for name, change in _changes(*settings) if name not in MAY_CHANGE]
     if other:

@@ -1,5 +1,7 @@
 """A transformer block with parallel branches in JAX."""
 
+from .transformer_block import keyed
+
 
 def forward(params, x, *, block, positions, key=None):
     """Return x + mixer(h) + mlp(h) with h = norm(x), each branch with dropout."""
@@ -8,8 +10,8 @@ def forward(params, x, *, block, positions, key=None):
     if hasattr(x, "auxiliary"):
         stream, x, losses = type(x), x.x, [x.auxiliary]
     h = block.norm.forward(params["norm"], x)
-    a = block.mixer.forward(params["mixer"], h, positions=positions)
-    m = block.mlp.forward(params["mlp"], h)
+    a = block.mixer.forward(params["mixer"], h, positions=positions, **keyed(block.mixer, key, 2))
+    m = block.mlp.forward(params["mlp"], h, **keyed(block.mlp, key, 3))
     if hasattr(m, "auxiliary"):
         stream, m, losses = type(m), m.x, [*losses, m.auxiliary]
     y = x + block.dropout.forward({}, a, key=keys[0]) + block.dropout.forward({}, m, key=keys[1])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_every_command_explains_its_flags(name, columns, capsys, monkeypatch):
 def test_every_flag_is_documented_and_the_names_from_elsewhere_lead_to_one():
     flags = [flag for name in COMMANDS for flag in flags_of(command_named(name), find("llama"))]
     assert [flag.name for flag in flags if not flag.about or flag.about.startswith("of ")] == []
-    known = {*COMMANDS, *(flag.spelling for flag in flags)}
+    known = {*COMMANDS, *(flag.spelling for flag in flags if not flag.positional)}
     for name, ours in help.OURS.items():
         said = help.meant(f"--{name}", known).replace("-", "_")
         assert said in (ours, f"did you mean {ours}?", f"did you mean __{ours}?")
@@ -92,27 +93,62 @@ COMPLETIONS = {
     "functional-lm train --preset ti": "tiny",
     "functional-lm completion ": "bash zsh fish",
     "functional-lm help diag": "diagnose",
-    "functional-lm train ": "",  # bash completes files
+    "functional-lm train ": "",  # the shell completes files
 }
 
 
-def test_bash_completes(capsys):
-    assert main(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    for line in COMPLETIONS:
-        words = [*line.split(" ")]
-        quoted = " ".join(f"'{word}'" for word in words)
-        script += f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; COMPREPLY=()\n"
-        script += "_functional_lm; echo ${COMPREPLY[*]}\n"
-    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
-    assert dict(zip(COMPLETIONS, done.stdout.splitlines(), strict=True)) == COMPLETIONS
+PROBES = {
+    "bash": """
+probe() {
+  COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+  _functional_lm
+  echo ${COMPREPLY[*]}
+}
+""",
+    "zsh": """
+_default() { }
+compadd() {  # zsh's own, which needs an editor
+  for word in "${@[$@[(i)-]+1,-1]}"; do [[ $word == $PREFIX* ]] && found+=($word); done
+}
+probe() {
+  words=("$@") CURRENT=$# PREFIX=$words[-1] SUFFIX= QIPREFIX= IPREFIX= found=()
+  eval $_comps[functional-lm]
+  echo $found
+}
+""",
+    "fish": """
+function probe
+  echo (complete -C (string join ' ' -- $argv) | string split -f1 \\t)
+end
+""",
+}
+"""Functions that print what a shell offers for the last of some words."""
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_get_every_command_and_flag(shell, capsys):
+@pytest.mark.parametrize("shell", PROBES)
+def test_a_shell_completes(shell, tmp_path, capsys):
     assert main(["completion", shell]) == 0
-    script = capsys.readouterr().out
+    script = capsys.readouterr().out + PROBES[shell]
     assert all(name in script for name in (*COMMANDS, "n-heads", "weight-decay", "shakespeare"))
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    script += "".join(
+        f"probe {line}{repr('') if line[-1] == ' ' else ''}\n" for line in COMPLETIONS
+    )
+    (tmp_path / "script").write_text(script)
+    empty = tmp_path / "empty"  # there are no files to complete
+    empty.mkdir()
+    done = subprocess.run(
+        [shell, tmp_path / "script"],
+        cwd=empty,
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    offered = [sorted(line.split()) for line in done.stdout.splitlines()]
+    assert offered == [sorted(words.split()) for words in COMPLETIONS.values()]
+    assert done.stderr == ""
 
 
 def test_a_terminal_obeys_no_name(capsys):

@@ -40,6 +40,20 @@ def test_several_runs_share_a_picture_in_the_current_folder(
     assert "<svg" in Path("plot.svg").read_text()
 
 
+def test_folders_without_a_run_are_left_out(run_records, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = write(Path("runs/a"), run_records())
+    write(Path("runs/new"), [])
+    Path("runs/find-lr").mkdir()
+    assert main(["plot", *map(str, sorted(Path("runs").iterdir()))]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith(f"written to {run}/plot.png\n")
+    assert said.err.splitlines() == [
+        "left out: there is no run in runs/find-lr",
+        "left out: a run must have made a step: runs/new/metrics.jsonl has none",
+    ]
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run = write(tmp_path / "run", [{"step": 1, "loss": 1.0}])

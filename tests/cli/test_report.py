@@ -15,8 +15,7 @@ def written(folder, *flags):
 
 
 def test_a_trained_run_has_a_page(run_folder, capsys):
-    written(run_folder)
-    text = written(run_folder)  # replaces the earlier page
+    text = written(run_folder)
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == f"written to {run_folder / 'report.html'}"
     assert said.err == ""
@@ -30,7 +29,8 @@ def test_a_trained_run_has_a_page(run_folder, capsys):
     assert "<summary>Step 20</summary>" in text
     assert sample.splitlines()[0] in text
     (run_folder / "last.safetensors").write_bytes(b"damaged")
-    assert "<dt>parameters" not in written(run_folder)
+    (run_folder / "metrics.jsonl").write_text('{"step": 1, "loss": 4.0}\n')
+    assert "<dt>parameters" not in written(run_folder)  # which replaces the earlier page
 
 
 def test_a_folder_with_nothing_but_records_has_a_page(tmp_path):

@@ -14,8 +14,22 @@ CHOICES = [
     {"norm": "rms_norm_offset"},
     *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
     {"block": "parallel"},
+    {"window": 3},
+    {"window": 3, "full_every": 2, "attention_sinks": True},
+    {"window": 1, "positions": "alibi"},
+    {"positions": "alibi", "n_heads": 6, "n_kv_heads": 2, "attention_sinks": True},
+    {"positions": "none"},
+    {"rope_fraction": 0.5},
+    {"value_size": 5},
+    {"qk_norm": True},
+    {"attention_soft_cap": 2.0},
+    {"gated_attention": True},
+    {"attention_dropout": 0.2},
     {"mixer": "multi_latent_attention"},
     {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
+    {"mixer": "linear_attention"},
+    {"mixer": "gated_delta_rule"},
+    {"mixer": "gated_delta_rule", "full_every": 2, "n_kv_heads": 2},
     {"mixer": "mamba2"},
     {"mixer": "mamba2", "state_size": 3, "expand": 1},
     {"experts": 5},
@@ -43,7 +57,7 @@ def assert_same(tree, other):
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_a_model_with_another_part_decodes_as_its_forward(choice):
-    model = build("hybrid", **SIZES, **choice)
+    model = build("hybrid", **SIZES | choice)
     assert model.model.fast_decoder is None
     params = model.init((0,), dtype=np.float64)
     expected, _ = model.logits(params, TOKENS)
@@ -56,13 +70,13 @@ def test_a_model_with_another_part_decodes_as_its_forward(choice):
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_a_model_with_another_part_learns(choice):
-    model = build("hybrid", **SIZES, **choice)
+    model = build("hybrid", **SIZES | choice)
     params = model.init((0,))
     loss, grads = value_and_grad(model, params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
     size = float(np.sqrt(sum((g.astype(float) ** 2).sum() for g in pytree.leaves(grads))))
-    params = pytree.map(lambda p, g: p - np.float32(0.05 / size) * g, params, grads)
+    params = pytree.map(lambda p, g: p - np.float32(0.002 / size) * g, params, grads)
     after, _ = model.forward(params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
-    assert after < loss - 0.02 * size
+    assert after < loss - 0.001 * size  # half of what the gradient predicts
 
 
 def test_an_unknown_part_is_refused():
@@ -83,13 +97,34 @@ def test_an_unknown_part_is_refused():
             {"mixer": "multi_latent_attention", "n_kv_heads": 2},
             "n_kv_heads is a setting of attention: got n_kv_heads=2 with mixer='multi",
         ),
+        ({"mixer": "mamba2", "window": 4}, "window is a setting of attention: got window=4 "),
+        ({"full_every": 2}, "full_every needs attention with a window.*window=None"),
+        ({"positions": "none", "rope_fraction": 0.5}, "of rotary positions: got positions='none'"),
+        ({"attention_dropout": 1.5}, r"attention_dropout must lie in \[0, 1\]"),
         ({"mixer": "mamba2", "rope_theta": 50.0}, "rope_theta is a setting of attention and "),
+        (
+            {"mixer": "multi_latent_attention", "full_every": 2, "window": 4},
+            "is a setting of attention",
+        ),
+        (
+            {"mixer": "mamba2", "full_every": 2, "window": 4},
+            "another mixer without one: .*window=4",
+        ),
+        ({"mixer": "linear_attention", "full_every": 1}, "full_every must be at least 2"),
+        ({"mixer": "linear_attention", "n_kv_heads": 2}, "n_kv_heads is a setting of attention: "),
         ({"mixer": "multi_latent_attention", "rope_size": 3}, "rope_size must be even: .* try 4"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         build("hybrid", **SIZES, **settings)
+
+
+def test_every_so_many_th_block_sees_the_whole_text():
+    model = build("hybrid", **SIZES | {"n_layers": 5}, window=4, full_every=2).model
+    windows = [block.mixer.settings["visibility"].window for block in model.blocks]
+    assert windows == [4, None, 4, None, 4]
+    assert [block.mixer.context_flops(10) for block in model.blocks[:2]] == [384, 960]
 
 
 @pytest.mark.parametrize("shared", [0, 1])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from functional_lm import pytree
-from functional_lm.compose import bind
+from functional_lm.compose import bind, freeze
 from functional_lm.heads import CAUSAL, FULL
-from functional_lm.layers import linear, rotary_attention
+from functional_lm.layers import attention, layer_norm, linear, rms_norm, rotary_attention
 from functional_lm.models import self_attention
 from functional_lm.testing import certify, check_vjp
 
@@ -119,16 +119,73 @@ def test_another_projection_takes_the_place_of_one():
     check_vjp(layer, params, x, positions=np.arange(3)).raise_if_failed()
 
 
+EXTRAS = [
+    {},
+    {"rope_theta": None},
+    {"rope_theta": None, "alibi": True, "sinks": True},
+    {"rope_size": 2, "soft_cap": 1.0, "value_size": 3},
+    {"q_norm": rms_norm, "k_norm": layer_norm, "gate": linear, "sinks": True},
+]
+
+
 @pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("theta", [None, 100.0])
-def test_steps_equal_the_forward(window, theta):
-    settings = {"n_heads": 6, "n_kv_heads": 2, "rope_theta": theta}
+@pytest.mark.parametrize("extras", EXTRAS, ids=str)
+def test_steps_equal_the_forward(window, extras):
+    settings = {"n_heads": 6, "n_kv_heads": 2, "rope_theta": 100.0, **extras}
     visibility = CAUSAL._replace(window=window)
     layer = bind(self_attention, d_model=24, **settings, visibility=visibility)
-    params = layer.init((0,), dtype=np.float64)
+    params = pytree.map(
+        lambda leaf: leaf + np.linspace(0, 1, leaf.size).reshape(leaf.shape),
+        layer.init((0,), dtype=np.float64),
+    )
     x = np.random.default_rng(0).standard_normal((2, 9, 24))
     y, _ = layer.forward(params, x, positions=np.arange(9))
     cache = layer.init_cache(params, 2, 9)
     for start, stop in ((0, 4), (4, 5), (5, 9)):
         found, cache = layer.step(params, x[:, start:stop], cache)
         np.testing.assert_allclose(found, y[:, start:stop], rtol=0, atol=1e-13)
+
+
+def test_steps_read_the_window_only(monkeypatch):
+    forward, lengths = attention.forward, []
+
+    def recording(params, x, **settings):
+        lengths.append(x.k.shape[1])
+        return forward(params, x, **settings)
+
+    monkeypatch.setattr(attention, "forward", recording)
+    visibility = CAUSAL._replace(window=3)
+    layer = bind(self_attention, d_model=24, n_heads=6, visibility=visibility)
+    params = layer.init((0,))
+    cache = layer.init_cache(params, 2, 30)
+    x = np.ones((2, 4, 24), np.float32)
+    _, cache = layer.step(params, x, cache, lengths=np.array([4, 3]))  # the second text is shorter
+    for _ in range(5):
+        _, cache = layer.step(params, x[:, :1], cache)
+    assert lengths == [4] * 6
+
+
+def test_the_fast_layer_runs_where_it_computes_the_same():
+    x = np.random.default_rng(0).standard_normal((2, 5, 24))
+    fast = []
+    for extras in ({}, {"rope_size": 4}, {"key": (1,)}, {"attention_dropout": 0.1}, *EXTRAS[1:]):
+        layer = bind(self_attention, d_model=24, n_heads=6, **{"key": None, **extras})
+        params = layer.init((0,), dtype=np.float64)
+        _, residuals = layer.forward(params, x, positions=np.arange(5))
+        fast.append(isinstance(residuals.attention, rotary_attention.Residuals))
+    assert fast == [True] * 4 + [False] * 4
+
+
+def test_a_frozen_part_costs_no_gradient():
+    layer = bind(self_attention, d_model=24, n_heads=6, **EXTRAS[-1])
+    params = layer.init((0,), dtype=np.float64)
+    x, g = np.random.default_rng(0).standard_normal((2, 2, 5, 24))
+    frozen = freeze(layer, params, lambda path: path.startswith("gate"))
+    _, residuals = frozen.forward(params, x, positions=np.arange(5))
+    d_params, d_x = frozen.vjp(residuals, g)
+    _, residuals = layer.forward(params, x, positions=np.arange(5))
+    expected, expected_x = layer.vjp(residuals, g)
+    np.testing.assert_array_equal(d_x, expected_x)
+    np.testing.assert_array_equal(d_params["gate"]["weight"], expected["gate"]["weight"])
+    others = [d_params[name] for name in ("qkv", "q_norm", "k_norm", "out")]
+    assert all(leaf is None for part in others for leaf in part.values())

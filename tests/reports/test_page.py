@@ -33,16 +33,17 @@ class Page:
         return [one.get(name) for one in self.elements for name in names & set(one.keys())]
 
 
-def test_a_page_is_complete(run_records):
-    settings = {"model": {"d_model": 128}, "dtype": "float32", "training": {"lr": 1e-3, "seed": 0}}
+SETTINGS = {"model": {"d_model": 128}, "dtype": "float32", "training": {"lr": 1e-3, "seed": 0}}
+
+
+@pytest.fixture(scope="module")
+def read(run_records):
     findings = [SPIKE, SPIKE._replace(severity="error", steps=(5, 5))]
-    read = Page("my run", run_records(), settings=settings, findings=findings, parameters=1234)
+    return Page("my run", run_records(), settings=SETTINGS, findings=findings, parameters=1234)
+
+
+def test_a_page_is_complete(read):
     assert read.texts("title") == read.texts("h1") == ["my run"]
-    settings |= {"architecture": "llama", "given": {"seed": 0}}
-    for text in ({"source": "Tiny Shakespeare from /data"}, {"text_file": "/a/Tiny Shakespeare"}):
-        titled = Page("my run", run_records(), settings={**settings, "text": text})
-        assert titled.texts("title") == ["llama on Tiny Shakespeare, my run"]
-        assert titled.texts("caption") == ["model", "training", "text", "other"]
     expected = ["Final figures", "Diagnosis", "Curves", "Samples", "Settings"]
     assert read.texts("h2") == expected
     assert read.texts("h3") == ["warning spike steps 3 to 9", "error spike step 5"]
@@ -53,8 +54,17 @@ def test_a_page_is_complete(run_records):
     assert "lower the rate" in read.texts("p")
 
 
-def test_a_page_loads_nothing(run_records):
-    read = Page("run", run_records())
+@pytest.mark.parametrize(
+    "text", [{"source": "Tiny Shakespeare from /data"}, {"text_file": "/a/Tiny Shakespeare"}]
+)
+def test_the_title_says_what_was_trained(text):
+    settings = {**SETTINGS, "architecture": "llama", "given": {"seed": 0}, "text": text}
+    titled = Page("my run", [{"step": 1, "loss": 4.0}], settings=settings)
+    assert titled.texts("title") == ["llama on Tiny Shakespeare, my run"]
+    assert titled.texts("caption") == ["model", "training", "text", "other"]
+
+
+def test_a_page_loads_nothing(read):
     assert not {"script", "link", "iframe", "object", "embed", "base", "svg"} & set(read.tags)
     pictures = read.references()
     assert len(set(pictures)) == 22  # a light and a dark one of each panel, two of the first
@@ -94,8 +104,8 @@ def test_a_poor_run_has_a_page(records):
     assert Page("run", records, findings=[]).texts("li") == ["Nothing found."]
 
 
-def test_of_many_samples_the_first_and_the_last_are_open(run_records):
-    read = Page("run", [{**record, "sample": "a text"} for record in run_records(9)])
+def test_of_many_samples_the_first_and_the_last_are_open():
+    read = Page("run", [{"step": step, "loss": 4.0, "sample": "a text"} for step in range(1, 10)])
     details = [one for one in read.elements if one.tag == "details"]
     assert [i for i, one in enumerate(details) if "open" in one.keys()] == [0, 6, 7, 8]  # noqa: SIM118
     assert len(details) == 9

@@ -24,6 +24,7 @@ from functional_lm.runs import (
 from functional_lm.runs import folder as module_of_folder
 from functional_lm.runs import session as module_of_session
 from functional_lm.runs.background import BackgroundWriter
+from functional_lm.runs.identity import expect_same_run, identity
 from functional_lm.training import Experiment, TrainConfig
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -184,6 +185,14 @@ def test_other_versions_are_a_note(tmp_path, monkeypatch):
     assert "BLAS kernel was" in note
     assert "is Prescott" in note
     assert "the last bits differ" in note
+
+
+def test_a_setting_that_is_newer_than_the_run_had_its_default():
+    before = identity(build())
+    del before["settings"]["label_smoothing"]
+    assert expect_same_run(before, identity(build())) == []
+    with pytest.raises(ValueError, match=r"label_smoothing was 0\.0 and is 0\.1"):
+        expect_same_run(before, identity(build(label_smoothing=0.1)))
 
 
 def test_the_folder_is_taken_until_it_is_closed(tmp_path):

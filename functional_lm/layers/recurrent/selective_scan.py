@@ -200,9 +200,12 @@ def _expect_inputs(params: Tree, x: Any, state: Array) -> tuple[int, int, int, i
             f"x must be Inputs(x, dt, b, c) in a WithState: got {type(x).__name__}; pass Inputs(*x)"
         )
     expect_inputs(params, "A_log: H, D: H", x.x, "B T H P")
-    others = {"dt": x.dt, "b": x.b, "c": x.c, "state": state}
-    shapes = "dt: B T H, b: B T G N, c: B T G N, state: B H N P"
-    expect_inputs(others, shapes, x.x, "B T H P")
+    expect_inputs(
+        {"dt": x.dt, "b": x.b, "c": x.c, "state": state},
+        "dt: B T H, b: B T G N, c: B T G N, state: B H N P",
+        x.x,
+        "B T H P",
+    )
     (B, T, H, P), (G, N) = x.x.shape, x.b.shape[2:]
     if not (H and P and G and N) or H % G:
         raise ValueError(

@@ -57,6 +57,7 @@ LAYERS: Layers = {
     "gelu": ("D", entrywise, _gelu_cases),
     "relu": ("D", entrywise, _relu_cases),
     "relu_squared": ("D", entrywise, _relu_cases),
+    "sigmoid": ("D", entrywise, _silu_cases),
     "silu": ("D", entrywise, _silu_cases),
     "swiglu": ("F", _swiglu, _swiglu_cases),
 }

@@ -1,5 +1,6 @@
 """Inputs for the models."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,41 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _linear_mixer(
+    draw: Draws, m: Any, leading: Any, D: int, H: int, K: int, *, others: Any = None
+) -> Inputs:
+    sizes = {"d_model": D, "n_heads": H, "key_size": K, "value_size": 3, **(others or {})}
+    params = draw.near(m.init(draw.key(), **sizes, dtype=np.float64))
+    return params, draw.normal(*leading, D), {"n_heads": H, "positions": np.arange(leading[-1])}
+
+
+def _linear_mixer_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import causal_convolution, delta_gates, gated_delta_rule
+
+    gates = {"gates": delta_gates}
+    parts = {
+        **gates,
+        "convolution": bind(causal_convolution, width=3, bias=True),
+        "out": _transposed(),
+    }
+    return {
+        "linear attention": make((2, 5), 7, 3, 2),
+        **make.each(
+            {"delta rule": (2, 5), "T=1": (2, 1), "B=0": (0, 5)},
+            7,
+            3,
+            2,
+            others=gates,
+            core=gated_delta_rule,
+            **gates,
+        ),
+        "other parts, in chunks": make(
+            (2, 7), 5, 2, 4, others=parts, core=bind(gated_delta_rule, chunk_size=3), **parts
+        ),
+    }
+
+
 def _mamba2(
     draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, *, others: Any = None
 ) -> Inputs:
@@ -78,10 +114,16 @@ def _self_attention(
 
 
 def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
+    from ...compose import bind
+    from ...layers import layer_norm, rms_norm
+
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
     padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
     other = {"others": {"head_size": 2, "value_size": 3}, "value_size": 3}
-    out = {"out": _transposed()}
+    out, gate = {"out": _transposed()}, {"gate": _linear()}
+    norms = {"q_norm": bind(rms_norm, eps=0.1), "k_norm": layer_norm}
+    sinks = {"sinks": True}
+    extras = {"soft_cap": 2.0, "rope_size": 2, "attention_dropout": 0.3, "key": (5,)}
     return {
         **make.each(HEADS, *_SIZES),
         "padding, half": make((2, 5), *_SIZES, **padded),
@@ -93,6 +135,20 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
         "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),
         "heads of other sizes": make((2, 5), *_SIZES, **other),
         "tiled, heads of other sizes": make((2, 5), *_SIZES, **other, attention="tiled"),
+        "window, T=1": make((2, 1), *_SIZES, causal=True, window=3),
+        "norms": make((2, 5), *_SIZES, others=norms, **norms),
+        "gate": make((2, 5), *_SIZES, others=gate, **gate),
+        "everything": make((2, 5), *_SIZES, others=sinks | norms | gate, **norms, **gate, **extras),
+        "everything, tiled": make(
+            (2, 5),
+            *_SIZES,
+            others=sinks | norms | gate,
+            **norms,
+            **gate,
+            **extras,
+            attention="tiled",
+        ),
+        "alibi": make((2, 7), *_SIZES, rope_theta=None, alibi=True),
     }
 
 
@@ -212,6 +268,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
+    other = dataclasses.replace(other, attention_dropout=0.3)
     gpt = gpt2.architecture(other)
     first, second = gpt.blocks
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
@@ -237,6 +294,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
         label: make(leading, *_SIZES, 7, 13, 2, config=config, key=(7,))
         for label, (leading, config) in settings.items()
     } | others
+
+
+def _language_model_cases(draw: Draws, make: Maker) -> Cases:
+    inside = ("dropout", "rematerialised", "tiled", "blocks of two kinds")  # of the transformer
+    cases = _transformer_cases(draw, make)
+    return {label: case for label, case in cases.items() if label not in inside}
 
 
 def _mixture(
@@ -267,7 +330,8 @@ def _mixture_cases(draw: Draws, make: Maker) -> Cases:
 
 
 LAYERS: Layers = {
-    "language_model": ("D H G F V L", _language_model, _transformer_cases),
+    "language_model": ("D H G F V L", _language_model, _language_model_cases),
+    "linear_mixer": ("D H K", _linear_mixer, _linear_mixer_cases),
     "mamba2": ("D H G", _mamba2, _mamba2_cases),
     "mixture_of_experts": ("D F E", _mixture, _mixture_cases),
     "mlp": ("D F", _mlp, _mlp_cases),

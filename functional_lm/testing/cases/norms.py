@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .draws import ROWS, Cases, Draws, Inputs, Layers, Maker
+from .draws import ROWS, Cases, Draws, Inputs, Layers, Maker, entrywise
 
 __all__ = ["LAYERS"]
 
@@ -26,6 +26,10 @@ def _rms_norm_offset_cases(draw: Draws, make: Maker) -> Cases:
     return _rms_norm_cases(draw, make) | {"offset": make((2, 3), 7, offset=1.0)}
 
 
+def _l2_norm_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 13), "large eps": make((2, 3), 7, eps=0.5)}
+
+
 def _layer_norm(draw: Draws, _: Any, leading: Any, D: int) -> Inputs:
     return {"scale": draw.normal(D), "bias": draw.normal(D)}, draw.normal(*leading, D), {}
 
@@ -39,6 +43,7 @@ def _layer_norm_cases(draw: Draws, make: Maker) -> Cases:
 
 
 LAYERS: Layers = {
+    "l2_norm": ("D", entrywise, _l2_norm_cases),
     "layer_norm": ("D", _layer_norm, _layer_norm_cases),
     "rms_norm": ("D", _rms_norm, _rms_norm_offset_cases),
 }

@@ -104,8 +104,18 @@ def _time_step_cases(draw: Draws, make: Maker) -> Cases:
     return {**make.each(ROWS, 7), "large x": make((31,), 5, scale=30.0)}
 
 
+def _delta_gates(draw: Draws, m: Any, leading: Any, H: int) -> Inputs:
+    params = {"A_log": draw.normal(H), "bias": draw.normal(H)}
+    return params, m.Gates(*(draw.normal(*leading, H) for _ in range(2))), {}
+
+
+def _delta_gates_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(ROWS, 7), "large x": make((31,), 5, scale=30.0)}
+
+
 LAYERS: Layers = {
     "causal_convolution": ("D", _causal_convolution, _causal_convolution_cases),
+    "delta_gates": ("H", _delta_gates, _delta_gates_cases),
     "gated_delta_rule": ("H K", _gated_delta_rule, _gated_delta_rule_cases),
     "linear_attention": ("H K", _linear_attention, _linear_attention_cases),
     "selective_scan": ("H G K", _selective_scan, _selective_scan_cases),

@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import Progress
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -60,6 +63,24 @@ def environment(checkout: Path = ROOT) -> dict[str, str]:
 def say(line: str) -> None:
     """Write to stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """Yield what to call after each of some parts; on a terminal show them and the time left."""
+    bar = Progress(
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,  # no thread beside what is timed
+        redirect_stdout=sys.stdout.isatty(),  # a table that goes to a file stays there
+    )
+    with bar:
+        task = bar.add_task("", total=total)
+
+        def done() -> None:
+            bar.update(task, advance=1, refresh=True)
+
+        yield done
 
 
 class Peer:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
-from harness import say, summary
+from harness import progress, say, summary
 from rich.console import Console
 from rich.progress import track
 
@@ -201,6 +201,7 @@ def saving(every: int = 100, rounds: int = 8, preset: str = "tiny") -> None:
         return times
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        done = stack.enter_context(progress((rounds + 1) * len(KINDS)))
         runs = {}
         for kind, changes in KINDS.items():
             often = {"checkpoint_every": every, "statistics_every": every, "eval_every": NEVER}
@@ -210,6 +211,7 @@ def saving(every: int = 100, rounds: int = 8, preset: str = "tiny") -> None:
             )
             runs[kind] = stack.enter_context(session).train()
             turn(runs[kind], every // 2)
+            done()
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             first = number % len(KINDS)
@@ -217,6 +219,7 @@ def saving(every: int = 100, rounds: int = 8, preset: str = "tiny") -> None:
                 times = turn(runs[kind], every)
                 seconds[kind].append(times[-1] - times[0])
                 longest[kind].append(max(b - a for a, b in itertools.pairwise(times)))
+                done()
     print(f"{every} steps of {preset}: {statistics.median(seconds['neither']):.2f} s")
     print(f"{'':12} {'over neither':>12} {'quartiles':>14} {'longest step, ms':>17}")
     for kind in KINDS:
@@ -378,17 +381,21 @@ def find_lr(only: tuple[str, ...] = tuple(RECIPES), seeds: int = 1) -> None:
     print("| setting | seed | suggestion | validation | best of the sweep | validation | over |")
     print("|---|---|---|---|---|---|---|")
     worst = -math.inf
-    for name, seed in itertools.product(only, range(seeds)):
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+    quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
+    with quiet, progress(len(only) * seeds * (len(RATES) + 2)) as done:
+        for name, seed in itertools.product(only, range(seeds)):
             suggestion = float(f"{range_test(build(RECIPES[name], seed)).suggestion:.2g}")
+            done()
             losses = {}
             for rate in (suggestion, *RATES):
                 losses[rate] = validation(build(RECIPES[name], seed, lr=rate))
                 say(f"{name}, seed {seed}, lr {rate:.1e}: validation {losses[rate]:.4f}")
-        best = min(RATES, key=losses.__getitem__)
-        over = losses[suggestion] / losses[best] - 1
-        worst = max(worst, over)
-        figures = f"{suggestion:.1e} | {losses[suggestion]:.3f} | {best:.1e} | {losses[best]:.3f}"
-        print(f"| {name} | {seed} | {figures} | {over:+.1%} |", flush=True)
+                done()
+            best = min(RATES, key=losses.__getitem__)
+            over = losses[suggestion] / losses[best] - 1
+            worst = max(worst, over)
+            figures = f"{suggestion:.1e} | {losses[suggestion]:.3f} | {best:.1e}"
+            figures += f" | {losses[best]:.3f} | {over:+.1%}"
+            print(f"| {name} | {seed} | {figures} |", flush=True)
     if worst > ALLOWED:
         sys.exit(f"a suggestion is {worst:.1%} worse than the best of its sweep")

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness import (
@@ -18,12 +18,13 @@ from harness import (
     available,
     environment,
     expect_equal_losses,
+    progress,
     say,
     share_of_others,
     usage,
 )
 from speed import RESULTS
-from workload import SETTINGS
+from workload import SETTINGS, Setting
 
 LENGTHS = (1024, 2048, 4096, 8192)
 JAX = {
@@ -64,33 +65,52 @@ def memory(
         "training": [(tiny, 20, both)],
     }
     report = Report("memory")
-    for setting, steps, specs in itertools.chain.from_iterable(known[part] for part in parts):
-        specs = available(specs, report)
-        peaks: dict[str, list[float]] = {}
-        bases: dict[str, float] = {}
-        for _ in range(repeats):
-            losses = {}
-            for name, spec in specs.items():
-                keywords = {**spec.keywords, "setting": dataclasses.asdict(setting)}
-                try:
-                    with Peer(name, spec._replace(keywords=keywords)) as peer:
-                        answer = peer.ask(n=steps)
-                except PeerFailed as failure:
-                    say(str(failure))
-                    report.missing[f"{name} ({setting.name})"] = str(failure).splitlines()[-1]
-                    continue
-                losses[name], bases[name] = answer["losses"], answer["base"]
-                peaks.setdefault(name, []).append(answer["peak"])
-                say(f"{setting.name:12} {name:24} {answer['peak']:9.0f} MiB")
-            expect_equal_losses(losses)
-        for name, values in peaks.items():
-            note = f"{bases[name]:.0f} after the imports"
-            report.add(setting.name, f"{name}, MiB", values, note)
-        for one, other in itertools.combinations(peaks, 2):
-            if one.startswith("ours") and len(peaks[one]) == len(peaks[other]):
-                ratios = [a / b for a, b in zip(peaks[one], peaks[other], strict=True)]
-                report.add(setting.name, f"{one} / {other}", ratios)
+    chosen = [
+        (setting, steps, available(specs, report))
+        for part in parts
+        for setting, steps, specs in known[part]
+    ]
+    with progress(repeats * sum(len(specs) for _, _, specs in chosen)) as done:
+        for setting, steps, specs in chosen:
+            _peaks(setting, steps, specs, repeats, report, done)
     report.write(out)
+
+
+def _peaks(
+    setting: Setting,
+    steps: int,
+    specs: Mapping[str, Spec],
+    repeats: int,
+    report: Report,
+    done: Callable[[], None],
+) -> None:
+    """Add the peaks of the peers at a setting to the report."""
+    peaks: dict[str, list[float]] = {}
+    bases: dict[str, float] = {}
+    for _ in range(repeats):
+        losses = {}
+        for name, spec in specs.items():
+            keywords = {**spec.keywords, "setting": dataclasses.asdict(setting)}
+            try:
+                with Peer(name, spec._replace(keywords=keywords)) as peer:
+                    answer = peer.ask(n=steps)
+            except PeerFailed as failure:
+                say(str(failure))
+                report.missing[f"{name} ({setting.name})"] = str(failure).splitlines()[-1]
+                continue
+            finally:
+                done()
+            losses[name], bases[name] = answer["losses"], answer["base"]
+            peaks.setdefault(name, []).append(answer["peak"])
+            say(f"{setting.name:12} {name:24} {answer['peak']:9.0f} MiB")
+        expect_equal_losses(losses)
+    for name, values in peaks.items():
+        note = f"{bases[name]:.0f} after the imports"
+        report.add(setting.name, f"{name}, MiB", values, note)
+    for one, other in itertools.combinations(peaks, 2):
+        if one.startswith("ours") and len(peaks[one]) == len(peaks[other]):
+            ratios = [a / b for a, b in zip(peaks[one], peaks[other], strict=True)]
+            report.add(setting.name, f"{one} / {other}", ratios)
 
 
 MARK = "first step done"
@@ -130,8 +150,8 @@ def startup(rounds: int = 7, text_file: Path | None = None, out: Path = RESULTS)
         peers = available(
             {n: Spec(f"peer_{n.partition('-')[0]}", "step") for n in commands}, report
         )
-        for number in range(-1, rounds):
-            for name in peers:
+        with progress((rounds + 1) * len(peers)) as done:
+            for number, name in itertools.product(range(-1, rounds), peers):
                 command, mark = commands[name]
                 own = [f"{folder}/{name}{number}" if part == "RUN" else part for part in command]
                 try:
@@ -141,6 +161,8 @@ def startup(rounds: int = 7, text_file: Path | None = None, out: Path = RESULTS)
                         raise
                     report.missing[name] = str(failure).splitlines()[-1]
                     continue
+                finally:
+                    done()
                 say(f"{number + 1:3} {name:16} {seconds:.2f} s, others {others:.0%}")
                 turns += [Turn(name, number, [seconds], others)] * (number >= 0)
     pairs = [(f"ours-{a}", f"{b}-script") for a in ("script", "command") for b in ("jax", "torch")]

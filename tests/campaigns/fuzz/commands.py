@@ -53,7 +53,7 @@ def of_run(file: str, *, custom: bool = False) -> Callable[[Path], list[bytes]]:
         text = ["--text-file", str(folder / "text.txt"), "--out", str(folder / RUN)]
         status, said = command("train", *text, *model, *SETTINGS.split(), *EVERY.split())
         assert status == 0, said
-        command("report", str(folder / RUN))  # the first one makes a list of the fonts
+        command("plot", str(folder / RUN))  # the first picture makes a list of the fonts
         shutil.copytree(folder / RUN, folder / PRISTINE)
         (folder / RUN / "checkpoints" / "step-00000003.safetensors").unlink()
         return [(folder / RUN / file).read_bytes()]

@@ -234,7 +234,7 @@ models/multi_latent_attention.py vjp
   exchange_names | d_attended.shape → g.shape
     Both are (B, T, …), and the rest is not used.
 
-models/self_attention.py _unpacked_vjp
+models/self_attention.py vjp
   negate | width // Kv → -(width // Kv)
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
@@ -272,6 +272,37 @@ numerics.py segment_sum
     The rows of an id are added in another order: only rounding differs.
   drop_keyword | np.add.reduceat(values[order], starts, axis=0) → …
     0 is the default of axis.
+
+layers/recurrent/selective_scan.py forward
+  negate | H // G → -(H // G)
+    A negative size stands for what is left, as the other sizes are G and 1.
+  exchange_names | len(X) → len(…)
+    All have an entry for each chunk.
+  change_constant | states[0] → states[1]
+  exchange_names | states[0] → written[0]
+    Only their shape is read here.
+
+layers/recurrent/selective_scan.py vjp
+  exchange_names | len(X) → len(…)
+    All have an entry for each chunk.
+  exchange_names | X.shape → ….shape
+    All have the positions of a chunk in that place.
+  negate | d_states = np.empty_like(states) → …
+  negate | d_decay = np.empty_like(decay) → …
+    Every entry is written before it is read.
+  change_constant | -1 → 0
+  exchange_names | states[-1] → …
+    Only their shape is read here.
+
+layers/recurrent/selective_scan.py _join
+  exchange_elements | n, B, G, R, Q, K = chunks.shape → n, B, R, G, Q, K = chunks.shape
+    G and R are used in their product only.
+
+models/mamba2.py vjp
+  exchange_names | d_y.shape → ….shape
+    Only the first two sizes are read, which all share.
+  drop_keyword | zip(LAYERS, d_params, strict=True) → …
+    Both have one entry for each of the six layers.
 """
 
 Key = tuple[str, ...]

@@ -4,7 +4,7 @@ Code that computes is mutated; code that only checks is not: calls of ``expect_.
 blocks, and ``if`` blocks that end in ``raise``. Mutants with the same source count once.
 
 A function's class is ``vjp`` if it is a ``vjp`` or ``input_vjp``, or one of these reaches it (a
-private helper, a shared formula of `functional_lm.numerics`, `heads` or `rotation`), else
+private helper, a shared formula of `functional_lm.numerics` and the like), else
 ``forward`` if a forward reaches it. Of the models only the first class is mutated. The others have
 unit tests: ``init``, ``step``, ``init_cache``, ``weights``, ``freeze``, ``activations``.
 """
@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 
 from operators import OPERATORS, Names, is_check
 
-from functional_lm import heads, numerics, rotation
+from functional_lm import chunks, heads, numerics, rotation
+
+SHARED = (numerics, heads, rotation, chunks)
+"""The modules of the formulas that layers share."""
 
 
 class Mutant(NamedTuple):
@@ -55,7 +58,7 @@ class Code:
         self._own = _functions(module)
         self._shared: dict[str, ast.FunctionDef] = {}
         self._file: dict[str, str] = {}
-        for shared in (numerics, heads, rotation):
+        for shared in SHARED:
             self._shared |= _functions(shared)
             self._file |= dict.fromkeys(_functions(shared), _file(shared))
         self._code = _compile([*self._own.values()])
@@ -66,7 +69,7 @@ class Code:
 
         The types of the module, such as `Residuals`, are the module's own.
         """
-        shared = vars(numerics) | vars(heads) | vars(rotation)
+        shared = {name: value for module in SHARED for name, value in vars(module).items()}
         exec(self._shared_code, shared)
         own = dict(vars(self._module))
         exec(self._code, own)

@@ -207,8 +207,9 @@ def change_axis(node, names):
         for keyword in node.keywords:
             if keyword.arg == "axis":
                 axis = ast.literal_eval(keyword.value)
-                for other in {-1: (-2, 0), 0: (1, -1)}.get(axis, (axis - 1, axis + 1)):
-                    yield _with_keyword(node, keyword, _number(other))
+                if isinstance(axis, int):
+                    for other in {-1: (-2, 0), 0: (1, -1)}.get(axis, (axis - 1, axis + 1)):
+                        yield _with_keyword(node, keyword, _number(other))
 
 
 @operator

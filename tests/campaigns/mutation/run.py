@@ -3,10 +3,10 @@
     python tests/campaigns/mutation/run.py [NAMES] [--json FILE]
 
 NAMES are layers, losses and models, or ``numerics`` for the formulas that layers share, those of
-``heads`` and ``rotation`` too; all of them by default. Each function is changed in one place at a
-time, and the change must fail a check at the cases of `functional_lm.testing.registry`. Exits with
-1 unless all mutants of a vjp are killed, 98% of those of a forward, and at most 5% of all are
-called equivalent.
+``heads``, ``rotation`` and ``chunks`` too; all of them by default. Each function is changed in one
+place at a time, and the change must fail a check at the cases of
+`functional_lm.testing.registry`. Exits with 1 unless all mutants of a vjp are killed, 98% of those
+of a forward, and at most 5% of all are called equivalent.
 
 Input checks are not mutated. See `operators` for the faults, `mutants` for where they go, `judge`
 for what kills and `equivalent` for the mutants that compute the same.

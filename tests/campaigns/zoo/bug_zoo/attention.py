@@ -8,7 +8,7 @@ import numpy as np
 
 from functional_lm.compose import bind
 from functional_lm.heads import CAUSAL, QKV, Visibility
-from functional_lm.layers import attention, rms_norm, rotary
+from functional_lm.layers import attention, linear, rms_norm, rotary
 from functional_lm.models import (
     mlp,
     multi_latent_attention,
@@ -144,12 +144,39 @@ plant(
     """
     g is reshaped to heads before time
     params.qkv.weight x: misplaced
-    - _, (d_q, d_k, d_v) = layer.vjp(r_core, g.reshape(B, T, width // Kv, Kv))
-    + d_heads = g.reshape(B, width // Kv, T, Kv).swapaxes(1, 2)
-    + _, (d_q, d_k, d_v) = layer.vjp(r_core, d_heads)
+    - r_core, d_attended.reshape(B, T, width // Kv, Kv)
+    + r_core, d_attended.reshape(B, width // Kv, T, Kv).swapaxes(1, 2)
     """,
     **HEADS,
     positions=np.arange(5),
+)
+
+plant(
+    self_attention,
+    {
+        **PROJECTIONS,
+        "q_norm": {"scale": draw(233, 2)},
+        "k_norm": {"scale": draw(234, 2)},
+        "gate": {"weight": draw(235, 12, 12)},
+    },
+    draw(236, 2, 5, 12),
+    """
+    x does not get the gradient of the gate
+    x: missing term
+    - return d_params, d_x if d_gate_x is None else d_x + d_gate_x
+    + return d_params, d_x
+
+    the norms of queries and keys are exchanged in the backward
+    params.k_norm.scale params.q_norm.scale: swapped
+    - d_params |= {} if r_k.layer is None else {"k_norm": d_k_norm}
+    - d_params |= {} if r_q.layer is None else {"q_norm": d_q_norm}
+    + d_params |= {"k_norm": d_q_norm, "q_norm": d_k_norm}
+    """,
+    **HEADS,
+    positions=np.arange(5),
+    q_norm=rms_norm,
+    k_norm=rms_norm,
+    gate=linear,
 )
 
 plant(
