@@ -72,8 +72,8 @@ def forward(params: Tree, x: WithState) -> tuple[WithState, Residuals]:
     expect_shape("state", state, "B W-1 D", **{"B": B, "W-1": W - 1, "D": D})
     padded = np.concatenate([state, text], axis=1)  # (B, W−1+T, D)
     y = np.zeros_like(text)
-    for tap, read in zip(weight, _reads(padded, W), strict=True):
-        y += tap * read
+    for j, read in enumerate(_reads(padded, W)):
+        y += weight[j] * read
     if bias is not None:
         y += bias
     return WithState(y, padded[:, T:].copy()), Residuals(padded, weight, bias is not None)
@@ -90,8 +90,8 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     d_weight = [sum_rows(rows(g.x * read)) for read in _reads(padded, W)]
     d_padded = np.zeros_like(padded)
     d_padded[:, T:] = g.state
-    for tap, d_read in zip(weight, _reads(d_padded, W), strict=True):
-        d_read += tap * g.x
+    for j, d_read in enumerate(_reads(d_padded, W)):
+        d_read += weight[j] * g.x
     d_params = {"weight": np.stack(d_weight)}
     if has_bias:
         d_params["bias"] = sum_rows(rows(g.x))

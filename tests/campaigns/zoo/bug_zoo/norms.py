@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from functional_lm.layers import layer_norm, rms_norm
+from functional_lm.layers import l2_norm, layer_norm, rms_norm
 from functional_lm.numerics import rows
 
 from .bug import Layer, draw, plant
@@ -26,6 +26,18 @@ plant(
     x: wrong term
     - mean_product = row_dot(h, x_hat) / len(scale)
     + mean_product = row_dot(h, x_hat)
+    """,
+)
+
+plant(
+    l2_norm,
+    {},
+    X,
+    """
+    the length is taken for a constant
+    x: missing term
+    - return {}, scale * (g - y * row_dot(g, y))
+    + return {}, scale * g
     """,
 )
 

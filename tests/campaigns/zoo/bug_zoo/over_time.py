@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from functional_lm.contract import WithState
-from functional_lm.layers import causal_convolution, selective_scan
+from functional_lm.heads import QKV
+from functional_lm.layers import (
+    causal_convolution,
+    delta_gates,
+    gated_delta_rule,
+    linear_attention,
+    selective_scan,
+)
 from functional_lm.numerics import rows
 
 from .bug import Layer, draw, plant
@@ -414,4 +421,66 @@ plant(
     + d_params = {"A_log": d_a, "D": d_skip}
     """,
     chunk_size=3,
+)
+
+
+def heads(seed, *last):
+    """Draw queries, keys and values (2, 7, 3, ...) with a state, and what else ``last`` holds."""
+    q, k, v = (draw(seed + i, 2, 7, 3, size) for i, size in enumerate((4, 4, 5)))
+    parts = gated_delta_rule.Inputs(q, k / 2, v, *last) if last else QKV(q, k, v)
+    return WithState(parts, draw(seed + 3, 2, 3, 4, 5))
+
+
+plant(
+    linear_attention,
+    {},
+    heads(1310),
+    """
+    scores above the diagonal have a cotangent
+    x.x.q x.x.k: mask leak
+    - d_scores = _causal(d_read @ v.mT)
+    + d_scores = d_read @ v.mT
+
+    a chunk gets the cotangent of the state before it
+    x.x.k x.x.v: misplaced
+    - d_after = d_states[1:]
+    + d_after = d_states[:-1]
+    """,
+    chunk_size=3,
+)
+
+plant(
+    gated_delta_rule,
+    {},
+    heads(1320, 1 / (1 + np.exp(draw(1324, 2, 7, 3))), -np.abs(draw(1325, 2, 7, 3))),
+    """
+    the cotangent of the state does not decay
+    x.x.k x.x.v x.x.beta x.x.log_decay x.state: missing term
+    - d_states[i] += over_all[i] * d_states[i + 1] - w[i].mT @ d_u[i]
+    + d_states[i] += d_states[i + 1] - w[i].mT @ d_u[i]
+
+    the inverse is not transposed
+    x.x.k x.x.v x.x.beta x.x.log_decay: jacobian not transposed
+    - e = inverse.mT @ d_u
+    + e = inverse @ d_u
+    """,
+    chunk_size=3,
+)
+
+plant(
+    delta_gates,
+    {"A_log": draw(1330, 3), "bias": draw(1331, 3)},
+    delta_gates.Gates(draw(1332, 2, 7, 3), draw(1333, 2, 7, 3)),
+    """
+    the slope of the decay is taken before the bias
+    params.bias x.log_decay: wrong point
+    - return Gates(beta, log_decay), Residuals(beta.copy(), log_decay.copy(), -rate * sigmoid(z))
+    + slope = -rate * sigmoid(x.log_decay)
+    + return Gates(beta, log_decay), Residuals(beta.copy(), log_decay.copy(), slope)
+
+    the slope of the sigmoid lacks 1 − β
+    x.beta: missing factor
+    - return d_params, Gates(g.beta * beta * (1.0 - beta), d_a)
+    + return d_params, Gates(g.beta * beta, d_a)
+    """,
 )
