@@ -18,7 +18,7 @@ INDENT = 9
 class Diagnose:
     """Say what is wrong with a training run, from what it recorded.
 
-    The exit status is 0 whatever is found.
+    The exit status is 0 even if something is found.
 
     Attributes:
         folder: the folder of a run, finished or not.

@@ -28,7 +28,7 @@ class Evaluate:
             first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
         json: print one JSON object with the keys loss, perplexity, bits_per_character.
-        trust_model: run the code that the run brings, whoever wrote it.
+        trust_model: run the code that comes with the run, whoever wrote it.
     """
 
     folder: RunFolder

@@ -36,10 +36,10 @@ class Selection:
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        model: an architecture, or NAME in a file of Python for a custom model.
+        model: an architecture, or NAME in a Python file for a custom model.
         preset: a size by name. Not given: the defaults below.
         config: a TOML or JSON file of settings, such as a run's config.json; flags override it.
-        trust_model: run the code of a model that a run or a config file brings, whoever wrote it.
+        trust_model: run model code that comes with a run or a config file, whoever wrote it.
     """
 
     model: str = DEFAULT
@@ -55,8 +55,8 @@ class Source:
     Attributes:
         text_file: the file to train on.
         encoding: the encoding of the file.
-        corpus: in place of a file: shakespeare (the default, downloaded once) or stdlib, the
-            docstrings of Python's standard library.
+        corpus: a text instead of a file: shakespeare (the default, downloaded once), or stdlib,
+            the docstrings of Python's standard library.
     """
 
     text_file: Path | None = None

@@ -49,17 +49,17 @@ class Generate:
         folder: the folder of a run, or latest.
         prompt: the text to continue. Not given: a new line.
         prompt_file: a file with the text to continue; - reads standard input.
-        interactive: ask for a prompt again and again; an empty one continues the last text.
+        interactive: ask for one prompt after another; an empty one continues the last text.
         max_new_tokens: how many tokens to sample.
         temperature: 0 always takes the most likely token; several are shown side by side.
         top_k: sample only from the k most likely tokens.
         top_p: sample from the fewest tokens whose probabilities reach p.
         min_p: sample from the tokens at least p times as likely as the most likely one.
         repetition_penalty: above 1: makes tokens that came before less likely.
-        stop: end before any of these texts.
+        stop: stop before any of these texts.
         num_samples: how many samples to draw at each temperature.
         seed: the seed of the sampling.
-        trust_model: run the code that the run brings, whoever wrote it.
+        trust_model: run the code that comes with the run, whoever wrote it.
     """
 
     folder: RunFolder

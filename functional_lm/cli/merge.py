@@ -23,7 +23,7 @@ class Merge:
     Attributes:
         folder: the folder of a run with LoRA or DoRA.
         out: the folder to write, which must not exist.
-        trust_model: run the code that the run brings, whoever wrote it.
+        trust_model: run the code that comes with the run, whoever wrote it.
     """
 
     folder: RunFolder

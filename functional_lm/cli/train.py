@@ -39,8 +39,8 @@ class RunSelection(Selection):
     """The model, by name; it decides which other flags there are.
 
     Attributes:
-        resume: the folder of a run to continue instead; only its steps or epochs may change.
-        init: the folder of a run to start from: a new run of its model, tokenizer and weights.
+        resume: continue this run; only its steps or epochs may change.
+        init: start a new run from the model, tokenizer and weights of this one.
     """
 
     resume: Annotated[Path | None, Argument("RUN", find_run, positional=False)] = None

@@ -21,7 +21,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self.effect = "ends after this step"
+        self.effect = "stops after this step"
         self._before: dict[int, Any] = {}
 
     @property
@@ -42,10 +42,10 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
-            self._say(f"{self.signal.name}: {self.effect}; again to end at once")
+            self._say(f"{self.signal.name}: {self.effect}; a second one stops at once")
             return
         show_cursor = "\x1b[?25h" if sys.stdout is not None and sys.stdout.isatty() else ""
-        self._say(f"{show_cursor}ended at once; the last checkpoint is whole")
+        self._say(f"{show_cursor}stopped at once; the last checkpoint is intact")
         os._exit(128 + number)
 
     def _say(self, line: str) -> None:

@@ -55,7 +55,7 @@ class Intervals:
 
     Attributes:
         eval_every: steps between two validations.
-        eval_tokens: held-out tokens that a validation looks at, the same ones each time.
+        eval_tokens: held-out tokens in a validation, the same ones each time.
         checkpoint_every: steps between two checkpoints.
         statistics_every: steps between two records of the statistics of gradients, updates and
             activations; the first is of step 1. 0: none.

@@ -27,13 +27,13 @@ class TrainConfig:
 
     Attributes:
         steps: updates to make, each on random windows of the text. Not given: 2000.
-        epochs: in place of steps: passes over all windows, which do not overlap, shuffled.
+        epochs: in place of steps: passes over the text, as shuffled windows that do not overlap.
         batch_size: windows in a batch.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up.
         min_lr: the learning rate at the end. Not given: a tenth of lr.
-        warmup_steps: updates until the learning rate is reached; at most a tenth of all.
-        optimizer: the rule of the updates.
+        warmup_steps: updates over which the learning rate rises; at most a tenth of all.
+        optimizer: the update rule.
         b1: the decay of the first moment (adamw, adam).
         b2: the decay of the second moment (adamw, adam).
         eps: added to the root of the second moment (adamw, adam).

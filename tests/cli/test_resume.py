@@ -36,7 +36,7 @@ def test_the_first_signal_ends_the_step_and_saves(endless, tmp_path, number, sta
     endless.send_signal(number)
     said, complaint = endless.communicate(timeout=300)
     assert endless.returncode == status
-    assert complaint.strip() == f"{number.name}: ends after this step; again to end at once"
+    assert complaint.strip() == f"{number.name}: stops after this step; a second one stops at once"
     step = int(said.split("interrupted: step ")[1].split(" ")[0].replace(",", ""))
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     assert load_checkpoint(newest).metadata["step"] == step
@@ -59,7 +59,7 @@ def test_a_signal_during_the_final_validation_leaves_a_complete_run(text, tmp_pa
         said, complaint = process.communicate(timeout=300)
     assert process.returncode == 130
     assert complaint.strip() == (
-        "SIGINT: ends the validation; the run is complete; again to end at once"
+        "SIGINT: ends the validation; the run is complete; a second one stops at once"
     )
     assert said.startswith(f"not validated; functional-lm evaluate {tmp_path / 'run'} does it")
     assert not (tmp_path / "run" / "evaluation.json").exists()
@@ -74,7 +74,7 @@ def test_the_second_signal_ends_at_once_and_the_last_checkpoint_is_whole(endless
     endless.send_signal(signal.SIGCONT)
     said, complaint = endless.communicate(timeout=300)
     assert endless.returncode in (130, 143)
-    assert "ended at once; the last checkpoint is whole" in complaint
+    assert "stopped at once; the last checkpoint is intact" in complaint
     assert "saved" not in said
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         load_checkpoint(path)

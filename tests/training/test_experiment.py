@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import numpy as np
 import pytest
@@ -81,3 +83,20 @@ def test_the_rehearsal_names_the_faults_of_a_model(change, says):
     broken = type("Broken", (Model,), {name: staticmethod(f) for name, f in change.items()})
     with pytest.raises(ValueError, match=rf"fails on its first window: .*{says}"):
         build(model=broken).rehearse()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({"label_smoothing": 0.2}, {}), ({"z_loss": 0.1}, {}), ({}, {"experts": 3})],
+    ids=str,
+)
+def test_what_training_adds_to_the_loss_is_not_in_the_validation(settings, sizes):
+    sizes = SIZES | sizes
+    plain = build(model="hybrid", sizes=sizes)
+    if sizes.keys() > SIZES.keys():
+        plain = build(model="hybrid", sizes={**sizes, "balance_loss": 0.0, "router_z_loss": 0.0})
+    more = build(dataclasses.replace(SETTINGS, **settings), model="hybrid", sizes=sizes)
+    params = plain.init_state().params
+    assert more.validation_loss(params) == plain.validation_loss(params)
+    one, other = (next(e.run(e.init_state(params))) for e in (plain, more))
+    assert other.loss > one.loss + 0.001

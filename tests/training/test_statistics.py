@@ -177,3 +177,12 @@ def test_only_some_tokens_are_looked_at():
     tokens = prng.integers((1,), (2, 1200), low=0, high=13)
     expected = activation_statistics(llama, params, tokens[:1, :1024])
     assert activation_statistics(llama, params, tokens) == expected
+
+
+def test_the_use_of_experts_is_a_share_of_the_choices():
+    mixture = build("hybrid", **SIZES, experts=3)
+    params = mixture.init((0,), dtype=np.float64)
+    params["blocks"][1]["mlp"]["router"]["weight"][:] = 0.0  # all tied: the first two win
+    shares = activation_statistics(mixture, params, TOKENS)["expert_share"]
+    assert sum(shares[f"blocks.0.mlp.{e}"] for e in range(3)) == close(1)
+    assert [shares[f"blocks.1.mlp.{e}"] for e in range(3)] == [0.5, 0.5, 0.0]

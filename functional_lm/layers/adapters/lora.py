@@ -8,10 +8,10 @@ Forward. Beside a base runs the product of two thin matrices, with s = α/r, or 
 B starts at zero, so that the adapted projection equals its base. Where the columns of the base
 belong to several projections, some of them can be adapted, each with an A and a B of its own.
 
-VJP. With h = x̃·A, for each range of columns:
+VJP. With h = s·x̃·A, so that y = base(x) + h·B, for each range of columns:
 
-    d_B = s·hᵀ·g        d_h = s·g·Bᵀ
-    d_A = x̃ᵀ·d_h        d_x = that of the base + m·(d_h·Aᵀ)
+    d_B = hᵀ·g          d_h = g·Bᵀ
+    d_A = s·x̃ᵀ·d_h      d_x = that of the base + s·m·(d_h·Aᵀ)
 
 Shapes: x (..., D_in), y (..., D_out); those of A and B are in `functional_lm.low_rank`.
 """
@@ -33,7 +33,7 @@ class Residuals(NamedTuple):
 
     base: Any  # residuals of the base
     x: Array  # (..., D_in) after dropout
-    hidden: Array  # (N, P·R)
+    hidden: Array  # (N, P·R) s·x̃·A
     a: Array  # (D_in, P·R)
     b: Array  # (R, W)
     multiplier: Array | None  # (..., D_in) of dropout
@@ -102,10 +102,10 @@ def forward(
     y, r_base = base.forward(params["base"], x)
     parts, scale = parts_of(columns, y.shape[-1], len(b), b), scale_of(alpha, len(b), rslora)
     x, multiplier = dropped(x, rate, key)
-    hidden = rows(x) @ a  # (N, P·R)
+    hidden = scale * (rows(x) @ a)  # (N, P·R)
     y = y.copy()  # the base may have kept its own
     for part in parts:
-        added = scale * (hidden[:, part.a] @ b[:, part.b])
+        added = hidden[:, part.a] @ b[:, part.b]
         y[..., part.wide] += added.reshape(*x.shape[:-1], added.shape[1])
     width = y.shape[-1]
     return y, Residuals(r_base, x, hidden, a, b, multiplier, scale, parts, width, base)
@@ -118,11 +118,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, (*x.shape[:-1], width), x.dtype)
     d_hidden, d_b = np.empty_like(hidden), np.empty_like(b)
     for part in parts:
-        scaled = scale * rows(g[..., part.wide])
-        d_b[:, part.b] = hidden[:, part.a].T @ scaled
-        d_hidden[:, part.a] = scaled @ b[:, part.b].T
-    d_a = rows(x).T @ d_hidden
-    d_dropped = (d_hidden @ a.T).reshape(x.shape)
+        own = rows(g)[:, part.wide]
+        d_b[:, part.b] = hidden[:, part.a].T @ own
+        d_hidden[:, part.a] = own @ b[:, part.b].T
+    d_scaled = scale * d_hidden
+    d_a = rows(x).T @ d_scaled
+    d_dropped = (d_scaled @ a.T).reshape(x.shape)
     d_base, d_x = layer.vjp(r_base, g)
     d_x = d_x + (d_dropped if multiplier is None else d_dropped * multiplier)
     return {"base": d_base, "a": d_a, "b": d_b}, d_x

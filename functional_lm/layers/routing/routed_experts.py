@@ -102,9 +102,19 @@ def forward(
         TypeError: for experts that are not integers.
         ValueError: for experts outside ``[0, E)``.
     """
-    up, down = _expect_inputs(params, x, experts)
+    if not isinstance(x, Routed):
+        raise TypeError(f"x must be a Routed: got {type(x).__name__}; pass Routed(x, weights)")
+    expect_inputs(params, "up: E D Fu, down: E F D", x.x, "... D")
+    expect_floating(x=x.x, weights=x.weights)
+    up, down = params["up"], params["down"]
+    expect_tokens("experts", experts, len(up), fix="compare it with the parameters")
+    if x.weights.shape != experts.shape or x.x.shape[:-1] != experts.shape[:-1]:
+        raise ValueError(
+            "experts must have shape (..., k), like the weights and beside x (..., D): got "
+            f"{experts.shape} for {x.weights.shape} and {x.x.shape}; pass one for each weight"
+        )
     k, D = experts.shape[-1], x.x.shape[-1]
-    order = np.argsort(experts, axis=None, kind="stable")  # (M,)
+    order = np.argsort(experts.ravel(), kind="stable")  # (M,)
     counts = np.bincount(experts.ravel(), minlength=len(up))
     copies = rows(x.x)[order // k]  # (M, D)
     weights = x.weights.reshape(-1, 1)[order]  # (M, 1)
@@ -159,19 +169,3 @@ def _sum_of_copies(copies: Array, order: Array, k: int) -> Array:
     unsorted = np.empty_like(copies)
     unsorted[order] = copies
     return unsorted.reshape(-1, k, copies.shape[1]).sum(axis=1)
-
-
-def _expect_inputs(params: Tree, x: Any, experts: Any) -> tuple[Array, Array]:
-    """Check that everything fits; return ``up`` and ``down``."""
-    if not (isinstance(x, tuple) and len(x) == 2):
-        raise TypeError(f"x must be a Routed: got {type(x).__name__}; pass Routed(x, weights)")
-    expect_inputs(params, "up: E D Fu, down: E F D", x[0], "... D")
-    expect_floating(x=x[0], weights=x[1])
-    expect_tokens("experts", experts, len(params["up"]), fix="compare it with the parameters")
-    for name, shape in (("weights", x[1].shape), ("x", (*x[0].shape[:-1], experts.shape[-1]))):
-        if shape != experts.shape:
-            raise ValueError(
-                f"experts must have the shape (..., k) that fits {name}: got {experts.shape} for "
-                f"{shape}; pass one expert for each weight"
-            )
-    return params["up"], params["down"]

@@ -26,7 +26,7 @@ VJP. f counts, so it has no derivative. With u the cotangent of w and v that of 
 Shapes: x (..., E), experts and weights (..., k), the auxiliary loss a scalar.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,7 +85,12 @@ def forward(
     """
     expect_inputs(params, "", x, "... E")
     E = x.shape[-1]
-    _expect_experts(experts, x)
+    expect_tokens("experts", experts, E, fix="pass what choose returns for x")
+    if experts.ndim != x.ndim or experts.shape[:-1] != x.shape[:-1]:
+        raise ValueError(
+            f"experts must have shape (..., k) for x {x.shape}: got {experts.shape}; "
+            "pass what choose returns for x"
+        )
     balance_loss = expect_number("balance_loss", balance_loss, low=0.0)
     z_loss = expect_number("z_loss", z_loss, low=0.0)
 
@@ -95,7 +100,7 @@ def forward(
     exponentials = np.exp(logits - top)
     total = exponentials.sum(axis=-1, keepdims=True)  # (N, 1)
     probs, log_total = exponentials / total, top + np.log(total)
-    weights = softmax(np.take_along_axis(logits, chosen, axis=-1))  # (N, k)
+    weights = softmax(np.take_along_axis(logits, chosen))  # (N, k)
     shares = (np.bincount(chosen.ravel(), minlength=E) / max(chosen.size, 1)).astype(x.dtype)
     balance = E * (probs.sum(axis=0) @ shares) / n_rows
     size = np.square(log_total).sum() / n_rows
@@ -129,12 +134,3 @@ def choose(x: Array, *, k: int) -> Array:
     """
     k = expect_int("k", k, maximum=x.shape[-1])
     return np.argsort(-x, axis=-1, kind="stable")[..., :k]
-
-
-def _expect_experts(experts: Any, x: Array) -> None:
-    expect_tokens("experts", experts, x.shape[-1], fix="pass what choose returns for x")
-    if experts.ndim != x.ndim or experts.shape[:-1] != x.shape[:-1]:
-        raise ValueError(
-            f"experts must have shape (..., k) for x {x.shape}: got {experts.shape}; "
-            "pass what choose returns for x"
-        )

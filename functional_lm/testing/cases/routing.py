@@ -25,6 +25,7 @@ def _top_k_router_cases(draw: Draws, make: Maker) -> Cases:
         "k=1, balance": make((3, 5), 7, k=1, balance_loss=1.3),
         "k=all, z": make((3, 5), 3, k=3, z_loss=1.3),
         "one expert": make((2, 3), 1, k=1, **BOTH),
+        "one row, k=1": make((), 5, k=1, balance_loss=1.3),
         "all equal": make((2, 3), 5, scale=0.0, **BOTH),
         "ties": ({}, ties, {"experts": np.argsort(-ties, kind="stable")[:, :3], **BOTH}),
         "large logits": make((5, 7), 11, scale=100.0, k=3, **BOTH),

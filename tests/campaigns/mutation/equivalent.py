@@ -26,6 +26,47 @@ layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
+layers/routing/top_k_router.py forward
+  exchange_names | len(logits) → len(chosen)
+  exchange_names | chosen.ravel → experts.ravel
+  exchange_names | chosen.size → …
+    Each has a row for every row of logits; chosen is experts, reshaped, with a weight for each.
+  swap_operands | probs.sum(axis=0) @ shares → shares @ probs.sum(axis=0)
+    The inner product of two vectors.
+
+layers/routing/top_k_router.py vjp
+  exchange_names | experts.shape → d_weights.shape
+    `expect_cotangent` requires that they are equal.
+
+layers/routing/routed_experts.py forward
+  drop_keyword | np.argsort(experts.ravel(), kind='stable') → np.argsort(experts.ravel())
+    The order of an expert's rows changes nothing but rounding.
+  exchange_names | len(up) → len(down)
+    Both have a matrix for each expert.
+
+layers/routing/routed_experts.py vjp
+  exchange_names | copies.shape → down.shape
+  exchange_names | copies.shape → g.shape
+    All have D as their last axis.
+  negate | d_weights = np.empty_like(weights) → d_weights = -np.empty_like(weights)
+    All of it is written.
+
+layers/routing/routed_experts.py _products
+  drop_keyword | zip(_slices(counts), weight, strict=True) → zip(_slices(counts), weight)
+    Both have an entry for each expert.
+
+layers/routing/routed_experts.py _outer_products
+  drop_keyword | zip(_slices(counts), d_weight, strict=True) → zip(_slices(counts), d_weight)
+    Both have an entry for each expert.
+
+layers/routing/routed_experts.py _sum_of_copies
+  drop_call | np.empty_like(copies) → copies
+    NumPy permutes an array in place as it does into another.
+  negate | unsorted = np.empty_like(copies) → unsorted = -np.empty_like(copies)
+    All of it is written.
+  exchange_names | copies.shape → unsorted.shape
+    It was made in that shape.
+
 layers/dropout.py forward
   decide | key is None or rate == 0.0 → key is None
     At rate 0 every draw is kept and scaled by 1/1.
@@ -247,6 +288,34 @@ layers/recurrent/linear_attention.py _causal
 layers/norms/l2_norm.py vjp
   negate | x * scale → -(x * scale)
     y occurs twice in a product.
+
+chunks.py split
+  change_constant | max(-(-T // expect_int('chunk_size', chunk_size)), 1) → …
+  negate | -(-T // expect_int('chunk_size', chunk_size)) → …
+  negate | -T // expect_int('chunk_size', chunk_size) → …
+  negate | -T → T
+  drop_factor | -T // expect_int('chunk_size', chunk_size) → …
+  drop_factor | -T // n → -T
+    Chunks of any number and length compute the same, but for rounding.
+  decide | if n * C > T: → if True:
+  change_comparison | n * C > T → n * C >= T
+  repeat_factor | n * C → …
+    Filling up with no rows changes nothing.
+
+chunks.py decays
+  repeat_factor | log_decay * np.tri(C, 1 + C, dtype=dtype) → …
+  repeat_factor | np.exp(exponents) * np.tri(C, 1 + C, 1, dtype) → …
+    The factor is 0 or 1.
+
+chunks.py decays_vjp
+  repeat_factor | inside * np.tri(C, 1 + C, dtype=g.dtype) → …
+    The factor is 0 or 1.
+  exchange_names | left.shape → g.shape
+    Both have the same shape.
+  write_to_argument | g * left → np.multiply(g, left, out=g)
+    A vjp makes this g for the call alone.
+  drop_call | np.asarray(…) → …
+    A sum that keeps its axes is an array already.
 
 numerics.py sum_rows
   change_constant | max(math.isqrt(len(x)), 1) → max(math.isqrt(len(x)), 2)

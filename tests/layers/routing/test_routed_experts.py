@@ -61,8 +61,8 @@ def test_init_draws_each_matrix_with_its_own_variance():
     [
         (Routed(draw(2, D), draw(2, 2)), np.full((2, 2), E), ValueError, r"\[0, 4\): got 4"),
         (Routed(draw(2, D), draw(2, 2)), np.full((2, 2), -1), ValueError, "got -1"),
-        (Routed(draw(2, D), draw(2, 2)), np.full((2, 1), 0), ValueError, "fits weights"),
-        (Routed(draw(3, D), draw(2, 2)), np.full((2, 2), 0), ValueError, "fits x"),
+        (Routed(draw(2, D), draw(2, 2)), np.full((2, 1), 0), ValueError, "like the weights"),
+        (Routed(draw(3, D), draw(2, 2)), np.full((2, 2), 0), ValueError, "beside x"),
         (Routed(draw(2, D), draw(2, 2)), np.zeros((2, 2)), TypeError, "experts must be integers"),
         (draw(2, D), np.full((2, 2), 0), TypeError, "x must be a Routed: got ndarray"),
         (Routed(draw(2, 4), draw(2, 2)), np.full((2, 2), 0), ValueError, "x must have shape"),

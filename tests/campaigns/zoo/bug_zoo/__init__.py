@@ -6,7 +6,7 @@ name. Each file holds layers of one kind, those of the library and others with `
 ``vjp`` in NumPy and ``reference`` in JAX, and below each its bugs, as patches of its source.
 """
 
-from . import attention, entrywise, gates, losses, maps, norms, over_time, tables  # noqa: F401
+from . import adapters, attention, entrywise, gates, losses, maps, norms, over_time, tables  # noqa: F401
 from .bug import PLANTED, Bug, bugs_of
 
 ALL = [bug for planted in tuple(PLANTED) for bug in bugs_of(*planted)]
