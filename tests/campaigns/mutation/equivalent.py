@@ -280,6 +280,32 @@ models/self_attention.py vjp
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 
+layers/recurrent/causal_convolution.py forward
+  negate | y = np.zeros_like(text) → y = -np.zeros_like(text)
+    −0 plus any number is the number.
+
+layers/recurrent/causal_convolution.py vjp
+  negate | d_padded = np.zeros_like(padded) → d_padded = -np.zeros_like(padded)
+    −0 plus any number is the number.
+
+layers/recurrent/linear_attention.py forward
+  exchange_names | q.shape → k.shape
+    Queries and keys have one shape.
+
+layers/recurrent/linear_attention.py vjp
+  exchange_names | q.shape → ….shape
+    All have the positions of a chunk in that place.
+
+layers/recurrent/linear_attention.py _causal
+  repeat_factor | scores * np.tri(…) → …
+    The factor is 0 or 1.
+  write_to_argument | scores * np.tri(…) → …
+    The scores are made for this call.
+
+layers/norms/l2_norm.py vjp
+  negate | x * scale → -(x * scale)
+    y occurs twice in a product.
+
 chunks.py split
   change_constant | max(-(-T // expect_int('chunk_size', chunk_size)), 1) → …
   negate | -(-T // expect_int('chunk_size', chunk_size)) → …
