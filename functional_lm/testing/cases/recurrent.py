@@ -41,7 +41,8 @@ def _selective_scan(
 def _selective_scan_cases(draw: Draws, make: Maker) -> Cases:
     return {
         **make.each(HEADS, 6, 2, 3),
-        "chunks, the last one short": make((2, 11), 6, 2, 3, chunk_size=4),
+        "T=0": make((2, 0), 6, 2, 3),
+        "chunks, the last one short": make((6, 5), 6, 2, 6, chunk_size=2),
         "whole chunks, H=3 G=3": make((2, 6), 3, 3, 2, chunk_size=3, N=1),
         "chunks of one": make((3, 5), 2, 1, 1, chunk_size=1),
         "strong decays": make((2, 67), 3, 1, 3, dt=20.0),

@@ -98,6 +98,8 @@ PARTS: dict[str, dict[str, Any]] = {
     **{name: {"mlp": name} for name in ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")},
     "parallel block": {"block": "parallel"},
     "multi_latent_attention": {"mixer": "multi_latent_attention"},
+    "mamba2": {"mixer": "mamba2"},
+    "mamba2, as many parameters": {"mixer": "mamba2", "expand": 1, "state_size": 64},
     "8 experts, 2 a token": {"experts": 8},
     "7 experts, 1 a token, 1 shared": {
         "experts": 7,

@@ -26,6 +26,15 @@ layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
+layers/feedforward/relu.py vjp
+  repeat_factor | g * (x > 0.0) → g * (x > 0.0) * (x > 0.0)
+    A mask of zeros and ones is its own square.
+
+layers/feedforward/relu_squared.py forward
+  exchange_names | relu * relu → relu * x
+  exchange_names | relu * relu → x * relu
+    Where relu is not zero, it is x.
+
 layers/routing/top_k_router.py forward
   exchange_names | len(logits) → len(chosen)
   exchange_names | chosen.ravel → experts.ravel
@@ -134,6 +143,10 @@ layers/linear.py input_vjp
 layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
+
+layers/feedforward/gated.py forward
+  negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
+    F from the end of 2F is F from the start.
 
 layers/feedforward/swiglu.py forward
   negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
@@ -251,6 +264,10 @@ models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
+models/multi_latent_attention.py vjp
+  exchange_names | d_attended.shape → g.shape
+    Both are (B, T, …), and the rest is not used.
+
 models/self_attention.py vjp
   negate | width // Kv → -(width // Kv)
     NumPy takes a negative size for the one that the others leave open.
@@ -258,6 +275,60 @@ models/self_attention.py vjp
 models/self_attention.py _packed
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
+
+layers/recurrent/causal_convolution.py forward
+  negate | y = np.zeros_like(text) → y = -np.zeros_like(text)
+    −0 plus any number is the number.
+
+layers/recurrent/causal_convolution.py vjp
+  negate | d_padded = np.zeros_like(padded) → d_padded = -np.zeros_like(padded)
+    −0 plus any number is the number.
+
+layers/recurrent/linear_attention.py forward
+  exchange_names | q.shape → k.shape
+    Queries and keys have one shape.
+
+layers/recurrent/linear_attention.py vjp
+  exchange_names | q.shape → ….shape
+    All have the positions of a chunk in that place.
+
+layers/recurrent/linear_attention.py _causal
+  repeat_factor | scores * np.tri(…) → …
+    The factor is 0 or 1.
+  write_to_argument | scores * np.tri(…) → …
+    The scores are made for this call.
+
+layers/norms/l2_norm.py vjp
+  negate | x * scale → -(x * scale)
+    y occurs twice in a product.
+
+chunks.py split
+  change_constant | max(-(-T // expect_int('chunk_size', chunk_size)), 1) → …
+  negate | -(-T // expect_int('chunk_size', chunk_size)) → …
+  negate | -T // expect_int('chunk_size', chunk_size) → …
+  negate | -T → T
+  drop_factor | -T // expect_int('chunk_size', chunk_size) → …
+  drop_factor | -T // n → -T
+    Chunks of any number and length compute the same, but for rounding.
+  decide | if n * C > T: → if True:
+  change_comparison | n * C > T → n * C >= T
+  repeat_factor | n * C → …
+    Filling up with no rows changes nothing.
+
+chunks.py decays
+  repeat_factor | log_decay * np.tri(C, 1 + C, dtype=dtype) → …
+  repeat_factor | np.exp(exponents) * np.tri(C, 1 + C, 1, dtype) → …
+    The factor is 0 or 1.
+
+chunks.py decays_vjp
+  repeat_factor | inside * np.tri(C, 1 + C, dtype=g.dtype) → …
+    The factor is 0 or 1.
+  exchange_names | left.shape → g.shape
+    Both have the same shape.
+  write_to_argument | g * left → np.multiply(g, left, out=g)
+    A vjp makes this g for the call alone.
+  drop_call | np.asarray(…) → …
+    A sum that keeps its axes is an array already.
 
 numerics.py sum_rows
   change_constant | max(math.isqrt(len(x)), 1) → max(math.isqrt(len(x)), 2)
