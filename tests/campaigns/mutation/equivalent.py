@@ -87,7 +87,7 @@ layers/dropout.py forward
 
 layers/softmax_attention/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
-  exchange_… | Settings(… block_q, block_k) → Settings(visibility, soft_cap, slopes, dropout, key, …)
+  exchange_… | Settings(… block_q, block_k) → Settings(visibility, soft_cap, slopes, dropout, …)
     Tiles of any size compute the same, but for rounding.
 
 layers/softmax_attention/flash_attention.py vjp
