@@ -87,13 +87,10 @@ layers/dropout.py forward
 
 layers/softmax_attention/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
-  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
-  exchange_… | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
+  exchange_… | Settings(… block_q, block_k) → Settings(visibility, soft_cap, slopes, dropout, …)
+    Tiles of any size compute the same, but for rounding.
 
 layers/softmax_attention/flash_attention.py vjp
-  exchange_elements | … block_q, block_k = residuals → … block_k, block_q = residuals
-  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
-    Tiles of any size compute the same, but for rounding.
   exchange_names | k.shape → v.shape
     v differs from k in its last size alone.
   negate | d_q_rows = np.zeros_like(q_rows) → d_q_rows = -np.zeros_like(q_rows)
@@ -116,7 +113,7 @@ layers/softmax_attention/flash_attention.py forward
 layers/softmax_attention/flash_attention.py _tiles
   decide | min(rows.stop + offset, S) if causal else S → S
   exchange_names | min(rows.stop + offset, S) if causal else S → …
-  drop_call | min(column + block_k, stop) → column + block_k
+  drop_call | min(column + settings.block_k, stop) → column + settings.block_k
   decide | 0 if window is None else max(…, 0) → 0
   change_sign | start + offset - window + 1 → start + offset - window - 1
   drop_term | start + offset - window + 1 → start + offset - window
@@ -154,10 +151,6 @@ layers/feedforward/gated.py forward
 layers/feedforward/swiglu.py forward
   negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
     F from the end of 2F is F from the start.
-
-layers/softmax_attention/rotary.py forward
-  exchange_names | x.shape → y.shape
-    A turn keeps the shape.
 
 layers/linear.py forward
   exchange_names | weight.shape → y.shape
@@ -296,6 +289,9 @@ models/multi_latent_attention.py vjp
 
 models/self_attention.py vjp
   negate | width // Kv → -(width // Kv)
+    NumPy takes a negative size for the one that the others leave open.
+
+models/self_attention.py _packed
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 
