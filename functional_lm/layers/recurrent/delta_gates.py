@@ -67,8 +67,8 @@ def forward(params: Tree, x: Gates) -> tuple[Gates, Residuals]:
     """Return the two gates, each (..., H)."""
     if not isinstance(x, Gates):
         raise TypeError(f"x must be Gates(b, a): got {type(x).__name__}; pass Gates(*x)")
-    for name, part in x._asdict().items():
-        expect_inputs(params, "A_log: H, bias: H", part, "... H", name)
+    expect_inputs(params, "A_log: H, bias: H", x.beta, "... H", "beta")
+    expect_inputs(params, "A_log: H, bias: H", x.log_decay, "... H", "log_decay")
     if x.beta.shape != x.log_decay.shape:
         shapes = f"{x.beta.shape} and {x.log_decay.shape}"
         raise ValueError(f"beta and log_decay must have one shape: got {shapes}; reshape one")

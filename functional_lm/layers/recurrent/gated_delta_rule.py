@@ -123,9 +123,11 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
             "x must be WithState(Inputs(q, k, v, beta, log_decay), state): "
             f"got {type(inputs).__name__}; pass gated_delta_rule.Inputs(*x)"
         )
-    others = {**inputs._asdict(), "state": state}
-    shapes = "k: B T H K, v: B T H Kv, beta: B T H, log_decay: B T H, state: B H K Kv"
-    expect_inputs(others, f"q: B T H K, {shapes}", inputs.q, "B T H K", "q")
+    expect_inputs(
+        {**inputs._asdict(), "state": state},
+        "q: B T H K, k: B T H K, v: B T H Kv, beta: B T H, log_decay: B T H, state: B H K Kv",
+        *(inputs.q, "B T H K", "q"),
+    )
 
     q, k, v = (split(part, chunk_size) for part in inputs[:3])  # (…, C, K or Kv)
     beta, log_decay = (split(part[..., None], chunk_size) for part in inputs[3:])  # (…, C, 1)
@@ -142,7 +144,7 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
     y = from_start * (q @ states[:-1]) + (within * (q @ k.mT)) @ u
     T = inputs.q.shape[1]
     residuals = Residuals(q, k, v, beta, left, inverse, w, u, states[:-1], T)
-    return WithState(join(y, T), states[-1].copy()), residuals
+    return WithState(join(y, T), states[-1]), residuals
 
 
 def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
@@ -185,7 +187,7 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
 
     of_vectors = [join(part, T) for part in (d_q, d_k, d_v)]
     of_numbers = [join(part, T)[..., 0] for part in (d_beta, d_log_decay)]
-    return {}, WithState(Inputs(*of_vectors, *of_numbers), d_states[0].copy())
+    return {}, WithState(Inputs(*of_vectors, *of_numbers), d_states[0])
 
 
 def _parts(left: Array) -> tuple[Array, Array, Array, Array, Array]:

@@ -77,9 +77,11 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
     inputs, state = expect_with_state(x)
     if not isinstance(inputs, QKV):
         raise TypeError(f"x must be WithState(QKV(q, k, v), state): got {type(inputs).__name__}")
-    others = {"k": inputs.k, "v": inputs.v, "state": state}
-    shapes = "k: B T H K, v: B T H Kv, state: B H K Kv"
-    expect_inputs(others, shapes, inputs.q, "B T H K", "q")
+    expect_inputs(
+        {"k": inputs.k, "v": inputs.v, "state": state},
+        "k: B T H K, v: B T H Kv, state: B H K Kv",
+        *(inputs.q, "B T H K", "q"),
+    )
 
     q, k, v = (split(part, chunk_size) for part in inputs)  # (n, B, H, C, ...)
     added = k.mT @ v  # (n, B, H, K, Kv)
@@ -87,7 +89,7 @@ def forward(params: Tree, x: WithState, *, chunk_size: int = 32) -> tuple[WithSt
     read = q @ states[:-1] + _causal(q @ k.mT) @ v
     T = inputs.q.shape[1]
     y = join(read * (1 / math.sqrt(q.shape[-1])), T)
-    return WithState(y, states[-1].copy()), Residuals(q, k, v, states[:-1], T)
+    return WithState(y, states[-1]), Residuals(q, k, v, states[:-1], T)
 
 
 def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
@@ -104,7 +106,7 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     d_q = d_read @ states.mT + d_scores @ k
     d_k = d_scores.mT @ q + v @ d_after.mT
     d_v = _causal(q @ k.mT).mT @ d_read + k @ d_after
-    return {}, WithState(QKV(*(join(part, T) for part in (d_q, d_k, d_v))), d_states[0].copy())
+    return {}, WithState(QKV(*(join(part, T) for part in (d_q, d_k, d_v))), d_states[0])
 
 
 def _causal(scores: Array) -> Array:

@@ -75,8 +75,8 @@ def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterat
         faulty = types.ModuleType(right.__name__)
         vars(faulty).update(outside)
         exec(compile("\n".join(patched(source, patch, name)), name, "exec"), vars(faulty))
-        if hasattr(right, "Inputs"):
-            faulty.Inputs = right.Inputs  # x has this type, and not that of the copy
+        for kind in {"Inputs", "Gates"} & {*vars(right)}:
+            setattr(faulty, kind, getattr(right, kind))  # x has this type, not that of the copy
         layer = faulty if module else vars(faulty)[layer_name]
         expected = (reference, tuple(leaves.split()), cause, tuple(says.split()))
         yield Bug(name, layer, right, params, x, keywords, *expected)
