@@ -29,7 +29,7 @@ def _thin(
 
 def _thin_cases(draw: Draws, make: Maker) -> Cases:
     return {
-        **make.each(ROWS, 5, 7, 3),
+        **make.each(ROWS, 5, 7, 2),
         "dropout, bias": make((2, 3), 5, 7, 2, bias=True, rate=0.3, key=(5, 3)),
         "two ranges, rsLoRA": make(
             (2, 13), 5, 11, 3, bias=True, columns=((7, 11), (0, 2)), rslora=True

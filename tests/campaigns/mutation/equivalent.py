@@ -26,6 +26,13 @@ layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
+layers/adapters/lora.py forward
+  drop_call | y.copy() → y
+  drop_statement | y = y.copy() → pass
+    The base of the cases, linear, does not keep its output; a unit test has one that does.
+  exchange_names | added.reshape(*x.shape[:-1], added.shape[1]) → …
+    x and y have the same leading axes.
+
 layers/feedforward/relu.py vjp
   repeat_factor | g * (x > 0.0) → g * (x > 0.0) * (x > 0.0)
     A mask of zeros and ones is its own square.

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,16 @@ def test_the_scale_is_alpha_over_the_rank_or_its_root():
 def test_rank_zero_is_refused(layer):
     with pytest.raises(ValueError, match="rank must be at least 1: got 0"):
         layer.init((0,), **SIZES | {"rank": 0})
+
+
+@pytest.mark.parametrize("layer", [lora, dora])
+def test_what_the_base_keeps_is_not_written_to(layer):
+    kept = []
+
+    def forward(params, x):
+        kept.append(linear.forward(params, x)[0])
+        return kept[0], None
+
+    params, x = filled(layer), np.ones((3, 5))
+    layer.forward(params, x, base=SimpleNamespace(forward=forward), alpha=4.0)
+    np.testing.assert_array_equal(kept[0], linear.forward(params["base"], x)[0])
