@@ -1,5 +1,6 @@
 """What a check is, what it reads, the history of a run, and what it returns, a finding."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -9,6 +10,9 @@ import numpy as np
 from ..contract import Array
 from ..runs.metrics import Record
 from ..runs.records import Figures, in_order, statistics_of, steps_of, values_of
+
+LEARNED = 0.75
+"""Of the loss of guessing at random: a first loss below is that of weights that learned before."""
 
 Severity: TypeAlias = Literal["error", "warning"]
 """An error spoils the run; a warning costs it something."""
@@ -73,7 +77,13 @@ class History(NamedTuple):
 
     @property
     def initial(self) -> Figures | None:
-        """The statistics of the first update, if recorded: those of the initialisation."""
+        """The statistics of the first update, if recorded: those of the initialisation.
+
+        None for a run that starts from trained weights, whose first loss is far below chance.
+        """
+        chance = math.log(self.vocab_size) if self.vocab_size else 0.0
+        if len(self.loss) and self.loss[0] < LEARNED * chance:
+            return None
         return self.statistics[0][1] if self.statistics and self.statistics[0][0] == 1 else None
 
 

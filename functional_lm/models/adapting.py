@@ -87,7 +87,7 @@ class AdapterConfig:
     def __post_init__(self) -> None:
         expect_fields(
             self,
-            (expect_int, "lora_rank adapter_size", {}),
+            (expect_int, "lora_rank adapter_size", {"maximum": 2**16}),
             (expect_number, "lora_alpha", {"low": 0.0}),
             (expect_number, "lora_dropout", {"low": 0.0, "high": 0.99}),
             (expect_bool, "rslora dora", {}),

@@ -63,3 +63,9 @@ def test_saturated_attention(inspected, entropy, at, steps):
     assert (finding and finding.steps) == steps
     expected = "0.19 of the entropy of uniform" if entropy == 0.6 else "0.03 nats at step 400"
     assert finding is None or expected in finding.evidence
+
+
+def test_a_run_from_trained_weights_may_start_with_sharp_attention(inspected):
+    history = inspected("attention_entropy", "blocks.0", 0.6, (1,))
+    history = history._replace(vocab_size=65, loss=history.loss * 0 + 1.9)
+    assert saturated_attention(history) is None

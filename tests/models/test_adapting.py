@@ -5,7 +5,7 @@ from functional_lm import pytree, value_and_grad
 from functional_lm.compose import bind, residual, serial
 from functional_lm.generation import Decoder
 from functional_lm.layers import embedding, rms_norm, unembedding
-from functional_lm.models import build, mlp, self_attention
+from functional_lm.models import build, hybrid, mlp, self_attention
 from functional_lm.models.adapting import (
     AdapterConfig,
     adapt,
@@ -107,6 +107,16 @@ def test_decodes_as_it_computes(kind, name):
         got = [decoder.prefill(TOKENS[rows, :2])]
         got += [decoder.step(TOKENS[rows, t]) for t in range(2, 5)]
         np.testing.assert_allclose(np.stack(got, 1), expected[rows, 1:], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+@pytest.mark.parametrize("mixer", [name for name in hybrid.MIXERS if name != "attention"])
+def test_any_mixer_has_adapters(kind, mixer):
+    _, _, adapted, params = tuned(kind, "hybrid", mixer=mixer, d_model=16)
+    decoder = Decoder(adapted, params)
+    got = [decoder.prefill(TOKENS[:, :2]), decoder.step(TOKENS[:, 2])]
+    expected = logits(adapted, params)
+    np.testing.assert_allclose(np.stack(got, 1), expected[:, 1:3], rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", LOW_RANK)

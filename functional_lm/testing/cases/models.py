@@ -299,7 +299,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 def _language_model_cases(draw: Draws, make: Maker) -> Cases:
     inside = ("dropout", "rematerialised", "tiled", "blocks of two kinds")  # of the transformer
     cases = _transformer_cases(draw, make)
-    return {label: case for label, case in cases.items() if label not in inside}
+    params, tokens, side = cases["auxiliary loss, rematerialised"]
+    alone = {**side, "auxiliary": False, "label_smoothing": 0.2, "z_loss": 0.1}
+    return {
+        **{label: case for label, case in cases.items() if label not in inside},
+        "smoothed, z, auxiliary loss left out": (params, tokens, alone),
+    }
 
 
 def _mixture(

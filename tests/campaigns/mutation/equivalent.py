@@ -26,6 +26,15 @@ layers/softmax_attention/attention.py _ungroup
   exchange_elements | B, G, rows, K = x.shape → B, rows, G, K = x.shape
     G and rows are used in their product only.
 
+layers/feedforward/relu.py vjp
+  repeat_factor | g * (x > 0.0) → g * (x > 0.0) * (x > 0.0)
+    A mask of zeros and ones is its own square.
+
+layers/feedforward/relu_squared.py forward
+  exchange_names | relu * relu → relu * x
+  exchange_names | relu * relu → x * relu
+    Where relu is not zero, it is x.
+
 layers/routing/top_k_router.py forward
   exchange_names | len(logits) → len(chosen)
   exchange_names | chosen.ravel → experts.ravel
@@ -78,13 +87,10 @@ layers/dropout.py forward
 
 layers/softmax_attention/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
-  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
-  exchange_… | Residuals(… block_q, block_k) → Residuals(q, k, v, top, total, y, visibility, …)
+  exchange_… | Settings(… block_q, block_k) → Settings(visibility, soft_cap, slopes, dropout, …)
+    Tiles of any size compute the same, but for rounding.
 
 layers/softmax_attention/flash_attention.py vjp
-  exchange_elements | … block_q, block_k = residuals → … block_k, block_q = residuals
-  exchange_names | _tiles(T, S, visibility, block_q, block_k) → _tiles(T, S, visibility, …)
-    Tiles of any size compute the same, but for rounding.
   exchange_names | k.shape → v.shape
     v differs from k in its last size alone.
   negate | d_q_rows = np.zeros_like(q_rows) → d_q_rows = -np.zeros_like(q_rows)
@@ -107,7 +113,7 @@ layers/softmax_attention/flash_attention.py forward
 layers/softmax_attention/flash_attention.py _tiles
   decide | min(rows.stop + offset, S) if causal else S → S
   exchange_names | min(rows.stop + offset, S) if causal else S → …
-  drop_call | min(column + block_k, stop) → column + block_k
+  drop_call | min(column + settings.block_k, stop) → column + settings.block_k
   decide | 0 if window is None else max(…, 0) → 0
   change_sign | start + offset - window + 1 → start + offset - window - 1
   drop_term | start + offset - window + 1 → start + offset - window
@@ -138,13 +144,13 @@ layers/unembedding.py forward
   drop_call | rows(x) → x
     A product maps each row by itself, however the rows are stacked.
 
-layers/feedforward/swiglu.py forward
+layers/feedforward/gated.py forward
   negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
     F from the end of 2F is F from the start.
 
-layers/softmax_attention/rotary.py forward
-  exchange_names | x.shape → y.shape
-    A turn keeps the shape.
+layers/feedforward/swiglu.py forward
+  negate | x.shape[-1] // 2 → -(x.shape[-1] // 2)
+    F from the end of 2F is F from the start.
 
 layers/linear.py forward
   exchange_names | weight.shape → y.shape
@@ -200,8 +206,19 @@ losses/cross_entropy.py forward
     Any class will do for a row that does not count.
   exchange_names | len(kept) → len(target)
     There is one target for each row.
-  strong_scalar | 1.0 / n_kept → np.float64(1.0) / n_kept
+  exchange_names | x.shape → d_logits.shape
+  exchange_names | x.shape → exponentials.shape
+  exchange_names | x.shape → logits.shape
+    All end in V.
+  strong_scalar | 1.0 - label_smoothing → np.float64(1.0) - label_smoothing
+  strong_scalar | 1.0 + 2.0 * z_loss * z → np.float64(1.0) + 2.0 * z_loss * z
+  strong_scalar | 2.0 * z_loss → np.float64(2.0) * z_loss
     Written to an array of the right dtype; only rounding differs.
+  decide | if z_loss: → if True:
+  decide | if label_smoothing: → if True:
+  exchange_names | if z_loss: → if ignore_index:
+  exchange_names | if label_smoothing: → if ignore_index:
+    At zero the branch adds nothing.
 
 losses/linear_cross_entropy.py forward
   … | if chunk_size is None: → if True:
@@ -209,6 +226,7 @@ losses/linear_cross_entropy.py forward
   … | … _LOGITS … → …
   … | len(weight) + 1 → …
   exchange_names | len(weight) → len(x)
+  exchange_names | len(weight) → len(settings)
   drop_call | max(256, …) → 256
     The loss does not depend on the rows of a chunk.
   exchange_elements | recompute, frozen = … → …
@@ -216,7 +234,7 @@ losses/linear_cross_entropy.py forward
   decide | recompute or frozen → recompute
   exchange_names | not recompute → not frozen
   exchange_names | recompute or frozen → …
-  exchange_names | _in_chunks(*inputs, chunk_size, with_x, with_weight) → …
+  exchange_names | _in_chunks(*inputs, settings, chunk_size, with_x, with_weight) → …
 
 losses/linear_cross_entropy.py vjp
   decide | if d_weight is None: → if True:
@@ -244,22 +262,36 @@ losses/linear_cross_entropy.py _in_chunks
   exchange_names | d_logits.T → logits.T
   exchange_names | d_logits[:, some] → logits[:, some]
     They are one array: divide returns what it wrote to.
-  strong_scalar | 1.0 / n_rows → np.float64(1.0) / n_rows
+  strong_scalar | 1.0 - label_smoothing → np.float64(1.0) - label_smoothing
+  strong_scalar | 1.0 + 2.0 * z_loss * z → np.float64(1.0) + 2.0 * z_loss * z
+  strong_scalar | 2.0 * z_loss → np.float64(2.0) * z_loss
+  strong_scalar | 1.0 - logits * logits → np.float64(1.0) - logits * logits
     Written to an array of the right dtype; only rounding differs.
+  decide | if z_loss: → if True:
+  exchange_names | if z_loss: → …
+  decide | if label_smoothing: → if True:
+  exchange_names | if label_smoothing: → …
+    At zero the branch adds nothing.
+  drop_keyword | logits.mean(axis=-1) → logits.mean()
+    Only the sum of the losses counts.
+  exchange_names | len(logits) → len(top)
+    Each row has a maximum.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
-
-models/language_model.py vjp
-  decide | Stream(g, g) if with_auxiliary else g → Stream(g, g)
-  exchange_names | Stream(g, g) if with_auxiliary else g → Stream(g, g) if … else g
-    A transformer without an auxiliary loss drops its cotangent.
 
 models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
+models/multi_latent_attention.py vjp
+  exchange_names | d_attended.shape → g.shape
+    Both are (B, T, …), and the rest is not used.
+
 models/self_attention.py vjp
   negate | width // Kv → -(width // Kv)
+    NumPy takes a negative size for the one that the others leave open.
+
+models/self_attention.py _packed
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 

@@ -7,7 +7,7 @@ from compare_checkers import our_verdict
 from functional_lm.testing import CAUSES
 
 LONG = (  # they take seconds each, or have causes that the checker does not name
-    *("attention", "transformer_block", "squeeze_excite", "soft_experts", "top1_gate"),
+    *("attention", "_block", "squeeze_excite", "soft_experts", "top1_gate"),
     *("bilinear", "weight_norm", "gelu_mlp: the slope"),
 )
 SHORT = {bug.cause: bug for bug in reversed(ALL) if not any(word in bug.name for word in LONG)}

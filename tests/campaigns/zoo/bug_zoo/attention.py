@@ -249,11 +249,6 @@ plant(
     x: missing term
     - return d_params, d_x + d_branch
     + return d_params, d_x
-
-    the rotary key is not turned back
-    params.kv_down.weight x: jacobian not transposed
-    - d_down = np.concatenate([d_latent, d_rope[:, :, H]], axis=-1)
-    + d_down = np.concatenate([d_latent, d_shared[:, :, 0]], axis=-1)
     """,
     n_heads=3,
     rope_size=2,
