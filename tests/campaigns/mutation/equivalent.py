@@ -324,6 +324,32 @@ layers/recurrent/linear_attention.py _causal
   write_to_argument | scores * np.tri(…) → …
     The scores are made for this call.
 
+layers/recurrent/gated_delta_rule.py forward
+  exchange_names | len(q) → len(…)
+    All have an entry for each chunk.
+  exchange_names | beta * before → beta * within
+    The substitution reads what is below the diagonal only.
+
+layers/recurrent/gated_delta_rule.py vjp
+  exchange_names | q.shape → ….shape
+    All have the positions of a chunk in that place.
+  negate | d_left = np.empty_like(left) → d_left = -np.empty_like(left)
+    Every entry is written before it is read.
+
+layers/recurrent/gated_delta_rule.py _parts
+  exchange_names | left.shape → within.shape
+    Both have the positions of a chunk in that place.
+  repeat_factor | within * np.tri(…) → …
+    The factor is 0 or 1.
+
+layers/recurrent/gated_delta_rule.py _inverse
+  drop_call | np.zeros_like(lower) → lower
+    Each row is read before it is overwritten, and there is nothing above the diagonal.
+  negate | inverse = np.zeros_like(lower) → inverse = -np.zeros_like(lower)
+    −0 above the diagonal is never read but in sums.
+  change_constant | t + 1 → t + 2
+    The next step overwrites the second row.
+
 layers/norms/l2_norm.py vjp
   negate | x * scale → -(x * scale)
     y occurs twice in a product.
