@@ -32,7 +32,7 @@ def _thin_cases(draw: Draws, make: Maker) -> Cases:
         **make.each(ROWS, 5, 7, 2),
         "dropout, bias": make((2, 3), 5, 7, 2, bias=True, rate=0.3, key=(5, 3)),
         "two ranges, rsLoRA": make(
-            (2, 13), 5, 11, 3, bias=True, columns=((7, 11), (0, 2)), rslora=True
+            (2, 13), 5, 11, 2, bias=True, columns=((7, 11), (0, 2)), rslora=True
         ),
         "rank 1, many rows": make((331,), 3, 2, 1),
     }

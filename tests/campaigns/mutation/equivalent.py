@@ -30,8 +30,30 @@ layers/adapters/lora.py forward
   drop_call | y.copy() → y
   drop_statement | y = y.copy() → pass
     The base of the cases, linear, does not keep its output; a unit test has one that does.
-  exchange_names | added.reshape(*x.shape[:-1], added.shape[1]) → …
-    x and y have the same leading axes.
+  exchange_names | x.shape → y.shape
+    They have the same leading axes.
+
+layers/adapters/dora.py forward
+  drop_call | rows(unbiased).copy() → rows(unbiased)
+    The base of the cases, linear, does not keep its output; a unit test has one that does.
+
+layers/adapters/dora.py vjp
+  drop_keyword | zip(r.parts, r.adapted, strict=True) → …
+  drop_keyword | zip(r.parts, d_adapted, strict=True) → …
+    There is one matrix for each part.
+  exchange_names | flat[:, part.wide] → d_z[:, part.wide]
+    d_z is a copy of g until the last use of g in its columns.
+  decide | if d_base['weight'] is not None: → if True:
+  drop_subscript | d_base['weight'] → d_base
+    The base of the cases is not frozen; a unit test has one that is.
+  drop_call | d_base['weight'].copy() → d_base['weight']
+    What linear returns is its own; a copy is made for other bases.
+
+layers/adapters/bottleneck.py vjp
+  repeat_factor | flat @ up.T * (activated > 0) → …
+    A mask of zeros and ones is its own square.
+  exchange_names | h.shape → g.shape
+    `expect_cotangent` requires that they are equal.
 
 layers/feedforward/relu.py vjp
   repeat_factor | g * (x > 0.0) → g * (x > 0.0) * (x > 0.0)
