@@ -10,13 +10,13 @@ def test_the_table_and_the_figures(tmp_path, capsys):
     path = tmp_path / "checks.json"
     assert main(["check", "rms_norm", "silu", "--json", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "rms_norm, 9 cases" in shown
+    assert "rms_norm, 10 cases" in shown
     assert "  params.scale" in shown
-    assert "2 layers, all 16 cases ok" in shown
+    assert "2 layers, all 17 cases ok" in shown
     record = json.loads(path.read_text())
     assert record["ok"] is True
     (first, *rest) = record["layers"]["rms_norm"]
-    assert len(rest) == 8
+    assert len(rest) == 9
     assert first["residual_bytes"] > 0
     assert first["leaves"]["x"]["float64_error"] < 1e-14
     assert 0 < first["leaves"]["x"]["over_xla"] < 4

@@ -98,7 +98,7 @@ def case_at(
 
 
 DEFAULTS = {"B": 2, "T": 5, "S": 5, "D": 24, "D_in": 5, "D_out": 7}
-DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2, "E": 5}
+DEFAULTS |= {"H": 6, "G": 2, "K": 4, "F": 7, "V": 11, "L": 2, "E": 5, "R": 3, "P": 3}
 """The size of each letter that is not given; L is the number of blocks."""
 
 NAMES = {"batch": "B", "seqlen": "T", "dmodel": "D", "din": "D_in", "dout": "D_out"}

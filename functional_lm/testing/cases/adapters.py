@@ -57,9 +57,13 @@ def _prefix(draw: Draws, _: Any, leading: Any, D: int, P: int) -> Inputs:
     return {"weight": draw.normal(P, D)}, draw.normal(*leading, D), {}
 
 
+def _prefix_cases(draw: Draws, make: Maker) -> Cases:
+    return make.each(BATCHES, 7, 5) | {"one row": make((3, 2), 7, 1)}
+
+
 LAYERS: Layers = {
     "bottleneck": ("D_in D_out R", _bottleneck, _bottleneck_cases),
     "dora": ("D_in D_out R", _thin, _thin_cases),
     "lora": ("D_in D_out R", _thin, _thin_cases),
-    "prefix": ("D P", _prefix, lambda _, make: make.each(BATCHES, 7, 5)),
+    "prefix": ("D P", _prefix, _prefix_cases),
 }

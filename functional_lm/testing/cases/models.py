@@ -214,6 +214,10 @@ def _prefix_tuning(draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, P:
     return params, draw.normal(*leading, D), {"base": base, "positions": np.arange(leading[-1])}
 
 
+def _prefix_tuning_cases(draw: Draws, make: Maker) -> Cases:
+    return make.each(HEADS, *_SIZES, 3) | {"one row": make((2, 5), *_SIZES, 1)}
+
+
 def _linear() -> Any:
     from ...layers import linear
 
@@ -342,7 +346,7 @@ LAYERS: Layers = {
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
-    "prefix_tuning": ("D H G P", _prefix_tuning, lambda _, make: make.each(HEADS, *_SIZES, 3)),
+    "prefix_tuning": ("D H G P", _prefix_tuning, _prefix_tuning_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),
