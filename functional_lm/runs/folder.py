@@ -342,7 +342,11 @@ def open_run(folder: str | Path, weights: str = BEST_FILE, *, trust_model: bool 
             f"more than the file has bytes; restore {CONFIG_FILE} or the file",
         )
     params, metadata = load_checkpoint(path, like=model.init((0,), dtype=dtype))
-    for name, value in _goes_with(model, tokenizer).items():
+    goes_with = _goes_with(model, tokenizer)
+    if isinstance(written := metadata.get("config"), dict):  # maybe of an older version
+        newer = {k: v for k, v in goes_with["config"].items() if k not in settings["model"]}
+        metadata = {**metadata, "config": {**newer, **written}}
+    for name, value in goes_with.items():
         if metadata.get(name, value) != value:
             raise FileFormatError(
                 folder,

@@ -44,12 +44,13 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def expect_same_run(before: dict[str, Any], experiment: Experiment) -> list[str]:
     """Require that a resumed run keeps the settings that it began with.
 
     Args:
         before: the `identity` in a checkpoint.
-        now: that of the experiment that shall go on.
+        experiment: the one that shall go on. A setting that the version of the run did not have
+            must have its default.
 
     Returns:
         What differs without being an obstacle, a sentence each.
@@ -57,6 +58,7 @@ def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises:
         ValueError: naming what differs.
     """
+    now = identity(experiment)
     if not isinstance(before, dict) or not all(
         isinstance(before.get(name), type(now[name])) for name in now
     ):
@@ -66,7 +68,11 @@ def expect_same_run(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             "a resumed run needs the text that it began with: got one with the SHA-256 "
             f"{now['text_sha256'][:12]}… instead of {before['text_sha256'][:12]}…; restore it"
         )
-    newer = dataclasses.asdict(TrainConfig())  # for settings that the run's version did not have
+    given = experiment.model.given or experiment.config
+    newer = dataclasses.asdict(TrainConfig())  # settings that the version of the run did not have
+    for field in dataclasses.fields(given):
+        is_default = getattr(given, field.name) == field.default
+        newer[field.name] = now["config"][field.name] if is_default else field.default
     recorded = {**newer, **before["config"], **before["settings"]}
     settings = recorded, {**now["config"], **now["settings"]}
     longer = [change for name, change in _changes(*settings) if name in MAY_CHANGE]

@@ -197,7 +197,6 @@ class Session:
             ValueError: for another text or other settings.
         """
         folder, notes = Path(folder), list[str]()
-        expected = identity(experiment)
         with contextlib.ExitStack() as resources:
             resources.enter_context(run_lock(folder))
             for path in folder.iterdir():
@@ -209,7 +208,7 @@ class Session:
                 folder,
                 experiment.init_state,
                 notes.append,
-                lambda metadata: notes.extend(expect_same_run(metadata.get("run", {}), expected)),
+                lambda metadata: notes.extend(expect_same_run(metadata.get("run", {}), experiment)),
             )
             change_settings(folder, training=experiment.in_force, given=experiment.given)
             session = cls(folder, experiment, intervals or Intervals(), state)

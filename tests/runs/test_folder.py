@@ -7,7 +7,7 @@ import pytest
 from functional_lm import pytree
 from functional_lm.files import FileFormatError
 from functional_lm.models import build
-from functional_lm.runs import open_run, save_run
+from functional_lm.runs import load_checkpoint, open_run, save_checkpoint, save_run
 from functional_lm.text import CharTokenizer
 
 TOKENIZER = CharTokenizer.train("hello world")
@@ -41,6 +41,20 @@ def test_a_damaged_file_is_named(run, file):
     data = (run / file).read_bytes()
     (run / file).write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=file):
+        open_run(run)
+
+
+def test_a_setting_that_is_newer_than_the_run_has_its_default(run):
+    weights = load_checkpoint(run / "model.safetensors")
+    del weights.metadata["config"]["norm_eps"]
+    save_checkpoint(run / "model.safetensors", weights.tree, metadata=weights.metadata)
+    settings = json.loads((run / "config.json").read_text())
+    del settings["model"]["norm_eps"]
+    (run / "config.json").write_text(json.dumps(settings))
+    assert open_run(run).model.config == MODEL.config
+    settings["model"]["norm_eps"] = 0.1
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(FileFormatError, match="is of another config"):
         open_run(run)
 
 

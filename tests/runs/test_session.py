@@ -189,10 +189,13 @@ def test_other_versions_are_a_note(tmp_path, monkeypatch):
 
 def test_a_setting_that_is_newer_than_the_run_had_its_default():
     before = identity(build())
-    del before["settings"]["label_smoothing"]
-    assert expect_same_run(before, identity(build())) == []
+    del before["settings"]["label_smoothing"], before["config"]["norm_eps"]
+    assert expect_same_run(before, build()) == []
     with pytest.raises(ValueError, match=r"label_smoothing was 0\.0 and is 0\.1"):
-        expect_same_run(before, identity(build(label_smoothing=0.1)))
+        expect_same_run(before, build(label_smoothing=0.1))
+    other = build(sizes=SIZES | {"norm_eps": 0.1})
+    with pytest.raises(ValueError, match=r"norm_eps was 1e-06 and is 0\.1"):
+        expect_same_run(before, other)
 
 
 def test_the_folder_is_taken_until_it_is_closed(tmp_path):
