@@ -1,6 +1,7 @@
 """The structure of the project, checked with `ast`: who imports whom, what a layer file has."""
 
 import ast
+import importlib
 import re
 import sys
 import tomllib
@@ -200,3 +201,10 @@ def test_the_readme_lists_the_files_that_a_new_part_touches(kind):
         files = (p for top in (PACKAGE, TWINS, ROOT / "tests") for p in top.rglob("*.py"))
         named = {label(p) for p in files if p.stem in (name, f"test_{name}")}
         assert named <= own
+
+
+def test_twins_close_over_no_arrays():
+    for path in TWINS.rglob("*.py"):
+        name = ".".join(["functional_lm.reference", *path.relative_to(TWINS).with_suffix("").parts])
+        module = importlib.import_module(name.removesuffix(".__init__"))
+        assert not [k for k, value in vars(module).items() if hasattr(value, "dtype")], name

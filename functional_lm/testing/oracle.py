@@ -22,6 +22,7 @@ class JaxOracle:
         reference: a module with ``forward``, or ``(params, x, **keywords) -> y`` itself, traceable
             by JAX.
         keywords: its keyword-only inputs, closed over as constants.
+        holds_arrays: whether the reference may close over arrays of its own; see `tracing`.
 
     Raises:
         ImportError: without jax, naming the extra to install.
@@ -33,7 +34,9 @@ class JaxOracle:
     draws = 8
     has_float32 = True
 
-    def __init__(self, reference: Any, keywords: dict[str, Any]) -> None:
+    def __init__(
+        self, reference: Any, keywords: dict[str, Any], *, holds_arrays: bool = True
+    ) -> None:
         try:
             import jax
         except ImportError:
@@ -47,12 +50,13 @@ class JaxOracle:
             raise TypeError(
                 f"reference must be a function or have a forward: got {type(reference).__name__}"
             )
-        self._reference = reference
+        self._reference, self._holds_arrays = reference, holds_arrays
         rounded = pytree.map(_round, keywords)
         same = same_bits(rounded, keywords)  # then one compiled function is enough
         self.keywords = {"float64": keywords, "float32": keywords if same else rounded}
         self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
         self._compiled: dict[Any, Any] = {}
+        self._functions: dict[Any, Any] = {}
 
     def function(
         self, dtype: str = "float64", keywords: dict[str, Any] | None = None
@@ -62,17 +66,27 @@ class JaxOracle:
         constants = pytree.map(lambda leaf: _constant(leaf, dtype), keywords)
         return lambda params, x: self._reference(params, x, **constants)
 
+    def _jitted(self, dtype: str, keywords: dict[str, Any] | None) -> Callable[[Tree, Any], Any]:
+        """Return the same, traced once for its value and its gradient."""
+        keywords = self.keywords[dtype] if keywords is None else keywords
+        key = id(keywords), dtype
+        if key not in self._functions:
+            self._functions[key] = self.jax.jit(self.function(dtype, keywords)), keywords
+        return self._functions[key][0]
+
     @contextlib.contextmanager
     def tracing(self, dtype: str) -> Iterator[None]:
         """Trace with the precision of a dtype.
 
         JAX casts a NumPy array that a function closes over to the current precision, and remembers
         the result for every precision. So its memory is cleared before and after a trace in
-        another precision than that of the process. It warns of its own 64-bit arrays with 32 bits;
+        another precision than that of the process, if the reference may hold such arrays: those
+        of the keywords are copies. It warns of its own 64-bit arrays with 32 bits;
         they are cast just the same.
         """
         double = dtype == "float64"
-        forget = self.jax.clear_caches if double != self.jax.config.jax_enable_x64 else lambda: None
+        other = double != self.jax.config.jax_enable_x64
+        forget = self.jax.clear_caches if other and self._holds_arrays else lambda: None
         forget()
         try:
             with self.jax.enable_x64(double), warnings.catch_warnings():
@@ -91,7 +105,7 @@ class JaxOracle:
     ) -> Any:
         """Return zeros like the reference's output, without computing it."""
         with self.tracing(dtype):
-            y = self.jax.eval_shape(self.function(dtype, keywords), *inputs)
+            y = self.jax.eval_shape(self._jitted(dtype, keywords), *inputs)
         return self.jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
     def results(
@@ -110,7 +124,7 @@ class JaxOracle:
         keywords = self.keywords[given or dtype] if keywords is None else keywords
         key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
-            run = self.differentiated(self.function(dtype, keywords))
+            run = self.differentiated(self._jitted(dtype, keywords))
             self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype), keywords
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key][0](*inputs, g)

@@ -10,7 +10,7 @@ from functional_lm.layers import silu
 from functional_lm.testing import cases, check_vjp, names, registry
 
 LAYERS = [name for name in names() if name != "transformer"]  # a language model has one
-CASES = [case for name in LAYERS for case in cases(name)[:2]]  # JAX judges the others
+CASES = [case for name in LAYERS for case in cases(name)[:1]]  # JAX judges the others
 X = np.linspace(-3, 3, 7)
 
 

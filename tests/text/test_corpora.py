@@ -2,14 +2,12 @@ import pytest
 
 from functional_lm.files import FileFormatError
 from functional_lm.text import CharTokenizer, Corpus, load_corpus, read_corpus
-from functional_lm.text.corpora import stdlib_corpus
 
 
 def test_the_standard_library_is_text_enough():
     corpus = load_corpus("stdlib")
     assert len(corpus.text) > 200_000
     assert CharTokenizer.train(corpus.text).vocab_size < 100
-    assert corpus == stdlib_corpus()
 
 
 def test_the_real_text(shakespeare):

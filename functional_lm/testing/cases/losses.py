@@ -58,25 +58,21 @@ def _linear_cross_entropy(draw: Draws, _: Any, leading: Any, D: int, V: int) -> 
 
 def _linear_cross_entropy_cases(draw: Draws, make: Maker) -> Cases:
     some = _some_ignored(draw)
-    cases: Cases = {}
-    sides: tuple[dict[str, Any], ...] = ({}, {"recompute": True})
-    for settings in sides:
-        also = ", recomputed" if settings else ""
-        several = {
-            **make.each(ROWS, 7, 11, **settings),
-            "some ignored, in chunks": make((5, 7), 3, 11, targets=some, chunk_size=4, **settings),
-            "single rows": make((5, 7), 3, 11, chunk_size=1, **settings),
-            "nothing kept": make((5, 7), 3, 11, targets=NOTHING, **settings),
-        }
-        cases |= {label + also: inputs for label, inputs in several.items()}
+    chunks = {"targets": some, "chunk_size": 4}
     params, x, side = make((5, 7), 3, 11, scale=50.0, chunk_size=13)
     sure = {"targets": (x @ params["weight"].T).argmax(axis=-1)}
-    return cases | {
+    return {
+        **make.each(ROWS, 7, 11),
+        "some ignored, in chunks": make((5, 7), 3, 11, **chunks),
+        "some ignored, in chunks, recomputed": make((5, 7), 3, 11, **chunks, recompute=True),
+        "single rows": make((5, 7), 3, 11, chunk_size=1),
+        "nothing kept": make((5, 7), 3, 11, targets=NOTHING),
+        "nothing kept, recomputed": make((5, 7), 3, 11, targets=NOTHING, recompute=True),
         "ignored 3": make((5, 7), 3, 11, targets=abs(some) % 11, ignore_index=3),
         "large logits": (params, x, side),
         "confident": (params, x, sure),
         "large vocabulary": make((307,), 2, 2063, chunk_size=100),
-        "smoothed": make((5, 7), 3, 11, targets=some, chunk_size=4, label_smoothing=0.3),
+        "smoothed": make((5, 7), 3, 11, **chunks, label_smoothing=0.3),
         "z, recomputed": make((5, 7), 3, 11, chunk_size=4, z_loss=0.7, recompute=True),
         "capped": make((5, 7), 3, 11, chunk_size=4, soft_cap=1.5),
         "all settings": make((5, 7), 3, 11, soft_cap=30.0, scale=10.0, **SMOOTH),

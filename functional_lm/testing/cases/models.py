@@ -301,14 +301,13 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 
 
 def _language_model_cases(draw: Draws, make: Maker) -> Cases:
-    inside = ("dropout", "rematerialised", "tiled", "blocks of two kinds")  # of the transformer
     cases = _transformer_cases(draw, make)
+    for inside in ("dropout", "rematerialised", "tiled", "untied, half", "a prompt"):
+        del cases[inside]  # the transformer shows it
+    del cases["blocks of two kinds"]
     params, tokens, side = cases["auxiliary loss, rematerialised"]
     alone = {**side, "auxiliary": False, "label_smoothing": 0.2, "z_loss": 0.1}
-    return {
-        **{label: case for label, case in cases.items() if label not in inside},
-        "smoothed, z, auxiliary loss left out": (params, tokens, alone),
-    }
+    return cases | {"smoothed, z, auxiliary loss left out": (params, tokens, alone)}
 
 
 def _mixture(

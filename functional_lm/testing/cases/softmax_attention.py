@@ -139,13 +139,11 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     tall = {"causal": True, "offset": -3, "block_q": 5, "block_k": 2}
     small = {"block_q": 3, "block_k": 2}
     wide = {"scale": 5.0, "block_q": 7, "block_k": 11}
-    plain, scoring = _attention_cases(draw, make), _scoring_cases(draw, make)
+    cases = _attention_cases(draw, make) | _scoring_cases(draw, make)
+    whole = ("full", "causal, H=6 G=2", "T=1", "B=0", "window, mask", "nothing seen", "everything")
     return {
-        **plain,
-        **{
-            f"{label}, in tiles": (params, x, side | tiles)
-            for label, (params, x, side) in (plain | scoring).items()
-        },
+        **{f"{label}, in one tile": cases[label] for label in whole},
+        **{label: (params, x, side | tiles) for label, (params, x, side) in cases.items()},
         "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
         "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
         "window of more than the keys": make((2, 3), 7, 2, 1, 3, causal=True, offset=9, window=8),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = {"kills": 6, "overwrite": 4, "starts": 2, "power": 3, "steps": 10}
+SHORT = {"kills": 3, "overwrite": 3, "starts": 2, "power": 2, "steps": 20}
 
 
 @pytest.mark.parametrize("mode", SHORT)
