@@ -19,6 +19,7 @@ from readers import JSON_WORDS, TENSOR_WORDS, Reader, with_true_checksum
 from functional_lm import pytree
 from functional_lm.cli.main import main
 from functional_lm.files import FileFormatError
+from functional_lm.reports import page
 from functional_lm.runs import load_checkpoint, open_run
 from functional_lm.text import load_tokenizer
 
@@ -158,6 +159,13 @@ def kept_valid(file: str, **how: bool) -> Callable[[Path], list[bytes]]:
     return make
 
 
+def evaluated(folder: Path) -> list[bytes]:
+    """Return an evaluation; the pictures of a report, which do not show it, are not drawn."""
+    of_run("config.json")(folder)
+    page._pictures = lambda *_: []
+    return [EVALUATION]
+
+
 EVALUATION = b'{"loss": 2.5, "tokens": 39, "step": 3}\n'
 CHECKPOINT = "checkpoints/step-00000002.safetensors"
 READERS: dict[str, Reader] = {
@@ -173,8 +181,7 @@ READERS: dict[str, Reader] = {
         (CHECKPOINT, kept_valid(CHECKPOINT), (RESUME,), TENSOR_WORDS, with_true_checksum),
         ("metrics.jsonl", of_run("metrics.jsonl"), (DIAGNOSE, REPORT, RESUME, RUNS), JSON_WORDS,
          bytes),
-        ("evaluation.json", lambda folder: [*of_run("config.json")(folder), EVALUATION], (REPORT,),
-         JSON_WORDS, bytes),
+        ("evaluation.json", evaluated, (REPORT,), JSON_WORDS, bytes),
         (".lock", of_run(".lock"), (RESUME,), JSON_WORDS, bytes),
         ("sample.txt", of_run("sample.txt"), (RESUME, REPORT), (), bytes),
         ("model.py", of_run("model.py", custom=True), (GENERATE, RESUME), (), bytes),
