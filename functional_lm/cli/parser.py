@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from ..contract import expect_choice
-from ..models import DEFAULT, find
+from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
@@ -100,7 +100,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
         hint = meant(name, names) or "remove it"
         faults.append(f"unknown setting {name[:40]} in the config file; {hint}")
-    faults += _unexpected(rest, flags, unused)
+    faults += _unexpected(rest, flags, unused, selection is not None)
     given = _values(flags, texts, faults)
     for name in given:
         for other in REPLACES.get(name, ()):
@@ -118,14 +118,27 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     return made
 
 
-def _unexpected(rest: list[str], flags: list[Flag], unused: dict[str, str]) -> Iterator[str]:
+def _of_a_model(name: str) -> str:
+    """Return which architectures have a setting, as the end of a message; "" if none has it."""
+    owners = [
+        architecture
+        for architecture in architectures()
+        if name in (field.name for field in dataclasses.fields(find(architecture).Config))
+    ]
+    return f"it is a flag of --model {' and '.join(owners)}" if owners else ""
+
+
+def _unexpected(
+    rest: list[str], flags: list[Flag], unused: dict[str, str], with_models: bool
+) -> Iterator[str]:
     """Yield what is wrong with the arguments that no flag takes."""
     known = {flag.name: flag.spelling for flag in flags if not flag.positional}
     for word in (word.partition("=")[0] for word in rest if word[:1] == "-"):
         if (name := word.strip("-").replace("-", "_")) in unused:
             yield f"{word} makes no difference to {unused[name]}; remove it"
         else:
-            yield f"there is no flag {word}; {meant(word, known.values()) or 'remove it'}"
+            hint = with_models and _of_a_model(name)
+            yield f"there is no flag {word}; {hint or meant(word, known.values()) or 'remove it'}"
     if rest and rest[0][:1] != "-":
         hint = _slip(rest[0], known) or "name its flag, quote a text with spaces, or remove it"
         yield f"unexpected argument {rest[0]!r}; {hint}"
