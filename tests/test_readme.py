@@ -16,7 +16,8 @@ from functional_lm.cli.plot import Plot
 from functional_lm.cli.report import Report
 from functional_lm.cli.sweep import Sweep
 from functional_lm.cli.train import RunSelection, Train
-from functional_lm.models.llama import Config
+from functional_lm.models import hybrid
+from functional_lm.models.adapting import AdapterConfig
 from functional_lm.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +118,8 @@ def test_its_flags_exist():
     for dataclass in (
         TrainConfig,
         Train,
-        Config,
+        AdapterConfig,
+        hybrid.Config,
         RunSelection,
         Generate,
         Evaluate,

@@ -28,7 +28,7 @@ BAD = {
     "log_every": ([*TRAIN, "--log-every", "0"], "log_every must be at least 1"),
     "unknown flag": ([*TRAIN, "--batchsize", "1"], "; did you mean --batch-size?"),
     "flag from elsewhere": ([*TRAIN, "--learning-rate", "1"], "did you mean --lr?"),
-    "flag of another model": ([*TRAIN, "--experts", "4"], "--experts; it is a flag of --model hybrid"),
+    "flag of another model": ([*TRAIN, "--experts", "4"], "is a flag of --model hybrid"),
     "flag of a GPU": ([*TRAIN, "--device", "cuda"], "everything runs on the CPU; remove it"),
     "no whole number": ([*TRAIN, "--steps", "1.5"], "--steps must be a whole number, such as 1000"),
     "negative rate": ([*TRAIN, "--lr", "-1e-3"], "lr must be finite and at least 0: got -0.001"),
