@@ -22,7 +22,7 @@ def test_a_bug_is_caught_and_its_cause_named_and_the_right_layer_raises_no_alarm
 
 
 def test_the_zoo_is_large_and_varied():
-    assert len(ALL) >= 133
+    assert len(ALL) >= 181
     assert len({bug.name for bug in ALL}) == len(ALL)
     assert len({bug.right.__name__ for bug in ALL}) >= 59
     assert {bug.cause for bug in ALL} <= set(CAUSES)

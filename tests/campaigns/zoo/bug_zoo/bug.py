@@ -75,8 +75,9 @@ def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterat
         faulty = types.ModuleType(right.__name__)
         vars(faulty).update(outside)
         exec(compile("\n".join(patched(source, patch, name)), name, "exec"), vars(faulty))
-        for kind in {"Inputs", "Gates"} & {*vars(right)}:
-            setattr(faulty, kind, getattr(right, kind))  # x has this type, not that of the copy
+        for kind, value in vars(right).items():
+            if isinstance(value, type) and issubclass(value, tuple) and kind != "Residuals":
+                setattr(faulty, kind, value)  # x has this type, not that of the copy
         layer = faulty if module else vars(faulty)[layer_name]
         expected = (reference, tuple(leaves.split()), cause, tuple(says.split()))
         yield Bug(name, layer, right, params, x, keywords, *expected)
