@@ -59,16 +59,16 @@ class AdapterConfig:
     """What is trained in place of the weights of a model. None means not given.
 
     Attributes:
-        lora_rank: tune low-rank matrices beside projections; their rank.
-        lora_alpha: their product counts alpha/rank times. Default: twice the rank.
+        lora_rank: the rank of the two matrices that are trained beside each projection.
+        lora_alpha: multiplies their product, as alpha/rank. Default: twice the rank.
         lora_targets: the projections, or their parts, as patterns with commas between them, such
             as "mixer.qkv.q,mlp.*" or "blocks.3.*". Default: all, each as a whole.
-        lora_dropout: the rate of dropout before them.
-        rslora: count alpha/√rank times.
-        dora: train the lengths of the columns of each projection apart from their directions.
-        adapter: tune something else: a "bottleneck" behind the last projection of each branch, a
-            "prefix" of learned rows before each mixer, or a "prompt" of learned embeddings.
-        adapter_size: its hidden units, or its rows.
+        lora_dropout: the rate of dropout of their input.
+        rslora: multiply their product by alpha/√rank instead.
+        dora: train the length of each column of a projection, too.
+        adapter: another adapter instead: a "bottleneck" behind the last projection of each branch,
+            a "prefix" of learned rows before each mixer, or a "prompt" of learned embeddings.
+        adapter_size: the hidden units of the bottleneck, or the rows of the prefix or prompt.
 
     Raises:
         TypeError: for a setting of the wrong type.

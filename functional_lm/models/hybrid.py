@@ -69,35 +69,34 @@ class Config(llama.Config):
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
-            come from one small vector for all heads; or one whose memory does not grow with the
-            text: "mamba2", a state space, "linear_attention", or "gated_delta_rule". The last two
-            have values of head_size, and keys of half that.
+            come from a small vector that all heads share; or, with constant memory, "mamba2" (a
+            state space), "linear_attention" or "gated_delta_rule". The keys of the last two have
+            half of head_size.
         block: whether the feed-forward layer reads what the mixer wrote ("sequential"), or both
             read the same rows ("parallel").
-        positions: how attention knows the order of tokens: it turns queries and keys ("rotary"),
-            prefers what is near ("alibi"), or only cannot see what follows ("none").
-        rope_fraction: the share of each query and key that rotary positions turn. Default: all.
-        window: how many tokens attention sees, the last of them its own. Default: all so far.
+        positions: how attention knows the order of tokens: queries and keys are rotated ("rotary"),
+            distant keys score lower ("alibi"), or only by the causal mask ("none").
+        rope_fraction: the share of each query and key that is rotated. Default: all.
+        window: the tokens that attention sees, the current one included. Default: all so far.
         value_size: the size of a value. Default: head_size.
-        qk_norm: whether each query and each key is normalised.
-        attention_sinks: whether each head learns a score that takes weight away from the keys.
-        attention_soft_cap: the bound that attention scores approach smoothly. Default: none.
-        gated_attention: whether a sigmoid gate multiplies what attention returns.
+        qk_norm: normalise each query and each key.
+        attention_sinks: let each head learn a score that takes weight away from the keys.
+        attention_soft_cap: keep attention scores between -c and c, as c·tanh(scores/c).
+        gated_attention: multiply the output of attention by a sigmoid gate.
         attention_dropout: the rate of dropout of attention weights.
-        kv_rank: of multi-head latent attention: the size of the vector that keys and values come
-            from. Default: d_model/4.
-        q_rank: of multi-head latent attention: the size of such a vector for the queries. Default:
-            none, one matrix makes them.
-        rope_size: of multi-head latent attention: how much longer rotary positions make queries
-            and keys, an even number. Default: about half of head_size.
-        state_size: of mamba2: how many numbers the state has for each channel. Default: 32.
-        expand: of mamba2: how many times wider than d_model it is inside. Default: 2.
-        full_every: with a window, or a mixer whose memory does not grow: every so many-th block has
-            attention that sees the whole text. Default: none.
-        experts: E, make each feed-forward layer a mixture of so many. d_ff is divided among those
-            that a token passes, so that a token takes as much arithmetic as without.
-        experts_per_token: the experts that the router sends each token to. Default: 2.
-        shared_experts: further ones that every token passes. Default: 0.
+        kv_rank: the size of the latent vector that keys and values come from, in multi-head latent
+            attention. Default: d_model/4.
+        q_rank: the same for queries. Default: one matrix makes them directly.
+        rope_size: the rotated entries that multi-head latent attention adds to each query and key,
+            an even number. Default: about half of head_size.
+        state_size: the numbers in the state of each channel of mamba2. Default: 32.
+        expand: the inner width of mamba2, in multiples of d_model. Default: 2.
+        full_every: N gives every N-th block attention to the whole text, where the others have a
+            window or a mixer of constant memory. Default: none.
+        experts: E, the experts of each feed-forward layer. They divide d_ff so that a token takes
+            as much arithmetic as in a dense model. Default: none, a dense model.
+        experts_per_token: how many experts the router chooses for a token. Default: 2.
+        shared_experts: how many more experts every token passes. Default: 0.
         balance_loss: the weight of the load-balancing loss in training. Default: 0.01.
         router_z_loss: the weight of the routers' z-loss in training. Default: 0.001.
         logit_soft_cap: keep the logits between -c and c, as c·tanh(logits/c).
