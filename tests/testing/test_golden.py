@@ -7,10 +7,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load
 
+from functional_lm import models
 from functional_lm.layers import attention, rms_norm
 from functional_lm.testing import golden, names
 
-MODELS = ("transformer", "transformer_block", "parallel_block")  # a language model has them
+MODELS = set(models.__all__) - {"mlp", "language_model"}  # made of the layers
 LAYERS = [name for name in sorted(names()) if name not in MODELS]
 
 
