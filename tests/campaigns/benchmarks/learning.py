@@ -1,12 +1,14 @@
 """What training with this library reaches, and what saving costs it."""
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness import progress, say, summary
@@ -88,6 +90,8 @@ def loss_table(
         raise SystemExit(f"validation {final:.4f} is above {at_most}")
 
 
+NEVER = 10**9
+
 PARTS: dict[str, dict[str, Any]] = {
     "llama": {},
     **{
@@ -97,7 +101,21 @@ PARTS: dict[str, dict[str, Any]] = {
     **{name: {"mlp": name} for name in ("geglu", "geglu_tanh", "reglu", "relu_squared_glu")},
     **{name: {"mlp": name} for name in ("silu", "gelu", "gelu_tanh", "relu", "relu_squared")},
     "parallel block": {"block": "parallel"},
+    "ALiBi": {"positions": "alibi"},
+    "no positions": {"positions": "none"},
+    "half of each key rotated": {"rope_fraction": 0.5},
+    "window of 16": {"window": 16},
+    "window of 16, every 2nd block full": {"window": 16, "full_every": 2},
+    "values of 48": {"value_size": 48},
+    "query and key norms": {"qk_norm": True},
+    "sinks": {"attention_sinks": True},
+    "scores capped at 20": {"attention_soft_cap": 20.0},
+    "gated attention": {"gated_attention": True},
+    "dropout of attention, 0.1": {"attention_dropout": 0.1},
     "multi_latent_attention": {"mixer": "multi_latent_attention"},
+    "linear_attention": {"mixer": "linear_attention"},
+    "gated_delta_rule": {"mixer": "gated_delta_rule"},
+    "gated_delta_rule, every 2nd block full": {"mixer": "gated_delta_rule", "full_every": 2},
     "mamba2": {"mixer": "mamba2"},
     "mamba2, as many parameters": {"mixer": "mamba2", "expand": 1, "state_size": 64},
     "8 experts, 2 a token": {"experts": 8},
@@ -107,68 +125,92 @@ PARTS: dict[str, dict[str, Any]] = {
         "shared_experts": 1,
     },
     "logits capped at 30": {"logit_soft_cap": 30.0},
+    "label smoothing, 0.1": {"label_smoothing": 0.1},
+    "z-loss, 1e-4": {"z_loss": 1e-4},
 }
-"""Models of the architecture ``hybrid`` that differ from a Llama in one part, by label."""
+"""Settings of the architecture ``hybrid`` or of the training that differ from a Llama, by label."""
 
 
 def ablation(
-    only: tuple[str, ...] = tuple(PARTS), steps: int = 1000, seeds: int = 3, rounds: int = 7
+    only: tuple[str, ...] = tuple(PARTS),
+    steps: int = 1000,
+    seeds: int = 3,
+    rounds: int = 7,
+    folder: Path | None = None,
 ) -> None:
     """Print what each part of a model changes alone: validation loss, step time, parameters.
 
-    Each model trains on Tiny Shakespeare by the default recipe. The steps are timed apart from
-    that, ten of each model in turn.
+    Each model trains on Tiny Shakespeare by the default recipe, and its runs are diagnosed. The
+    steps are timed apart from that, ten of each model in turn.
 
     Args:
         only: labels of `PARTS`; the first is what the others are compared with.
         steps: of the training.
         seeds: how many of each.
-        rounds: of timed turns.
+        rounds: of timed turns; 0 leaves them out.
+        folder: where to keep the runs, so that the command resumes if it is interrupted. Not
+            given: they are deleted.
     """
     _tuned()
+    from functional_lm.health import diagnose
+    from functional_lm.runs import Intervals, Session
     from functional_lm.text import load_corpus
     from functional_lm.training import Experiment, TrainConfig
 
     text = load_corpus("shakespeare").text
+    of_training = {field.name for field in dataclasses.fields(TrainConfig)}
 
     def build(label: str, seed: int) -> Experiment:
-        settings = TrainConfig(steps=steps, seed=seed)
-        return Experiment.build(text, settings, model="hybrid", sizes=_sizes("tiny") | PARTS[label])
+        part = PARTS[label]
+        settings = {name: value for name, value in part.items() if name in of_training}
+        sizes = {name: value for name, value in part.items() if name not in of_training}
+        training = TrainConfig(steps=steps, seed=seed, **settings)
+        return Experiment.build(text, training, model="hybrid", sizes=_sizes("tiny") | sizes)
 
     losses: dict[str, list[float]] = {label: [] for label in only}
-    for label, seed in itertools.product(only, range(seeds)):
-        experiment = build(label, seed)
-        for step in experiment.run():
-            params = step.state.params
-        losses[label].append(experiment.validation_loss(params))
-        say(f"{label}, seed {seed}: validation {losses[label][-1]:.4f}")
-    runs = {label: build(label, 0).run() for label in only}
-    for run in runs.values():
-        next(run)
+    findings: dict[str, set[str]] = {label: set() for label in only}
+    with tempfile.TemporaryDirectory() as temporary, progress(len(only) * seeds) as done:
+        for seed, label in itertools.product(range(seeds), only):
+            run = (folder or Path(temporary)) / f"{label}, seed {seed}"
+            experiment, rare = build(label, seed), Intervals(eval_every=NEVER)
+            with (
+                Session.resume(run, experiment, intervals=rare)
+                if run.exists()
+                else Session.start(run, experiment, intervals=rare) as session
+            ):
+                for _record in session.train():
+                    pass
+                losses[label].append(session.records[-1]["val_loss"])
+                found = diagnose(session.records, vocab_size=experiment.tokenizer.vocab_size)
+            findings[label] |= {finding.name for finding in found}
+            say(f"{run.name}: validation {losses[label][-1]:.4f}")
+            done()
+    runs = {label: build(label, 0).run() for label in only if rounds}
+    for steps_of in runs.values():
+        next(steps_of)
     times: dict[str, list[float]] = {label: [] for label in only}
     for _ in range(min(rounds, (steps - 1) // 10)):
-        for label, run in runs.items():
+        for label, steps_of in runs.items():
             begin = time.perf_counter()
-            for _step in itertools.islice(run, 10):
+            for _step in itertools.islice(steps_of, 10):
                 pass
             times[label].append((time.perf_counter() - begin) / 10)
     first = only[0]
-    print(f"| part | validation loss | over {first} | step, ms | over {first} | parameters |")
+    print(f"| part | validation | over {first} | step | parameters | diagnosis |")
     print("|---|---|---|---|---|---|")
     for label in only:
         mean, spread = statistics.fmean(losses[label]), max(losses[label]) - min(losses[label])
         worse = mean - statistics.fmean(losses[first])
         pairs = zip(times[label], times[first], strict=True)
-        ratio = summary([one / other for one, other in pairs]).median
-        milliseconds = 1000 * statistics.median(times[label])
+        ratio = f"{summary([one / other for one, other in pairs]).median:.2f}" if rounds else "–"
         size = build(label, 0).model.n_parameters
+        named = ", ".join(sorted(findings[label])) or "nothing found"
         print(
-            f"| {label} | {mean:.3f} (spread {spread:.3f}) | {worse:+.3f} | {milliseconds:.0f} | "
-            f"{ratio:.2f} | {size:,} |"
+            f"| {label} | {mean:.3f} (spread {spread:.3f}) | {worse:+.3f} | {ratio} | {size:,} | "
+            f"{named} |"
         )
 
 
-NEVER = 10**9
 KINDS = {
     "neither": {"checkpoint_every": NEVER, "statistics_every": 0},
     "checkpoints": {"statistics_every": 0},
