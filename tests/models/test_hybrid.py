@@ -82,6 +82,17 @@ def test_a_model_with_another_part_learns(choice):
     assert after < loss - 0.001 * size  # half of what the gradient predicts
 
 
+@pytest.mark.parametrize("choice", [{}, {"experts": 3, "shared_experts": 1}, {"mixer": "mamba2"}])
+def test_the_scale_of_new_matrices_can_be_chosen(choice):
+    sizes = {**SIZES, "d_model": 96, "n_heads": 8, "init_scale": 0.8}
+    params = build("hybrid", **sizes | choice).init((0,))
+    for path, leaf in pytree.leaves_with_path(params["blocks"]):
+        if leaf.ndim > 1 and "convolution" not in path:
+            writes = {"out", "down"} & {*path.split(".")}
+            expected = 0.8 / leaf.shape[-2] ** 0.5 * (0.5 if writes else 1.0)
+            assert leaf.std() == pytest.approx(expected, rel=0.1), path
+
+
 def test_an_unknown_part_is_refused():
     with pytest.raises(ValueError, match=r"norm must be 'rms_norm' or .* or 'layer_norm'"):
         build("hybrid", **SIZES, norm="batch_norm")
