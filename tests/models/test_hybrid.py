@@ -36,7 +36,7 @@ CHOICES = [
         "attention_soft_cap": 2.0,
     },
     {"mixer": "multi_latent_attention", "kv_rank": 8, "q_rank": 12, "rope_size": 4},
-    {"mixer": "linear_attention", "head_size": 5},
+    {"mixer": "linear_attention"},
     {"mixer": "gated_delta_rule"},
     {"mixer": "gated_delta_rule", "full_every": 2, "n_kv_heads": 2},
     {"mixer": "mamba2"},
