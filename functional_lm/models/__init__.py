@@ -13,6 +13,7 @@ from . import (
     multi_latent_attention,
     parallel_block,
     self_attention,
+    short_convolution,
     transformer,
     transformer_block,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "multi_latent_attention",
     "parallel_block",
     "self_attention",
+    "short_convolution",
     "transformer",
     "transformer_block",
 ]
