@@ -21,6 +21,7 @@ __all__ = [
     "Visibility",
     "alibi_bias",
     "alibi_slopes",
+    "behind_prefix",
     "distances",
     "dropout_multiplier",
     "expect_attention",
@@ -151,6 +152,27 @@ def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None
     if window is not None:
         allowed &= behind < window
     return allowed if mask is None else allowed & mask
+
+
+def behind_prefix(visibility: Visibility, size: int, n_queries: int, n_keys: int) -> Visibility:
+    """Return who sees whom once that many keys, which all queries see, stand before ``n_keys``.
+
+    >>> visible(3, 4, behind_prefix(Visibility(causal=True, window=1), 1, 3, 3)).astype(int)
+    array([[1, 1, 0, 0],
+           [1, 0, 1, 0],
+           [1, 0, 0, 1]])
+
+    Raises:
+        ValueError: if it is not causal.
+    """
+    causal, offset, window, mask = visibility
+    if not causal:
+        raise ValueError("a prefix needs causal attention: got causal=False; pass causal=True")
+    if window is not None or mask is not None:
+        allowed = np.asarray(visible(n_queries, n_keys, visibility))
+        front = np.ones((*allowed.shape[:-1], size), bool)
+        mask = np.concatenate([front, allowed], axis=-1)
+    return Visibility(True, offset + size, None, mask)
 
 
 def distances(n_queries: int, n_keys: int, offset: int | Array) -> Array:
