@@ -13,6 +13,7 @@ from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
+from ..training.settings import OPTIMIZERS, users_of
 from .fields import Flag, fields_of, flags_of
 from .flags import read_settings
 from .help import meant, page
@@ -26,12 +27,8 @@ REPLACES = {
 }
 """The settings of a config file that a flag overrides besides its own."""
 
-ADAMS = ("adamw", "adam")
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "b1": ("optimizer", ADAMS),
-    "b2": ("optimizer", ADAMS),
-    "eps": ("optimizer", ADAMS),
-    "weight_decay": ("optimizer", ADAMS[:1]),
+    **{name: ("optimizer", users_of(name)) for one in OPTIMIZERS.values() for name in one.settings},
     "encoding": ("text_file", ()),
     "overwrite": ("out", ()),
     "lora_alpha": ("lora_rank", ()),

@@ -79,6 +79,8 @@ def muon(
         row_beta = expect_number("row_beta", row_beta, low=0.0, high=below_one)
 
     def init(params: Tree) -> MuonState:
+        if not pytree.leaves(params):
+            raise ValueError("muon needs matrices: got none; choose another optimizer")
         for path, leaf in pytree.leaves_with_path(params):
             widths = (columns or {}).get(path, leaf.shape[-1:])
             if leaf.ndim < 2 or sum(widths) != leaf.shape[-1]:
@@ -95,17 +97,19 @@ def muon(
         expect_gradient(grads, params)
         count = int(state.count) + 1
         rate = float(schedule(count - 1))
-        of_m, of_g = 1 / (1 - beta**count), 0.0
-        if nesterov:
-            of_m, of_g = beta / (1 - beta ** (count + 1)), (1 - beta) * of_m
+        # X of the docstring is M + ahead·(1 − β)·G over a number, by which ε is multiplied instead.
+        ahead, over = 0.0, 1 - beta**count
+        if nesterov and beta:
+            later = (1 - beta ** (count + 1)) / beta
+            ahead, over = later / over, later
 
         def one(p: Array, g: Array, m: Array, update: Array, mu: Array, *rows: Array) -> None:
+            scratch = g * (1 - beta)
             np.multiply(m, beta, out=mu)
-            mu += g * (1 - beta)
-            x = mu * of_m
-            if nesterov:
-                x += g * of_g
-            x = newton_schulz(x, eps)
+            mu += scratch
+            scratch *= ahead
+            scratch += mu
+            x = newton_schulz(scratch, eps * over)
             scale = -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0]))
             if row_beta is not None:
                 v, nu = rows
@@ -117,7 +121,7 @@ def muon(
                 scale *= math.sqrt(total) / (_norm(x) + eps)
             np.multiply(x, scale, out=update)
             if weight_decay:
-                update -= p * (rate * weight_decay)
+                update -= np.multiply(p, rate * weight_decay, out=scratch)
 
         updates, mu = (pytree.map(np.empty_like, params) for _ in range(2))
         trees = [params, grads, state.mu, updates, mu]
@@ -152,24 +156,31 @@ def newton_schulz(x: Array, eps: float = 1e-8) -> Array:
     If Z is long, the next G = P·G·P is cheaper as G·P², as all of these commute, and Z is
     multiplied once, by the product of all P.
     """
-    if x.shape[0] < x.shape[1]:
-        return newton_schulz(x.T, eps).T
-    long = x.shape[0] > 1.7 * x.shape[1]
     z = x * (C**0.25 / (_norm(x) + eps))
-    gram = z.T @ z  # BLAS computes half of a product with its own transpose
-    for step in range(STEPS):
-        if step:
-            gram = gram @ (p.T @ p) if long else z.T @ z
-        diagonal = gram.reshape(-1)[:: len(gram) + 1]
-        diagonal += B / (2 * C**0.5)
-        p = gram.T @ gram
-        p.reshape(-1)[:: len(p) + 1] += A - B * B / (4 * C)
-        diagonal -= B / (2 * C**0.5)
-        if not long:
-            z = z @ p
-        else:
-            product = product @ p if step else p
-    return (z @ product if long else z) * C**-0.25
+    z = z.T if x.shape[0] < x.shape[1] else z
+    if z.shape[0] > 1.7 * z.shape[1]:
+        gram = z.T @ z  # BLAS computes half of a product with its own transpose
+        product = p = _factor(gram)
+        for _ in range(STEPS - 1):
+            gram = gram @ (p.T @ p)
+            p = _factor(gram)
+            product = product @ p
+        z = z @ product
+    else:
+        for _ in range(STEPS):
+            z = z @ _factor(z.T @ z)
+    z *= C**-0.25
+    return z.T if x.shape[0] < x.shape[1] else z
+
+
+def _factor(gram: Array) -> Array:
+    """Return P of G."""
+    shifted = gram.copy()
+    diagonal = slice(None, None, len(gram) + 1)
+    shifted.reshape(-1)[diagonal] += B / (2 * C**0.5)
+    p = shifted.T @ shifted
+    p.reshape(-1)[diagonal] += A - B * B / (4 * C)
+    return p
 
 
 def _norm(x: Array) -> float:

@@ -56,11 +56,13 @@ def partition(
         label: maps a path, such as ``blocks.0.norm1.scale``, to one of them.
     """
 
-    def split(tree: Tree) -> dict[str, Tree]:
-        return {
-            name: pytree.partition(tree, lambda path, name=name: label(path) == name)[0]
-            for name in transformations
-        }
+    def split(*trees: Tree) -> dict[str, list[Tree]]:
+        labels = pytree.map_with_path(lambda path, leaf: label(path), trees[0])
+
+        def part(name: str, tree: Tree) -> Tree:
+            return pytree.map(lambda leaf, own: leaf if own == name else None, tree, labels)
+
+        return {name: [part(name, tree) for tree in trees] for name in transformations}
 
     def init(params: Tree) -> dict[str, Any]:
         parts = split(params)
@@ -70,16 +72,16 @@ def partition(
                     f"label must name a transformation: got {label(path)!r} for {path}; pass one "
                     f"of {', '.join(transformations)}"
                 )
-        return {name: one.init(parts[name]) for name, one in transformations.items()}
+        return {name: one.init(*parts[name]) for name, one in transformations.items()}
 
     def update(
         grads: Tree, state: dict[str, Any], params: Tree, norm: float | None = None
     ) -> tuple[Tree, dict[str, Any]]:
-        grads, params = split(grads), split(params)
-        results = {
-            name: one.update(grads[name], state[name], params[name])
-            for name, one in transformations.items()
-        }
+        parts = split(params, grads)
+        results = {}
+        for name, transformation in transformations.items():
+            own, of_own = parts[name]
+            results[name] = transformation.update(of_own, state[name], own)
         updates = functools.reduce(pytree.combine, (own for own, _ in results.values()))
         return updates, {name: own for name, (_, own) in results.items()}
 

@@ -167,7 +167,7 @@ class Experiment:
     @property
     def optimizer(self) -> GradientTransformation:
         """Clipping and the optimizer, with the schedule."""
-        return self.settings.make_optimizer(self.schedule)
+        return self.settings.make_optimizer(self.schedule, self.model)
 
     def init_state(self, params: Tree = None) -> TrainState:
         """Return the state before the first update, of parameters from `rehearse` or drawn here."""
@@ -239,7 +239,7 @@ class Experiment:
         return train(
             model,
             state,
-            optimizer=self.settings.make_optimizer(schedule or self.schedule),
+            optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),
