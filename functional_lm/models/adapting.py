@@ -372,7 +372,8 @@ def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) ->
 
 def _is_mixer(layer: Any) -> bool:
     inner = layer.layer if isinstance(layer, Bound) else layer
-    return hasattr(inner, "init_cache") and has_step(inner) and hasattr(inner, "Residuals")
+    mixes = has_step(inner) and "positions" in keywords_of_forward(inner)
+    return mixes and hasattr(inner, "Residuals")
 
 
 def _merged(layer: Any, part: Tree) -> Tree:
