@@ -13,7 +13,6 @@ from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
-from ..training.settings import OPTIMIZERS, users_of
 from .fields import Flag, fields_of, flags_of
 from .flags import read_settings
 from .help import meant, page
@@ -28,7 +27,6 @@ REPLACES = {
 """The settings of a config file that a flag overrides besides its own."""
 
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    **{name: ("optimizer", users_of(name)) for one in OPTIMIZERS.values() for name in one.settings},
     "encoding": ("text_file", ()),
     "overwrite": ("out", ()),
     "lora_alpha": ("lora_rank", ()),

@@ -136,6 +136,7 @@ class Experiment:
         in_force = dataclasses.asdict(self.settings)
         in_force |= {
             "steps": self.steps,
+            "lr": self.settings.peak_lr,
             "min_lr": self.settings.lowest_lr,
             "warmup_steps": self.settings.warm_up(self.steps),
         }

@@ -31,7 +31,7 @@ class Optimizer(NamedTuple):
 
     make: Callable[..., GradientTransformation]
     settings: tuple[str, ...]
-    lr: float | None = None
+    lr: float = 3e-3
 
 
 OPTIMIZERS = {
@@ -125,13 +125,9 @@ class TrainConfig:
                 "a run is measured in steps or in epochs: got "
                 f"steps={self.steps} and epochs={self.epochs}; leave one out"
             )
-        if self.lr is None:
-            object.__setattr__(self, "lr", OPTIMIZERS[self.optimizer].lr)
-        if self.min_lr is not None and self.min_lr > self.lr:
-            raise ValueError(
-                f"min_lr must be at most lr: got {self.min_lr:g} and {self.lr:g}; lower it"
-            )
-
+        if self.lowest_lr > self.peak_lr:
+            lowest, peak = self.lowest_lr, self.peak_lr
+            raise ValueError(f"min_lr must be at most lr: got {lowest:g} and {peak:g}; lower it")
         for field in dataclasses.fields(self):
             users = users_of(field.name) or (self.optimizer,)
             if self.optimizer not in users and getattr(self, field.name) != field.default:
@@ -143,9 +139,14 @@ class TrainConfig:
             raise ValueError("nesterov needs a momentum: got None; set momentum=0.9")
 
     @property
+    def peak_lr(self) -> float:
+        """The learning rate after the warm-up."""
+        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
+
+    @property
     def lowest_lr(self) -> float:
         """The learning rate at the end."""
-        return self.lr / 10 if self.min_lr is None else self.min_lr
+        return self.peak_lr / 10 if self.min_lr is None else self.min_lr
 
     def warm_up(self, steps: int) -> int:
         """Return the updates of a run of that many until the learning rate is reached."""
@@ -153,7 +154,9 @@ class TrainConfig:
 
     def schedule(self, steps: int) -> Schedule:
         """Return the learning rate of each update of a run of that many."""
-        return warmup_cosine_decay_schedule(self.lr, self.warm_up(steps), steps, self.lowest_lr)
+        return warmup_cosine_decay_schedule(
+            self.peak_lr, self.warm_up(steps), steps, self.lowest_lr
+        )
 
     def make_optimizer(
         self, rate: Schedule, model: LanguageModel | None = None
@@ -170,7 +173,7 @@ class TrainConfig:
         if self.optimizer != "muon":
             return chain(clip, optimizer.make(rate, **own))
         columns = matrices(model) if model else {}
-        ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.lr or 1.0)
+        ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.peak_lr or 1.0)
         parts = {
             "muon": muon(
                 rate,
