@@ -25,6 +25,7 @@ __all__ = [
     "distances",
     "dropout_multiplier",
     "expect_attention",
+    "expect_qkv",
     "expect_visibility",
     "init_sinks",
     "visible",
@@ -66,16 +67,12 @@ def init_sinks(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float3
     return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
 
 
-def expect_attention(
-    params: Tree, x: Any, visibility: Any, soft_cap: Any, alibi: Any, dropout: Any
-) -> tuple[int, int, int, int, int, Visibility]:
-    """Check the input and settings of attention, and return B, T, S, H, G and the visibility.
+def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
+    """Require queries, keys and values that fit each other, and return B, T, S, H and G.
 
     Raises:
-        TypeError: for settings of another type, or dtypes that are not float32 or float64, or
-            differ.
-        ValueError: for shapes that do not fit, an H that is not a multiple of G, or a setting out
-            of its range.
+        TypeError: for dtypes that are not float32 or float64, or differ.
+        ValueError: for shapes that do not fit, or an H that is not a multiple of G.
     """
     if not isinstance(x, QKV):
         raise TypeError(f"x must be QKV(q, k, v): got {type(x).__name__}; pass QKV(*x)")
@@ -87,7 +84,22 @@ def expect_attention(
             "query heads must be a multiple of key/value heads, and no size zero: "
             f"got H={H}, G={G}, K={K}, Kv={value_size}; repeat or drop heads"
         )
-    expect_inputs(params, "sinks?: H", q, "B T H K", "q")
+    return B, T, S, H, G
+
+
+def expect_attention(
+    params: Tree, x: Any, visibility: Any, soft_cap: Any, alibi: Any, dropout: Any
+) -> tuple[int, int, int, int, int, Visibility]:
+    """Check the input and settings of attention, and return B, T, S, H, G and the visibility.
+
+    Raises:
+        TypeError: for settings of another type, or dtypes that are not float32 or float64, or
+            differ.
+        ValueError: for shapes that do not fit, an H that is not a multiple of G, or a setting out
+            of its range.
+    """
+    B, T, S, H, G = expect_qkv(x)
+    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
     if soft_cap is not None:
         expect_number("soft_cap", soft_cap, low=1e-30)
     expect_bool("alibi", alibi)
