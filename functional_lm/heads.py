@@ -67,6 +67,24 @@ def init_sinks(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float3
     return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
 
 
+def expect_attention(
+    params: Tree, x: Any, visibility: Any, soft_cap: Any, alibi: Any, dropout: Any
+) -> tuple[int, int, int, int, int, Visibility]:
+    """Check the input and settings of attention, and return B, T, S, H, G and the visibility.
+
+    Raises:
+        TypeError: for anything of another type.
+        ValueError: for shapes that do not fit, or a setting out of its range.
+    """
+    B, T, S, H, G = expect_qkv(x)
+    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
+    if soft_cap is not None:
+        expect_number("soft_cap", soft_cap, low=1e-30)
+    expect_bool("alibi", alibi)
+    expect_number("dropout", dropout, low=0.0, high=1.0)
+    return B, T, S, H, G, expect_visibility(visibility, (B, H, T, S))
+
+
 def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
     """Require queries, keys and values that fit each other, and return B, T, S, H and G.
 
@@ -85,26 +103,6 @@ def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
             f"got H={H}, G={G}, K={K}, Kv={value_size}; repeat or drop heads"
         )
     return B, T, S, H, G
-
-
-def expect_attention(
-    params: Tree, x: Any, visibility: Any, soft_cap: Any, alibi: Any, dropout: Any
-) -> tuple[int, int, int, int, int, Visibility]:
-    """Check the input and settings of attention, and return B, T, S, H, G and the visibility.
-
-    Raises:
-        TypeError: for settings of another type, or dtypes that are not float32 or float64, or
-            differ.
-        ValueError: for shapes that do not fit, an H that is not a multiple of G, or a setting out
-            of its range.
-    """
-    B, T, S, H, G = expect_qkv(x)
-    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
-    if soft_cap is not None:
-        expect_number("soft_cap", soft_cap, low=1e-30)
-    expect_bool("alibi", alibi)
-    expect_number("dropout", dropout, low=0.0, high=1.0)
-    return B, T, S, H, G, expect_visibility(visibility, (B, H, T, S))
 
 
 def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visibility:
