@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from . import pytree
-from .contract import Key, Layer, Tree, did_you_mean, expect_int, expect_params
+from .contract import Array, Key, Layer, Tree, did_you_mean, expect_int, expect_params
 from .locate import FUNCTIONS, located, name_of
 from .outline import call, describe, tree
 from .prng import fold_in
@@ -37,6 +37,7 @@ __all__ = [
     "Residual",
     "Serial",
     "bind",
+    "cache_for",
     "distribute",
     "freeze",
     "has_step",
@@ -44,6 +45,7 @@ __all__ = [
     "keywords_of_forward",
     "keywords_of_init",
     "map_members",
+    "next_step",
     "pick",
     "remat",
     "repeat",
@@ -255,21 +257,16 @@ class Serial(_Composed):
 
     def init_cache(self, params: Tree, batch: int, length: int) -> list[Any]:
         """Return the caches of the layers that have a ``step``, and None for the others."""
-        return [
-            layer.init_cache(own, batch, length) if has_step(layer) else None
-            for _, layer, own in self._with(params)
-        ]
+        return [cache_for(layer, own, batch, length) for _, layer, own in self._with(params)]
 
     def step(
         self, params: Tree, x: Any, cache: list[Any], *, lengths: Any = None
     ) -> tuple[Any, list[Any]]:
         """Run the layers on the next positions; those without a ``step`` must not mix positions."""
-        after = list(cache)
-        for i, (_name, layer, own) in enumerate(self._with(params)):
-            if has_step(layer):
-                x, after[i] = layer.step(own, x, cache[i], lengths=lengths)
-            else:
-                x, _ = layer.forward(own, x)
+        after = []
+        for (_name, layer, own), old in zip(self._with(params), cache, strict=True):
+            x, new = next_step(layer, own, x, old, lengths)
+            after.append(new)
         return x, after
 
     def _pack(self, items: Iterable[Any]) -> Any:
@@ -415,6 +412,20 @@ def has_step(layer: Any) -> bool:
     if isinstance(layer, _Composed):
         return any(map(has_step, layer.members))
     return hasattr(layer, "step")
+
+
+def cache_for(layer: Any, params: Tree, batch: int, length: int) -> Any:
+    """Return an empty cache of a layer that has a ``step``, and None for another."""
+    return layer.init_cache(params, batch, length) if has_step(layer) else None
+
+
+def next_step(
+    layer: Any, params: Tree, x: Any, cache: Any, lengths: Array | None
+) -> tuple[Any, Any]:
+    """Run a layer on the next positions; without a ``step`` it must not mix positions."""
+    if has_step(layer):
+        return layer.step(params, x, cache, lengths=lengths)
+    return layer.forward(params, x)[0], None
 
 
 @functools.lru_cache(2**10)  # a signature takes longer to read than a small layer to run

@@ -18,6 +18,7 @@ __all__ = [
     "fold_in",
     "generator",
     "integers",
+    "matrix_std",
     "normal",
     "permutation",
     "uniform",
@@ -86,6 +87,11 @@ def normal(
     draws = generator(key).standard_normal(shape)
     draws *= scale
     return draws.astype(dtype, copy=False)
+
+
+def matrix_std(d_in: int, d_out: int, init_scale: float | None = None) -> float:
+    """Return the standard deviation of a new matrix: √(2/(d_in + d_out)), or init_scale/√d_in."""
+    return (2 / (d_in + d_out)) ** 0.5 if init_scale is None else init_scale / d_in**0.5
 
 
 def bernoulli(key: Key, shape: tuple[int, ...], *, p: float, start: int = 0) -> Array:

@@ -27,7 +27,7 @@ from ..contract import (
     expect_residuals,
 )
 from ..numerics import rows, sum_rows
-from ..prng import normal
+from ..prng import matrix_std, normal
 
 __all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
 
@@ -47,17 +47,19 @@ def init(
     d_out: int | tuple[int, ...],
     bias: bool = False,
     scale: float = 1.0,
+    init_scale: float | None = None,
     dtype: Any = np.float32,
 ) -> Tree:
     """Draw the weight from N(0, 2/(d_in + d_out)), times ``scale``; a bias starts at zero.
 
-    Several ``d_out`` are maps side by side in one matrix, each with its own variance.
+    Several ``d_out`` are maps side by side in one matrix, each with its own variance. With an
+    ``init_scale`` s, draw from N(0, s²/d_in) instead.
 
     Source: Glorot and Bengio 2010, eq. 16, as a normal distribution.
     """
     d_in = expect_int("d_in", d_in)
     sizes = [expect_int("d_out", size) for size in np.atleast_1d(d_out)]
-    std = np.repeat([scale * (2 / (d_in + size)) ** 0.5 for size in sizes], sizes)  # (D_out,)
+    std = np.repeat([scale * matrix_std(d_in, size, init_scale) for size in sizes], sizes)
     params = {"weight": normal(key, (d_in, sum(sizes)), scale=std, dtype=dtype)}
     if bias:
         params["bias"] = np.zeros(sum(sizes), dtype)

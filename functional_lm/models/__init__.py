@@ -14,6 +14,7 @@ from . import (
     parallel_block,
     prefix_tuning,
     self_attention,
+    short_convolution,
     transformer,
     transformer_block,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "parallel_block",
     "prefix_tuning",
     "self_attention",
+    "short_convolution",
     "transformer",
     "transformer_block",
 ]

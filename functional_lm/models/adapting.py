@@ -13,13 +13,11 @@ import dataclasses
 import fnmatch
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from .. import pytree
-from ..compose import Bound, bind, has_step, keywords_of_forward, keywords_of_init, map_members
+from ..compose import Bound, bind, has_step, keywords_of_forward, map_members
 from ..contract import (
     Array,
     Key,
@@ -34,6 +32,7 @@ from ..layers import bottleneck, dora, lora, prefix
 from ..prng import fold_in
 from . import prefix_tuning
 from .language_model import LanguageModel
+from .projections import Projection, projections
 from .transformer import Transformer
 
 __all__ = [
@@ -49,9 +48,6 @@ __all__ = [
     "with_adapters",
     "with_leaves",
 ]
-
-PARTS = {"qkv": ("q", "k", "v"), "up": ("gate", "value")}
-"""The names of the maps that lie side by side in a projection; those of others are numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +114,6 @@ class Adapted(NamedTuple):
     base: LanguageModel  # before
     config: AdapterConfig
     layers: dict[str, Any]  # the adapters, by the path of what they take the place of
-    sizes: dict[str, dict[str, Any]]  # what their ``init`` needs besides their settings
 
 
 class Keyed(Bound):
@@ -151,10 +146,9 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
     """
     if config.kind is None:
         raise ValueError("adapters need a kind: got none; give lora_rank or adapter")
-    shapes = _shapes(model)
+    shapes = model.shapes()
     inner: Any = model.model
     layers: dict[str, Any] = {}
-    sizes: dict[str, dict[str, Any]] = {}
     if config.kind == "prompt":
         if not isinstance(inner, Transformer) or inner.prompt is not None:
             raise ValueError(
@@ -165,7 +159,7 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
         layers["prompt"] = bind(prefix, size=config.adapter_size, d_model=D)
         inner = inner._replace(prompt=layers["prompt"])
     else:
-        layers, sizes = _prepared(model, shapes, config)
+        layers = _prepared(model, shapes, config)
 
         def visit(layer: Any, own: Tree, path: str) -> Any:
             if path in layers:
@@ -180,7 +174,7 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
             return Keyed(changed.layer, changed.settings) if drops else changed
 
         inner = inner.map_blocks(shapes, visit)
-    adapted = dataclasses.replace(model, model=inner, adapted=Adapted(model, config, layers, sizes))
+    adapted = dataclasses.replace(model, model=inner, adapted=Adapted(model, config, layers))
     if not isinstance(inner, Transformer) or inner.fast_decoder is None:
         return adapted
     fast = None  # it knows the weights of a plain model only
@@ -210,13 +204,17 @@ def adapt(model: LanguageModel, params: Tree, key: Key | None) -> Tree:
     if model.adapted is None:
         return params
     dtype = pytree.leaves(params)[0].dtype
-    _, _, layers, sizes = model.adapted
+    base, _, layers = model.adapted
     if "prompt" in layers:
         return {**params, "prompt": layers["prompt"].init(key, dtype=dtype)}
 
+    found = projections(base)
+
     def new(part: Tree, path: str) -> Tree:
-        own = fold_in(key, list(layers).index(path))
-        return layers[path].init(own, given=part, dtype=dtype, **sizes[path])
+        own, sizes = fold_in(key, list(layers).index(path)), {}
+        if path in found:
+            sizes = {"d_in": found[path].d_in, "d_out": sum(found[path].d_out)}
+        return layers[path].init(own, given=part, dtype=dtype, **sizes)
 
     return _replaced(params, new, layers)
 
@@ -226,7 +224,7 @@ def trained(model: LanguageModel) -> Callable[[str], bool]:
     layers = model.adapted.layers
     return frozenset(
         leaf
-        for leaf, _ in pytree.leaves_with_path(_shapes(model))
+        for leaf, _ in pytree.leaves_with_path(model.shapes())
         for path in layers
         if leaf.startswith(f"{path}.") and not leaf.startswith(f"{path}.base.")
     ).__contains__
@@ -252,16 +250,8 @@ def merge(model: LanguageModel, params: Tree) -> Tree:
     _expect_kind(model, MERGED, "merge")
     if model.adapted is None:
         return params
-    found: dict[str, Any] = {}
-
-    def visit(layer: Any, own: Tree, path: str) -> Any:
-        if not _is_projection(layer):
-            return map_members(layer, own, visit, path)
-        found[path] = layer
-        return layer
-
-    model.model.map_blocks(params, visit)
-    return _replaced(params, lambda part, path: _merged(found[path], part), found)
+    found = projections(model)
+    return _replaced(params, lambda part, path: _merged(found[path].layer, part), found)
 
 
 def unmerge(model: LanguageModel, merged: Tree, adapters: dict[str, Array]) -> Tree:
@@ -299,10 +289,8 @@ def configs(model: LanguageModel) -> list[AdapterConfig]:
     return [*configs(model.adapted.base), model.adapted.config]
 
 
-def _prepared(
-    model: LanguageModel, shapes: Tree, config: AdapterConfig
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the adapters by path, and the sizes for their ``init``."""
+def _prepared(model: LanguageModel, shapes: Tree, config: AdapterConfig) -> dict[str, Any]:
+    """Return the adapters by path."""
     layers: dict[str, Any] = {}
     if config.kind == "prefix":
         own = {"size": config.adapter_size, "d_model": model.config.d_model}
@@ -310,98 +298,62 @@ def _prepared(
             layers[path] = bind(prefix_tuning, base=layer, **own)
         if not layers:
             raise ValueError(f"a prefix needs mixers with a step: {model.name} has none; tune LoRA")
-        return layers, {path: {} for path in layers}
-    sizes, projections = _sizes(model, shapes), _found(model, shapes, _is_projection)
+        return layers
+    found = projections(model)
     if config.kind == "bottleneck":
-        chosen: dict[str, Any] = {p: None for p in projections if p.endswith((".out", ".down"))}
-        if not chosen:
-            raise ValueError(f"a bottleneck needs projections out or down: got {_listed(sizes)}")
-    else:
-        chosen = _chosen(config.lora_targets, sizes)
-    for path, columns in chosen.items():
-        layer = projections[path]
-        if config.kind == "bottleneck":
-            layers[path] = bind(bottleneck, base=layer, size=config.adapter_size)
-            continue
+        size = config.adapter_size
+        for path, projection in found.items():
+            if path.endswith((".out", ".down")):
+                layers[path] = bind(bottleneck, base=projection.layer, size=size)
+        if not layers:
+            raise ValueError(f"a bottleneck needs projections out or down: got {_listed(found)}")
+        return layers
+    alpha = 2.0 * (config.lora_rank or 0) if config.lora_alpha is None else config.lora_alpha
+    for path, columns in _chosen(config.lora_targets, found).items():
         layers[path] = bind(
             dora if config.dora else lora,
-            base=layer,
+            base=found[path].layer,
             rank=config.lora_rank,
-            alpha=2.0 * (config.lora_rank or 0) if config.lora_alpha is None else config.lora_alpha,
+            alpha=alpha,
             rslora=config.rslora,
             columns=columns,
             **({"rate": config.lora_dropout} if config.lora_dropout else {}),
         )
-    return layers, {path: sizes[path] for path in layers}
+    return layers
 
 
-def _chosen(targets: str | None, sizes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _chosen(targets: str | None, found: dict[str, Projection]) -> dict[str, Any]:
     """Return the columns to adapt of each projection that the patterns fit; None: all."""
     patterns = [pattern.strip() for pattern in (targets or "*").split(",")]
     unused, chosen = set(patterns), dict[str, Any]()
-    for path, size in sizes.items():
-        ranges = []
-        for name, columns in [(path, None), *_parts(path, size["d_out"])]:
-            fits = {p for p in patterns if any(fnmatch.fnmatchcase(name, q) for q in (p, f"*.{p}"))}
-            unused -= fits
-            if fits and columns is None:
-                chosen[path] = None
-            elif fits:
-                ranges.append(columns)
-        if ranges and path not in chosen:
+
+    def fits(name: str) -> bool:
+        fitting = {p for p in patterns if any(fnmatch.fnmatchcase(name, q) for q in (p, f"*.{p}"))}
+        unused.difference_update(fitting)
+        return bool(fitting)
+
+    for path, projection in found.items():
+        ranges = [part for name, part in projection.parts.items() if fits(f"{path}.{name}")]
+        if fits(path):
+            chosen[path] = None
+        elif ranges:
             chosen[path] = tuple(ranges)
     if unused:
         raise ValueError(
             f"lora_targets must fit projections: {', '.join(sorted(unused))} fits none; there are "
-            f"{_listed(sizes)}"
+            f"{_listed(found)}"
         )
     return chosen
 
 
-def _listed(sizes: dict[str, dict[str, Any]]) -> str:
+def _listed(found: dict[str, Projection]) -> str:
     """Return the projections and their parts; those of all blocks are listed once."""
     names = [
         re.sub(r"^blocks\.\d+\.", "", name)
-        for path, size in sizes.items()
-        for name in (path, *dict(_parts(path, size["d_out"])))
+        for path, projection in found.items()
+        for name in (path, *(f"{path}.{part}" for part in projection.parts))
     ]
     return ", ".join(dict.fromkeys(names))
-
-
-def _parts(path: str, d_out: Any) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the path and the columns of each of several maps side by side."""
-    if np.ndim(d_out):
-        stops = np.cumsum(d_out).tolist()
-        known = PARTS.get(path.rpartition(".")[2], ())
-        for i, (stop, size) in enumerate(zip(stops, d_out, strict=True)):
-            name = known[i] if len(known) == len(stops) else str(i)
-            yield f"{path}.{name}", (stop - size, stop)
-
-
-class _Recorder:
-    """A projection that notes the sizes that its ``init`` gets."""
-
-    def __init__(self, layer: Any, sizes: dict[str, Any]) -> None:
-        self._layer, self._sizes = layer, sizes
-        self.init_keywords = keywords_of_init(layer)
-        self.forward, self.vjp = layer.forward, layer.vjp
-
-    def init(self, key: Key | None, **sizes: Any) -> Tree:
-        self._sizes |= {name: sizes[name] for name in ("d_in", "d_out")}
-        return self._layer.init(key, **sizes)
-
-
-def _sizes(model: LanguageModel, shapes: Tree) -> dict[str, dict[str, Any]]:
-    """Return d_in and d_out of each projection; d_out is a tuple if several lie side by side."""
-    sizes: dict[str, dict[str, Any]] = {}
-
-    def visit(layer: Any, own: Tree, path: str) -> Any:
-        if _is_projection(layer):
-            return _Recorder(layer, sizes.setdefault(path, {}))
-        return map_members(layer, own, visit, path)
-
-    _shapes(dataclasses.replace(model, model=model.model.map_blocks(shapes, visit)))
-    return sizes
 
 
 def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) -> dict[str, Any]:
@@ -418,13 +370,10 @@ def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) ->
     return found
 
 
-def _is_projection(layer: Any) -> bool:
-    return {"d_in", "d_out"} <= keywords_of_init(layer)
-
-
 def _is_mixer(layer: Any) -> bool:
     inner = layer.layer if isinstance(layer, Bound) else layer
-    return hasattr(inner, "init_cache") and has_step(inner) and hasattr(inner, "Residuals")
+    mixes = has_step(inner) and "positions" in keywords_of_forward(inner)
+    return mixes and hasattr(inner, "Residuals")
 
 
 def _merged(layer: Any, part: Tree) -> Tree:
@@ -456,11 +405,3 @@ def _expect_kind(model: LanguageModel, kinds: tuple[str, ...], what: str) -> Non
                 f"adapters that {what} are {' or '.join(kinds)}: got {config.kind}; use the tuned "
                 "model as it is"
             )
-
-
-def _shapes(model: LanguageModel) -> Tree:
-    """Return parameters of the model, for their shapes."""
-    try:
-        return model.init(None)
-    except Exception:  # a custom model may need a key
-        return model.init((0,))

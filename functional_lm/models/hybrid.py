@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-from ..compose import bind
+from ..compose import bind, serial
 from ..contract import (
     Layer,
     expect_bool,
@@ -47,6 +47,7 @@ from . import (
     multi_latent_attention,
     parallel_block,
     self_attention,
+    short_convolution,
     transformer,
 )
 from .transformer import Transformer
@@ -66,6 +67,8 @@ class Config(llama.Config):
     Attributes:
         norm: what normalises the input of each branch. "rms_norm_offset" multiplies by 1 + scale,
             as Gemma does.
+        convolution: mix each input of a branch, channel by channel, with those before it: so many
+            in all. Default: none.
         mlp: the activation of the feed-forward layers. Those that end in "glu" have a gate; "gelu"
             is exact, "gelu_tanh" approximate.
         mixer: what mixes positions: "attention"; "multi_latent_attention", whose keys and values
@@ -109,6 +112,7 @@ class Config(llama.Config):
     norm: Literal["rms_norm", "rms_norm_offset", "layer_norm", "layer_norm_without_bias"] = (
         "rms_norm"
     )
+    convolution: int | None = None
     mlp: Literal[Gated, Plain] = "swiglu"
     mixer: Literal[
         "attention", "multi_latent_attention", "mamba2", "linear_attention", "gated_delta_rule"
@@ -148,6 +152,7 @@ class Config(llama.Config):
             (expect_int, "kv_rank q_rank rope_size state_size expand", llama.SIZE),
             (expect_choice, "positions", {"choices": ("rotary", "alibi", "none")}),
             (expect_int, "window value_size", llama.SIZE),
+            (expect_int, "convolution", {"minimum": 2, "maximum": 2**10}),
             (expect_number, "rope_fraction attention_dropout", {"low": 0.0, "high": 1.0}),
             (expect_number, "attention_soft_cap", {"low": 1e-30}),
             (expect_bool, "qk_norm attention_sinks gated_attention", {}),
@@ -237,7 +242,10 @@ weights of the losses as in the Switch Transformer and in ST-MoE; see `top_k_rou
 def architecture(config: Config) -> Transformer:
     """Return the layers, initialised as those of a Llama are."""
     c = config.resolved()
-    norm = _norm(c, d_model=c.d_model)
+    final = norm = _norm(c, d_model=c.d_model)
+    if c.convolution is not None:
+        taps = bind(short_convolution, d_model=c.d_model, width=c.convolution)
+        norm = serial(norm=norm, convolution=taps)
     blocks = [BLOCKS[c.block](norm, MIXERS[c.mixer](c), _mlp(c))] * c.n_layers
     if c.full_every:
         full = BLOCKS[c.block](norm, _attention(c, None), _mlp(c))
@@ -249,9 +257,10 @@ def architecture(config: Config) -> Transformer:
         c.d_model,
         int(c.max_seq_len or 0),
         tuple(blocks),
-        norm,
+        final,
         dropout=c.dropout,
         tied=c.tie_embeddings,
+        init_scale=c.init_scale,
         remat=c.remat,
         fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
     )

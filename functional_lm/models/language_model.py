@@ -178,10 +178,14 @@ class LanguageModel:
         """Return the arithmetic of a forward for each token; of a custom model, its matrices'."""
         return self.model.flops(params, context)
 
+    def shapes(self) -> Tree:
+        """Return parameters for their shapes, which take no memory if the model allows it."""
+        try:
+            return self.init(None)
+        except Exception:  # a custom model may need a key
+            return self.init((0,))
+
     @functools.cached_property
     def n_parameters(self) -> int:
         """The number of parameters, counted without making them if the model allows it."""
-        try:
-            return pytree.count(self.init(None))
-        except Exception:  # a custom model may need a key
-            return pytree.count(self.init((0,)))
+        return pytree.count(self.shapes())

@@ -41,6 +41,8 @@ class Config:
         attention: "materialised" keeps all attention weights for the backward pass; "tiled"
             recomputes them there, at half as much time again, so that memory does not grow with
             the square of the length; "auto" tiles above 1024 tokens.
+        init_scale: draw the matrices of each block from N(0, s²/d_in). Default: from
+            N(0, 2/(d_in + d_out)).
         remat: keep only the input of each block and rerun it in the backward pass: less memory for
             a third more arithmetic.
 
@@ -63,6 +65,7 @@ class Config:
     rope_theta: float = 10000.0
     rope_pairing: Literal["interleaved", "half"] = "interleaved"
     attention: Literal["auto", "materialised", "tiled"] = "auto"
+    init_scale: float | None = None
     remat: bool = False
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class Config:
             (expect_int, "n_layers", {"maximum": 10_000}),
             (expect_number, "dropout", {"low": 0.0, "high": 1.0}),
             (expect_number, "norm_eps", {"low": 0.0}),
-            (expect_number, "rope_theta", {"low": 1e-30}),
+            (expect_number, "rope_theta init_scale", {"low": 1e-30}),
             (expect_bool, "tie_embeddings remat", {}),
             (expect_choice, "rope_pairing", {"choices": PAIRINGS}),
             (expect_choice, "attention", {"choices": self_attention.KINDS}),
@@ -116,9 +119,10 @@ parameters at a vocabulary of 65."""
 def architecture(config: Config) -> Transformer:
     """Return the layers of a Llama.
 
-    Embeddings come from N(0, 0.02²), each matrix from N(0, 2/(d_in + d_out)); the two matrices of
-    a block that write to the residual stream are scaled by 1/√(2·n_layers), so that the variance
-    there does not grow with depth (Radford et al. 2019, section 2.3).
+    Embeddings come from N(0, 0.02²), each matrix from N(0, 2/(d_in + d_out)), or from N(0, s²/d_in)
+    with an ``init_scale`` s. The two matrices of a block that write to the residual stream are
+    scaled by 1/√(2·n_layers), so that the variance there does not grow with depth (Radford et al.
+    2019, section 2.3).
     """
     c = config.resolved()
     norm = bind(rms_norm, d_model=c.d_model, eps=c.norm_eps)
@@ -154,6 +158,7 @@ def architecture(config: Config) -> Transformer:
         norm,
         dropout=c.dropout,
         tied=c.tie_embeddings,
+        init_scale=c.init_scale,
         remat=c.remat,
         fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c),
     )

@@ -76,8 +76,8 @@ class LlamaDecoder:
         T = self._position = int(cache.lengths[0])
         order = _key_order(self._config)
         for own, block in zip(self._cache, cache.blocks, strict=True):
-            own[0, :, :T] = block.keys[0, :T, :, order].transpose(2, 1, 0)
-            own[1, :, :T] = block.values[0, :T].swapaxes(0, 1)
+            own[0, :, :T] = block["mixer"].keys[0, :T, :, order].transpose(2, 1, 0)
+            own[1, :, :T] = block["mixer"].values[0, :T].swapaxes(0, 1)
         self._seen[:T] = 1.0
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compose import bind, keyed
+from ..compose import bind, cache_for, keyed, next_step
 from ..contract import (
     Array,
     Key,
@@ -129,8 +129,8 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Any]:
 
 
 def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:
-    """Return the mixer's cache for that many texts of up to ``length`` tokens."""
-    return block.mixer.init_cache(params["mixer"], batch, length)  # type: ignore[attr-defined]
+    """Return the cache of each layer, for that many texts of up to ``length`` tokens."""
+    return {name: cache_for(getattr(block, name), params[name], batch, length) for name in params}
 
 
 def step(
@@ -140,8 +140,12 @@ def step(
 
     See `self_attention.step`; the cache is used up.
     """
-    h, _ = block.norm.forward(params["norm"], x)
-    a, cache = block.mixer.step(params["mixer"], h, cache, lengths=lengths)  # type: ignore[attr-defined]
-    output, _ = block.mlp.forward(params["mlp"], h)
-    m, _ = unpack(output)
-    return x + a + m, cache
+
+    def run(name: str, x: Any) -> Any:
+        y, after[name] = next_step(getattr(block, name), params[name], x, cache[name], lengths)
+        return y
+
+    after = dict[str, Any]()
+    h = run("norm", x)
+    m, _ = unpack(run("mlp", h))
+    return x + run("mixer", h) + m, after

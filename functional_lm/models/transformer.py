@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..compose import bind, freeze, has_step, remat
+from ..compose import bind, freeze, has_step, keywords_of_init, map_members, remat
 from ..contract import (
     Array,
     Key,
@@ -364,11 +364,15 @@ def build(
     norm: Layer,
     *,
     dropout: float = 0.0,
+    init_scale: float | None = None,
     **more: Any,
 ) -> Transformer:
-    """Return a transformer with the usual embedding and unembedding, and dropout everywhere."""
+    """Return a transformer with the usual embedding and unembedding, and dropout everywhere.
+
+    An ``init_scale`` goes to every layer of the blocks whose ``init`` names it; see `linear`.
+    """
     drop = bind(dropout_layer, rate=dropout)
-    return Transformer(
+    model = Transformer(
         vocab_size,
         max_seq_len,
         tuple(block._replace(dropout=drop) for block in blocks),
@@ -378,6 +382,13 @@ def build(
         dropout=drop,
         **more,
     )
+
+    def scaled(layer: Any, own: Tree, path: str) -> Any:
+        if "init_scale" in keywords_of_init(layer):
+            return bind(layer, init_scale=init_scale)
+        return map_members(layer, own, scaled, path)
+
+    return model if init_scale is None else model.map_blocks(model.init(None), scaled)
 
 
 def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:

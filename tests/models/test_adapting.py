@@ -112,7 +112,7 @@ def test_decodes_as_it_computes(kind, name):
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
 @pytest.mark.parametrize("mixer", [name for name in hybrid.MIXERS if name != "attention"])
 def test_any_mixer_has_adapters(kind, mixer):
-    _, _, adapted, params = tuned(kind, "hybrid", mixer=mixer, d_model=16)
+    _, _, adapted, params = tuned(kind, "hybrid", mixer=mixer, d_model=16, convolution=3)
     decoder = Decoder(adapted, params)
     got = [decoder.prefill(TOKENS[:, :2]), decoder.step(TOKENS[:, 2])]
     expected = logits(adapted, params)

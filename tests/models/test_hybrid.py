@@ -14,6 +14,9 @@ CHOICES = [
     {"norm": "rms_norm_offset"},
     *({"mlp": name} for name in hybrid.MLPS if name != "swiglu"),
     {"block": "parallel"},
+    {"convolution": 4, "init_scale": 0.8},
+    {"convolution": 3, "mixer": "mamba2"},
+    {"convolution": 2, "experts": 4, "block": "parallel"},
     {"window": 3},
     {"window": 3, "full_every": 2, "attention_sinks": True},
     {"window": 1, "positions": "alibi"},
@@ -77,6 +80,17 @@ def test_a_model_with_another_part_learns(choice):
     params = pytree.map(lambda p, g: p - np.float32(0.002 / size) * g, params, grads)
     after, _ = model.forward(params, TOKENS[:, :-1], targets=TOKENS[:, 1:])
     assert after < loss - 0.001 * size  # half of what the gradient predicts
+
+
+@pytest.mark.parametrize("choice", [{}, {"experts": 3, "shared_experts": 1}, {"mixer": "mamba2"}])
+def test_the_scale_of_new_matrices_can_be_chosen(choice):
+    sizes = {**SIZES, "d_model": 96, "n_heads": 8, "init_scale": 0.8}
+    params = build("hybrid", **sizes | choice).init((0,))
+    for path, leaf in pytree.leaves_with_path(params["blocks"]):
+        if leaf.ndim > 1 and "convolution" not in path:
+            writes = {"out", "down"} & {*path.split(".")}
+            expected = 0.8 / leaf.shape[-2] ** 0.5 * (0.5 if writes else 1.0)
+            assert leaf.std() == pytest.approx(expected, rel=0.1), path
 
 
 def test_an_unknown_part_is_refused():

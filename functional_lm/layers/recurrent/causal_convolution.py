@@ -52,11 +52,23 @@ class Residuals(NamedTuple):
 
 
 def init(
-    key: Key | None, *, d_model: int, width: int = 4, bias: bool = False, dtype: Any = np.float32
+    key: Key | None,
+    *,
+    d_model: int,
+    width: int = 4,
+    bias: bool = False,
+    identity: bool = False,
+    dtype: Any = np.float32,
 ) -> Tree:
-    """Draw the taps from N(0, 1/width), so that y varies as x does; a bias starts at zero."""
+    """Draw the taps from N(0, 1/width), so that y varies as x does; a bias starts at zero.
+
+    With ``identity`` the first tap is 1 and the others 0 instead, so that y is x.
+    """
     D, W = expect_sizes(d_model=d_model, width=width)
-    params = {"weight": normal(key, (W, D), scale=W**-0.5, dtype=dtype)}
+    if identity:
+        params = {"weight": np.eye(W, 1, dtype=expect_dtype(dtype)).repeat(D, axis=1)}
+    else:
+        params = {"weight": normal(key, (W, D), scale=W**-0.5, dtype=dtype)}
     if bias:
         params["bias"] = np.zeros(D, expect_dtype(dtype))
     return params

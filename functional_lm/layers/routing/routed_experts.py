@@ -40,7 +40,7 @@ from ...contract import (
     expect_tokens,
 )
 from ...numerics import row_dot, rows
-from ...prng import fold_in, normal
+from ...prng import fold_in, matrix_std, normal
 
 __all__ = ["Residuals", "Routed", "forward", "init", "vjp"]
 
@@ -75,15 +75,15 @@ def init(
     d_ff: int,
     gated: bool = True,
     output_scale: float = 1.0,
+    init_scale: float | None = None,
     dtype: Any = np.float32,
 ) -> Tree:
-    """Draw each matrix from N(0, 2/(d_in + d_out)); ``output_scale`` multiplies ``down``."""
+    """Draw each matrix as `linear` does; ``output_scale`` multiplies ``down``."""
     E, D, F = expect_sizes(n_experts=n_experts, d_model=d_model, d_ff=d_ff)
-    scale = (2 / (D + F)) ** 0.5
-    up = (E, D, 2 * F if gated else F)
+    up, std = (E, D, 2 * F if gated else F), output_scale * matrix_std(F, D, init_scale)
     return {
-        "up": normal(fold_in(key, 0), up, scale=scale, dtype=dtype),
-        "down": normal(fold_in(key, 1), (E, F, D), scale=output_scale * scale, dtype=dtype),
+        "up": normal(fold_in(key, 0), up, scale=matrix_std(D, F, init_scale), dtype=dtype),
+        "down": normal(fold_in(key, 1), (E, F, D), scale=std, dtype=dtype),
     }
 
 

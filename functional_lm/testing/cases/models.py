@@ -45,6 +45,14 @@ def _transposed() -> Any:
     return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
 
 
+def _short_convolution(draw: Draws, _: Any, leading: Any, D: int, *, W: int = 4) -> Inputs:
+    return {"weight": draw.normal(W, D)}, draw.normal(*leading, D), {}
+
+
+def _short_convolution_cases(draw: Draws, make: Maker) -> Cases:
+    return {**make.each(BATCHES, 7), "long": make((2, 11), 5, W=3), "one tap": make((2, 3), 5, W=1)}
+
+
 def _linear_mixer(
     draw: Draws, m: Any, leading: Any, D: int, H: int, K: int, *, others: Any = None
 ) -> Inputs:
@@ -347,6 +355,7 @@ LAYERS: Layers = {
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
     "prefix_tuning": ("D H G P", _prefix_tuning, _prefix_tuning_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
+    "short_convolution": ("D", _short_convolution, _short_convolution_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),
     "transformer_block": ("D H G F", _transformer_block, _transformer_block_cases),
 }

@@ -13,6 +13,7 @@ from functional_lm.layers import (
     linear_attention,
     selective_scan,
 )
+from functional_lm.models import short_convolution
 from functional_lm.numerics import rows
 
 from .bug import Layer, draw, plant
@@ -390,6 +391,23 @@ plant(
     params.weight: misplaced
     - d_params = {"weight": np.stack(d_weight)}
     + d_params = {"weight": np.stack(d_weight[::-1])}
+    """,
+)
+
+plant(
+    short_convolution,
+    {"weight": draw(1303, 3, 5)},
+    STEPS,
+    """
+    the text begins behind its own end
+    y: value
+    - past = init_cache(params, len(x))
+    + past = x[:, 1 - len(params["weight"]) :]
+
+    x is taken to feed a skip path, too
+    x: wrong term
+    - return d_params, d.x
+    + return d_params, d.x + g
     """,
 )
 
