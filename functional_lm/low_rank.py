@@ -13,6 +13,7 @@ import numpy as np
 from .contract import (
     Array,
     Key,
+    Layer,
     Tree,
     expect_floating,
     expect_int,
@@ -20,9 +21,9 @@ from .contract import (
     expect_params,
     expect_shape,
 )
-from .prng import bernoulli, normal
+from .prng import bernoulli, fold_in, normal
 
-__all__ = ["Columns", "Part", "dropped", "expect_thin", "init_thin", "parts_of", "scale_of"]
+__all__ = ["Columns", "Part", "dropped", "expect_thin", "init_low_rank", "parts_of", "scale_of"]
 
 Columns: TypeAlias = Sequence[tuple[int, int]] | None
 """The ranges, ``(start, stop)`` each; None is one of all columns."""
@@ -67,14 +68,37 @@ def scale_of(alpha: float, rank: int, rslora: bool) -> float:
     return expect_number("alpha", alpha) / (math.sqrt(rank) if rslora else rank)
 
 
-def init_thin(
-    key: Key | None, d_in: int, width: int, rank: int, columns: Columns, dtype: Any
+def init_low_rank(
+    key: Key | None,
+    *,
+    base: Layer,
+    d_in: int,
+    d_out: int | tuple[int, ...],
+    rank: int,
+    columns: Columns = None,
+    scale: float = 1.0,
+    given: Tree = None,
+    dtype: Any = np.float32,
 ) -> Tree:
-    """Draw ``a`` from N(0, 1/D_in); ``b`` is zero, so that A·B is zero at first."""
-    D_in, rank = expect_int("d_in", d_in), expect_int("rank", rank)
-    parts = parts_of(columns, width, rank)
-    a = normal(key, (D_in, len(parts) * rank), scale=D_in**-0.5, dtype=dtype)
-    return {"a": a, "b": np.zeros((rank, parts[-1].b.stop), dtype)}
+    """Return ``base``; ``a``, drawn from N(0, 1/D_in); and ``b`` of zeros, so that A·B is zero.
+
+    Args:
+        key: randomness.
+        base: the projection that is adapted.
+        d_in: D_in.
+        d_out: D_out, or the sizes that add up to it.
+        rank: R.
+        columns: the ranges of columns to adapt; all if not given.
+        scale: of the base's weight.
+        given: the parameters of the base; drawn if not given.
+        dtype: float32 or float64.
+    """
+    D_in, R = expect_int("d_in", d_in), expect_int("rank", rank)
+    parts = parts_of(columns, int(np.sum(d_out)), R)
+    if given is None:
+        given = base.init(fold_in(key, 0), d_in=d_in, d_out=d_out, scale=scale, dtype=dtype)
+    a = normal(fold_in(key, 1), (D_in, len(parts) * R), scale=D_in**-0.5, dtype=dtype)
+    return {"base": given, "a": a, "b": np.zeros((R, parts[-1].b.stop), dtype)}
 
 
 def expect_thin(params: Tree, x: Any, columns: Columns, *more: str) -> None:

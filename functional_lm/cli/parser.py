@@ -26,12 +26,7 @@ REPLACES = {
 }
 """The settings of a config file that a flag overrides besides its own."""
 
-ADAMS = ("adamw", "adam")
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "b1": ("optimizer", ADAMS),
-    "b2": ("optimizer", ADAMS),
-    "eps": ("optimizer", ADAMS),
-    "weight_decay": ("optimizer", ADAMS[:1]),
     "encoding": ("text_file", ()),
     "overwrite": ("out", ()),
     "lora_alpha": ("lora_rank", ()),

@@ -1,7 +1,7 @@
 """Single layers, one file each: ``init``, ``forward`` and the ``vjp`` derived by hand."""
 
 from . import dropout, embedding, learned_positions, linear, soft_cap, softmax, unembedding
-from .adapters import bottleneck, dora, lora, prefix
+from .adapters import bottleneck, dora, lora, prefix, prompt
 from .feedforward import gated, gelu, relu, relu_squared, sigmoid, silu, swiglu
 from .norms import l2_norm, layer_norm, rms_norm
 from .recurrent import (
@@ -34,6 +34,7 @@ __all__ = [
     "linear_attention",
     "lora",
     "prefix",
+    "prompt",
     "relu",
     "relu_squared",
     "rms_norm",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from .. import pytree
-from ..compose import Bound, bind, has_step, keywords_of_forward, map_members
+from ..compose import Bound, bind, keywords_of_forward, map_members
 from ..contract import (
     Array,
     Key,
@@ -28,9 +28,8 @@ from ..contract import (
     expect_int,
     expect_number,
 )
-from ..layers import bottleneck, dora, lora, prefix
+from ..layers import bottleneck, dora, lora, prefix, prompt
 from ..prng import fold_in
-from . import prefix_tuning
 from .language_model import LanguageModel
 from .projections import Projection, projections
 from .transformer import Transformer
@@ -63,8 +62,9 @@ class AdapterConfig:
         rslora: multiply their product by alpha/√rank instead.
         dora: train the length of each column of a projection, too.
         adapter: another adapter instead: a "bottleneck" behind the last projection of each branch,
-            a "prefix" of learned rows before each mixer, or a "prompt" of learned embeddings.
-        adapter_size: the hidden units of the bottleneck, or the rows of the prefix or prompt.
+            a "prefix" of learned keys and values in each attention, or a "prompt" of learned
+            embeddings.
+        adapter_size: the hidden units of the bottleneck, or the length of the prefix or prompt.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -146,20 +146,17 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
     """
     if config.kind is None:
         raise ValueError("adapters need a kind: got none; give lora_rank or adapter")
-    shapes = model.shapes()
     inner: Any = model.model
-    layers: dict[str, Any] = {}
     if config.kind == "prompt":
         if not isinstance(inner, Transformer) or inner.prompt is not None:
             raise ValueError(
                 "a prompt needs an architecture of this package, without one yet: got "
                 f"{model.name}; tune a prefix, or something else"
             )
-        D = model.config.d_model
-        layers["prompt"] = bind(prefix, size=config.adapter_size, d_model=D)
+        layers = {"prompt": bind(prompt, size=config.adapter_size, d_model=model.config.d_model)}
         inner = inner._replace(prompt=layers["prompt"])
     else:
-        layers = _prepared(model, shapes, config)
+        layers = _prefixes(model, config) if config.kind == "prefix" else _prepared(model, config)
 
         def visit(layer: Any, own: Tree, path: str) -> Any:
             if path in layers:
@@ -170,10 +167,13 @@ def with_adapters(model: LanguageModel, config: AdapterConfig) -> LanguageModel:
                 for member in changed.settings.values()
                 for adapter in layers.values()
             )
+            if f"{path}.prefix" in layers:
+                settings = {**changed.settings, "prefix": layers[f"{path}.prefix"]}
+                return dataclasses.replace(changed, settings=settings)
             drops = config.lora_dropout > 0 and inside
             return Keyed(changed.layer, changed.settings) if drops else changed
 
-        inner = inner.map_blocks(shapes, visit)
+        inner = inner.map_blocks(model.shapes(), visit)
     adapted = dataclasses.replace(model, model=inner, adapted=Adapted(model, config, layers))
     if not isinstance(inner, Transformer) or inner.fast_decoder is None:
         return adapted
@@ -205,18 +205,17 @@ def adapt(model: LanguageModel, params: Tree, key: Key | None) -> Tree:
         return params
     dtype = pytree.leaves(params)[0].dtype
     base, _, layers = model.adapted
-    if "prompt" in layers:
-        return {**params, "prompt": layers["prompt"].init(key, dtype=dtype)}
-
     found = projections(base)
 
-    def new(part: Tree, path: str) -> Tree:
-        own, sizes = fold_in(key, list(layers).index(path)), {}
-        if path in found:
-            sizes = {"d_in": found[path].d_in, "d_out": sum(found[path].d_out)}
-        return layers[path].init(own, given=part, dtype=dtype, **sizes)
+    def new(part: Tree, path: str, key: Key | None) -> Tree:
+        if part is None:  # a prefix or prompt takes the place of nothing
+            return layers[path].init(key, dtype=dtype)
+        sizes = {"d_in": found[path].d_in, "d_out": sum(found[path].d_out)}
+        return layers[path].init(key, given=part, dtype=dtype, **sizes)
 
-    return _replaced(params, new, layers)
+    for i, path in enumerate(layers):
+        params = _changed(params, path, new, path, fold_in(key, i))
+    return params
 
 
 def trained(model: LanguageModel) -> Callable[[str], bool]:
@@ -250,8 +249,9 @@ def merge(model: LanguageModel, params: Tree) -> Tree:
     _expect_kind(model, MERGED, "merge")
     if model.adapted is None:
         return params
-    found = projections(model)
-    return _replaced(params, lambda part, path: _merged(found[path].layer, part), found)
+    for path, projection in projections(model).items():
+        params = _changed(params, path, _merged, projection.layer)
+    return params
 
 
 def unmerge(model: LanguageModel, merged: Tree, adapters: dict[str, Array]) -> Tree:
@@ -268,13 +268,13 @@ def unmerge(model: LanguageModel, merged: Tree, adapters: dict[str, Array]) -> T
     """
     _expect_kind(model, ("lora",), "unmerge")
     params = with_leaves(adapt(model, merged, (0,)), adapters)
-    layers = model.adapted.layers
 
-    def apart(part: Tree, path: str) -> Tree:
-        alpha = layers[path].settings["alpha"]
-        return {**part, "base": layers[path].merge(part, alpha=-alpha)}
+    def apart(part: Tree, layer: Any) -> Tree:
+        return {**part, "base": layer.merge(part, alpha=-layer.settings["alpha"])}
 
-    return _replaced(params, apart, layers)
+    for path, layer in model.adapted.layers.items():
+        params = _changed(params, path, apart, layer)
+    return params
 
 
 def plain(model: LanguageModel) -> LanguageModel:
@@ -289,16 +289,28 @@ def configs(model: LanguageModel) -> list[AdapterConfig]:
     return [*configs(model.adapted.base), model.adapted.config]
 
 
-def _prepared(model: LanguageModel, shapes: Tree, config: AdapterConfig) -> dict[str, Any]:
-    """Return the adapters by path."""
+def _prefixes(model: LanguageModel, config: AdapterConfig) -> dict[str, Any]:
+    """Return a prefix for each self-attention by path."""
     layers: dict[str, Any] = {}
-    if config.kind == "prefix":
-        own = {"size": config.adapter_size, "d_model": model.config.d_model}
-        for path, layer in _found(model, shapes, _is_mixer).items():
-            layers[path] = bind(prefix_tuning, base=layer, **own)
-        if not layers:
-            raise ValueError(f"a prefix needs mixers with a step: {model.name} has none; tune LoRA")
-        return layers
+
+    def visit(layer: Any, own: Tree, path: str) -> Any:
+        if hasattr(layer, "prefix_sizes") and "prefix" not in own:
+            sizes = layer.prefix_sizes()
+            layers[f"{path}.prefix"] = bind(prefix, size=config.adapter_size, **sizes)
+        return map_members(layer, own, visit, path)
+
+    model.model.map_blocks(model.shapes(), visit)
+    if not layers:
+        raise ValueError(
+            "a prefix is keys and values of self-attention, which must not have one yet: got "
+            f"{model.name} without any; tune lora_rank=8, or another adapter"
+        )
+    return layers
+
+
+def _prepared(model: LanguageModel, config: AdapterConfig) -> dict[str, Any]:
+    """Return the adapters that take the place of projections, by path."""
+    layers: dict[str, Any] = {}
     found = projections(model)
     if config.kind == "bottleneck":
         size = config.adapter_size
@@ -356,46 +368,25 @@ def _listed(found: dict[str, Projection]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def _found(model: LanguageModel, shapes: Tree, wanted: Callable[[Any], bool]) -> dict[str, Any]:
-    """Return the outermost layers of a kind, by path."""
-    found: dict[str, Any] = {}
-
-    def visit(layer: Any, own: Tree, path: str) -> Any:
-        if not wanted(layer):
-            return map_members(layer, own, visit, path)
-        found[path] = layer
-        return layer
-
-    model.model.map_blocks(shapes, visit)
-    return found
-
-
-def _is_mixer(layer: Any) -> bool:
-    inner = layer.layer if isinstance(layer, Bound) else layer
-    mixes = has_step(inner) and "positions" in keywords_of_forward(inner)
-    return mixes and hasattr(inner, "Residuals")
-
-
-def _merged(layer: Any, part: Tree) -> Tree:
+def _merged(part: Tree, layer: Any) -> Tree:
     """Return the parameters of the plain projection inside, with all adapters merged."""
     if "base" not in part:
         return part
-    base = _merged(layer.settings["base"], part["base"])
+    base = _merged(part["base"], layer.settings["base"])
     return layer.merge({**part, "base": base})
 
 
-def _replaced(
-    tree: Tree, new: Callable[[Tree, str], Tree], paths: dict[str, Any], path: str = ""
-) -> Tree:
-    """Return a tree with other nodes at some paths."""
-    if path in paths:
-        return new(tree, path)
-    own = f"{path}." if path else ""
-    if isinstance(tree, dict):
-        return {name: _replaced(node, new, paths, own + name) for name, node in tree.items()}
+def _changed(tree: Tree, path: str, change: Callable[..., Tree], *more: Any) -> Tree:
+    """Return a tree with ``change(node, *more)`` at a path; the node may be None, a new one."""
+    if not path:
+        return change(tree, *more)
+    name, _, rest = path.partition(".")
     if isinstance(tree, tuple):
-        return tuple(_replaced(node, new, paths, f"{own}{i}") for i, node in enumerate(tree))
-    return tree
+        return tuple(
+            _changed(node, rest, change, *more) if str(i) == name else node
+            for i, node in enumerate(tree)
+        )
+    return {**tree, name: _changed(tree.get(name), rest, change, *more)}
 
 
 def _expect_kind(model: LanguageModel, kinds: tuple[str, ...], what: str) -> None:

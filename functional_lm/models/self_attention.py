@@ -1,8 +1,14 @@
 """Self-attention: project to queries, keys and values, attend, project back.
 
-Forward: ``qkv`` → queries and keys: norms, turned by their positions → attend → times the sigmoid
-of ``gate`` → ``out``. Norms and gate are there if they are given. The columns of qkv are H query
-heads and G key heads of size K, and G value heads of size Kv. ``vjp`` is the forward read upwards.
+Forward: ``qkv`` → queries and keys: norms, turned by their positions → behind the ``prefix`` →
+attend → times the sigmoid of ``gate`` → ``out``. Norms, prefix and gate are there if they are
+given. The columns of qkv are H query heads and G key heads of size K, and G value heads of size Kv.
+``vjp`` is the forward read upwards.
+
+A prefix of P keys and values stands in the cache before the text. All queries see it, whatever
+their window or mask. Its keys are learned as they are: no norm or rotation is theirs. The text's
+positions begin at P, for rotations as for ALiBi, to which key i of the prefix has the position i.
+Sinks, soft cap and dropout take its keys for any others.
 
 Norms of queries and keys: Dehghani et al. 2023, section 2, as in Qwen3. The gate: Qiu et al. 2025,
 section 2.2, "G1".
@@ -31,7 +37,7 @@ from ..contract import (
     expect_params,
     expect_residuals,
 )
-from ..heads import CAUSAL, QKV, Visibility
+from ..heads import CAUSAL, QKV, Visibility, behind_prefix
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, gated, linear, rotary, rotary_attention, sigmoid
 from ..prng import fold_in
@@ -46,6 +52,7 @@ __all__ = [
     "forward",
     "init",
     "init_cache",
+    "prefix_sizes",
     "sizes",
     "split_sizes",
     "step",
@@ -73,18 +80,19 @@ class Unpacked(NamedTuple):
 
     q: Prepared
     k: Prepared
+    prefix: Any
     attention: attention_layer.Residuals | flash_attention.Residuals
 
 
 class Residuals(NamedTuple):
-    """What `vjp` needs: the residuals of each layer, and the projections."""
+    """What `vjp` needs: the residuals of each layer, and the projections and the prefix."""
 
     qkv: Any
     attention: rotary_attention.Residuals | Unpacked
     gate: Any
     gated: Any
     out: Any
-    projections: tuple[Layer, Layer | None, Layer]
+    layers: tuple[Layer, Layer | None, Layer | None, Layer]
 
 
 class Cache(NamedTuple):
@@ -109,6 +117,7 @@ def init(
     qkv: Layer = linear,
     q_norm: Layer | None = None,
     k_norm: Layer | None = None,
+    prefix: Layer | None = None,
     gate: Layer | None = None,
     out: Layer = linear,
     dtype: Any = np.float32,
@@ -127,6 +136,7 @@ def init(
         qkv: the layer that makes queries, keys and values.
         q_norm: the norm of each query head; none if not given.
         k_norm: the norm of each key head; none if not given.
+        prefix: learned keys and values before the text, with `prefix_sizes`; none if not given.
         gate: the layer that makes the gate of the attended values; none if not given.
         out: the layer that projects back.
         dtype: float32 or float64.
@@ -147,6 +157,8 @@ def init(
         params["k_norm"] = k_norm.init(fold_in(key, 3), d_model=K, dtype=dtype)
     if gate is not None:
         params["gate"] = gate.init(fold_in(key, 4), d_in=d_model, d_out=H * Kv, dtype=dtype)
+    if prefix is not None:
+        params["prefix"] = prefix.init(fold_in(key, 5), dtype=dtype)
     return params | attention_layer.init(key, n_sinks=H if sinks else 0, dtype=dtype)
 
 
@@ -170,6 +182,7 @@ def forward(
     qkv: Layer = linear,
     q_norm: Layer | None = None,
     k_norm: Layer | None = None,
+    prefix: Layer | None = None,
     gate: Layer | None = None,
     out: Layer = linear,
 ) -> tuple[Array, Residuals]:
@@ -194,10 +207,11 @@ def forward(
         qkv: the layer that makes queries, keys and values.
         q_norm: the norm of each query head.
         k_norm: the norm of each key head.
+        prefix: what puts learned keys and values before those of the text.
         gate: the layer that makes the gate of the attended values.
         out: the layer that projects back.
     """
-    given = {"q_norm": q_norm, "k_norm": k_norm, "gate": gate}
+    given = {"q_norm": q_norm, "k_norm": k_norm, "prefix": prefix, "gate": gate}
     inner = [name for name, layer in given.items() if layer is not None]
     expect_params(params, ["qkv", "out", *inner], ["sinks"])
     expect_inputs({}, "", x, "B T D")
@@ -210,26 +224,35 @@ def forward(
     turning: dict[str, Any] = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     turns_all = rope_theta is not None and rope_size in (None, K)
     r_attention: rotary_attention.Residuals | Unpacked
-    unusual = params.keys() & {"q_norm", "k_norm", "sinks"} or alibi or rate or soft_cap is not None
+    unusual = params.keys() & {"q_norm", "k_norm", "prefix", "sinks"} or alibi or rate
+    unusual = unusual or soft_cap is not None
     if _is_causal(visibility) and turns_all and Kv == K and not tiled and not unusual:
         attended, r_attention = rotary_attention.forward(
             {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
     else:
-        turning["size"] = rope_size
+        P, T = _prefix_size(params), x.shape[1]
+        turning |= {"size": rope_size, "positions": positions + P}
         q, k, v = _unpacked(packed, heads)
         q, r_q = _prepare(params.get("q_norm"), q, q_norm, turning)
         k, r_k = _prepare(params.get("k_norm"), k, k_norm, turning)
+        own, r_prefix = QKV(q, k, v), None
+        if prefix is not None:
+            own, r_prefix = prefix.forward(params["prefix"], own)  # P + T keys
+            visibility = behind_prefix(visibility, P, T, T)
         y, r_core = (flash_attention if tiled else attention_layer).forward(
             pick(params, {"sinks"}),
-            QKV(q, k, v),
+            own,
             visibility=visibility,
             soft_cap=soft_cap,
             alibi=alibi,
             dropout=rate,
             key=fold_in(key, 1),
         )  # (B, T, H, Kv)
-        attended, r_attention = y.reshape(*x.shape[:2], H * Kv), Unpacked(r_q, r_k, r_core)
+        attended, r_attention = (
+            y.reshape(*x.shape[:2], H * Kv),
+            Unpacked(r_q, r_k, r_prefix, r_core),
+        )
     r_gate = r_gated = None
     if gate is not None:
         g, r_gate = gate.forward(params["gate"], x, **keyed(gate, fold_in(key, 2)))
@@ -237,13 +260,13 @@ def forward(
             {}, np.concatenate([g, attended], axis=-1), activation=sigmoid
         )
     y, r_out = out.forward(params["out"], attended, **keyed(out, fold_in(key, 3)))
-    return y, Residuals(r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, gate, out))
+    return y, Residuals(r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, prefix, gate, out))
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"qkv", "out", ...}, d_x)`` for the cotangent g (B, T, D)."""
     expect_residuals(residuals, Residuals)
-    r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, gate, out) = residuals
+    r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, prefix, gate, out) = residuals
     d_params, d_gate_x = {}, None
     d_params["out"], d_attended = out.vjp(r_out, g)
     if gate is not None:
@@ -253,13 +276,16 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        r_q, r_k, r_core = r_attention
+        r_q, r_k, r_prefix, r_core = r_attention
         tiled = isinstance(r_core, flash_attention.Residuals)
         B, T, width = d_attended.shape
         Kv = r_core.v.shape[-1] - tiled  # tiles have a column of ones
-        d_sinks, (d_q, d_k, d_v) = (flash_attention if tiled else attention_layer).vjp(
+        d_sinks, d_own = (flash_attention if tiled else attention_layer).vjp(
             r_core, d_attended.reshape(B, T, width // Kv, Kv)
         )
+        if prefix is not None:
+            d_params["prefix"], d_own = prefix.vjp(r_prefix, d_own)
+        d_q, d_k, d_v = d_own
         d_k_norm, d_k = _prepare_vjp(r_k, d_k)
         d_q_norm, d_q = _prepare_vjp(r_q, d_q)
         d_packed = _packed((d_q, d_k, d_v))
@@ -293,8 +319,14 @@ def _prepare_vjp(residuals: Prepared, g: Array) -> tuple[Tree, Array]:
 
 
 def init_cache(params: Tree, batch: int, length: int) -> Cache:
-    """Return an empty cache for that many texts of up to ``length`` tokens."""
-    return Cache(None, None, np.zeros(batch, np.int64), length)
+    """Return a cache for that many texts of up to ``length`` tokens, with the prefix in it."""
+    P = _prefix_size(params)
+    keys = values = None
+    if P:
+        own = params["prefix"]
+        keys, values = (_room(batch, P + length, own[name]) for name in ("keys", "values"))
+        keys[:, :P], values[:, :P] = own["keys"], own["values"]
+    return Cache(keys, values, np.full(batch, P), P + length)
 
 
 def step(
@@ -328,7 +360,8 @@ def step(
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
         n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
-            the visibility only the window counts. Keys before every window are not read.
+            the visibility only the window counts. Keys before every window are not read, unless
+            there is a prefix.
     """
     B, T, _ = x.shape
     packed, _ = qkv.forward(params["qkv"], x)  # (B, T, (H+G)·K + G·Kv)
@@ -341,19 +374,20 @@ def step(
     q, _ = _prepare(params.get("q_norm"), q, q_norm, turning)
     k, _ = _prepare(params.get("k_norm"), k, k_norm, turning)
     if keys is None or values is None:
-        # In the order (B, G, S, K), in which attention multiplies without a copy.
-        shapes = ((B, new.shape[2], S, new.shape[3]) for new in (k, v))
-        keys, values = (np.zeros(shape, k.dtype).swapaxes(1, 2) for shape in shapes)
+        keys, values = (_room(B, S, new) for new in (k, v))
     rows = np.arange(B)[:, None]
     keys[rows, positions], values[rows, positions] = k, v
     stop = int(positions.max(initial=-1)) + 1
-    window, start = visibility.window, 0
-    if window is not None:
+    P, window, start = _prefix_size(params), visibility.window, 0
+    if window is not None and not P:
         start = max(int(filled.min(initial=stop)) - window + 1, 0)  # where the first window begins
+    visibility = Visibility(True, filled - start - P, window)
+    if P:
+        visibility = behind_prefix(visibility, P, T, stop - P)
     attended, _ = attention_layer.forward(
         pick(params, {"sinks"}),
         QKV(q, keys[:, start:stop], values[:, start:stop]),
-        visibility=Visibility(True, filled - start, window),
+        visibility=visibility,
         soft_cap=soft_cap,
         alibi=alibi,
     )  # (B, T, H, Kv)
@@ -390,6 +424,19 @@ def context_flops(
     if visibility.window is not None:
         context = min(context, visibility.window)
     return 2 * context * H * (K + Kv)
+
+
+def prefix_sizes(
+    *,
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
+) -> dict[str, int]:
+    """Return the sizes of keys and values, for the ``init`` of a prefix."""
+    _, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    return {"n_kv_heads": G, "key_size": K, "value_size": Kv}
 
 
 def sizes(
@@ -445,6 +492,19 @@ def _is_causal(visibility: Visibility) -> bool:
     """Tell whether a token sees all up to itself, and nothing else."""
     causal, offset, window, mask = visibility
     return causal and window is None and mask is None and not np.any(offset)
+
+
+def _prefix_size(params: Tree) -> int:
+    return len(params["prefix"]["keys"]) if "prefix" in params else 0
+
+
+def _room(B: int, S: int, like: Array) -> Array:
+    """Return zeros (B, S, G, K) for keys or values (..., G, K).
+
+    They lie in the order (B, G, S, K), in which attention multiplies without a copy.
+    """
+    G, K = like.shape[-2:]
+    return np.zeros((B, G, S, K), like.dtype).swapaxes(1, 2)
 
 
 def _unpacked(packed: Array, heads: tuple[int, int, int, int]) -> tuple[Array, Array, Array]:

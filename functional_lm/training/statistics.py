@@ -116,7 +116,8 @@ def _of_activations(activations: Iterable[tuple[str, str, Array]]) -> Statistics
     for kind, site, array in activations:
         if kind == "attention":
             entropies[site] = _figure(_entropy(array))
-            uniform[site] = _figure(math.lgamma(array.shape[-1] + 1) / array.shape[-1])
+            T, S = array.shape[-2:]  # a prefix has S − T more keys, which all queries see
+            uniform[site] = _figure((math.lgamma(S + 1) - math.lgamma(S - T + 1)) / T)
             continue
         if kind == "experts":
             experts |= {f"{site}.{e}": _figure(float(share)) for e, share in enumerate(array)}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..layers import linear
 from ..layers.softmax_attention import attention as attention_layer
@@ -28,6 +29,7 @@ def forward(
     qkv=linear,
     q_norm=None,
     k_norm=None,
+    prefix=None,
     gate=None,
     out=linear,
 ):
@@ -42,9 +44,13 @@ def forward(
     q = q if q_norm is None else q_norm.forward(params["q_norm"], q)
     k = k if k_norm is None else k_norm.forward(params["k_norm"], k)
     if rope_theta is not None:
+        front = 0 if prefix is None else len(params["prefix"]["keys"])
         turn = {"theta": rope_theta, "pairing": rope_pairing, "size": rope_size}
-        q, k = (rotary.forward({}, h, positions=positions, **turn) for h in (q, k))
+        q, k = (rotary.forward({}, h, positions=positions + front, **turn) for h in (q, k))
     v = v.reshape(*v.shape[:2], groups, value_size)
+    if prefix is not None:
+        q, k, v = prefix.forward(params["prefix"], (q, k, v))
+        visibility = _with_prefix(visibility, q.shape[1], k.shape[1])
     scoring = {"visibility": visibility, "soft_cap": soft_cap, "alibi": alibi}
     dropout = {"dropout": attention_dropout, "key": None if key is None else (*key, 1)}
     y = attention_layer.forward(params, (q, k, v), **scoring, **dropout)
@@ -52,3 +58,14 @@ def forward(
     if gate is not None:
         y = y * jax.nn.sigmoid(gate.forward(params["gate"], x))
     return out.forward(params["out"], y)
+
+
+def _with_prefix(visibility, n_queries, n_keys):
+    """Return what a query sees: all of the prefix, and of the text what it saw before."""
+    _, offset, window, mask = visibility
+    keys = np.arange(n_keys) - (n_keys - n_queries)  # positions in the text
+    queries = np.arange(n_queries)[:, None] + offset
+    seen = (keys <= queries) & (keys > queries - (window or n_keys))
+    if mask is not None:
+        seen = seen & np.concatenate([np.ones((*mask.shape[:-1], sum(keys < 0)), bool), mask], -1)
+    return True, offset + sum(keys < 0), None, seen | (keys < 0)

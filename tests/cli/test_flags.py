@@ -83,7 +83,7 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
 @pytest.mark.parametrize(
     ("file", "flags", "expected"),
     [
-        ("", "", {"d_model": 128, "lr": 0.003, "steps": None, "out": None}),
+        ("", "", {"d_model": 128, "lr": None, "steps": None, "out": None}),
         ("", "--preset small --n-heads=4", {"d_model": 256, "n_heads": 4}),
         (PRESET, "--seed 3", {"d_model": 256, "n_layers": 1, "lr": 0.5, "seed": 3}),
         (PRESET, "--preset medium --d-model 64", {"d_model": 64, "n_heads": 8, "n_layers": 4}),

@@ -109,14 +109,25 @@ def test_decodes_as_it_computes(kind, name):
         np.testing.assert_allclose(np.stack(got, 1), expected[rows, 1:], rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["lora", "prefix"])
 @pytest.mark.parametrize("mixer", [name for name in hybrid.MIXERS if name != "attention"])
-def test_any_mixer_has_adapters(kind, mixer):
-    _, _, adapted, params = tuned(kind, "hybrid", mixer=mixer, d_model=16, convolution=3)
+def test_any_mixer_has_adapters(mixer):
+    _, _, adapted, params = tuned("lora", "hybrid", mixer=mixer, d_model=16, convolution=3)
     decoder = Decoder(adapted, params)
     got = [decoder.prefill(TOKENS[:, :2]), decoder.step(TOKENS[:, 2])]
     expected = logits(adapted, params)
     np.testing.assert_allclose(np.stack(got, 1), expected[:, 1:3], rtol=1e-8, atol=1e-9)
+
+
+def test_a_prefix_goes_to_attention_only():
+    _, _, adapted, params = tuned("prefix", "hybrid", mixer="mamba2", full_every=2)
+    assert set(adapters_of(adapted, params)) == {
+        "blocks.1.mixer.prefix.keys",
+        "blocks.1.mixer.prefix.values",
+    }
+    model = build("hybrid", vocab_size=7, **SIZES, mixer="mamba2")
+    for without in (model, adapted):
+        with pytest.raises(ValueError, match="a prefix is keys and values of self-attention"):
+            with_adapters(without, KINDS["prefix"])
 
 
 @pytest.mark.parametrize("kind", LOW_RANK)
@@ -150,6 +161,20 @@ def test_two_adapters_add_up():
             dict(pytree.leaves_with_path(merge(*pair)))[path] for pair in ((one, first), second)
         ]
         np.testing.assert_allclose(total - leaf, sum(parts) - 2 * leaf, atol=1e-12, err_msg=path)
+
+
+@pytest.mark.parametrize("both", [("prefix", "lora"), ("lora", "prefix"), ("prompt", "prefix")])
+def test_kinds_stack(both):
+    _, _, one, first = tuned(both[0])
+    second = with_adapters(one, KINDS[both[1]])
+    params = adapt(second, first, (2,))
+    own = adapters_of(second, params)
+    params = with_leaves(params, dict(zip(own, moved(list(own.values())), strict=True)))
+    assert np.abs(logits(second, params) - logits(one, first)).max() > 1e-3
+    decoder = Decoder(second, params)
+    got = [decoder.prefill(TOKENS[:, :2]), decoder.step(TOKENS[:, 2])]
+    expected = logits(second, params)
+    np.testing.assert_allclose(np.stack(got, 1), expected[:, 1:3], rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["lora", "parts", "bottleneck", "prefix"])

@@ -4,7 +4,7 @@ import pytest
 from functional_lm import pytree
 from functional_lm.compose import bind, freeze
 from functional_lm.heads import CAUSAL, FULL
-from functional_lm.layers import attention, layer_norm, linear, rms_norm, rotary_attention
+from functional_lm.layers import attention, layer_norm, linear, prefix, rms_norm, rotary_attention
 from functional_lm.models import self_attention
 from functional_lm.testing import certify, check_vjp
 
@@ -125,6 +125,7 @@ EXTRAS = [
     {"rope_theta": None, "alibi": True, "sinks": True},
     {"rope_size": 2, "soft_cap": 1.0, "value_size": 3},
     {"q_norm": rms_norm, "k_norm": layer_norm, "gate": linear, "sinks": True},
+    {"prefix": bind(prefix, size=2, n_kv_heads=2, key_size=4, value_size=4)},
 ]
 
 
@@ -144,6 +145,23 @@ def test_steps_equal_the_forward(window, extras):
     for start, stop in ((0, 4), (4, 5), (5, 9)):
         found, cache = layer.step(params, x[:, start:stop], cache)
         np.testing.assert_allclose(found, y[:, start:stop], rtol=0, atol=1e-13)
+
+
+def test_a_prefix_is_in_the_cache_before_the_text():
+    layer = bind(self_attention, d_model=24, n_heads=6, n_kv_heads=2, **EXTRAS[-1])
+    params = layer.init((0,))
+    cache = layer.init_cache(params, 3, 5)
+    assert cache.lengths.tolist() == [2, 2, 2]
+    assert cache.keys.shape == (3, 7, 2, 4)
+    np.testing.assert_array_equal(cache.keys[1, :2], params["prefix"]["keys"])
+    np.testing.assert_array_equal(cache.values[2, :2], params["prefix"]["values"])
+
+
+def test_a_prefix_needs_causal_attention():
+    layer = bind(self_attention, d_model=24, n_heads=6, n_kv_heads=2, **EXTRAS[-1])
+    x, side = np.ones((1, 3, 24), np.float32), {"positions": np.arange(3), "visibility": FULL}
+    with pytest.raises(ValueError, match="a prefix needs causal attention"):
+        layer.forward(layer.init((0,)), x, **side)
 
 
 def test_steps_read_the_window_only(monkeypatch):
@@ -169,15 +187,16 @@ def test_the_fast_layer_runs_where_it_computes_the_same():
     x = np.random.default_rng(0).standard_normal((2, 5, 24))
     fast = []
     for extras in ({}, {"rope_size": 4}, {"key": (1,)}, {"attention_dropout": 0.1}, *EXTRAS[1:]):
-        layer = bind(self_attention, d_model=24, n_heads=6, **{"key": None, **extras})
+        heads = {"n_heads": 6, "n_kv_heads": 2}
+        layer = bind(self_attention, d_model=24, **heads, **{"key": None, **extras})
         params = layer.init((0,), dtype=np.float64)
         _, residuals = layer.forward(params, x, positions=np.arange(5))
         fast.append(isinstance(residuals.attention, rotary_attention.Residuals))
-    assert fast == [True] * 4 + [False] * 4
+    assert fast == [True] * 4 + [False] * 5
 
 
 def test_a_frozen_part_costs_no_gradient():
-    layer = bind(self_attention, d_model=24, n_heads=6, **EXTRAS[-1])
+    layer = bind(self_attention, d_model=24, n_heads=6, **EXTRAS[4])
     params = layer.init((0,), dtype=np.float64)
     x, g = np.random.default_rng(0).standard_normal((2, 2, 5, 24))
     frozen = freeze(layer, params, lambda path: path.startswith("gate"))

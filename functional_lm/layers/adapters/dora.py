@@ -2,23 +2,24 @@
 
 Forward. The weight W of the base has its columns turned by two thin matrices, as in `lora`, and
 their lengths set by a learned magnitude μ. With V = W + s·A·B, nⱼ = ‖Vⱼ‖ the length of column j,
-and x̃ = m·x after dropout:
+ρ = μ/n, and x̃ = m·x after dropout:
 
-    z = x·W + s·x̃·A·B
-    yⱼ = μⱼ/nⱼ·zⱼ + bias
+    h = s·x̃·A      z = ρ·(x·W) + h·(ρ·B)      y = z + bias
 
-μ starts as the lengths of the columns of W and B as zero, so that the adapted map equals its base.
+Columns outside the adapted ranges have z = x·W and ρ = 1. μ starts as the lengths of the columns of
+W and B as zero, so that the adapted map equals its base.
 
-VJP. The lengths depend on W, A and B too. With ρ = μ/n, and c = Σ of g·z over the rows:
+VJP. The lengths depend on W, A and B too. With c = Σ of g·z over the rows, column by column:
 
-    d_z = g·ρ                              d_μ = c/n
-    d_n = −c·μ/n²  ⇒  d_V = V·d_n/n,       since ∂nⱼ/∂Vᵢⱼ = Vᵢⱼ/nⱼ
-    d_W = xᵀ·d_z + d_V
-    d_B = s·((x̃·A)ᵀ·d_z + Aᵀ·d_V)          d_h = s·d_z·Bᵀ, of h = x̃·A
-    d_A = x̃ᵀ·d_h + s·d_V·Bᵀ                d_x = d_z·Wᵀ + m·(d_h·Aᵀ)
+    d_μ = c/μ
+    d_n = −c/n  ⇒  d_V = V·e with e = −c/n², since ∂nⱼ/∂Vᵢⱼ = Vᵢⱼ/nⱼ
+    d_W = xᵀ·(g·ρ) + V·e
+    d_B = hᵀ·(g·ρ) + s·Aᵀ·(V·e)          d_h = (g·ρ)·Bᵀ
+    d_A = s·x̃ᵀ·d_h + s·(V·e)·Bᵀ          d_x = (g·ρ)·Wᵀ + s·m·(d_h·Aᵀ)
 
-Columns outside the adapted ranges have z = x·W and ρ = 1. The base is `linear`, or another layer
-with its parameters, so that a frozen one computes no d_W.
+Of V only Aᵀ·V is kept, as V·e·Bᵀ = W·(e·B)ᵀ + s·A·(B·(e·B)ᵀ). The base is `linear`, or another
+layer with its parameters, so that a frozen one computes no d_W. A magnitude of zero is taken for
+`SMALL`, so that z keeps the direction of its gradient.
 
 Shapes: x (..., D_in), y (..., D_out), μ (W,); those of A and B are in `functional_lm.low_rank`.
 """
@@ -36,11 +37,16 @@ from ...contract import (
     expect_inputs,
     expect_residuals,
 )
-from ...low_rank import Columns, Part, dropped, expect_thin, init_thin, parts_of, scale_of
+from ...low_rank import Columns, Part, dropped, expect_thin, init_low_rank, parts_of, scale_of
 from ...numerics import rows, sum_rows
-from ...prng import fold_in
 
 __all__ = ["Residuals", "forward", "init", "merge", "vjp"]
+
+SHARES_MEMORY = (
+    "without a bias, y is kept in the residuals: the gradient of the magnitudes needs it"
+)
+
+SMALL = 1e-20
 
 
 class Residuals(NamedTuple):
@@ -48,13 +54,15 @@ class Residuals(NamedTuple):
 
     base: Any  # residuals of the base
     x: Array  # (..., D_in) after dropout
-    z: Array  # (N, D_out) before the magnitudes
-    hidden: Array  # (N, P·R)
+    z: Array  # (N, D_out) y without the bias
+    hidden: Array  # (N, P·R) s·x̃·A
     a: Array  # (D_in, P·R)
     b: Array  # (R, W)
+    weight: Array  # (D_in, D_out)
     magnitude: Array  # (W,)
-    adapted: list[Array]  # V of each range
+    turned: Array  # (R, W) Aᵀ·V
     lengths: Array  # (W,)
+    ratio: Array  # (D_out,) ρ
     multiplier: Array | None  # (..., D_in) of dropout
     scale: float
     parts: list[Part]
@@ -74,25 +82,12 @@ def init(
     given: Tree = None,
     dtype: Any = np.float32,
 ) -> Tree:
-    """Draw A from N(0, 1/D_in); B is zero, the magnitudes are the lengths of the columns.
-
-    Args:
-        key: randomness.
-        base: the linear map that is adapted.
-        d_in: D_in.
-        d_out: D_out, or the sizes that add up to it.
-        rank: r.
-        columns: the ranges of columns to adapt; all if not given.
-        scale: of the base's weight.
-        given: the parameters of the base; drawn if not given.
-        dtype: float32 or float64.
-    """
-    thin = init_thin(fold_in(key, 1), d_in, int(np.sum(d_out)), rank, columns, dtype)
-    if given is None:
-        given = base.init(fold_in(key, 0), d_in=d_in, d_out=d_out, scale=scale, dtype=dtype)
-    weight = given["weight"]
-    wide = [weight[:, part.wide] for part in parts_of(columns, weight.shape[1], len(thin["b"]))]
-    return {"base": given, **thin, "magnitude": _lengths(wide)}
+    """Draw A; B is zero, the magnitudes are the lengths of the columns; see `init_low_rank`."""
+    sizes: dict[str, Any] = {"d_in": d_in, "d_out": d_out, "rank": rank, "columns": columns}
+    params = init_low_rank(key, base=base, **sizes, scale=scale, given=given, dtype=dtype)
+    weight = params["base"]["weight"]
+    parts = parts_of(columns, weight.shape[1], rank)
+    return params | {"magnitude": np.concatenate([_lengths(weight[:, p.wide]) for p in parts])}
 
 
 def forward(
@@ -119,25 +114,26 @@ def forward(
         key: randomness of dropout. No key: no dropout.
     """
     expect_thin(params, x, columns, "magnitude")
-    a, b, magnitude = params["a"], params["b"], params["magnitude"]
+    a, b = params["a"], params["b"]
+    magnitude = np.where(params["magnitude"] == 0, SMALL, params["magnitude"])
     expect_inputs(params["base"], "weight: D_in D_out, bias?: D_out", x, "... D_in")
     weight, bias = params["base"]["weight"], params["base"].get("bias")
     parts, scale = parts_of(columns, weight.shape[-1], len(b), b), scale_of(alpha, len(b), rslora)
+    turned, lengths, ratio = np.empty_like(b), np.empty_like(magnitude), np.ones_like(weight[0])
+    for part in parts:
+        wide = _adapted(weight, a, b, part, scale)  # V (D_in, W of this range)
+        turned[:, part.b] = a[:, part.a].T @ wide
+        lengths[part.b] = _lengths(wide)
+        ratio[part.wide] = magnitude[part.b] / lengths[part.b]
     unbiased, r_base = base.forward({"weight": weight}, x)
     x, multiplier = dropped(x, rate, key)
-    hidden = rows(x) @ a  # (N, P·R)
-    adapted = [_adapted(weight, a, b, part, scale) for part in parts]
-    lengths = _lengths(adapted)
-    z = rows(unbiased).copy()  # (N, D_out)
+    hidden = scale * (rows(x) @ a)  # (N, P·R)
+    z = rows(unbiased) * ratio  # (N, D_out)
     for part in parts:
-        z[:, part.wide] += scale * (hidden[:, part.a] @ b[:, part.b])
-    y = z.copy()
-    for part in parts:
-        y[:, part.wide] *= magnitude[part.b] / lengths[part.b]
-    if bias is not None:
-        y += bias
+        z[:, part.wide] += hidden[:, part.a] @ (b[:, part.b] * ratio[part.wide])
+    y = z if bias is None else z + bias
     return y.reshape(unbiased.shape), Residuals(
-        *(r_base, x, z, hidden, a, b, magnitude, adapted, lengths),
+        *(r_base, x, z, hidden, a, b, weight, magnitude, turned, lengths, ratio),
         *(multiplier, scale, parts, bias is not None, base),
     )
 
@@ -148,29 +144,26 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     r = residuals
     expect_cotangent(g, (*r.x.shape[:-1], r.z.shape[1]), r.x.dtype)
     flat = rows(g)
-    d_z = flat.copy()
+    c = sum_rows(flat * r.z)  # (D_out,)
+    d_s = flat * r.ratio  # (N, D_out)
     d_hidden, d_a, d_b = (np.empty_like(one) for one in (r.hidden, r.a, r.b))
-    d_magnitude, d_adapted = np.empty_like(r.magnitude), []
-    for part, wide in zip(r.parts, r.adapted, strict=True):
-        own_a, own_b, n = r.a[:, part.a], r.b[:, part.b], r.lengths[part.b]
-        ratio = r.magnitude[part.b] / n
-        d_ratio = sum_rows(flat[:, part.wide] * r.z[:, part.wide])
-        d_magnitude[part.b] = d_ratio / n
-        d_v = wide * (-d_ratio * ratio / (n * n))  # (D_in, W of this range)
-        scaled = r.scale * (flat[:, part.wide] * ratio)
-        d_z[:, part.wide] *= ratio
-        d_hidden[:, part.a] = scaled @ own_b.T
-        d_b[:, part.b] = r.hidden[:, part.a].T @ scaled + r.scale * (own_a.T @ d_v)
-        d_a[:, part.a] = r.scale * (d_v @ own_b.T)
-        d_adapted.append(d_v)
+    d_magnitude, pull = np.empty_like(r.magnitude), np.empty_like(r.magnitude)
+    for part in r.parts:
+        a, b, own = r.a[:, part.a], r.b[:, part.b], d_s[:, part.wide]
+        d_magnitude[part.b] = c[part.wide] / r.magnitude[part.b]
+        pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2  # d_V = V·pull
+        pulled = (b * pull[part.b]).T  # (W of this range, R)
+        d_hidden[:, part.a] = r.scale * (own @ b.T)
+        d_b[:, part.b] = r.hidden[:, part.a].T @ own + r.scale * (r.turned * pull)[:, part.b]
+        d_a[:, part.a] = r.scale * (r.weight[:, part.wide] @ pulled + r.scale * (a @ (b @ pulled)))
     d_a += rows(r.x).T @ d_hidden
     d_dropped = (d_hidden @ r.a.T).reshape(r.x.shape)
-    d_base, d_x = r.layer.vjp(r.base, d_z.reshape(g.shape))
+    d_base, d_x = r.layer.vjp(r.base, d_s.reshape(g.shape))
     d_x = d_x + (d_dropped if r.multiplier is None else d_dropped * r.multiplier)
     if d_base["weight"] is not None:  # the base is not frozen
         d_weight = d_base["weight"].copy()
-        for part, d_v in zip(r.parts, d_adapted, strict=True):
-            d_weight[:, part.wide] += d_v
+        for part in r.parts:
+            d_weight[:, part.wide] += _adapted(r.weight, r.a, r.b, part, r.scale) * pull[part.b]
         d_base = {"weight": d_weight} | ({"bias": sum_rows(flat)} if r.has_bias else {})
     return {"base": d_base, "a": d_a, "b": d_b, "magnitude": d_magnitude}, d_x
 
@@ -181,7 +174,7 @@ def merge(params: Tree, *, alpha: float, rslora: bool = False, columns: Columns 
     scale = scale_of(alpha, len(b), rslora)
     for part in parts_of(columns, weight.shape[1], len(b)):
         wide = _adapted(weight, a, b, part, scale)
-        weight[:, part.wide] = wide * (params["magnitude"][part.b] / _lengths([wide]))
+        weight[:, part.wide] = wide * (params["magnitude"][part.b] / _lengths(wide))
     return {**params["base"], "weight": weight}
 
 
@@ -190,6 +183,6 @@ def _adapted(weight: Array, a: Array, b: Array, part: Part, scale: float) -> Arr
     return weight[:, part.wide] + scale * (a[:, part.a] @ b[:, part.b])
 
 
-def _lengths(matrices: list[Array]) -> Array:
-    """Return the lengths of the columns of matrices side by side."""
-    return np.concatenate([np.sqrt(sum_rows(matrix * matrix)) for matrix in matrices])
+def _lengths(matrix: Array) -> Array:
+    """Return the lengths of the columns."""
+    return np.sqrt(sum_rows(matrix * matrix))

@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...contract import Array, Key, Layer, Tree, expect_cotangent, expect_residuals
-from ...low_rank import Columns, Part, dropped, expect_thin, init_thin, parts_of, scale_of
+from ...low_rank import Columns, Part, dropped, expect_thin, init_low_rank, parts_of, scale_of
 from ...numerics import rows
-from ...prng import fold_in
 
 __all__ = ["Residuals", "forward", "init", "merge", "vjp"]
 
@@ -43,35 +42,7 @@ class Residuals(NamedTuple):
     layer: Layer  # the base
 
 
-def init(
-    key: Key | None,
-    *,
-    base: Layer,
-    d_in: int,
-    d_out: int | tuple[int, ...],
-    rank: int,
-    columns: Columns = None,
-    scale: float = 1.0,
-    given: Tree = None,
-    dtype: Any = np.float32,
-) -> Tree:
-    """Draw A from N(0, 1/D_in); B is zero.
-
-    Args:
-        key: randomness.
-        base: the projection that is adapted.
-        d_in: D_in.
-        d_out: D_out, or the sizes that add up to it.
-        rank: r.
-        columns: the ranges of columns to adapt; all if not given.
-        scale: of the base's weight.
-        given: the parameters of the base; drawn if not given.
-        dtype: float32 or float64.
-    """
-    thin = init_thin(fold_in(key, 1), d_in, int(np.sum(d_out)), rank, columns, dtype)
-    if given is None:
-        given = base.init(fold_in(key, 0), d_in=d_in, d_out=d_out, scale=scale, dtype=dtype)
-    return {"base": given, **thin}
+init = init_low_rank
 
 
 def forward(

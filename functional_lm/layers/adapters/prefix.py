@@ -1,14 +1,16 @@
-"""Learned rows in front of a text (Li and Liang 2021, eq. 3; Lester et al. 2021, section 2).
+"""Learned keys and values in front of those of a text, "prefix tuning" (Li and Liang 2021, eq. 3).
 
-Forward. The same P rows p come in front of each of the B texts x:
+Forward. The same P keys and values come in front of those of each of the B texts:
 
-    y[b] = [p; x[b]]
+    y.q = x.q        y.k[b] = [keys; x.k[b]]        y.v[b] = [values; x.v[b]]
 
-VJP. Each text gives its cotangent to p:
+VJP. Each text gives its cotangent to the prefix:
 
-    d_p = Σ_b g[b, :P]        d_x[b] = g[b, P:]
+    d_keys = Σ_b g.k[b, :P]      d_values = Σ_b g.v[b, :P]
+    d_x = (g.q, g.k[:, P:], g.v[:, P:])
 
-Shapes: x (B, T, D), p (P, D), y (B, P + T, D).
+Shapes: x is ``QKV(q, k, v)`` with k (B, S, G, K) and v (B, S, G, Kv); ``keys`` (P, G, K) and
+``values`` (P, G, Kv); y has k and v of P + S positions.
 """
 
 from typing import Any, NamedTuple
@@ -22,39 +24,64 @@ from ...contract import (
     expect_cotangent,
     expect_inputs,
     expect_residuals,
+    expect_shape,
     expect_sizes,
 )
-from ...prng import normal
+from ...heads import QKV, expect_qkv
+from ...prng import fold_in, normal
 
 __all__ = ["Residuals", "forward", "init", "vjp"]
+
+SHARES_MEMORY = "queries pass as they are, and cotangents of x are parts of those of y"
 
 
 class Residuals(NamedTuple):
     """What `vjp` needs."""
 
-    x: Array  # (B, T, D), for its shape and dtype
-    size: int  # P
+    keys: Array  # (P, G, K), for P and the dtype
+    shapes: tuple[tuple[int, ...], ...]  # of y
 
 
-def init(key: Key | None, *, size: int, d_model: int, dtype: Any = np.float32) -> Tree:
-    """Draw the rows from N(0, 0.02²), as embeddings are."""
+def init(
+    key: Key | None,
+    *,
+    size: int,
+    n_kv_heads: int,
+    key_size: int,
+    value_size: int,
+    dtype: Any = np.float32,
+) -> Tree:
+    """Draw P = ``size`` keys and values from N(0, 1), about as large as those of a text.
+
+    From smaller ones, training takes longer.
+    """
+    P, G, K, Kv = expect_sizes(
+        size=size, n_kv_heads=n_kv_heads, key_size=key_size, value_size=value_size
+    )
     return {
-        "weight": normal(key, expect_sizes(size=size, d_model=d_model), scale=0.02, dtype=dtype)
+        "keys": normal(fold_in(key, 0), (P, G, K), dtype=dtype),
+        "values": normal(fold_in(key, 1), (P, G, Kv), dtype=dtype),
     }
 
 
-def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
-    """Return the rows and x behind them, shape (B, P + T, D)."""
-    expect_inputs(params, "weight: P D", x, "B T D")
-    weight = params["weight"]
-    front = np.broadcast_to(weight, (len(x), *weight.shape))  # (B, P, D)
-    return np.concatenate([front, x], axis=1), Residuals(x, len(weight))
+def forward(params: Tree, x: QKV) -> tuple[QKV, Residuals]:
+    """Return x with the keys and values of the prefix in front of its own."""
+    expect_qkv(x)
+    expect_inputs(params, "keys: P G K, values: P G Kv", x.k, "B S G K", "k")
+    expect_shape("values", params["values"], "P G Kv", Kv=x.v.shape[-1])
+
+    def behind(front: Array, own: Array) -> Array:
+        return np.concatenate([np.broadcast_to(front, (len(own), *front.shape)), own], axis=1)
+
+    y = QKV(x.q, behind(params["keys"], x.k), behind(params["values"], x.v))
+    return y, Residuals(params["keys"], tuple(part.shape for part in y))
 
 
-def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
-    """Return ``({"weight"}, d_x)`` for the cotangent g (B, P + T, D)."""
+def vjp(residuals: Residuals, g: QKV) -> tuple[Tree, QKV]:
+    """Return ``({"keys", "values"}, QKV(d_q, d_k, d_v))`` for the cotangent g of y."""
     expect_residuals(residuals, Residuals)
-    x, P = residuals
-    B, T, D = x.shape
-    expect_cotangent(g, (B, P + T, D), x.dtype)
-    return {"weight": g[:, :P].sum(axis=0)}, g[:, P:].copy()
+    P = len(residuals.keys)
+    for own, shape in zip(g, residuals.shapes, strict=True):
+        expect_cotangent(own, shape, residuals.keys.dtype)
+    d_params = {"keys": g.k[:, :P].sum(axis=0), "values": g.v[:, :P].sum(axis=0)}
+    return d_params, QKV(g.q, g.k[:, P:], g.v[:, P:])

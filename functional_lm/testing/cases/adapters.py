@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .draws import BATCHES, ROWS, Cases, Draws, Inputs, Layers, Maker
+from .draws import BATCHES, HEADS, ROWS, Cases, Draws, Inputs, Layers, Maker
 
 __all__ = ["LAYERS"]
 
@@ -53,11 +53,21 @@ def _bottleneck_cases(draw: Draws, make: Maker) -> Cases:
     return {**make.each(ROWS, 5, 7, 3), "bias, many rows": make((331,), 5, 7, 2, bias=True)}
 
 
-def _prefix(draw: Draws, _: Any, leading: Any, D: int, P: int) -> Inputs:
-    return {"weight": draw.normal(P, D)}, draw.normal(*leading, D), {}
+def _prefix(draw: Draws, m: Any, leading: Any, H: int, G: int, K: int, P: int) -> Inputs:
+    sizes = {"size": P, "n_kv_heads": G, "key_size": K, "value_size": K + 1}
+    x = (draw.normal(*leading, *size) for size in ((H, K), (G, K), (G, K + 1)))
+    return m.init(draw.key(), **sizes, dtype="float64"), m.QKV(*x), {}
 
 
 def _prefix_cases(draw: Draws, make: Maker) -> Cases:
+    return make.each(HEADS, 6, 2, 4, 5) | {"P=1": make((3, 2), 2, 2, 3, 1)}
+
+
+def _prompt(draw: Draws, _: Any, leading: Any, D: int, P: int) -> Inputs:
+    return {"weight": draw.normal(P, D)}, draw.normal(*leading, D), {}
+
+
+def _prompt_cases(draw: Draws, make: Maker) -> Cases:
     return make.each(BATCHES, 7, 5) | {"one row": make((3, 2), 7, 1)}
 
 
@@ -65,5 +75,6 @@ LAYERS: Layers = {
     "bottleneck": ("D_in D_out R", _bottleneck, _bottleneck_cases),
     "dora": ("D_in D_out R", _thin, _thin_cases),
     "lora": ("D_in D_out R", _thin, _thin_cases),
-    "prefix": ("D P", _prefix, _prefix_cases),
+    "prefix": ("H G K P", _prefix, _prefix_cases),
+    "prompt": ("D P", _prompt, _prompt_cases),
 }

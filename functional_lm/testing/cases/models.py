@@ -123,7 +123,12 @@ def _self_attention(
 
 def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
     from ...compose import bind
-    from ...layers import layer_norm, rms_norm
+    from ...layers import layer_norm, prefix, rms_norm
+
+    def fronted(size: int, leading: Any, **settings: Any) -> Inputs:
+        own = {"prefix": bind(prefix, size=size, n_kv_heads=2, key_size=4, value_size=3)}
+        others = {"others": {**own, "value_size": 3}, "value_size": 3}
+        return make(leading, *_SIZES, **own, **others, **settings)
 
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
     padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
@@ -157,6 +162,13 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
             attention="tiled",
         ),
         "alibi": make((2, 7), *_SIZES, rope_theta=None, alibi=True),
+        "prefix": fronted(5, (2, 3)),
+        "prefix of one, T=1": fronted(1, (2, 1), soft_cap=2.0),
+        "prefix, window, alibi": fronted(
+            2, (2, 5), causal=True, window=2, rope_theta=None, alibi=True
+        ),
+        "prefix, padding, tiled": fronted(2, (2, 5), **padded, attention="tiled"),
+        "prefix, B=0": fronted(2, (0, 5)),
     }
 
 
@@ -178,6 +190,7 @@ def _multi_latent_attention_cases(draw: Draws, make: Maker) -> Cases:
         **make.each({"H=3": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}, 12, 3),
         "low-rank queries, other sizes": make((2, 5), 11, 3, **low_rank),
         "tiled, padding": make((2, 5), 12, 3, attention="tiled", causal=True, mask=mask),
+        "sinks, soft cap": make((2, 5), 12, 3, others={"sinks": True}, soft_cap=2.0),
         "other projections": make((2, 3), 12, 3, others=swapped, rope_theta=50.0, **swapped),
     }
 
@@ -211,19 +224,6 @@ class _Router:
         @staticmethod
         def forward(params: Tree, x: Any) -> Stream:
             return Stream(x @ params["weight"], (x * x).mean())
-
-
-def _prefix_tuning(draw: Draws, m: Any, leading: Any, D: int, H: int, G: int, P: int) -> Inputs:
-    from ...compose import bind
-    from ...models import self_attention
-
-    base = bind(self_attention, d_model=D, n_heads=H, n_kv_heads=G)
-    params = draw.near(m.init(draw.key(), base=base, size=P, d_model=D, dtype=np.float64))
-    return params, draw.normal(*leading, D), {"base": base, "positions": np.arange(leading[-1])}
-
-
-def _prefix_tuning_cases(draw: Draws, make: Maker) -> Cases:
-    return make.each(HEADS, *_SIZES, 3) | {"one row": make((2, 5), *_SIZES, 1)}
 
 
 def _linear() -> Any:
@@ -275,7 +275,7 @@ def _language_model(
 
 def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     from ...compose import bind
-    from ...layers import prefix
+    from ...layers import prompt
     from ...models import gpt2, parallel_block
 
     other = gpt2.Config(13, d_model=24, n_heads=6, d_ff=7, n_layers=2, max_seq_len=7, dropout=0.2)
@@ -285,7 +285,7 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
     parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
     mixed = gpt._replace(blocks=(second, parallel))
-    prompted = gpt._replace(prompt=bind(prefix, size=3, d_model=24))
+    prompted = gpt._replace(prompt=bind(prompt, size=3, d_model=24))
     others = {
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
@@ -350,7 +350,6 @@ LAYERS: Layers = {
     "mlp": ("D F", _mlp, _mlp_cases),
     "multi_latent_attention": ("D H", _multi_latent_attention, _multi_latent_attention_cases),
     "parallel_block": ("D H G F", _transformer_block, _transformer_block_cases),
-    "prefix_tuning": ("D H G P", _prefix_tuning, _prefix_tuning_cases),
     "self_attention": ("D H G", _self_attention, _self_attention_cases),
     "short_convolution": ("D", _short_convolution, _short_convolution_cases),
     "transformer": ("D H G F V L", _transformer, _transformer_cases),

@@ -281,7 +281,7 @@ TUNED = {  # settings, learning rate
     "rslora, dropout": ({"lora_rank": 4, "rslora": True, "lora_dropout": 0.05}, 1e-2),
     "dora": ({"lora_rank": 4, "dora": True}, 1e-2),
     "bottleneck": ({"adapter": "bottleneck", "adapter_size": 16}, 1e-2),
-    "prefix": ({"adapter": "prefix", "adapter_size": 16}, 3e-2),
+    "prefix": ({"adapter": "prefix", "adapter_size": 16}, 3e-1),
     "prompt": ({"adapter": "prompt", "adapter_size": 16}, 3e-2),
 }
 

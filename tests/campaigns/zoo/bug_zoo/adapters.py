@@ -1,8 +1,9 @@
-"""Adapters of the library: low-rank ones, a bottleneck, learned rows."""
+"""Adapters of the library: low-rank ones, a bottleneck, a prefix, a prompt."""
 
 import numpy as np
 
-from functional_lm.layers import bottleneck, dora, linear, lora, prefix
+from functional_lm.heads import QKV
+from functional_lm.layers import bottleneck, dora, linear, lora, prefix, prompt
 
 from .bug import draw, plant
 
@@ -35,13 +36,13 @@ plant(
     """
     the lengths are taken for constants
     params.a params.b params.base.weight: missing term
-    - d_v = wide * (-d_ratio * ratio / (n * n))
-    + d_v = 0 * wide
+    - pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2
+    + pull[part.b] = 0
 
     the lengths pass on their gradient without the magnitudes
     params.a params.b params.base.weight: unknown
-    - d_v = wide * (-d_ratio * ratio / (n * n))
-    + d_v = wide * (-d_ratio / (n * n))
+    - pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2
+    + pull[part.b] = -c[part.wide] / (r.ratio[part.wide] * r.lengths[part.b] ** 2)
     """,
     base=linear,
     alpha=6.0,
@@ -73,6 +74,24 @@ plant(
 
 plant(
     prefix,
+    {"keys": draw(12, 3, 2, 4), "values": draw(13, 3, 2, 5)},
+    QKV(draw(14, 2, 4, 6, 4), draw(15, 2, 4, 2, 4), draw(16, 2, 4, 2, 5)),
+    """
+    the values get the mean over the texts
+    params.values: constant factor (1/2)
+    - d_params = {"keys": g.k[:, :P].sum(axis=0), "values": g.v[:, :P].sum(axis=0)}
+    + d_values = g.v[:, :P].sum(axis=0) / max(len(g.v), 1)
+    + d_params = {"keys": g.k[:, :P].sum(axis=0), "values": d_values}
+
+    the keys get the gradient of the last positions
+    params.keys: unknown
+    - d_params = {"keys": g.k[:, :P].sum(axis=0), "values": g.v[:, :P].sum(axis=0)}
+    + d_params = {"keys": g.k[:, -P:].sum(axis=0), "values": g.v[:, :P].sum(axis=0)}
+    """,
+)
+
+plant(
+    prompt,
     {"weight": draw(10, 3, 5)},
     draw(11, 2, 4, 5),
     """

@@ -1,3 +1,3 @@
 from functional_lm.testing import certify
 
-test_certified = certify("prefix_tuning")
+test_certified = certify("prompt")
