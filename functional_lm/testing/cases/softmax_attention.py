@@ -144,8 +144,8 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
         del cases[untiled]  # attention shows it
     del cases["window, mask"]
     return {
-        **whole,
         **{label: (params, x, side | tiles) for label, (params, x, side) in cases.items()},
+        **whole,
         "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
         "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
         "window of more than the keys": make((2, 3), 7, 2, 1, 3, causal=True, offset=9, window=8),
