@@ -1,10 +1,10 @@
-"""What layers share that run along time in chunks: cutting, joining, and decays within a chunk."""
+"""What layers with a memory share: texts in chunks, decays within one, and padding."""
 
 import numpy as np
 
 from .contract import Array, expect_int
 
-__all__ = ["decays", "decays_vjp", "join", "split"]
+__all__ = ["decays", "decays_vjp", "join", "split", "without_padding"]
 
 
 def split(x: Array, chunk_size: int) -> Array:
@@ -28,6 +28,12 @@ def join(chunks: Array, length: int) -> Array:
     n, B, H, C, K = chunks.shape
     x = chunks.transpose(1, 0, 3, 2, 4).reshape(B, n * C, H, K)
     return np.ascontiguousarray(x[:, :length])
+
+
+def without_padding(x: Array, lengths: Array) -> Array:
+    """Return x (B, T, ...) with zeros from each text's length on: a memory does not see them."""
+    real = np.arange(x.shape[1]) < lengths[:, None]
+    return x * real.reshape(real.shape + (1,) * (x.ndim - 2))
 
 
 def decays(log_decay: Array) -> Array:

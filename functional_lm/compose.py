@@ -156,7 +156,8 @@ class _Composed:
 class Bound(_Composed):
     """A layer with settings fixed; from `bind`.
 
-    Whatever else the layer offers, such as ``step``, takes the settings that it names too.
+    Whatever else the layer offers, such as ``step``, takes the settings that it names too, and
+    with ``**settings`` all those of ``forward``.
     """
 
     layer: Layer
@@ -179,11 +180,15 @@ class Bound(_Composed):
         return self.layer.vjp(residuals, g)
 
     def __getattr__(self, name: str) -> Any:
-        """Return another function of the layer, with the settings that it names."""
+        """Return another function of the layer, with the settings that it takes."""
         if name.startswith("_") or name in ("layer", "settings"):
             raise AttributeError(name)
         function = getattr(self.layer, name)
-        fixed = pick(self.settings, _keywords(function)) if callable(function) else {}
+        fixed = {}
+        if callable(function):
+            rest = inspect.getfullargspec(function).varkw == "settings"
+            fixed = pick(self.settings, _keywords(function))
+            fixed |= self._fixed_in_forward if rest else {}
         self.__dict__[name] = functools.partial(function, **fixed) if fixed else function
         return self.__dict__[name]
 

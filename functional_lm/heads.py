@@ -4,7 +4,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .contract import Array, Key, expect_bool, expect_inputs, expect_int, expect_number
+from .contract import (
+    Array,
+    Key,
+    Tree,
+    expect_bool,
+    expect_dtype,
+    expect_inputs,
+    expect_int,
+    expect_number,
+)
 from .prng import bernoulli
 
 __all__ = [
@@ -15,9 +24,10 @@ __all__ = [
     "behind_prefix",
     "distances",
     "dropout_multiplier",
+    "expect_attention",
     "expect_qkv",
-    "expect_scoring",
     "expect_visibility",
+    "init_sinks",
     "visible",
 ]
 
@@ -48,6 +58,31 @@ class Visibility(NamedTuple):
 
 
 FULL, CAUSAL = Visibility(), Visibility(causal=True)
+
+
+def init_sinks(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float32) -> Tree:
+    """Return ``{}``, or ``{"sinks"}`` of zeros for the H heads; the key is not used."""
+    dtype = expect_dtype(dtype)
+    n_sinks = expect_int("n_sinks", n_sinks, minimum=0)
+    return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
+
+
+def expect_attention(
+    params: Tree, x: Any, visibility: Any, soft_cap: Any, alibi: Any, dropout: Any
+) -> tuple[int, int, int, int, int, Visibility]:
+    """Check the input and settings of attention, and return B, T, S, H, G and the visibility.
+
+    Raises:
+        TypeError: for anything of another type.
+        ValueError: for shapes that do not fit, or a setting out of its range.
+    """
+    B, T, S, H, G = expect_qkv(x)
+    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
+    if soft_cap is not None:
+        expect_number("soft_cap", soft_cap, low=1e-30)
+    expect_bool("alibi", alibi)
+    expect_number("dropout", dropout, low=0.0, high=1.0)
+    return B, T, S, H, G, expect_visibility(visibility, (B, H, T, S))
 
 
 def expect_qkv(x: Any) -> tuple[int, int, int, int, int]:
@@ -174,19 +209,6 @@ def alibi_slopes(n_heads: int) -> Array:
 def alibi_bias(slopes: Array | float, distance: Array, dtype: Any) -> Array:
     """Return −slope·|distance|, what ALiBi adds to the scores; slopes (H, 1, 1), or one of them."""
     return (-slopes * np.abs(distance)).astype(dtype)
-
-
-def expect_scoring(soft_cap: Any, alibi: Any, dropout: Any) -> None:
-    """Check the settings that change scores and weights.
-
-    Raises:
-        TypeError: for settings of another type.
-        ValueError: for a cap that is not positive, or a rate outside [0, 1].
-    """
-    if soft_cap is not None:
-        expect_number("soft_cap", soft_cap, low=1e-30)
-    expect_bool("alibi", alibi)
-    expect_number("dropout", dropout, low=0.0, high=1.0)
 
 
 def dropout_multiplier(

@@ -25,9 +25,9 @@ def describe(value: Any) -> str:
 
 
 def call(layer: Any, settings: dict[str, Any]) -> str:
-    """Return a layer with its settings, as in ``linear(d_in=3, d_out=5)``."""
-    listed = ", ".join(f"{name}={describe(value)}" for name, value in settings.items())
-    return f"{describe(layer)}({listed})"
+    """Return a layer with the settings that were given, as in ``linear(d_in=3, d_out=5)``."""
+    given = [f"{name}={describe(v)}" for name, v in settings.items() if v is not None]
+    return f"{describe(layer)}({', '.join(given)})"
 
 
 def tree(title: str, members: Iterable[tuple[str, Any]]) -> str:

@@ -57,7 +57,7 @@ def sketch(mine):
         (remat(silu), "remat silu"),
         (freeze(linear, {"weight": np.ones(1)}, lambda path: False), "frozen linear"),
         (bind(rms_norm, eps=np.ones((2, 3))), "rms_norm(eps=array (2, 3))"),
-        (of_config(*resolve(serial(linear)), SIZES), "Serial: serial\n  0  linear"),
+        (of_config(*resolve(serial(linear)), SIZES), "Serial: serial\n  0  linear()"),
         (
             of_config(*resolve(serial(a=embedding)), SIZES),
             "Serial, 208 parameters: serial\n  a  embedding(vocab_size=13, d_model=16)",

@@ -179,10 +179,20 @@ class Config(llama.Config):
             )
         self._expect_experts()
 
+    @property
+    def rotates_heads(self) -> bool:
+        """Whether whole queries and keys are rotated: then their size is even."""
+        rotary = self.positions == "rotary" and self.rope_fraction is None
+        return rotary and "attention" in self._mixers
+
+    @property
+    def _mixers(self) -> set[str]:
+        with_attention = self.full_every and self.mixer in READ_BY["full_every"]
+        return {self.mixer, *(["attention"] if with_attention else [])}
+
     def _refuse_ignored(self) -> None:
         """Refuse a setting that no mixer of the model reads."""
-        with_attention = self.full_every and self.mixer in READ_BY["full_every"]
-        used = {self.mixer, *(["attention"] if with_attention else [])}
+        used = self._mixers
         filled = {"n_kv_heads": self.n_heads, "head_size": self.d_model // self.n_heads}
         for field in dataclasses.fields(self):  # `resolved` fills in some
             mixers = READ_BY.get(field.name, (self.mixer,))
@@ -250,8 +260,8 @@ def architecture(config: Config) -> Transformer:
     if c.full_every:
         full = BLOCKS[c.block](norm, _attention(c, None), _mlp(c))
         blocks[c.full_every - 1 :: c.full_every] = [full] * (c.n_layers // c.full_every)
-    plain = {f.name: getattr(c, f.name) for f in dataclasses.fields(llama.Config)}
-    is_llama = c == Config(**plain)
+    own = dataclasses.fields(Config)[len(dataclasses.fields(llama.Config)) :]
+    is_llama = all(getattr(c, field.name) == field.default for field in own)
     model = transformer.build(
         c.vocab_size,
         c.d_model,
@@ -360,8 +370,11 @@ def _multi_latent_attention(c: Config) -> Layer:
         q_rank=c.q_rank,
         rope_size=c.rope_size,
         head_size=c.head_size,
+        visibility=CAUSAL._replace(window=c.window),
         rope_theta=c.rope_theta,
         rope_pairing=c.rope_pairing,
+        sinks=c.attention_sinks,
+        soft_cap=c.attention_soft_cap,
         attention=c.attention,
         q_norm=norm,
         kv_norm=norm,
@@ -414,11 +427,11 @@ READ_BY = {
     "rope_pairing": ATTENTION,
     "positions": ("attention",),
     "rope_fraction": ("attention",),
-    "window": ("attention",),
+    "window": ATTENTION,
     "value_size": ("attention",),
     "qk_norm": ("attention",),
-    "attention_sinks": ("attention",),
-    "attention_soft_cap": ("attention",),
+    "attention_sinks": ATTENTION,
+    "attention_soft_cap": ATTENTION,
     "gated_attention": ("attention",),
     "attention_dropout": ("attention",),
     "attention": ATTENTION,

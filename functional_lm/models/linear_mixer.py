@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..chunks import without_padding
 from ..contract import (
     Array,
     Key,
@@ -174,7 +175,7 @@ def forward(
     inputs = core.Inputs(qk[:, :, :H], qk[:, :, H:], v.reshape(B, T, H, Kv), *others)
     convolution_state = convolved.state
     if lengths is not None:
-        inputs = core.Inputs(inputs.q, *(_without_padding(part, lengths) for part in inputs[1:]))
+        inputs = core.Inputs(inputs.q, *(without_padding(part, lengths) for part in inputs[1:]))
         text = WithState(qkv, before.convolution)
         convolution_state = causal_convolution.state_after(text, lengths)
     y, r_core = core.forward({}, WithState(inputs, before.core))
@@ -233,19 +234,7 @@ def init_cache(params: Tree, batch: int, length: int, *, n_heads: int) -> Cache:
 
 
 def step(
-    params: Tree,
-    x: Array,
-    cache: Cache,
-    *,
-    lengths: Array | None = None,
-    n_heads: int,
-    packed: Layer = linear,
-    convolution: Layer = causal_convolution,
-    qk_norm: Layer = l2_norm,
-    core: Any = linear_attention,
-    gates: Layer | None = None,
-    norm: Layer = rms_norm,
-    out: Layer = linear,
+    params: Tree, x: Array, cache: Cache, *, lengths: Array | None = None, **settings: Any
 ) -> tuple[Array, Cache]:
     """Return the output (B, T, D) for the next positions of each text, and the states after them.
 
@@ -255,22 +244,9 @@ def step(
         cache: from `init_cache` or an earlier step.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
-        n_heads: H, and the layers as in `forward`.
+        settings: those of `forward`.
     """
-    y, residuals = forward(
-        params,
-        x,
-        n_heads=n_heads,
-        before=cache,
-        lengths=lengths,
-        packed=packed,
-        convolution=convolution,
-        qk_norm=qk_norm,
-        core=core,
-        gates=gates,
-        norm=norm,
-        out=out,
-    )
+    y, residuals = forward(params, x, before=cache, lengths=lengths, **settings)
     return y, residuals.after
 
 
@@ -283,9 +259,3 @@ def context_flops(context: int, *, n_heads: int, key_size: int, value_size: int)
 
 
 NAMES = ("packed", "convolution", "norm", "out")
-
-
-def _without_padding(x: Array, lengths: Array) -> Array:
-    """Return x (B, T, ...) with zeros from each text's length on: they leave the memory."""
-    real = np.arange(x.shape[1]) < lengths[:, None]
-    return x * real.reshape(real.shape + (1,) * (x.ndim - 2))

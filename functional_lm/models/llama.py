@@ -27,7 +27,7 @@ class Config:
         d_model: D, the size of the residual stream.
         n_heads: H, the query heads.
         n_kv_heads: G, the key/value heads, a divisor of n_heads. Default: n_heads.
-        head_size: K, the size of a head, an even number. Default: d_model/n_heads.
+        head_size: K, the size of a head, even where all of it is rotated. Default: d_model/n_heads.
         n_layers: the number of blocks.
         d_ff: F, the hidden size of the feed-forward layers. Default: int(2.5·d_model).
         max_seq_len: the longest sequence that the model takes, in tokens. Default: that of
@@ -84,11 +84,16 @@ class Config:
         _, _, K, _ = self_attention.sizes(
             self.d_model, self.n_heads, self.n_kv_heads, self.head_size
         )
-        if K % 2:
+        if K % 2 and self.rotates_heads:
             raise ValueError(
                 "the head size d_model/n_heads must be even for rotary positions: "
                 f"got {K}; halve n_heads, double d_model, or give head_size"
             )
+
+    @property
+    def rotates_heads(self) -> bool:
+        """Whether whole queries and keys are rotated: then their size is even."""
+        return True
 
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..chunks import without_padding
 from ..contract import (
     Array,
     Key,
@@ -160,7 +161,7 @@ def forward(
     dt, r_time_step = time_step.forward(params["time_step"], dt)
     conv_state = convolved.state
     if lengths is not None:  # no step, no change of the state
-        dt = dt * (np.arange(T)[:, None] < lengths[:, None, None])
+        dt = without_padding(dt, lengths)
         conv_state = causal_convolution.state_after(WithState(xbc, before.convolution), lengths)
     values, b, c = np.split(xbc_active, [E, E + n_groups * N], axis=-1)
     heads, group = values.reshape(B, T, H, P), (B, T, n_groups, N)
@@ -227,18 +228,7 @@ def init_cache(params: Tree, batch: int, length: int, *, n_groups: int = 1) -> C
 
 
 def step(
-    params: Tree,
-    x: Array,
-    cache: Cache,
-    *,
-    lengths: Array | None = None,
-    n_groups: int = 1,
-    zxbcdt: Layer = linear,
-    convolution: Layer = causal_convolution,
-    time_step: Layer = time_step,
-    scan: Layer = selective_scan,
-    norm: Layer = rms_norm,
-    out: Layer = linear,
+    params: Tree, x: Array, cache: Cache, *, lengths: Array | None = None, **settings: Any
 ) -> tuple[Array, Cache]:
     """Return the output (B, T, D) for the next positions of each text, and the states after them.
 
@@ -248,21 +238,9 @@ def step(
         cache: from `init_cache` or an earlier step.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
-        n_groups: G, and the layers as in `init`.
+        settings: those of `forward`.
     """
-    y, residuals = forward(
-        params,
-        x,
-        before=cache,
-        lengths=lengths,
-        n_groups=n_groups,
-        zxbcdt=zxbcdt,
-        convolution=convolution,
-        time_step=time_step,
-        scan=scan,
-        norm=norm,
-        out=out,
-    )
+    y, residuals = forward(params, x, before=cache, lengths=lengths, **settings)
     return y, residuals.after
 
 

@@ -10,7 +10,8 @@ Forward, with the names of the paper for the parts of the matrices:
 
 ``vjp`` is the forward read upwards. Decoding keeps only the latent and the shared rotary key. As
 q·(W·c) = (q·W)·c, it takes the queries through W^UK and attends to the latents themselves: one key
-head of size C + R for all query heads. W^UV follows behind the attention.
+head of size C + 1 + R for all query heads, whose constant 1 meets the bias. W^UV follows behind the
+attention.
 
 Shapes: x and y (B, T, D); latents (B, T, C), C = ``kv_rank``. H heads have contents of size K,
 rotary parts of size R and values of size Kv. ``q`` makes (B, T, H·K + H·R), ``kv_down``
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..compose import pick
 from ..contract import (
     Array,
     Key,
@@ -80,7 +82,7 @@ class Residuals(NamedTuple):
 class Cache(NamedTuple):
     """The latents of texts so far; `step` writes to them."""
 
-    latents: Array | None  # (B, S, C + R), the rotary key behind; from the first step on
+    latents: Array | None  # (B, S, C + 1 + R): latent, 1, rotary key; from the first step on
     up: Array | None  # (C + 1, H·K + H·Kv): the matrix of ``kv``, and its bias in the last row
     lengths: Array  # (B,) the positions that each text has filled
     capacity: int  # S
@@ -97,6 +99,7 @@ def init(
     head_size: int | None = None,
     value_size: int | None = None,
     output_scale: float = 1.0,
+    sinks: bool = False,
     q_down: Layer = linear,
     q_norm: Layer = rms_norm,
     q: Layer = linear,
@@ -118,6 +121,7 @@ def init(
         head_size: K, of the other part of queries and keys; D/H if not given.
         value_size: Kv; K if not given.
         output_scale: multiplies the output projection.
+        sinks: whether each head has an attention sink; see `attention`.
         q_down: the layer that makes the latent of the queries.
         q_norm: the norm of that latent.
         q: the layer that makes queries.
@@ -142,7 +146,7 @@ def init(
     if q_rank is not None:
         params["q_down"] = q_down.init(fold_in(key, 5), d_in=d_model, d_out=q_in, dtype=dtype)
         params["q_norm"] = q_norm.init(fold_in(key, 6), d_model=q_in, dtype=dtype)
-    return params
+    return params | attention_layer.init(key, n_sinks=H if sinks else 0, dtype=dtype)
 
 
 def forward(
@@ -156,6 +160,7 @@ def forward(
     visibility: Visibility = CAUSAL,
     rope_theta: float = 10000.0,
     rope_pairing: str = "interleaved",
+    soft_cap: float | None = None,
     attention: str = "auto",
     q_down: Layer = linear,
     q_norm: Layer = rms_norm,
@@ -168,7 +173,7 @@ def forward(
     """Return the attended values, projected to (B, T, D).
 
     Args:
-        params: from `init`.
+        params: from `init`; ``sinks`` (H,) are attention sinks, if they are there.
         x: (B, T, D).
         n_heads: H.
         rope_size: R.
@@ -177,6 +182,7 @@ def forward(
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths.
         rope_pairing: "interleaved" or "half".
+        soft_cap: the bound of scores; see `attention`.
         attention: one of `self_attention.KINDS`.
         q_down: the layers, as in `init`.
         q_norm: see `init`.
@@ -190,7 +196,7 @@ def forward(
         ValueError: for projections whose widths do not fit H and R.
     """
     latent_of_q = [] if q_rank is None else ["q_down", "q_norm"]
-    expect_params(params, [*latent_of_q, "q", "kv_down", "kv_norm", "kv", "out"])
+    expect_params(params, [*latent_of_q, "q", "kv_down", "kv_norm", "kv", "out"], ["sinks"])
     expect_inputs({}, "", x, "B T D")
     expect_choice("attention", attention, KINDS)
     tiled = attention == "tiled" or (attention == "auto" and x.shape[1] > LONG)
@@ -211,7 +217,9 @@ def forward(
         values,
     )
     core = flash_attention if tiled else attention_layer
-    attended, r_attention = core.forward({}, heads, visibility=visibility)  # (B, T, H, Kv)
+    attended, r_attention = core.forward(
+        pick(params, {"sinks"}), heads, visibility=visibility, soft_cap=soft_cap
+    )  # (B, T, H, Kv)
     y, r_out = out.forward(params["out"], attended.reshape(*x.shape[:2], H * Kv))
     return y, Residuals(Parts(*r_q, *r_kv, r_up, r_out), r_rotary, r_attention, layers, sizes)
 
@@ -220,13 +228,13 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"q", "kv_down", "kv_norm", "kv", "out"}, d_x)``, perhaps with the latent of q."""
     expect_residuals(residuals, Residuals)
     of, r_rotary, r_attention, layers, (H, K, _, Kv) = residuals
-    d_params = {}
-    d_params["out"], d_attended = layers.out.vjp(of.out, g)
+    d_out, d_attended = layers.out.vjp(of.out, g)
     core = (
         flash_attention if isinstance(r_attention, flash_attention.Residuals) else attention_layer
     )
     B, T, _ = d_attended.shape
-    _, (d_q, d_k, d_v) = core.vjp(r_attention, d_attended.reshape(B, T, H, Kv))
+    d_sinks, (d_q, d_k, d_v) = core.vjp(r_attention, d_attended.reshape(B, T, H, Kv))
+    d_params = {"out": d_out, **d_sinks}
     d_shared = d_k[..., K:].sum(axis=2, keepdims=True)  # all heads read it: cotangents add
     _, d_rope = rotary.vjp(r_rotary, np.concatenate([d_q[..., K:], d_shared], axis=2))
 
@@ -260,6 +268,7 @@ def step(
     visibility: Visibility = CAUSAL,
     rope_theta: float = 10000.0,
     rope_pairing: str = "interleaved",
+    soft_cap: float | None = None,
     q_down: Layer = linear,
     q_norm: Layer = rms_norm,
     q: Layer = linear,
@@ -284,26 +293,26 @@ def step(
     )
     C, R = latent.shape[-1], rope_size
     if latents is None or up is None:
-        latents = np.zeros((B, S, C + R), x.dtype)
+        latents = np.ones((B, S, C + 1 + R), x.dtype)
         up, _ = kv.forward(params["kv"], np.eye(C + 1, C, dtype=x.dtype))
         up = np.concatenate([up[:C] - up[C], up[C:]])  # of zero, a projection gives its bias
     rows = np.arange(B)[:, None]
-    latents[rows, positions] = np.concatenate([latent, rope[:, :, n_heads]], axis=-1)
+    latents[rows, positions, :C], latents[rows, positions, C + 1 :] = latent, rope[:, :, n_heads]
 
     H, K, _, Kv = _sizes(queries, R, up.shape[-1])
     to_key, to_value = _split_heads(up[None], H, K)  # (1, C + 1, H, K or Kv)
-    # A bias of the keys adds the same to all scores of a query, which the softmax does not see.
-    through = np.einsum("bthk,chk->bthc", queries, to_key[0, :C])
-    at_latents = np.concatenate([through, rope[:, :, :H]], axis=-1)  # (B, T, H, C + R)
-    at_latents *= math.sqrt((C + R) / (K + R))  # attention divides by √(C + R)
+    through = np.einsum("bthk,chk->bthc", queries, to_key[0])
+    at_latents = np.concatenate([through, rope[:, :, :H]], axis=-1)  # (B, T, H, C + 1 + R)
+    at_latents *= math.sqrt((C + 1 + R) / (K + R))  # attention divides by √(C + 1 + R)
     stop = int(positions.max(initial=-1)) + 1
-    keys = latents[:, :stop, None]  # (B, stop, 1, C + R)
+    keys = latents[:, :stop, None]  # (B, stop, 1, C + 1 + R)
     attended, _ = attention_layer.forward(
-        {},
-        QKV(at_latents, keys, keys[..., :C]),
+        pick(params, {"sinks"}),
+        QKV(at_latents, keys, keys[..., : C + 1]),
         visibility=Visibility(True, filled, visibility.window),
-    )  # (B, T, H, C)
-    values = np.einsum("bthc,chv->bthv", attended, to_value[0, :C]) + to_value[0, C]
+        soft_cap=soft_cap,
+    )  # (B, T, H, C + 1)
+    values = np.einsum("bthc,chv->bthv", attended, to_value[0])
     y, _ = out.forward(params["out"], values.reshape(B, T, H * Kv))
     return y, Cache(latents, up, filled + (T if lengths is None else lengths), S)
 
@@ -324,9 +333,11 @@ def context_flops(
     rope_size: int,
     head_size: int | None = None,
     value_size: int | None = None,
+    visibility: Visibility = CAUSAL,
 ) -> int:
-    """Return the arithmetic of scores and values for a token that sees so many."""
+    """Return the arithmetic of scores and values for a token with so many before it."""
     H, _, K, Kv = head_sizes(d_model, n_heads, None, head_size, value_size)
+    context = min(context, visibility.window or context)
     return 2 * context * H * (K + rope_size + Kv)
 
 

@@ -9,7 +9,7 @@ and C); see ``convolution`` of `hybrid.Config`. It starts as the identity.
 Shapes: x and y (B, T, D); the weight is (W, D), as in `causal_convolution`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from ..layers import causal_convolution
 __all__ = ["Residuals", "forward", "init", "init_cache", "step", "vjp"]
 
 
-Residuals = causal_convolution.Residuals
+class Residuals(NamedTuple):
+    """What `vjp` needs."""
+
+    convolution: causal_convolution.Residuals
 
 
 def init(key: Key | None, *, d_model: int, width: int = 4, dtype: Any = np.float32) -> Tree:
@@ -32,14 +35,15 @@ def forward(params: Tree, x: Array) -> tuple[Array, Residuals]:
     expect_inputs(params, "weight: W D", x, "B T D")
     past = init_cache(params, len(x))
     y, residuals = causal_convolution.forward(params, WithState(x, past))
-    return y.x, residuals
+    return y.x, Residuals(residuals)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"weight"}, d_x)`` for the cotangent g (B, T, D)."""
     expect_residuals(residuals, Residuals)
-    unread = init_cache({"weight": residuals.weight}, len(residuals.padded))
-    d_params, d = causal_convolution.vjp(residuals, WithState(g, unread))
+    (inner,) = residuals
+    unread = init_cache({"weight": inner.weight}, len(inner.padded))
+    d_params, d = causal_convolution.vjp(inner, WithState(g, unread))
     return d_params, d.x
 
 

@@ -19,6 +19,7 @@ def forward(
     visibility=(True, 0, None, None),
     rope_theta=10000.0,
     rope_pairing="interleaved",
+    soft_cap=None,
     attention="auto",
     q_down=linear,
     q_norm=rms_norm,
@@ -47,5 +48,6 @@ def forward(
     key, value = jnp.split(kv.forward(params["kv"], latent), [n_heads * size], axis=-1)
     key, value = (h.reshape(*x.shape[:2], n_heads, h.shape[-1] // n_heads) for h in (key, value))
     key = jnp.concatenate([key, shared], axis=-1)
-    y = attention_layer.forward({}, (query, key, value), visibility=visibility)
+    scoring = {"visibility": visibility, "soft_cap": soft_cap}
+    y = attention_layer.forward(params, (query, key, value), **scoring)
     return out.forward(params["out"], y.reshape(*x.shape[:2], n_heads * value.shape[-1]))

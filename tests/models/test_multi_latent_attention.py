@@ -19,7 +19,7 @@ X, G = np.random.default_rng(0).standard_normal((2, 2, 9, 24))
     [
         ({}, None),
         ({"q_rank": 5, "head_size": 6, "value_size": 2, "rope_pairing": "half"}, None),
-        ({"kv": bind(linear, bias=True), "rope_theta": 100.0}, 3),
+        ({"kv": bind(linear, bias=True), "rope_theta": 100.0, "sinks": True, "soft_cap": 0.5}, 3),
     ],
     ids=str,
 )
@@ -35,7 +35,8 @@ def test_steps_equal_the_forward(others, window):
     for start, stop in ((0, 4), (4, 5), (5, 9)):
         found, cache = layer.step(params, X[:, start:stop], cache)
         np.testing.assert_allclose(found, y[:, start:stop], rtol=0, atol=1e-12)
-    assert cache.latents.shape == (2, 9, 7 + 4)
+    assert cache.latents.shape == (2, 9, 7 + 1 + 4)
+    assert layer.context_flops(100) == layer.context_flops(window or 100)
 
 
 def test_tiles_are_the_same_function():

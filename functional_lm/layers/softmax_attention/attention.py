@@ -42,9 +42,6 @@ from ...contract import (
     Key,
     Tree,
     expect_cotangent,
-    expect_dtype,
-    expect_inputs,
-    expect_int,
     expect_residuals,
 )
 from ...heads import (
@@ -55,9 +52,8 @@ from ...heads import (
     alibi_slopes,
     distances,
     dropout_multiplier,
-    expect_qkv,
-    expect_scoring,
-    expect_visibility,
+    expect_attention,
+    init_sinks,
     visible,
 )
 from ...numerics import row_dot, softmax_vjp
@@ -78,11 +74,7 @@ class Residuals(NamedTuple):
     multiplier: Array | None  # (B, G, R·T, S) m/(1 − rate), with dropout
 
 
-def init(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float32) -> Tree:
-    """Return ``{}``, or ``{"sinks"}`` of zeros for the H heads; the key is not used."""
-    dtype = expect_dtype(dtype)
-    n_sinks = expect_int("n_sinks", n_sinks, minimum=0)
-    return {"sinks": np.zeros(n_sinks, dtype)} if n_sinks else {}
+init = init_sinks
 
 
 def forward(
@@ -110,10 +102,7 @@ def forward(
         TypeError: for a mask that is not boolean.
         ValueError: for an H that is not a multiple of G, or a mask that does not broadcast.
     """
-    B, T, S, H, G = expect_qkv(x)
-    expect_inputs(params, "sinks?: H", x.q, "B T H K", "q")
-    expect_scoring(soft_cap, alibi, dropout)
-    visibility = expect_visibility(visibility, (B, H, T, S))
+    B, T, S, H, G, visibility = expect_attention(params, x, visibility, soft_cap, alibi, dropout)
 
     q = _group(x.q * (1 / math.sqrt(x.q.shape[-1])), G)  # (B, G, R·T, K)
     k, v = _group(x.k, G), _group(x.v, G)  # (B, G, S, K), (B, G, S, Kv)

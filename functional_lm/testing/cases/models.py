@@ -190,6 +190,7 @@ def _multi_latent_attention_cases(draw: Draws, make: Maker) -> Cases:
         **make.each({"H=3": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}, 12, 3),
         "low-rank queries, other sizes": make((2, 5), 11, 3, **low_rank),
         "tiled, padding": make((2, 5), 12, 3, attention="tiled", causal=True, mask=mask),
+        "sinks, soft cap": make((2, 5), 12, 3, others={"sinks": True}, soft_cap=2.0),
         "other projections": make((2, 3), 12, 3, others=swapped, rope_theta=50.0, **swapped),
     }
 
