@@ -33,7 +33,13 @@ layers/adapters/lora.py forward
   exchange_names | x.shape → y.shape
     They have the same leading axes.
 
+layers/adapters/dora.py _lengths
+  write_to_argument | matrix * matrix → np.multiply(matrix, matrix, out=matrix)
+    The matrix is not used any more.
+
 layers/adapters/dora.py vjp
+  add_transpose | a @ (b @ eb) → a @ (b @ eb).swapaxes(-1, -2)
+    B·(e·B)ᵀ is symmetric.
   decide | if d_base['weight'] is not None: → if True:
   drop_subscript | d_base['weight'] → d_base
     The base of the cases is not frozen; a unit test has one that is.
