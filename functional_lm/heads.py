@@ -27,7 +27,9 @@ __all__ = [
     "expect_attention",
     "expect_qkv",
     "expect_visibility",
+    "head_sizes",
     "init_sinks",
+    "split_sizes",
     "visible",
 ]
 
@@ -58,6 +60,55 @@ class Visibility(NamedTuple):
 
 
 FULL, CAUSAL = Visibility(), Visibility(causal=True)
+
+
+def head_sizes(
+    d_model: int,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    head_size: int | None = None,
+    value_size: int | None = None,
+) -> tuple[int, int, int, int]:
+    """Return H, G, K and Kv of settings, any of the last three may be None.
+
+    Raises:
+        ValueError: for a G that does not divide H, or an H that does not divide D without a K.
+    """
+    D, H = expect_int("d_model", d_model), expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
+    if H % G:
+        raise ValueError(
+            f"n_kv_heads must divide n_heads: got n_kv_heads={G}, n_heads={H}; "
+            f"try {_near_divisors(H, G)}"
+        )
+    if head_size is None and D % H:
+        raise ValueError(
+            f"n_heads must divide d_model: got n_heads={H}, d_model={D}; "
+            f"try {_near_divisors(D, H)}, or give head_size"
+        )
+    K = D // H if head_size is None else expect_int("head_size", head_size)
+    return H, G, K, K if value_size is None else expect_int("value_size", value_size)
+
+
+def split_sizes(
+    width: int, n_heads: int, n_kv_heads: int | None, value_size: int | None = None
+) -> tuple[int, int, int, int]:
+    """Return H, G, K and Kv of queries, keys and values that are so wide together.
+
+    Raises:
+        ValueError: if there is no such K.
+    """
+    H = expect_int("n_heads", n_heads)
+    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
+    own = 0 if value_size is None else expect_int("value_size", value_size)
+    K, rest = divmod(width - G * own, H + G if own else H + 2 * G)
+    if rest or K < 1 or H % G:
+        raise ValueError(
+            "queries, keys and values must have (n_heads + n_kv_heads)·K + n_kv_heads·value_size "
+            f"columns, and n_kv_heads must divide n_heads: got {width} columns, n_heads={H}, "
+            f"n_kv_heads={G}, value_size={value_size}; pass the settings of init"
+        )
+    return H, G, K, own or K
 
 
 def init_sinks(key: Key | None = (), *, n_sinks: int = 0, dtype: Any = np.float32) -> Tree:
@@ -223,3 +274,10 @@ def dropout_multiplier(
         return None
     kept = bernoulli(key, shape, p=1.0 - rate, start=start)
     return kept.astype(dtype) * (1.0 / (1.0 - rate) if rate < 1.0 else 0.0)
+
+
+def _near_divisors(number: int, wanted: int) -> str:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d < wanted][-1:]
+    above = [d for d in divisors if d > wanted][:1]
+    return " or ".join(map(str, below + above))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
+from ..heads import head_sizes
 from ..layers import gelu, layer_norm, learned_positions, linear
 from . import mlp, self_attention, transformer
 from .transformer import Transformer
@@ -64,7 +65,7 @@ class Config:
             (expect_bool, "remat", {}),
             (expect_choice, "attention", {"choices": self_attention.KINDS}),
         )
-        self_attention.sizes(self.d_model, self.n_heads)
+        head_sizes(self.d_model, self.n_heads)
 
     def resolved(self) -> "Config":
         """Return the config with a value for every setting that was not given."""

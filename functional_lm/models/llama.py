@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
+from ..heads import head_sizes
 from ..layers import rms_norm, swiglu
 from ..rotation import PAIRINGS
 from . import llama_decoder, mlp, self_attention, transformer
@@ -81,9 +82,7 @@ class Config:
             (expect_choice, "rope_pairing", {"choices": PAIRINGS}),
             (expect_choice, "attention", {"choices": self_attention.KINDS}),
         )
-        _, _, K, _ = self_attention.sizes(
-            self.d_model, self.n_heads, self.n_kv_heads, self.head_size
-        )
+        _, _, K, _ = head_sizes(self.d_model, self.n_heads, self.n_kv_heads, self.head_size)
         if K % 2 and self.rotates_heads:
             raise ValueError(
                 "the head size d_model/n_heads must be even for rotary positions: "
@@ -97,9 +96,7 @@ class Config:
 
     def resolved(self) -> Self:
         """Return the config with a value for every setting that was not given."""
-        _, G, K, _ = self_attention.sizes(
-            self.d_model, self.n_heads, self.n_kv_heads, self.head_size
-        )
+        _, G, K, _ = head_sizes(self.d_model, self.n_heads, self.n_kv_heads, self.head_size)
         return dataclasses.replace(
             self,
             n_kv_heads=G,

@@ -30,18 +30,16 @@ from ..contract import (
     Key,
     Layer,
     Tree,
-    expect_choice,
     expect_inputs,
     expect_int,
     expect_params,
     expect_residuals,
 )
-from ..heads import CAUSAL, QKV, Visibility
+from ..heads import CAUSAL, QKV, Visibility, head_sizes
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, linear, rms_norm, rotary
 from ..prng import fold_in
-from .self_attention import KINDS, LONG
-from .self_attention import sizes as head_sizes
+from .self_attention import core_for
 
 __all__ = [
     "Cache",
@@ -75,6 +73,7 @@ class Residuals(NamedTuple):
     parts: Parts
     rotary: rotary.Residuals
     attention: attention_layer.Residuals | flash_attention.Residuals
+    core: Any  # `attention` or `flash_attention`
     layers: Parts
     sizes: tuple[int, int, int, int]  # H, K, R, Kv
 
@@ -198,8 +197,6 @@ def forward(
     latent_of_q = [] if q_rank is None else ["q_down", "q_norm"]
     expect_params(params, [*latent_of_q, "q", "kv_down", "kv_norm", "kv", "out"], ["sinks"])
     expect_inputs({}, "", x, "B T D")
-    expect_choice("attention", attention, KINDS)
-    tiled = attention == "tiled" or (attention == "auto" and x.shape[1] > LONG)
     layers = Parts(q_down, q_norm, q, kv_down, kv_norm, kv, out)
     turning: dict[str, Any] = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
     R = expect_int("rope_size", rope_size)
@@ -216,22 +213,20 @@ def forward(
         np.concatenate([keys, shared], axis=-1),
         values,
     )
-    core = flash_attention if tiled else attention_layer
+    core = core_for(attention, x.shape[1])
     attended, r_attention = core.forward(
         pick(params, {"sinks"}), heads, visibility=visibility, soft_cap=soft_cap
     )  # (B, T, H, Kv)
     y, r_out = out.forward(params["out"], attended.reshape(*x.shape[:2], H * Kv))
-    return y, Residuals(Parts(*r_q, *r_kv, r_up, r_out), r_rotary, r_attention, layers, sizes)
+    of = Parts(*r_q, *r_kv, r_up, r_out)
+    return y, Residuals(of, r_rotary, r_attention, core, layers, sizes)
 
 
 def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     """Return ``({"q", "kv_down", "kv_norm", "kv", "out"}, d_x)``, perhaps with the latent of q."""
     expect_residuals(residuals, Residuals)
-    of, r_rotary, r_attention, layers, (H, K, _, Kv) = residuals
+    of, r_rotary, r_attention, core, layers, (H, K, _, Kv) = residuals
     d_out, d_attended = layers.out.vjp(of.out, g)
-    core = (
-        flash_attention if isinstance(r_attention, flash_attention.Residuals) else attention_layer
-    )
     B, T, _ = d_attended.shape
     d_sinks, (d_q, d_k, d_v) = core.vjp(r_attention, d_attended.reshape(B, T, H, Kv))
     d_params = {"out": d_out, **d_sinks}
@@ -319,10 +314,7 @@ def step(
 
 def attention_weights(residuals: Residuals) -> Array:
     """Return the attention weights (B, H, T, T) of a forward, for statistics."""
-    core = residuals.attention
-    if isinstance(core, flash_attention.Residuals):
-        return flash_attention.weights(core)
-    return attention_layer.weights(core)
+    return residuals.core.weights(residuals.attention)
 
 
 def context_flops(

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import pytree
 from ..compose import keywords_of_init, map_members
 from ..contract import Key, Tree
 from .language_model import LanguageModel
 
-__all__ = ["Projection", "projections"]
+__all__ = ["Projection", "matrices", "projections"]
 
 NAMES = {"qkv": ("q", "k", "v"), "up": ("gate", "value")}
 """The names of the maps in a projection; those of others are numbers."""
@@ -46,6 +47,22 @@ def projections(model: LanguageModel) -> dict[str, Projection]:
     recording = model.model.map_blocks(model.shapes(), visit)
     dataclasses.replace(model, model=recording).shapes()
     return {path: recorder.projection(path) for path, recorder in found.items()}
+
+
+def matrices(model: LanguageModel) -> dict[str, tuple[int, ...]]:
+    """Return by path each leaf that holds matrices in the blocks, with their columns.
+
+    These are the weights of projections, and the stacks (E, ...) of experts.
+    """
+    leaves = dict(pytree.leaves_with_path(model.shapes()))
+    weights = {f"{path}.weight": one.d_out for path, one in projections(model).items()}
+    found = {path: columns for path, columns in weights.items() if path in leaves}
+    for path, leaf in leaves.items():
+        if path.endswith(".experts.up"):  # gate and value, if gated
+            down = leaves[path.removesuffix("up") + "down"]
+            found[path] = (down.shape[1],) * (leaf.shape[2] // down.shape[1])
+            found[path.removesuffix("up") + "down"] = down.shape[2:]
+    return found
 
 
 class _Recorder:

@@ -33,11 +33,10 @@ from ..contract import (
     Tree,
     expect_choice,
     expect_inputs,
-    expect_int,
     expect_params,
     expect_residuals,
 )
-from ..heads import CAUSAL, QKV, Visibility, behind_prefix
+from ..heads import CAUSAL, QKV, Visibility, behind_prefix, head_sizes, split_sizes
 from ..layers import attention as attention_layer
 from ..layers import flash_attention, gated, linear, rotary, rotary_attention, sigmoid
 from ..prng import fold_in
@@ -49,12 +48,11 @@ __all__ = [
     "Unpacked",
     "attention_weights",
     "context_flops",
+    "core_for",
     "forward",
     "init",
     "init_cache",
     "prefix_sizes",
-    "sizes",
-    "split_sizes",
     "step",
     "vjp",
 ]
@@ -82,6 +80,8 @@ class Unpacked(NamedTuple):
     k: Prepared
     prefix: Any
     attention: attention_layer.Residuals | flash_attention.Residuals
+    core: Any  # `attention` or `flash_attention`
+    n_heads: int
 
 
 class Residuals(NamedTuple):
@@ -144,7 +144,7 @@ def init(
     Raises:
         ValueError: for numbers of heads that do not fit.
     """
-    H, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    H, G, K, Kv = head_sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
     params = {
         "qkv": qkv.init(fold_in(key, 0), d_in=d_model, d_out=(H * K, G * K, G * Kv), dtype=dtype),
         "out": out.init(
@@ -215,8 +215,7 @@ def forward(
     inner = [name for name, layer in given.items() if layer is not None]
     expect_params(params, ["qkv", "out", *inner], ["sinks"])
     expect_inputs({}, "", x, "B T D")
-    expect_choice("attention", attention, KINDS)
-    tiled = attention == "tiled" or (attention == "auto" and x.shape[1] > LONG)
+    core = core_for(attention, x.shape[1])
     rate = 0.0 if key is None else attention_dropout
 
     packed, r_qkv = qkv.forward(params["qkv"], x, **keyed(qkv, fold_in(key, 0)))
@@ -226,7 +225,8 @@ def forward(
     r_attention: rotary_attention.Residuals | Unpacked
     unusual = params.keys() & {"q_norm", "k_norm", "prefix", "sinks"} or alibi or rate
     unusual = unusual or soft_cap is not None
-    if _is_causal(visibility) and turns_all and Kv == K and not tiled and not unusual:
+    unusual = unusual or core is flash_attention or Kv != K
+    if _is_causal(visibility) and turns_all and not unusual:
         attended, r_attention = rotary_attention.forward(
             {}, packed, n_heads=H, n_kv_heads=G, **turning
         )  # (B, T, H·K)
@@ -240,7 +240,7 @@ def forward(
         if prefix is not None:
             own, r_prefix = prefix.forward(params["prefix"], own)  # P + T keys
             visibility = behind_prefix(visibility, P, T, T)
-        y, r_core = (flash_attention if tiled else attention_layer).forward(
+        y, r_core = core.forward(
             pick(params, {"sinks"}),
             own,
             visibility=visibility,
@@ -249,10 +249,8 @@ def forward(
             dropout=rate,
             key=fold_in(key, 1),
         )  # (B, T, H, Kv)
-        attended, r_attention = (
-            y.reshape(*x.shape[:2], H * Kv),
-            Unpacked(r_q, r_k, r_prefix, r_core),
-        )
+        attended = y.reshape(*x.shape[:2], H * Kv)
+        r_attention = Unpacked(r_q, r_k, r_prefix, r_core, core, H)
     r_gate = r_gated = None
     if gate is not None:
         g, r_gate = gate.forward(params["gate"], x, **keyed(gate, fold_in(key, 2)))
@@ -276,13 +274,9 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        r_q, r_k, r_prefix, r_core = r_attention
-        tiled = isinstance(r_core, flash_attention.Residuals)
+        r_q, r_k, r_prefix, r_core, core, H = r_attention
         B, T, width = d_attended.shape
-        Kv = r_core.v.shape[-1] - tiled  # tiles have a column of ones
-        d_sinks, d_own = (flash_attention if tiled else attention_layer).vjp(
-            r_core, d_attended.reshape(B, T, width // Kv, Kv)
-        )
+        d_sinks, d_own = core.vjp(r_core, d_attended.reshape(B, T, H, width // H))
         if prefix is not None:
             d_params["prefix"], d_own = prefix.vjp(r_prefix, d_own)
         d_q, d_k, d_v = d_own
@@ -403,10 +397,7 @@ def attention_weights(residuals: Residuals) -> Array:
     """Return the attention weights (B, H, T, T) of a forward, for statistics."""
     if isinstance(residuals.attention, rotary_attention.Residuals):
         return rotary_attention.weights(residuals.attention)
-    core = residuals.attention.attention
-    if isinstance(core, flash_attention.Residuals):
-        return flash_attention.weights(core)
-    return attention_layer.weights(core)
+    return residuals.attention.core.weights(residuals.attention.attention)
 
 
 def context_flops(
@@ -420,7 +411,7 @@ def context_flops(
     visibility: Visibility = CAUSAL,
 ) -> int:
     """Return the arithmetic of scores and values for a token with so many before it."""
-    H, _, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    H, _, K, Kv = head_sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
     if visibility.window is not None:
         context = min(context, visibility.window)
     return 2 * context * H * (K + Kv)
@@ -435,57 +426,15 @@ def prefix_sizes(
     value_size: int | None = None,
 ) -> dict[str, int]:
     """Return the sizes of keys and values, for the ``init`` of a prefix."""
-    _, G, K, Kv = sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
+    _, G, K, Kv = head_sizes(d_model, n_heads, n_kv_heads, head_size, value_size)
     return {"n_kv_heads": G, "key_size": K, "value_size": Kv}
 
 
-def sizes(
-    d_model: int,
-    n_heads: int,
-    n_kv_heads: int | None = None,
-    head_size: int | None = None,
-    value_size: int | None = None,
-) -> tuple[int, int, int, int]:
-    """Return H, G, K and Kv of settings, any of the last three may be None.
-
-    Raises:
-        ValueError: for a G that does not divide H, or an H that does not divide D without a K.
-    """
-    D, H = expect_int("d_model", d_model), expect_int("n_heads", n_heads)
-    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
-    if H % G:
-        raise ValueError(
-            f"n_kv_heads must divide n_heads: got n_kv_heads={G}, n_heads={H}; "
-            f"try {_near_divisors(H, G)}"
-        )
-    if head_size is None and D % H:
-        raise ValueError(
-            f"n_heads must divide d_model: got n_heads={H}, d_model={D}; "
-            f"try {_near_divisors(D, H)}, or give head_size"
-        )
-    K = D // H if head_size is None else expect_int("head_size", head_size)
-    return H, G, K, K if value_size is None else expect_int("value_size", value_size)
-
-
-def split_sizes(
-    width: int, n_heads: int, n_kv_heads: int | None, value_size: int | None
-) -> tuple[int, int, int, int]:
-    """Return H, G, K and Kv of queries, keys and values that are so wide together.
-
-    Raises:
-        ValueError: if there is no such K.
-    """
-    H = expect_int("n_heads", n_heads)
-    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
-    own = 0 if value_size is None else expect_int("value_size", value_size)
-    K, rest = divmod(width - G * own, H + G if own else H + 2 * G)
-    if rest or K < 1 or H % G:
-        raise ValueError(
-            "qkv must make (n_heads + n_kv_heads)·K + n_kv_heads·value_size columns, and "
-            f"n_kv_heads must divide n_heads: got {width} columns, n_heads={H}, n_kv_heads={G}, "
-            f"value_size={value_size}; pass the settings of init"
-        )
-    return H, G, K, own or K
+def core_for(kind: str, length: int) -> Any:
+    """Return the layer that computes attention of so many tokens; see `KINDS`."""
+    expect_choice("attention", kind, KINDS)
+    tiled = kind == "tiled" or (kind == "auto" and length > LONG)
+    return flash_attention if tiled else attention_layer
 
 
 def _is_causal(visibility: Visibility) -> bool:
@@ -522,10 +471,3 @@ def _packed(heads: tuple[Array, ...]) -> Array:
     B, T = heads[0].shape[:2]
     rows = [part.reshape(B, T, part.shape[2] * part.shape[3]) for part in heads]
     return np.concatenate(rows, axis=-1)
-
-
-def _near_divisors(number: int, wanted: int) -> str:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    below = [d for d in divisors if d < wanted][-1:]
-    above = [d for d in divisors if d > wanted][:1]
-    return " or ".join(map(str, below + above))

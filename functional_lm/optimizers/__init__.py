@@ -10,6 +10,7 @@
 
 from .adamw import AdamState, adam, adamw
 from .clipping import clip_by_global_norm
+from .muon import MuonState, muon, newton_schulz
 from .schedules import Schedule, constant_schedule, linear_schedule, warmup_cosine_decay_schedule
 from .sgd import SgdState, sgd
 from .transformation import (
@@ -17,11 +18,13 @@ from .transformation import (
     apply_updates,
     chain,
     expect_gradient,
+    partition,
 )
 
 __all__ = [
     "AdamState",
     "GradientTransformation",
+    "MuonState",
     "Schedule",
     "SgdState",
     "adam",
@@ -32,6 +35,9 @@ __all__ = [
     "constant_schedule",
     "expect_gradient",
     "linear_schedule",
+    "muon",
+    "newton_schulz",
+    "partition",
     "sgd",
     "warmup_cosine_decay_schedule",
 ]

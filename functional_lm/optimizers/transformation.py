@@ -1,6 +1,7 @@
 """What an optimizer is: a pair of pure functions, and how pairs chain."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from .. import pytree
 from ..contract import Tree
 from ..speed.entrywise import entrywise
 
-__all__ = ["GradientTransformation", "apply_updates", "chain", "expect_gradient"]
+__all__ = ["GradientTransformation", "apply_updates", "chain", "expect_gradient", "partition"]
 
 
 class GradientTransformation(NamedTuple):
@@ -39,6 +40,50 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
             norm = None  # known for the input of the first alone
             new_state.append(new)
         return grads, tuple(new_state)
+
+    return GradientTransformation(init, update)
+
+
+def partition(
+    transformations: Mapping[str, GradientTransformation], label: Callable[[str], str]
+) -> GradientTransformation:
+    """Give each leaf to the transformation that its path is labelled with; states are a dict.
+
+    The leaves of the others are None in what a transformation gets, as frozen leaves are.
+
+    Args:
+        transformations: by their labels.
+        label: maps a path, such as ``blocks.0.norm1.scale``, to one of them.
+    """
+
+    def split(*trees: Tree) -> dict[str, list[Tree]]:
+        labels = pytree.map_with_path(lambda path, leaf: label(path), trees[0])
+
+        def part(name: str, tree: Tree) -> Tree:
+            return pytree.map(lambda leaf, own: leaf if own == name else None, tree, labels)
+
+        return {name: [part(name, tree) for tree in trees] for name in transformations}
+
+    def init(params: Tree) -> dict[str, Any]:
+        parts = split(params)
+        for path, _ in pytree.leaves_with_path(params):
+            if label(path) not in transformations:
+                raise ValueError(
+                    f"label must name a transformation: got {label(path)!r} for {path}; pass one "
+                    f"of {', '.join(transformations)}"
+                )
+        return {name: one.init(*parts[name]) for name, one in transformations.items()}
+
+    def update(
+        grads: Tree, state: dict[str, Any], params: Tree, norm: float | None = None
+    ) -> tuple[Tree, dict[str, Any]]:
+        parts = split(params, grads)
+        results = {}
+        for name, transformation in transformations.items():
+            own, of_own = parts[name]
+            results[name] = transformation.update(of_own, state[name], own)
+        updates = functools.reduce(pytree.combine, (own for own, _ in results.values()))
+        return updates, {name: own for name, (_, own) in results.items()}
 
     return GradientTransformation(init, update)
 

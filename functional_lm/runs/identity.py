@@ -29,6 +29,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
                 for one in configs(experiment.model)
                 for name, value in one.given.items()
             },
+            "lr": experiment.settings.peak_lr,
             "trained": experiment.trained,
         },
         "tokenizer": json.loads(experiment.tokenizer.to_json()),

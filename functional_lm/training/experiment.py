@@ -136,6 +136,7 @@ class Experiment:
         in_force = dataclasses.asdict(self.settings)
         in_force |= {
             "steps": self.steps,
+            "lr": self.settings.peak_lr,
             "min_lr": self.settings.lowest_lr,
             "warmup_steps": self.settings.warm_up(self.steps),
         }
@@ -167,7 +168,7 @@ class Experiment:
     @property
     def optimizer(self) -> GradientTransformation:
         """Clipping and the optimizer, with the schedule."""
-        return self.settings.make_optimizer(self.schedule)
+        return self.settings.make_optimizer(self.schedule, self.model)
 
     def init_state(self, params: Tree = None) -> TrainState:
         """Return the state before the first update, of parameters from `rehearse` or drawn here."""
@@ -239,7 +240,7 @@ class Experiment:
         return train(
             model,
             state,
-            optimizer=self.settings.make_optimizer(schedule or self.schedule),
+            optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
             batch_at=self.batch_at,
             steps=self.steps,
             value_and_grad=sharded(self.settings.shards or 1),

@@ -76,7 +76,7 @@ def test_bad_tokens_are_named(tokens, error, says):
         ({"n_layers": 3}, "the 3 blocks of the model: got 2"),
         ({"vocab_size": 14}, r"embedding.weight must have shape .* make it 14"),
         ({"tie_embeddings": False}, "unembedding"),
-        ({"n_heads": 12}, "qkv must make"),
+        ({"n_heads": 12}, "queries, keys and values must have"),
     ],
 )
 def test_params_of_another_model_are_refused(settings, says):

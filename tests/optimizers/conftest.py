@@ -35,11 +35,11 @@ def assert_equals_optax():
         ours, state = PARAMS, optimizer.init(PARAMS)
         with jax.enable_x64(True):
             theirs = jax.tree.map(jnp.asarray, PARAMS)
-            oracle_state = oracle.init(theirs)
+            oracle_state, update = oracle.init(theirs), jax.jit(oracle.update)
             for step in range(steps):
                 updates, state = optimizer.update(gradients(step), state, ours)
                 ours = apply_updates(ours, updates)
-                updates, oracle_state = oracle.update(gradients(step), oracle_state, theirs)
+                updates, oracle_state = update(gradients(step), oracle_state, theirs)
                 theirs = optax.apply_updates(theirs, updates)
             theirs = jax.tree.map(np.asarray, theirs)
         for path, a, b in pytree.zip_with_path(ours, theirs):

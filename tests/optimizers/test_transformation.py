@@ -7,6 +7,8 @@ from functional_lm.optimizers import (
     apply_updates,
     chain,
     clip_by_global_norm,
+    partition,
+    sgd,
 )
 
 DOUBLE = GradientTransformation(
@@ -35,3 +37,17 @@ def test_apply_updates_adds():
     assert apply_updates(params, {"a": np.ones(2)})["a"].dtype == np.float32
     with pytest.raises(ValueError, match="one shape"):
         apply_updates(params, {"a": np.ones((2, 2), np.float32)})
+
+
+def test_partition_gives_each_leaf_to_one():
+    params = {"a": np.ones(2), "b": (np.ones(3), None)}
+    both = partition(
+        {"double": DOUBLE, "sgd": sgd(0.1)}, lambda path: {"a": "double"}.get(path, "sgd")
+    )
+    updates, state = both.update(params, both.init(params), params)
+    np.testing.assert_array_equal(updates["a"], [2, 2])
+    np.testing.assert_allclose(updates["b"][0], -0.1 * np.ones(3))
+    assert updates["b"][1] is None
+    assert (state["double"], state["sgd"].count) == (1, 1)
+    with pytest.raises(ValueError, match=r"label must name .*: got 'sgd' for b\.0; pass one of a"):
+        partition({"a": DOUBLE}, {"a": "a", "b.0": "sgd"}.get).init(params)

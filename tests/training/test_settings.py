@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from functional_lm.optimizers import adam, adamw, constant_schedule, sgd
+from functional_lm import pytree
+from functional_lm.models import build
+from functional_lm.optimizers import adam, adamw, constant_schedule, muon, sgd
 from functional_lm.training import TrainConfig
 
 
@@ -49,6 +51,33 @@ def test_an_optimizer_gets_its_settings(settings, expected):
     )
 
 
+def test_muon_trains_each_map_of_a_projection_and_adam_the_rest():
+    sizes = {"vocab_size": 7, "d_model": 8, "n_heads": 2, "n_layers": 1, "max_seq_len": 4}
+    model = build("hybrid", **sizes, experts=2, d_ff=6)
+    params, rng = model.init((0,)), np.random.default_rng(0)
+    grads = pytree.map(lambda p: rng.standard_normal(p.shape).astype(p.dtype), params)
+    settings = TrainConfig(optimizer="muon", lr=0.1, adam_lr=0.03, momentum=0.8, normuon=True)
+    made = settings.make_optimizer(constant_schedule(0.1), model)
+    updates, _ = made.update(grads, made.init(params), params)
+    ours = dict(pytree.leaves_with_path(updates))
+    for path, p, g in pytree.zip_with_path(params, grads):
+        maps = {"qkv": 3, "up": 2}.get(path.removesuffix(".weight").split(".")[-1], 1)
+        if path.startswith("blocks") and p.ndim >= 2:
+            alone = muon(0.1, 0.8, weight_decay=0.1, row_beta=0.95)
+            width = p.shape[-1] // maps
+            pieces = [slice(i * width, (i + 1) * width) for i in range(maps)]
+        else:
+            alone, pieces = adam(0.03, b2=0.99), [slice(None)]
+        for stack in np.ndindex(p.shape[:-2]):
+            for piece in pieces:
+                one = (*stack, ..., piece)
+                tree = {"w": p[one]}
+                expected, _ = alone.update({"w": g[one]}, alone.init(tree), tree)
+                np.testing.assert_allclose(
+                    ours[path][one], expected["w"], rtol=1e-4, atol=1e-6, err_msg=path
+                )
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
@@ -60,9 +89,15 @@ def test_an_optimizer_gets_its_settings(settings, expected):
         ({"lr": float("nan")}, ValueError, "lr must be finite"),
         ({"min_lr": -1.0}, ValueError, "min_lr must be finite"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"optimizer": "adagrad"}, ValueError, "optimizer must be 'adamw' or 'adam' or 'sgd'"),
+        (
+            {"optimizer": "adagrad"},
+            ValueError,
+            "optimizer must be 'adamw' or 'adam' or 'sgd' or 'muon'",
+        ),
         ({"b1": 1.0}, ValueError, "b1 must lie in"),
-        ({"momentum": 0.9}, ValueError, "settings of sgd: got optimizer='adamw'"),
+        ({"momentum": 0.9}, ValueError, "setting of sgd and muon: got optimizer='adamw'; .* sgd"),
+        ({"optimizer": "sgd", "b1": 0.8}, ValueError, "b1 is a setting of adamw and adam"),
+        ({"normuon": True}, ValueError, "normuon is a setting of muon"),
         ({"optimizer": "sgd", "nesterov": True}, ValueError, "set momentum=0.9"),
     ],
 )

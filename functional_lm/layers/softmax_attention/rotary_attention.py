@@ -35,10 +35,10 @@ from ...contract import (
     Tree,
     expect_cotangent,
     expect_inputs,
-    expect_int,
     expect_residuals,
     init_nothing,
 )
+from ...heads import split_sizes
 from ...rotation import expect_rotary, rotations, turn
 
 __all__ = ["Residuals", "forward", "init", "vjp", "weights"]
@@ -97,7 +97,7 @@ def forward(
     """
     expect_inputs(params, "", x, "B T C")
     B, T, _ = x.shape
-    H, G, K = _head_sizes(x, n_heads, n_kv_heads)
+    H, G, K, _ = split_sizes(x.shape[-1], n_heads, n_kv_heads)
     theta = expect_rotary(positions, (B, T), K, theta, pairing)
     packed = np.ascontiguousarray(x).reshape(B, T, H + 2 * G, K)
     rotation = _rotations(positions, H, G, K, theta, x.dtype)
@@ -161,20 +161,6 @@ def weights(residuals: Residuals) -> Array:
         start += n_rows
     probs *= residuals.reciprocal.swapaxes(1, 2)
     return probs
-
-
-def _head_sizes(x: Array, n_heads: int, n_kv_heads: int | None) -> tuple[int, int, int]:
-    """Return (H, G, K), after checking them against the columns of x."""
-    H = expect_int("n_heads", n_heads)
-    G = H if n_kv_heads is None else expect_int("n_kv_heads", n_kv_heads)
-    K, rest = divmod(x.shape[-1], H + 2 * G)
-    if H % G or rest or not K:
-        raise ValueError(
-            "x must have (n_heads + 2·n_kv_heads)·K columns, and n_heads must be a multiple of "
-            f"n_kv_heads: got {x.shape[-1]} columns, n_heads={H}, n_kv_heads={G}; "
-            "pass the settings that x was projected with"
-        )
-    return H, G, K
 
 
 def _rotations(positions: Array, H: int, G: int, K: int, theta: float, dtype: Any) -> Array:

@@ -314,7 +314,7 @@ models/multi_latent_attention.py vjp
     Both are (B, T, …), and the rest is not used.
 
 models/self_attention.py vjp
-  negate | width // Kv → -(width // Kv)
+  negate | width // H → -(width // H)
     NumPy takes a negative size for the one that the others leave open.
 
 models/self_attention.py _packed

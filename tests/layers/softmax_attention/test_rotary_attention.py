@@ -46,7 +46,7 @@ def test_nan_stays_nan():
 @pytest.mark.parametrize(
     ("columns", "settings", "says"),
     [
-        (40, {"n_heads": 6, "n_kv_heads": 4}, "multiple of n_kv_heads: got 40 columns"),
+        (40, {"n_heads": 6, "n_kv_heads": 4}, "must divide n_heads: got 40 columns"),
         (41, {"n_heads": 6, "n_kv_heads": 2}, "got 41 columns, n_heads=6, n_kv_heads=2"),
         (0, {"n_heads": 6, "n_kv_heads": 2}, "got 0 columns"),
         (30, {"n_heads": 6, "n_kv_heads": 2}, "even head size: got K=3; try 2 or 4"),

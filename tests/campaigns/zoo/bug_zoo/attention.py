@@ -144,8 +144,9 @@ plant(
     """
     g is reshaped to heads before time
     params.qkv.weight x: misplaced
-    - r_core, d_attended.reshape(B, T, width // Kv, Kv)
-    + r_core, d_attended.reshape(B, width // Kv, T, Kv).swapaxes(1, 2)
+    - d_sinks, d_own = core.vjp(r_core, d_attended.reshape(B, T, H, width // H))
+    + by_head = d_attended.reshape(B, H, T, width // H)
+    + d_sinks, d_own = core.vjp(r_core, by_head.swapaxes(1, 2))
     """,
     **HEADS,
     positions=np.arange(5),
