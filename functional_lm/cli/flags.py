@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ..files import FileFormatError, read_json, read_toml
 from ..models import DEFAULT
@@ -16,7 +16,7 @@ from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
 from ..text import Corpus, Tokenizer, load_corpus, read_corpus
-from ..training import Experiment, TrainConfig
+from ..training import RECIPES, Experiment, TrainConfig
 from .output import print
 
 C = TypeVar("C")
@@ -46,6 +46,17 @@ class Selection:
     preset: str | None = None
     config: Path | None = None
     trust_model: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSelection(Selection):
+    """The model and a recipe, by name; they decide which other flags there are.
+
+    Attributes:
+        recipe: settings of model and training that work well together; all else overrides them.
+    """
+
+    recipe: Annotated[str | None, Argument("|".join(RECIPES), positional=False)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +117,7 @@ class Setup(Generic[C]):
     """
 
     source: Source
-    model: Selection
+    model: TrainSelection
     sizes: C
     training: TrainConfig
 
@@ -136,8 +147,8 @@ class Setup(Generic[C]):
         flags = ""
         for field, value in fields:
             name = field.name.replace("_", "-")
-            if name in ("config", "preset", "vocab-size") or value == field.default:
-                continue  # what a config or a preset says is in the other values
+            if name in ("config", "preset", "recipe", "vocab-size") or value == field.default:
+                continue  # what a config, a preset or a recipe says is in the other values
             shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
             flags += f" --{'no-' * (value is False)}{name}{shown}"
         return flags

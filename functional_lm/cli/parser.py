@@ -1,4 +1,4 @@
-"""The parser: fields of dataclasses become flags; presets and config files set their defaults."""
+"""The parser: fields of dataclasses become flags; recipes, presets and files set their defaults."""
 
 import argparse
 import contextlib
@@ -13,6 +13,7 @@ from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
+from ..training.recipes import settings_of
 from .fields import Flag, fields_of, flags_of
 from .flags import read_settings
 from .help import meant, page
@@ -58,8 +59,9 @@ class FlagsError(ValueError):
 def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     """Return a command with the values of its flags; None after printing its ``--help``.
 
-    A flag overrides ``--preset``, which overrides a config file, which overrides the defaults. A
-    command with a `Selection` has the flags of the selected model's ``Config``.
+    A flag overrides ``--preset``, which overrides a config file, which overrides ``--recipe``,
+    which overrides the defaults. A command with a `Selection` has the flags of the selected model's
+    ``Config``.
 
     Raises:
         FlagsError: with all faults.
@@ -163,7 +165,7 @@ def _idle(name: str, values: dict[str, Any]) -> str:
 
 
 def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, Any]]:
-    """Return the selected architecture, and the settings of the preset and the config file."""
+    """Return the selected architecture, and the settings of recipe, preset and config file."""
     path = chosen.get("config")
     if (run := chosen.get("resume")) is not None:
         path = expect_run(run)
@@ -178,13 +180,24 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
         sizes = dataclasses.fields(find(of_base.get("model") or DEFAULT).Config)
         kept = {"model", *(field.name for field in sizes)}
         in_file = {k: v for k, v in of_base.items() if k in kept} | in_file
-    architecture = find(chosen.get("model") or in_file.get("model") or DEFAULT)
+    recipe = chosen.get("recipe") or in_file.get("recipe")
+    model = chosen.get("model") or in_file.get("model")
+    of_recipe: dict[str, Any] = {}
+    if recipe is not None:
+        with _noting(faults):
+            of_recipe = settings_of(recipe, model)
+    architecture = find(model or of_recipe.get("model") or DEFAULT)
     presets, preset = architecture.PRESETS, in_file.get("preset")
     if preset is not None:
         with _noting(faults):
             expect_choice("preset", preset, list(presets))
     below = presets.get(preset, {}) if isinstance(preset, str) else {}
-    return architecture, {**below, **in_file, **presets.get(chosen.get("preset", ""), {})}
+    return architecture, {
+        **of_recipe,
+        **below,
+        **in_file,
+        **presets.get(chosen.get("preset", ""), {}),
+    }
 
 
 def _make(kind: Any, architecture: Any, values: dict[str, Any], faults: list[str]) -> Any:

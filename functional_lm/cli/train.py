@@ -26,7 +26,7 @@ from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
 from ..training import Experiment, text_losses
 from .display import TrainingDisplay, curve, watched, wrapped
-from .flags import Argument, C, Selection, Setup
+from .flags import Argument, C, Setup, TrainSelection
 from .output import print
 from .runs import find_run
 
@@ -35,8 +35,8 @@ EVENTS = "tensorboard"
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSelection(Selection):
-    """The model, by name; it decides which other flags there are.
+class RunSelection(TrainSelection):
+    """The model and a recipe, by name, or a run; they decide which other flags there are.
 
     Attributes:
         resume: continue this run; only its steps or epochs may change.
@@ -227,7 +227,9 @@ def _share_trained(experiment: Experiment) -> str:
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:
     """Print the settings of a run, and from two steps of it the memory and the time it takes."""
     settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
-    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items())
+    settings = {**dataclasses.asdict(experiment.config), **experiment.in_force}
+    given = {name: value for name, value in settings.items() if value is not None}
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in given.items())
     print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}

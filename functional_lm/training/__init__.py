@@ -4,11 +4,13 @@ from .costs import Costs, costs
 from .evaluation import evaluate, text_losses
 from .experiment import Experiment
 from .loop import TrainState, TrainStep, init_state, train
+from .recipes import RECIPES, recipe
 from .settings import DEFAULT_STEPS, TrainConfig
 from .statistics import Statistics, statistics_of
 
 __all__ = [
     "DEFAULT_STEPS",
+    "RECIPES",
     "Costs",
     "Experiment",
     "Statistics",
@@ -18,6 +20,7 @@ __all__ = [
     "costs",
     "evaluate",
     "init_state",
+    "recipe",
     "statistics_of",
     "text_losses",
     "train",

@@ -87,6 +87,10 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
         ("", "--preset small --n-heads=4", {"d_model": 256, "n_heads": 4}),
         (PRESET, "--seed 3", {"d_model": 256, "n_layers": 1, "lr": 0.5, "seed": 3}),
         (PRESET, "--preset medium --d-model 64", {"d_model": 64, "n_heads": 8, "n_layers": 4}),
+        ("recipe = 'best'\nlr = 0.5", "--adam-lr 1e-3",
+         {"convolution": 4, "optimizer": "muon", "lr": 0.5, "adam_lr": 1e-3}),
+        ("", "--recipe best --model llama --preset small",
+         {"optimizer": "muon", "init_scale": 0.8, "d_model": 256}),
         ("steps = 20", "--epochs 1", {"epochs": 1, "steps": None}),
         ("epochs = 2", "--steps 5", {"epochs": None, "steps": 5}),
         ("corpus = 'stdlib'", "--text-file a", {"text_file": Path("a"), "corpus": None}),
@@ -105,7 +109,9 @@ PRESET = "preset = 'small'\nn-layers = 1\n[training]\nlr = 0.5\nseed = 7"
           "tie_embeddings": False}),
     ],
 )  # fmt: skip
-def test_a_flag_overrides_a_preset_and_that_a_file(settings, file, flags, expected):
+def test_a_flag_overrides_a_preset_and_that_a_file_and_that_a_recipe(
+    settings, file, flags, expected
+):
     values = settings(flags, file)
     assert {name: values[name] for name in expected} == expected
 

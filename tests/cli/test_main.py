@@ -15,6 +15,7 @@ from functional_lm.cli.fields import flags_of
 from functional_lm.cli.main import COMMANDS, command_named, main
 from functional_lm.cli.output import escaped
 from functional_lm.models import find
+from functional_lm.training.settings import OPTIMIZERS
 
 PROGRAM = Path(sys.executable).with_name("functional-lm")
 
@@ -89,7 +90,7 @@ COMPLETIONS = {
     "functional-lm tra": "train",
     "functional-lm train --ste": "--steps",
     "functional-lm train --no-t": "--no-tie-embeddings",
-    "functional-lm train --optimizer ": "adamw adam sgd",
+    "functional-lm train --optimizer ": " ".join(OPTIMIZERS),
     "functional-lm train --preset ti": "tiny",
     "functional-lm completion ": "bash zsh fish",
     "functional-lm help diag": "diagnose",
