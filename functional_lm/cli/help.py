@@ -22,6 +22,7 @@ ELSEWHERE = {
     "seq_len": "block_size context_length max_seq_length n_ctx window",
     "lr": "learning_rate max_lr max_learning_rate",
     "min_lr": "min_learning_rate",
+    "lr_schedule": "schedule lr_scheduler_type scheduler lr_decay_style",
     "warmup_steps": "warmup_iters lr_warmup_steps warmup",
     "optimizer": "optim",
     "b1": "beta1 adam_beta1",

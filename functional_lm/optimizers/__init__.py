@@ -8,10 +8,19 @@
 >>> params = apply_updates(params, updates)
 """
 
+from .adafactor import AdafactorState, adafactor
 from .adamw import AdamState, adam, adamw
 from .clipping import clip_by_global_norm
+from .lion import LionState, lion
 from .muon import MuonState, muon, newton_schulz
-from .schedules import Schedule, constant_schedule, linear_schedule, warmup_cosine_decay_schedule
+from .schedules import (
+    Schedule,
+    constant_schedule,
+    linear_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_inverse_sqrt_schedule,
+    warmup_stable_decay_schedule,
+)
 from .sgd import SgdState, sgd
 from .transformation import (
     GradientTransformation,
@@ -22,11 +31,14 @@ from .transformation import (
 )
 
 __all__ = [
+    "AdafactorState",
     "AdamState",
     "GradientTransformation",
+    "LionState",
     "MuonState",
     "Schedule",
     "SgdState",
+    "adafactor",
     "adam",
     "adamw",
     "apply_updates",
@@ -35,9 +47,12 @@ __all__ = [
     "constant_schedule",
     "expect_gradient",
     "linear_schedule",
+    "lion",
     "muon",
     "newton_schulz",
     "partition",
     "sgd",
     "warmup_cosine_decay_schedule",
+    "warmup_inverse_sqrt_schedule",
+    "warmup_stable_decay_schedule",
 ]

@@ -137,7 +137,7 @@ class Experiment:
         in_force |= {
             "steps": self.steps,
             "lr": self.settings.peak_lr,
-            "min_lr": self.settings.lowest_lr,
+            "min_lr": self.schedule(self.steps),
             "warmup_steps": self.settings.warm_up(self.steps),
         }
         return {name: value for name, value in in_force.items() if value is not None}

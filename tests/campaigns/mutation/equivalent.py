@@ -33,16 +33,13 @@ layers/adapters/lora.py forward
   exchange_names | x.shape → y.shape
     They have the same leading axes.
 
-layers/adapters/dora.py forward
-  drop_call | rows(unbiased).copy() → rows(unbiased)
-    The base of the cases, linear, does not keep its output; a unit test has one that does.
+layers/adapters/dora.py _lengths
+  write_to_argument | matrix * matrix → np.multiply(matrix, matrix, out=matrix)
+    The matrix is not used any more.
 
 layers/adapters/dora.py vjp
-  drop_keyword | zip(r.parts, r.adapted, strict=True) → …
-  drop_keyword | zip(r.parts, d_adapted, strict=True) → …
-    There is one matrix for each part.
-  exchange_names | flat[:, part.wide] → d_z[:, part.wide]
-    d_z is a copy of g until the last use of g in its columns.
+  add_transpose | a @ (b @ eb) → a @ (b @ eb).swapaxes(-1, -2)
+    B·(e·B)ᵀ is symmetric.
   decide | if d_base['weight'] is not None: → if True:
   drop_subscript | d_base['weight'] → d_base
     The base of the cases is not frozen; a unit test has one that is.
