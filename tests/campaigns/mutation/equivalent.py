@@ -309,15 +309,15 @@ models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
-models/multi_latent_attention.py vjp
+models/mixers/multi_latent_attention.py vjp
   exchange_names | d_attended.shape → g.shape
     Both are (B, T, …), and the rest is not used.
 
-models/self_attention.py vjp
+models/mixers/self_attention.py vjp
   negate | width // H → -(width // H)
     NumPy takes a negative size for the one that the others leave open.
 
-models/self_attention.py _packed
+models/mixers/self_attention.py _packed
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 
@@ -460,7 +460,7 @@ layers/recurrent/selective_scan.py _join
   exchange_elements | n, B, G, R, Q, K = chunks.shape → n, B, R, G, Q, K = chunks.shape
     G and R are used in their product only.
 
-models/mamba2.py vjp
+models/mixers/mamba2.py vjp
   exchange_names | d_y.shape → ….shape
     Only the first two sizes are read, which all share.
   drop_keyword | zip(LAYERS, d_params, strict=True) → …
