@@ -69,6 +69,8 @@ class TrainConfig:
         steps: updates to make, each on random windows of the text. Not given: 2000.
         epochs: in place of steps: passes over the text, as shuffled windows that do not overlap.
         batch_size: windows in a batch.
+        gradient_accumulation_steps: parts of a batch that are computed one after another, to save
+            memory; they make one update, as the whole batch does.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up. Not given: 3e-3, or 0.02 (muon), 3e-4 (lion), 0.03
             of the size of each weight (adafactor).
@@ -104,6 +106,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 16
+    gradient_accumulation_steps: int = 1
     seq_len: int = 64
     lr: float | None = None
     lr_schedule: ScheduleName = "cosine"
@@ -128,7 +131,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         expect_fields(
             self,
-            (expect_int, "steps epochs batch_size seq_len shards", {}),
+            (expect_int, "steps epochs batch_size gradient_accumulation_steps seq_len shards", {}),
             (expect_int, "warmup_steps", {"minimum": 0}),
             (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
