@@ -29,6 +29,7 @@ ELSEWHERE = {
     "b1": "beta1 adam_beta1",
     "b2": "beta2 adam_beta2",
     "eps": "adam_epsilon",
+    "ema_decay": "ema ema_rate",
     "max_grad_norm": "grad_clip gradient_clip_val clip",
     "d_model": "n_embd embed_dim hidden_size dim width",
     "d_ff": "intermediate_size ffn_dim n_inner",

@@ -19,6 +19,7 @@ from ..optimizers import (
     clip_by_global_norm,
     lion,
     muon,
+    params_ema,
     partition,
     sgd,
     warmup_cosine_decay_schedule,
@@ -90,6 +91,8 @@ class TrainConfig:
         momentum: the momentum (sgd, muon, adafactor). Not given: none, or 0.9 (muon).
         nesterov: look ahead along the momentum (sgd).
         max_grad_norm: clip the gradient to this norm.
+        ema_decay: the decay of an average of the weights over the steps, such as 0.99; it is what
+            is validated, sampled and saved as the best. Not given: none.
         label_smoothing: the share of each target that is spread over the vocabulary; the validation
             loss is without it.
         z_loss: the weight of the squared log of the softmax's denominator; likewise.
@@ -123,6 +126,7 @@ class TrainConfig:
     momentum: float | None = None
     nesterov: bool = False
     max_grad_norm: float = 1.0
+    ema_decay: float | None = None
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     seed: int = 0
@@ -137,7 +141,7 @@ class TrainConfig:
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_choice, "lr_schedule", {"choices": get_args(ScheduleName)}),
             (expect_number, "lr min_lr adam_lr weight_decay eps", {"low": 0.0}),
-            (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
+            (expect_number, "b1 b2 ema_decay", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
             (expect_number, "momentum label_smoothing decay_share", {"low": 0.0, "high": 1.0}),
             (expect_number, "z_loss", {"low": 0.0}),
             (expect_bool, "nesterov normuon", {}),
@@ -195,7 +199,7 @@ class TrainConfig:
     def make_optimizer(
         self, rate: Schedule, model: LanguageModel | None = None
     ) -> GradientTransformation:
-        """Return clipping and the optimizer of that name.
+        """Return clipping, the optimizer of that name, and the average of the weights.
 
         Args:
             rate: such as `schedule`'s; the rate of adam beside muon is in proportion to it.
@@ -204,8 +208,9 @@ class TrainConfig:
         optimizer = OPTIMIZERS[self.optimizer]
         own = {name: getattr(self, name) for name in optimizer.settings}
         clip = clip_by_global_norm(self.max_grad_norm)
+        average = [] if self.ema_decay is None else [params_ema(self.ema_decay)]
         if self.optimizer != "muon":
-            return chain(clip, optimizer.make(rate, **own))
+            return chain(clip, optimizer.make(rate, **own), *average)
         columns = matrices(model) if model else {}
         ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.peak_lr or 1.0)
         parts = {
@@ -218,4 +223,5 @@ class TrainConfig:
             ),
             "adam": adam(lambda step: ratio * rate(step), self.b1, self.b2, self.eps),
         }
-        return chain(clip, partition(parts, lambda path: "muon" if path in columns else "adam"))
+        both = partition(parts, lambda path: "muon" if path in columns else "adam")
+        return chain(clip, both, *average)
