@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import shlex
 import sys
 import time
@@ -218,10 +219,12 @@ def _started_from(run: Path, experiment: Experiment, *, trust_model: bool) -> Tr
 
 
 def _share_trained(experiment: Experiment) -> str:
-    """Return how many parameters are trained, and which part of all they are."""
+    """Return how many parameters are trained, which part of all they are, and where."""
     shapes = experiment.model.init(None)
     count = sum(leaf.size for leaf in adapters_of(experiment.model, shapes).values())
-    return f"{count:,} of them ({count / experiment.model.n_parameters:.1%})"
+    places = (re.sub(r"^blocks\.\d+\.", "", path) for path in experiment.model.adapted.layers)
+    share = f"{count:,} of them ({count / experiment.model.n_parameters:.1%})"
+    return f"{share}, in {', '.join(dict.fromkeys(places))}"
 
 
 def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int:

@@ -57,7 +57,8 @@ class AdapterConfig:
         lora_rank: the rank of the two matrices that are trained beside each projection.
         lora_alpha: multiplies their product, as alpha/rank. Default: twice the rank.
         lora_targets: the projections, or their parts, as patterns with commas between them, such
-            as "mixer.qkv.q,mlp.*" or "blocks.3.*". Default: all, each as a whole.
+            as "mixer.qkv.q,mlp.*" or "blocks.3.*". Default: all, each as a whole. The experts of a
+            mixture are not among them.
         lora_dropout: the rate of dropout of their input.
         rslora: multiply their product by alpha/√rank instead.
         dora: train the length of each column of a projection, too.

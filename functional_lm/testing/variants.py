@@ -65,6 +65,8 @@ def check_one_token(examination: Examination) -> None:
     if not (isinstance(oracle, JaxOracle) and leaves) or any(leaf.ndim < 3 for leaf in leaves):
         return
     lengths = {leaf.shape[1] for leaf in leaves}
+    if lengths == {1}:
+        return
     given = (x, subject.keywords(np.float64), oracle.keywords["float64"])
     short, keywords, theirs = pytree.map(lambda leaf: _cut(leaf, lengths), given)
     try:

@@ -1,6 +1,7 @@
 """Tuning a run with adapters, and merging them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -24,12 +25,17 @@ def tune(text, base, out, *more):
 
 
 @pytest.mark.parametrize(
-    "kind", [LORA, ["--adapter", "prompt", "--adapter-size", "3"]], ids=["lora", "prompt"]
+    ("kind", "places"),
+    [
+        (LORA, "in mixer.qkv, mixer.out, mlp.up, mlp.down"),
+        (["--adapter", "prefix", "--adapter-size", "3"], "in mixer.prefix"),
+    ],
+    ids=["lora", "prefix"],
 )
-def test_a_tuned_run_is_a_run(text, base, tmp_path, capsys, kind):
+def test_a_tuned_run_is_a_run(text, base, tmp_path, capsys, kind, places):
     out = tmp_path / "tuned"
     assert tune(text, base, out, *kind) == 0
-    assert "trained     " in capsys.readouterr().out
+    assert re.search(rf"^trained .*, {places}$", capsys.readouterr().out, re.MULTILINE)
     before, after = open_run(base), open_run(out)
     own = [path for path, _ in pytree.leaves_with_path(after.params)]
     for path, leaf in pytree.leaves_with_path(before.params):

@@ -64,24 +64,15 @@ def expect_logits_of(llama, params, texts, new, tolerance=1e-13):
     assert np.abs(ours).max() <= max(4 * np.abs(theirs).max(), tolerance)
 
 
-def test_in_float64_100_prompts_go_on_with_the_same_tokens():
+def test_in_float64_100_prompts_go_on_with_the_same_tokens_alone_and_at_once():
     llama, params = model()
-    decoder, oracle = Decoder(llama, params), uncached(llama, params)
-    seen = set()
-    for prompt in prompts(100):
-        ours = list(generate(decoder, prompt, max_new_tokens=30))
-        assert ours == list(generate(oracle, prompt, max_new_tokens=30))
-        seen |= set(ours)
-    assert len(seen) > 6
-
-
-def test_in_float64_100_prompts_at_once_go_on_with_the_same_tokens():
-    llama, params = model()
-    texts = prompts(100)
-    oracle = uncached(llama, params)
-    rows = generate_batch(Decoder(llama, params), texts, max_new_tokens=30)
-    for text, ours in zip(texts, zip(*rows, strict=True), strict=True):
-        assert list(ours) == list(generate(oracle, text, max_new_tokens=30))
+    texts, decoder, oracle = prompts(100), Decoder(llama, params), uncached(llama, params)
+    expected = [list(generate(oracle, text, max_new_tokens=30)) for text in texts]
+    assert len({token for tokens in expected for token in tokens}) > 6
+    for text, tokens in zip(texts, expected, strict=True):
+        assert list(generate(decoder, text, max_new_tokens=30)) == tokens
+    rows = generate_batch(decoder, texts, max_new_tokens=30)
+    assert [list(tokens) for tokens in zip(*rows, strict=True)] == expected
 
 
 def test_sampled_tokens_are_the_same():

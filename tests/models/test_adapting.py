@@ -118,6 +118,15 @@ def test_any_mixer_has_adapters(mixer):
     np.testing.assert_allclose(np.stack(got, 1), expected[:, 1:3], rtol=1e-8, atol=1e-9)
 
 
+def test_experts_have_no_low_rank_adapters():
+    _, _, adapted, params = tuned("lora", "hybrid", experts=4)
+    places = {path.split(".", 2)[2] for path in adapted.adapted.layers}
+    assert places == {"mixer.qkv", "mixer.out", "mlp.router"}
+    frozen = adapted.freeze(params, trained(adapted))
+    _, grads = value_and_grad(frozen, params, TOKENS, targets=TOKENS)
+    assert grads["blocks"][0]["mlp"]["experts"]["up"] is None
+
+
 def test_a_prefix_goes_to_attention_only():
     _, _, adapted, params = tuned("prefix", "hybrid", mixer="mamba2", full_every=2)
     assert set(adapters_of(adapted, params)) == {

@@ -59,7 +59,7 @@ def test_a_page_is_complete(read):
 )
 def test_the_title_says_what_was_trained(text):
     settings = {**SETTINGS, "architecture": "llama", "given": {"seed": 0}, "text": text}
-    titled = Page("my run", [{"step": 1, "loss": 4.0}], settings=settings)
+    titled = Page("my run", [{"step": 1}], settings=settings)
     assert titled.texts("title") == ["llama on Tiny Shakespeare, my run"]
     assert titled.texts("caption") == ["model", "training", "text", "other"]
 
@@ -73,10 +73,9 @@ def test_a_page_loads_nothing(read):
     assert not re.search(r"@import|url\(", read.text)
 
 
-def test_records_and_settings_never_become_markup(run_records):
-    records = run_records(12)
-    records[4] |= {"sample": EVIL, "fault": EVIL}
-    records[4]["statistics"] = {name: {EVIL: 1.0} for name in records[4]["statistics"]}
+def test_records_and_settings_never_become_markup():
+    records = [{"step": 1, "loss": 4.0, "statistics": {"grad_norm": {EVIL: 1.0}}}]
+    records += [{"step": 2, "loss": 4.0, "sample": EVIL, "fault": EVIL}]
     settings = {EVIL: {EVIL: EVIL}, "list": [EVIL, {"a": EVIL}], "n": None}
     finding = Finding(EVIL, EVIL, (1, 2), EVIL, EVIL)
     read = Page(EVIL, records, settings=settings, findings=[finding])
@@ -101,11 +100,12 @@ def test_a_poor_run_has_a_page(records):
     assert missing.startswith("Not recorded: validation loss, ")
     assert others == ["No samples were recorded.", "No settings were recorded."]
     assert "Diagnosis" not in read.texts("h2")
-    assert Page("run", records, findings=[]).texts("li") == ["Nothing found."]
 
 
 def test_of_many_samples_the_first_and_the_last_are_open():
-    read = Page("run", [{"step": step, "loss": 4.0, "sample": "a text"} for step in range(1, 10)])
+    records = [{"step": step, "sample": "a text"} for step in range(1, 10)]
+    read = Page("run", records, findings=[])
+    assert read.texts("li") == ["Nothing found."]
     details = [one for one in read.elements if one.tag == "details"]
     assert [i for i, one in enumerate(details) if "open" in one.keys()] == [0, 6, 7, 8]  # noqa: SIM118
     assert len(details) == 9

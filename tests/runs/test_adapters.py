@@ -31,13 +31,17 @@ def test_a_file_holds_the_adapters_alone(tmp_path):
     assert (tmp_path / "one").stat().st_size < 12_000
 
 
-def test_adapters_of_two_files_add_up(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("prompt", "prompt.weight"), ("prefix", "blocks.0.mixer.prefix.keys")],
+)
+def test_adapters_of_two_files_add_up(tmp_path, kind, place):
     model, base, *first = tuned(AdapterConfig(lora_rank=2))
     save_adapters(tmp_path / "one", *first)
-    save_adapters(tmp_path / "two", *tuned(AdapterConfig(adapter="prompt", adapter_size=3))[2:])
+    save_adapters(tmp_path / "two", *tuned(AdapterConfig(adapter=kind, adapter_size=3))[2:])
     both, params = load_adapters(tmp_path / "two", *load_adapters(tmp_path / "one", model, base))
     assert "a" in params["blocks"][0]["mlp"]["up"]
-    assert params["prompt"]["weight"].shape == (3, 12)
+    assert len(dict(pytree.leaves_with_path(params))[place]) == 3
     save_run(tmp_path / "run", params, both, CharTokenizer.train("abcdefg"))
     run = open_run(tmp_path / "run")
     np.testing.assert_array_equal(

@@ -10,7 +10,7 @@ from functional_lm import models
 from functional_lm.layers import silu
 from functional_lm.testing import cases, check_vjp, names, registry
 
-MODELS = set(models.__all__) - {"mlp", "language_model"}  # made of the layers
+MODELS = set(models.__all__) - {"mlp"}  # made of the layers
 LAYERS = [name for name in names() if name not in MODELS]
 CASES = [case for name in LAYERS for case in cases(name)[:1]]  # JAX judges the others
 X = np.linspace(-3, 3, 7)
@@ -31,7 +31,7 @@ def test_every_gradient_is_the_difference_quotient(case):
 @pytest.mark.parametrize("name", ["rms_norm", "linear", "attention", "cross_entropy", "swiglu"])
 def test_float32_is_judged_by_what_rounding_the_inputs_does(name):
     layer = registry.layer_named(name)
-    for case in cases(name)[:5]:
+    for case in cases(name)[:3]:
         report = check_vjp(layer, case.params, case.x, **case.keywords)
         report.raise_if_failed()
         assert all(leaf.float32_error is not None for leaf in report.leaves.values())

@@ -119,7 +119,8 @@ def forward(
     expect_inputs(params["base"], "weight: D_in D_out, bias?: D_out", x, "... D_in")
     weight, bias = params["base"]["weight"], params["base"].get("bias")
     parts, scale = parts_of(columns, weight.shape[-1], len(b), b), scale_of(alpha, len(b), rslora)
-    turned, lengths, ratio = np.empty_like(b), np.empty_like(magnitude), np.ones_like(weight[0])
+    turned, lengths = np.empty_like(b), np.empty_like(magnitude)
+    ratio = np.ones(weight.shape[1], weight.dtype)  # (D_out,)
     for part in parts:
         wide = _adapted(weight, a, b, part, scale)  # V (D_in, W of this range)
         turned[:, part.b] = a[:, part.a].T @ wide
@@ -146,16 +147,15 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     flat = rows(g)
     c = sum_rows(flat * r.z)  # (D_out,)
     d_s = flat * r.ratio  # (N, D_out)
-    d_hidden, d_a, d_b = (np.empty_like(one) for one in (r.hidden, r.a, r.b))
-    d_magnitude, pull = np.empty_like(r.magnitude), np.empty_like(r.magnitude)
+    c = np.concatenate([c[part.wide] for part in r.parts])  # (W,)
+    e = -c / r.lengths**2  # d_V = V·e
+    d_hidden, d_a, d_b = np.empty_like(r.hidden), np.empty_like(r.a), r.scale * (r.turned * e)
     for part in r.parts:
         a, b, own = r.a[:, part.a], r.b[:, part.b], d_s[:, part.wide]
-        d_magnitude[part.b] = c[part.wide] / r.magnitude[part.b]
-        pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2  # d_V = V·pull
-        pulled = (b * pull[part.b]).T  # (W of this range, R)
         d_hidden[:, part.a] = r.scale * (own @ b.T)
-        d_b[:, part.b] = r.hidden[:, part.a].T @ own + r.scale * (r.turned * pull)[:, part.b]
-        d_a[:, part.a] = r.scale * (r.weight[:, part.wide] @ pulled + r.scale * (a @ (b @ pulled)))
+        d_b[:, part.b] += r.hidden[:, part.a].T @ own
+        eb = (e[part.b] * b).T  # (W of this range, R)
+        d_a[:, part.a] = r.scale * (r.weight[:, part.wide] @ eb + r.scale * (a @ (b @ eb)))
     d_a += rows(r.x).T @ d_hidden
     d_dropped = (d_hidden @ r.a.T).reshape(r.x.shape)
     d_base, d_x = r.layer.vjp(r.base, d_s.reshape(g.shape))
@@ -163,9 +163,9 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if d_base["weight"] is not None:  # the base is not frozen
         d_weight = d_base["weight"].copy()
         for part in r.parts:
-            d_weight[:, part.wide] += _adapted(r.weight, r.a, r.b, part, r.scale) * pull[part.b]
+            d_weight[:, part.wide] += _adapted(r.weight, r.a, r.b, part, r.scale) * e[part.b]
         d_base = {"weight": d_weight} | ({"bias": sum_rows(flat)} if r.has_bias else {})
-    return {"base": d_base, "a": d_a, "b": d_b, "magnitude": d_magnitude}, d_x
+    return {"base": d_base, "a": d_a, "b": d_b, "magnitude": c / r.magnitude}, d_x
 
 
 def merge(params: Tree, *, alpha: float, rslora: bool = False, columns: Columns = None) -> Tree:

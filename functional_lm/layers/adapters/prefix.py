@@ -80,8 +80,10 @@ def forward(params: Tree, x: QKV) -> tuple[QKV, Residuals]:
 def vjp(residuals: Residuals, g: QKV) -> tuple[Tree, QKV]:
     """Return ``({"keys", "values"}, QKV(d_q, d_k, d_v))`` for the cotangent g of y."""
     expect_residuals(residuals, Residuals)
-    P = len(residuals.keys)
-    for own, shape in zip(g, residuals.shapes, strict=True):
-        expect_cotangent(own, shape, residuals.keys.dtype)
+    keys, (q, k, v) = residuals
+    expect_cotangent(g.q, q, keys.dtype)
+    expect_cotangent(g.k, k, keys.dtype)
+    expect_cotangent(g.v, v, keys.dtype)
+    P = len(keys)
     d_params = {"keys": g.k[:, :P].sum(axis=0), "values": g.v[:, :P].sum(axis=0)}
     return d_params, QKV(g.q, g.k[:, P:], g.v[:, P:])

@@ -38,6 +38,13 @@ def _thin_cases(draw: Draws, make: Maker) -> Cases:
     }
 
 
+def _dora_cases(draw: Draws, make: Maker) -> Cases:
+    cases = _thin_cases(draw, make)
+    params, x, side = cases["primes"]
+    params = {**params, "magnitude": params["magnitude"] * ([0.0] + [1.0] * 6)}
+    return cases | {"a magnitude of zero": (params, x, side)}
+
+
 def _bottleneck(
     draw: Draws, m: Any, leading: Any, D_in: int, D_out: int, R: int, *, bias: bool = False
 ) -> Inputs:
@@ -73,7 +80,7 @@ def _prompt_cases(draw: Draws, make: Maker) -> Cases:
 
 LAYERS: Layers = {
     "bottleneck": ("D_in D_out R", _bottleneck, _bottleneck_cases),
-    "dora": ("D_in D_out R", _thin, _thin_cases),
+    "dora": ("D_in D_out R", _thin, _dora_cases),
     "lora": ("D_in D_out R", _thin, _thin_cases),
     "prefix": ("H G K P", _prefix, _prefix_cases),
     "prompt": ("D P", _prompt, _prompt_cases),

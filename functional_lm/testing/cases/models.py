@@ -253,7 +253,6 @@ def _transformer_block_cases(draw: Draws, make: Maker) -> Cases:
         **make.each(HEADS, *_SIZES, 7, key=(5,)),
         "dropout": make((2, 5), *_SIZES, 7, config=dropout, key=(5,)),
         "auxiliary loss before": (plain[0], Stream(plain[1], loss), plain[2]),
-        "auxiliary loss within": routed,
         "auxiliary losses": (routed[0], Stream(routed[1], loss), routed[2]),
     }
 
@@ -298,8 +297,6 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
         "T=1": ((3, 1), {}),
         "B=0": ((0, 5), {}),
         "untied, half": ((3, 5), {"tie_embeddings": False, "rope_pairing": "half"}),
-        "dropout": ((3, 5), {"dropout": 0.2, "norm_eps": 0.1}),
-        "rematerialised": ((3, 5), {"dropout": 0.2, "remat": True}),
         "tiled": ((3, 5), {"attention": "tiled", "rope_theta": 50.0, "head_size": 6}),
     }
     return {
@@ -310,9 +307,9 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
 
 def _language_model_cases(draw: Draws, make: Maker) -> Cases:
     cases = _transformer_cases(draw, make)
-    for inside in ("dropout", "rematerialised", "tiled", "untied, half", "a prompt"):
-        del cases[inside]  # the transformer shows it
-    del cases["blocks of two kinds"]
+    shown = ("T=1", "tiled", "untied, half", "GPT-2, no batch", "blocks of two kinds", "a prompt")
+    for inside in shown:  # by the transformer
+        del cases[inside]
     params, tokens, side = cases["auxiliary loss, rematerialised"]
     alone = {**side, "auxiliary": False, "label_smoothing": 0.2, "z_loss": 0.1}
     return cases | {"smoothed, z, auxiliary loss left out": (params, tokens, alone)}

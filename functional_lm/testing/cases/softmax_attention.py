@@ -87,7 +87,6 @@ def _attention_cases(draw: Draws, make: Maker) -> Cases:
     mask[:, :, 0, 0] = False  # ... and some that would see none if they were causal
     return {
         "full": make((2, 5), 7, 3, 3, 5),
-        "causal": make((2, 7), 7, 3, 3, 5, causal=True),
         "causal, H=6 G=2": make((2, 5), 5, 6, 2, 3, causal=True),
         "H=6 G=1": make((3, 5), 7, 6, 1, 3),
         "offset": make((2, 3), 7, 2, 2, 5, causal=True, offset=4),
@@ -100,7 +99,6 @@ def _attention_cases(draw: Draws, make: Maker) -> Cases:
         "mask": make((2, 5), 7, 6, 2, 3, mask=mask),
         "mask of keys": make((2, 5), 7, 6, 2, 3, mask=mask[:, :1, 1:2]),
         "mask, causal": make((2, 5), 7, 6, 2, 3, causal=True, mask=mask),
-        "mask, B=3": make((3, 5), 7, 6, 2, 3, mask=other),
         "values of another size": make((2, 5), 7, 6, 2, 3, Kv=5, causal=True, offset=2),
         "window": make((2, 13), 13, 6, 2, 3, causal=True, window=5),
         "window, T=1": make((2, 1), 5, 6, 2, 3, causal=True, offset=4, window=3),
@@ -140,10 +138,14 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     small = {"block_q": 3, "block_k": 2}
     wide = {"scale": 5.0, "block_q": 7, "block_k": 11}
     cases = _attention_cases(draw, make) | _scoring_cases(draw, make)
-    whole = ("full", "causal, H=6 G=2", "T=1", "B=0", "window, mask", "nothing seen", "everything")
+    whole = {f"{at}, in one tile": cases[at] for at in ("causal, H=6 G=2", "everything")}
+    whole["window, mask, in one tile"] = cases["window, mask"]
+    for untiled in ("H=6 G=1", "K=1", "negative offset", "window, T=1", "window of more than T"):
+        del cases[untiled]  # attention shows it
+    del cases["window, mask"]
     return {
-        **{f"{label}, in one tile": cases[label] for label in whole},
         **{label: (params, x, side | tiles) for label, (params, x, side) in cases.items()},
+        **whole,
         "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
         "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
         "window of more than the keys": make((2, 3), 7, 2, 1, 3, causal=True, offset=9, window=8),

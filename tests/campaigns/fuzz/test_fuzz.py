@@ -63,9 +63,9 @@ SHORT = ("config.json", "model.safetensors")
 
 @pytest.mark.parametrize("name", [f"run {file}" for file in SHORT])
 def test_no_file_of_a_run_does_what_none_may_do(name):
-    report = run.run_reader(name, "--inputs", "6", limit=60.0)
+    report = run.run_reader(name, "--inputs", "3", limit=60.0)
     assert "fault" not in report, report["fault"]
-    assert report["inputs"] == 6
+    assert report["inputs"] == 3
 
 
 @pytest.fixture

@@ -33,16 +33,13 @@ layers/adapters/lora.py forward
   exchange_names | x.shape → y.shape
     They have the same leading axes.
 
-layers/adapters/dora.py forward
-  drop_call | rows(unbiased).copy() → rows(unbiased)
-    The base of the cases, linear, does not keep its output; a unit test has one that does.
+layers/adapters/dora.py _lengths
+  write_to_argument | matrix * matrix → np.multiply(matrix, matrix, out=matrix)
+    The matrix is not used any more.
 
 layers/adapters/dora.py vjp
-  drop_keyword | zip(r.parts, r.adapted, strict=True) → …
-  drop_keyword | zip(r.parts, d_adapted, strict=True) → …
-    There is one matrix for each part.
-  exchange_names | flat[:, part.wide] → d_z[:, part.wide]
-    d_z is a copy of g until the last use of g in its columns.
+  add_transpose | a @ (b @ eb) → a @ (b @ eb).swapaxes(-1, -2)
+    B·(e·B)ᵀ is symmetric.
   decide | if d_base['weight'] is not None: → if True:
   drop_subscript | d_base['weight'] → d_base
     The base of the cases is not frozen; a unit test has one that is.
@@ -312,15 +309,15 @@ models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
-models/multi_latent_attention.py vjp
+models/mixers/multi_latent_attention.py vjp
   exchange_names | d_attended.shape → g.shape
     Both are (B, T, …), and the rest is not used.
 
-models/self_attention.py vjp
+models/mixers/self_attention.py vjp
   negate | width // H → -(width // H)
     NumPy takes a negative size for the one that the others leave open.
 
-models/self_attention.py _packed
+models/mixers/self_attention.py _packed
   negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
     NumPy takes a negative size for the one that the others leave open.
 
@@ -463,7 +460,7 @@ layers/recurrent/selective_scan.py _join
   exchange_elements | n, B, G, R, Q, K = chunks.shape → n, B, R, G, Q, K = chunks.shape
     G and R are used in their product only.
 
-models/mamba2.py vjp
+models/mixers/mamba2.py vjp
   exchange_names | d_y.shape → ….shape
     Only the first two sizes are read, which all share.
   drop_keyword | zip(LAYERS, d_params, strict=True) → …

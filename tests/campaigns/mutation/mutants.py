@@ -75,7 +75,7 @@ class Code:
         exec(self._code, own)
         if mutant:
             exec(mutant.code, shared if mutant.file in self._file.values() else own)
-        own |= {name: shared[name] for name in self._shared if name in own}
+        own |= {n: shared[n] for n in self._shared if inspect.isfunction(own.get(n))}
         return SimpleNamespace(**own)
 
     def own_mutants(self) -> list[Mutant]:

@@ -26,6 +26,7 @@ from rich.progress import track
 
 from functional_lm.testing import check_vjp
 from functional_lm.testing.inputs import cast
+from functional_lm.testing.oracle import JaxOracle
 
 OURS = "ours"
 SEED = 0
@@ -71,8 +72,9 @@ def main() -> int:
 
 def our_verdict(bug: Bug) -> Verdict:
     """Check a faulty and a right layer with `check_vjp`."""
+    oracle = JaxOracle(bug.reference, cast(bug.keywords, "float64"))  # compiled for both
     faulty, right = (
-        check_vjp(layer, *inputs, reference=bug.reference, seed=SEED, **keywords)
+        check_vjp(layer, *inputs, reference=oracle, seed=SEED, **keywords)
         for layer in (bug.layer, bug.right)
         for *inputs, keywords in [cast((bug.params, bug.x, bug.keywords), "float64")]
     )

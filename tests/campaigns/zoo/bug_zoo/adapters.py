@@ -36,13 +36,13 @@ plant(
     """
     the lengths are taken for constants
     params.a params.b params.base.weight: missing term
-    - pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2
-    + pull[part.b] = 0
+    - e = -c / r.lengths**2
+    + e = 0 * c
 
     the lengths pass on their gradient without the magnitudes
     params.a params.b params.base.weight: unknown
-    - pull[part.b] = -c[part.wide] / r.lengths[part.b] ** 2
-    + pull[part.b] = -c[part.wide] / (r.ratio[part.wide] * r.lengths[part.b] ** 2)
+    - e = -c / r.lengths**2
+    + e = -c / (r.magnitude * r.lengths)
     """,
     base=linear,
     alpha=6.0,
