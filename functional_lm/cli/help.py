@@ -18,7 +18,8 @@ ELSEWHERE = {
     # settings
     "steps": "max_iters iters max_steps num_steps total_steps lr_decay_iters",
     "epochs": "num_epochs max_epochs num_train_epochs",
-    "batch_size": "micro_batch_size global_batch_size per_device_train_batch_size",
+    "batch_size": "global_batch_size per_device_train_batch_size",
+    "gradient_accumulation_steps": "grad_accum accumulate_grad_batches update_freq",
     "seq_len": "block_size context_length max_seq_length n_ctx window",
     "lr": "learning_rate max_lr max_learning_rate",
     "min_lr": "min_learning_rate",
@@ -28,6 +29,7 @@ ELSEWHERE = {
     "b1": "beta1 adam_beta1",
     "b2": "beta2 adam_beta2",
     "eps": "adam_epsilon",
+    "ema_decay": "ema ema_rate",
     "max_grad_norm": "grad_clip gradient_clip_val clip",
     "d_model": "n_embd embed_dim hidden_size dim width",
     "d_ff": "intermediate_size ffn_dim n_inner",

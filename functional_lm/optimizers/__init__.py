@@ -10,6 +10,7 @@
 
 from .adafactor import AdafactorState, adafactor
 from .adamw import AdamState, adam, adamw
+from .averaging import ParamsEmaState, averaged, params_ema
 from .clipping import clip_by_global_norm
 from .lion import LionState, lion
 from .muon import MuonState, muon, newton_schulz
@@ -36,12 +37,14 @@ __all__ = [
     "GradientTransformation",
     "LionState",
     "MuonState",
+    "ParamsEmaState",
     "Schedule",
     "SgdState",
     "adafactor",
     "adam",
     "adamw",
     "apply_updates",
+    "averaged",
     "chain",
     "clip_by_global_norm",
     "constant_schedule",
@@ -50,6 +53,7 @@ __all__ = [
     "lion",
     "muon",
     "newton_schulz",
+    "params_ema",
     "partition",
     "sgd",
     "warmup_cosine_decay_schedule",

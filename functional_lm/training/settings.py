@@ -19,6 +19,7 @@ from ..optimizers import (
     clip_by_global_norm,
     lion,
     muon,
+    params_ema,
     partition,
     sgd,
     warmup_cosine_decay_schedule,
@@ -69,6 +70,8 @@ class TrainConfig:
         steps: updates to make, each on random windows of the text. Not given: 2000.
         epochs: in place of steps: passes over the text, as shuffled windows that do not overlap.
         batch_size: windows in a batch.
+        gradient_accumulation_steps: parts of a batch that are computed one after another, to save
+            memory; they make one update, as the whole batch does.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up. Not given: 3e-3, or 0.02 (muon), 3e-4 (lion), 0.03
             of the size of each weight (adafactor).
@@ -88,6 +91,8 @@ class TrainConfig:
         momentum: the momentum (sgd, muon, adafactor). Not given: none, or 0.9 (muon).
         nesterov: look ahead along the momentum (sgd).
         max_grad_norm: clip the gradient to this norm.
+        ema_decay: the decay of an average of the weights over the steps, such as 0.99; it is what
+            is validated, sampled and saved as the best. Not given: none.
         label_smoothing: the share of each target that is spread over the vocabulary; the validation
             loss is without it.
         z_loss: the weight of the squared log of the softmax's denominator; likewise.
@@ -104,6 +109,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 16
+    gradient_accumulation_steps: int = 1
     seq_len: int = 64
     lr: float | None = None
     lr_schedule: ScheduleName = "cosine"
@@ -120,6 +126,7 @@ class TrainConfig:
     momentum: float | None = None
     nesterov: bool = False
     max_grad_norm: float = 1.0
+    ema_decay: float | None = None
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     seed: int = 0
@@ -128,13 +135,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         expect_fields(
             self,
-            (expect_int, "steps epochs batch_size seq_len shards", {}),
+            (expect_int, "steps epochs batch_size gradient_accumulation_steps seq_len shards", {}),
             (expect_int, "warmup_steps", {"minimum": 0}),
             (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_choice, "lr_schedule", {"choices": get_args(ScheduleName)}),
             (expect_number, "lr min_lr adam_lr weight_decay eps", {"low": 0.0}),
-            (expect_number, "b1 b2", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
+            (expect_number, "b1 b2 ema_decay", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
             (expect_number, "momentum label_smoothing decay_share", {"low": 0.0, "high": 1.0}),
             (expect_number, "z_loss", {"low": 0.0}),
             (expect_bool, "nesterov normuon", {}),
@@ -192,7 +199,7 @@ class TrainConfig:
     def make_optimizer(
         self, rate: Schedule, model: LanguageModel | None = None
     ) -> GradientTransformation:
-        """Return clipping and the optimizer of that name.
+        """Return clipping, the optimizer of that name, and the average of the weights.
 
         Args:
             rate: such as `schedule`'s; the rate of adam beside muon is in proportion to it.
@@ -201,8 +208,9 @@ class TrainConfig:
         optimizer = OPTIMIZERS[self.optimizer]
         own = {name: getattr(self, name) for name in optimizer.settings}
         clip = clip_by_global_norm(self.max_grad_norm)
+        average = [] if self.ema_decay is None else [params_ema(self.ema_decay)]
         if self.optimizer != "muon":
-            return chain(clip, optimizer.make(rate, **own))
+            return chain(clip, optimizer.make(rate, **own), *average)
         columns = matrices(model) if model else {}
         ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.peak_lr or 1.0)
         parts = {
@@ -215,4 +223,5 @@ class TrainConfig:
             ),
             "adam": adam(lambda step: ratio * rate(step), self.b1, self.b2, self.eps),
         }
-        return chain(clip, partition(parts, lambda path: "muon" if path in columns else "adam"))
+        both = partition(parts, lambda path: "muon" if path in columns else "adam")
+        return chain(clip, both, *average)
