@@ -162,14 +162,14 @@ def newton_schulz(x: Array, eps: float = 1e-8) -> Array:
         gram = z.T @ z  # BLAS computes half of a product with its own transpose
         product = p = _factor(gram)
         for _ in range(STEPS - 1):
-            gram = gram @ (p.T @ p)
+            gram = _symmetric(gram, p.T @ p)
             p = _factor(gram)
-            product = product @ p
-        z = z @ product
+            product = _symmetric(product, p)
+        z = z @ (product * C**-0.25)
     else:
         for _ in range(STEPS):
             z = z @ _factor(z.T @ z)
-    z *= C**-0.25
+        z *= C**-0.25
     return z.T if x.shape[0] < x.shape[1] else z
 
 
@@ -181,6 +181,16 @@ def _factor(gram: Array) -> Array:
     p = shifted.T @ shifted
     p.reshape(-1)[diagonal] += A - B * B / (4 * C)
     return p
+
+
+def _symmetric(a: Array, b: Array) -> Array:
+    """Return a·b if that is symmetric, from three quarters of its arithmetic."""
+    half = len(a) // 2
+    product = np.empty_like(a)
+    np.matmul(a[:half], b, out=product[:half])
+    np.matmul(a[half:], b[:, half:], out=product[half:, half:])
+    product[half:, :half] = product[:half, half:].T
+    return product
 
 
 def _norm(x: Array) -> float:
