@@ -28,7 +28,10 @@ class FindLr(Setup[C]):
         out: the folder to write, which must not exist. Not given: runs/find-lr-<time>.
     """
 
-    IGNORED: ClassVar = ("lr", "min_lr", "warmup_steps", "steps", "epochs")  # of the schedule
+    IGNORED: ClassVar = (  # the length and the schedule
+        *("lr", "min_lr", "warmup_steps", "steps", "epochs"),
+        *("lr_schedule", "decay_share"),
+    )
 
     lowest: float = 1e-5
     highest: float = 10.0

@@ -236,6 +236,7 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
+    windows = -(-len(tokens) // experiment.settings.gradient_accumulation_steps)
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
     all_leaves = experiment.trainable is None
     trained = params if all_leaves else adapters_of(experiment.model, params)
@@ -243,8 +244,7 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
         "parameters": pytree.buffer_bytes(params),
         "optimizer state": pytree.buffer_bytes(experiment.init_state(params).optimizer_state),
         "gradient": pytree.buffer_bytes(trained),
-        f"residuals of {len(tokens)} windows": len(tokens)
-        * pytree.buffer_bytes(residuals, without=params),
+        f"residuals of {windows} windows": windows * pytree.buffer_bytes(residuals, without=params),
     }
     print(f"memory      {decimal(sum(parts.values()))}")
     for name, size in parts.items():

@@ -10,7 +10,8 @@ from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
 from ..heads import head_sizes
 from ..layers import gelu, layer_norm, learned_positions, linear
-from . import mlp, self_attention, transformer
+from . import mlp, transformer
+from .mixers import self_attention
 from .transformer import Transformer
 from .transformer_block import Block
 

@@ -37,18 +37,13 @@ from ..layers import (
     unembedding,
 )
 from ..losses import linear_cross_entropy
-from . import (
+from . import llama, llama_decoder, mixture_of_experts, mlp, parallel_block, transformer
+from .mixers import (
     linear_mixer,
-    llama,
-    llama_decoder,
     mamba2,
-    mixture_of_experts,
-    mlp,
     multi_latent_attention,
-    parallel_block,
     self_attention,
     short_convolution,
-    transformer,
 )
 from .transformer import Transformer
 from .transformer_block import Block

@@ -12,7 +12,8 @@ from ..contract import expect_bool, expect_choice, expect_fields, expect_int, ex
 from ..heads import head_sizes
 from ..layers import rms_norm, swiglu
 from ..rotation import PAIRINGS
-from . import llama_decoder, mlp, self_attention, transformer
+from . import llama_decoder, mlp, transformer
+from .mixers import self_attention
 from .transformer import Transformer
 from .transformer_block import Block
 

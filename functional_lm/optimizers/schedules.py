@@ -12,6 +12,8 @@ __all__ = [
     "constant_schedule",
     "linear_schedule",
     "warmup_cosine_decay_schedule",
+    "warmup_inverse_sqrt_schedule",
+    "warmup_stable_decay_schedule",
 ]
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -69,15 +71,7 @@ def warmup_cosine_decay_schedule(
 
     Source: Loshchilov and Hutter 2017, eq. 5, for one cycle.
     """
-    peak_value = expect_number("peak_value", peak_value)
-    end_value = expect_number("end_value", end_value)
-    warmup_steps = expect_int("warmup_steps", warmup_steps, minimum=0)
-    decay_steps = expect_int("decay_steps", decay_steps, minimum=1)
-    if warmup_steps > decay_steps:
-        raise ValueError(
-            f"warmup_steps must be at most decay_steps: got {warmup_steps} and {decay_steps}; "
-            "warm up for fewer steps"
-        )
+    peak_value, end_value = _rates(peak_value, end_value, warmup_steps, warmup_steps, decay_steps)
 
     def schedule(step: int) -> float:
         if step >= decay_steps:
@@ -88,3 +82,66 @@ def warmup_cosine_decay_schedule(
         return end_value + (peak_value - end_value) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return schedule
+
+
+def warmup_stable_decay_schedule(
+    peak_value: float,
+    warmup_steps: int,
+    decay_begin: int,
+    decay_steps: int,
+    end_value: float = 0.0,
+) -> Schedule:
+    """Rise linearly to the peak, stay there, then fall linearly.
+
+    It is linear from the warm-up on with ``decay_begin = warmup_steps``, and constant with
+    ``decay_begin = decay_steps``. The warm-up is as in `warmup_cosine_decay_schedule`.
+
+    Args:
+        peak_value: the rate after the warm-up.
+        warmup_steps: updates until the peak.
+        decay_begin: updates until the fall, the warm-up included.
+        decay_steps: updates until the end, all included.
+        end_value: the last rate.
+
+    Source: Hu et al. 2024 (MiniCPM), eq. 1, with a linear fall as in Hägele et al. 2024.
+    """
+    peak_value, end_value = _rates(peak_value, end_value, warmup_steps, decay_begin, decay_steps)
+    fall = linear_schedule(peak_value, end_value, max(decay_steps - decay_begin, 1), decay_begin)
+
+    def schedule(step: int) -> float:
+        if step < warmup_steps:
+            return peak_value * (int(step) + 1) / warmup_steps
+        return fall(step)
+
+    return schedule
+
+
+def warmup_inverse_sqrt_schedule(peak_value: float, warmup_steps: int) -> Schedule:
+    """Rise linearly to the peak, then fall with the root of the steps, without an end.
+
+    Args:
+        peak_value: the highest rate.
+        warmup_steps: w, updates until the peak; update n = 1, 2, ... has the rate
+            ``peak_value * min(n / w, sqrt(w / n))``.
+
+    Source: Vaswani et al. 2017, eq. 3.
+    """
+    peak_value, _ = _rates(peak_value, 0.0, warmup_steps, warmup_steps, max(warmup_steps, 1))
+    w = max(warmup_steps, 1)
+    return lambda step: peak_value * min((int(step) + 1) / w, math.sqrt(w / (int(step) + 1)))
+
+
+def _rates(peak: float, end: float, *steps: int) -> tuple[float, float]:
+    """Check the arguments of a schedule with a warm-up, and return its rates."""
+    warmup_steps, decay_begin, decay_steps = steps
+    expect_int("warmup_steps", warmup_steps, minimum=0)
+    expect_int("decay_steps", decay_steps, minimum=1)
+    if not warmup_steps <= decay_begin <= decay_steps:
+        name, value = "warmup_steps", warmup_steps
+        if warmup_steps <= decay_steps:
+            name, value = "decay_begin", decay_begin
+        raise ValueError(
+            f"{name} must be at most decay_steps: got {value} and {decay_steps}; "
+            "warm up for fewer steps"
+        )
+    return expect_number("peak_value", peak), expect_number("end_value", end)

@@ -266,7 +266,8 @@ class Session:
                 self._save()
             self._writer.submit("last", lambda: self._save_weights(LAST_FILE, params))
             if self.best_step is None and not pytree.first_not_finite(params):
-                self._writer.submit("best", lambda: self._save_weights(BEST_FILE, params))
+                best = self.state.averaged
+                self._writer.submit("best", lambda: self._save_weights(BEST_FILE, best))
             self._writer.wait()
 
     def __enter__(self) -> "Session":
@@ -329,12 +330,12 @@ class Session:
         last, every = number == experiment.steps, self.intervals.sample_every
         if last or number % self.intervals.eval_every == 0:
             record["val_loss"] = experiment.validation_loss(
-                step.state.params, limit=self.intervals.eval_tokens, progress=self.on_validation
+                step.state.averaged, limit=self.intervals.eval_tokens, progress=self.on_validation
             )
         if (last or (every and number % every == 0)) and not pytree.first_not_finite(
             step.state.params
         ):
-            record["sample"] = self._sample(step.state.params)
+            record["sample"] = self._sample(step.state.averaged)
         return record
 
     def _sample(self, params: Tree) -> str:
@@ -368,7 +369,7 @@ class Session:
         def write() -> None:
             self._metrics.sync()
             if is_best:
-                self._save_weights(BEST_FILE, state.params)
+                self._save_weights(BEST_FILE, state.averaged)
             save_state(self.folder, state, metadata=metadata, best_step=best_step)
 
         self._writer.submit("best" if is_best else "checkpoint", write)

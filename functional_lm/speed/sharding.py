@@ -1,4 +1,4 @@
-"""A batch in parts, each with its own thread.
+"""A batch in parts, each with its own thread, or one after another to save memory.
 
 NumPy releases the GIL while it computes. So two threads train nearly twice as fast as one, and
 faster than one thread whose matrix products use two cores, because everything between the products
@@ -7,7 +7,6 @@ is divided too. In a training loop::
     train(layer, state, value_and_grad=sharded(2), ...)
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..prng import fold_in
 from .entrywise import entrywise
 from .threads import one_thread, run
 
-__all__ = ["examples", "sharded"]
+__all__ = ["examples", "kept_targets", "sharded"]
 
 
 def examples(x: Any, side: dict[str, Any]) -> float:
@@ -28,9 +27,15 @@ def examples(x: Any, side: dict[str, Any]) -> float:
     return len(pytree.leaves(x)[0])
 
 
+def kept_targets(x: Any, side: dict[str, Any]) -> float:
+    """Return the weight of a part for a language model: its number of targets but for −100."""
+    return float(np.count_nonzero(side["targets"] != -100))
+
+
 def sharded(
     n_shards: int,
     *,
+    accumulation_steps: int = 1,
     split: tuple[str, ...] = ("targets",),
     weight: Callable[[Any, dict[str, Any]], float] = examples,
 ) -> ValueAndGrad:
@@ -49,20 +54,23 @@ def sharded(
     Args:
         n_shards: the number of parts, ideally that of cores; a smaller batch has fewer. One part
             is `value_and_grad`.
+        accumulation_steps: divide the batch into so many microbatches first, one after another,
+            and add up their gradients. The residuals then take so many times less memory.
         split: the keywords that have the batch's leading axis, like x.
         weight: maps ``(x, side)`` of a part to its weight in the mean, such as its number of
             targets that are not ignored.
 
     Raises:
-        ValueError: for less than one shard; from the returned function, for inputs whose leading
-            axes differ.
+        ValueError: for less than one shard or microbatch; from the returned function, for inputs
+            whose leading axes differ.
     """
     n_shards = expect_int("n_shards", n_shards)
+    n_parts = n_shards * expect_int("accumulation_steps", accumulation_steps)
 
     def sharded_value_and_grad(
         layer: Differentiable, params: Tree, x: Any, **side: Any
     ) -> tuple[Scalar, Tree]:
-        parts = _parts(x, side, n_shards, split)
+        parts = _parts(x, side, n_parts, split)
         if len(parts) == 1:
             return value_and_grad(layer, params, x, **side)
         weights = [float(weight(*part)) for part in parts]
@@ -72,17 +80,21 @@ def sharded(
             return lambda: value_and_grad(layer, params, x, cotangent=share, **side)
 
         tasks = [task(share, *part) for share, part in zip(shares, parts, strict=True)]
+        losses: list[Any] = []
+        total: Tree = None
         with one_thread():
-            results = run(tasks, n_shards)
-        losses, grads = zip(*results, strict=True)
+            for start in range(0, len(tasks), n_shards):
+                for part, grads in run(tasks[start : start + n_shards], n_shards):
+                    losses.append(part)
+                    total = grads if total is None else _add(total, grads)
         loss = sum((share * one for share, one in zip(shares, losses, strict=True)), start=0.0)
-        return np.asarray(losses[0]).dtype.type(loss), functools.reduce(_add, grads)
+        return np.asarray(losses[0]).dtype.type(loss), total
 
     return sharded_value_and_grad
 
 
 def _parts(
-    x: Any, side: dict[str, Any], n_shards: int, split: tuple[str, ...]
+    x: Any, side: dict[str, Any], n_parts: int, split: tuple[str, ...]
 ) -> list[tuple[Any, dict[str, Any]]]:
     """Divide x and the split keywords along their leading axis, as evenly as it goes."""
     divided = {name: side[name] for name in split if name in side}
@@ -93,7 +105,7 @@ def _parts(
             f"got the leading sizes {sorted(sizes)}; name other keywords with split="
         )
     ((size,),) = sizes
-    n_parts = max(min(n_shards, size), 1)
+    n_parts = max(min(n_parts, size), 1)
     bounds = [size * i // n_parts for i in range(n_parts + 1)]
     parts = []
     for i in range(n_parts):

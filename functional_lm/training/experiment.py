@@ -25,7 +25,7 @@ from ..models.adapting import AdapterConfig, configs, trained, with_adapters
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
 from ..speed.runtime import cores
-from ..speed.sharding import sharded
+from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
 from ..text import (
     CharTokenizer,
@@ -137,7 +137,7 @@ class Experiment:
         in_force |= {
             "steps": self.steps,
             "lr": self.settings.peak_lr,
-            "min_lr": self.settings.lowest_lr,
+            "min_lr": self.schedule(self.steps),
             "warmup_steps": self.settings.warm_up(self.steps),
         }
         return {name: value for name, value in in_force.items() if value is not None}
@@ -243,7 +243,11 @@ class Experiment:
             optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
             batch_at=self.batch_at,
             steps=self.steps,
-            value_and_grad=sharded(self.settings.shards or 1),
+            value_and_grad=sharded(
+                self.settings.shards or 1,
+                accumulation_steps=self.settings.gradient_accumulation_steps,
+                weight=kept_targets,
+            ),
             max_consecutive_errors=max_consecutive_errors,
             inspect=inspect,
             trainable=self.trainable,

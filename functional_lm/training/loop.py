@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
-from ..optimizers import GradientTransformation, apply_updates
+from ..optimizers import GradientTransformation, apply_updates, averaged
 from ..speed.entrywise import global_norm
 
 Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree, Any], Any]
@@ -36,6 +36,11 @@ class TrainState(NamedTuple):
     optimizer_state: Any
     notfinite_count: int = 0  # updates skipped in a row, as in optax.apply_if_finite
     total_notfinite: int = 0  # updates skipped
+
+    @property
+    def averaged(self) -> Tree:
+        """The params, or their average if the optimizer ends in `params_ema`."""
+        return averaged(self.params, self.optimizer_state)
 
 
 class TrainStep(NamedTuple):

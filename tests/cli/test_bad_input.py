@@ -44,7 +44,7 @@ BAD = {
     "switch and a value": (["train", "--dry-run", "yes"], "that is on or off takes no value"),
     "start of a flag": ([*TRAIN, "--batch", "3"], "did you mean --batch-size?"),
     "decay of sgd": ([*TRAIN, "--optimizer", "sgd", "--weight-decay", "1"],
-                     "weight_decay is a setting of adamw and muon: got optimizer='sgd'"),
+                     "weight_decay is a setting of adamw and muon and lion: got optimizer='sgd'"),
     "overwrite nothing": ([*TRAIN, "--overwrite"], "--overwrite needs --out: got none"),
     "encoding of no file": (["train", "--encoding", "latin-1"], "needs --text-file: got none"),
     # train: files

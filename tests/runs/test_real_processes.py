@@ -19,7 +19,7 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.cli.main import main
-from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint
+from functional_lm.runs import load_checkpoint, read_metrics, save_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and links")
 
@@ -102,26 +102,6 @@ def start(*arguments):
 
 
 # Names.
-
-
-@pytest.mark.parametrize("name", ["", "--out=run"])
-def test_commands_at_the_same_moment(name):
-    """Each run that says "saved" is there, whole and its own."""
-    command = [*PROGRAM, "train", *SETTINGS, "--steps", "3", *filter(None, [name]), "--seed"]
-    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    started = [subprocess.Popen([*command, str(seed)], text=True, **pipes) for seed in range(4)]
-    told = [process.communicate() for process in started]
-    saved = []
-    for seed, (process, (said, complaint)) in enumerate(zip(started, told, strict=True)):
-        if process.returncode == 0:
-            folder = said.partition("saved in ")[2].partition("\n")[0]
-            assert open_run(folder).settings["training"]["seed"] == seed
-            newest = load_checkpoint(f"{folder}/checkpoints/step-00000003.safetensors")
-            assert newest.metadata["run"]["settings"]["seed"] == seed
-            saved.append(folder)
-        else:
-            assert "is held by process" in complaint or "holds one" in complaint
-    assert len(set(saved)) == len(saved) == (1 if name else 4)
 
 
 @pytest.mark.parametrize("name", ["a [run]", "run/../run", "link"])
@@ -215,7 +195,7 @@ def test_a_lock_that_leads_elsewhere_empties_nothing(kind):
     assert Path("thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("closed", ["0", "1", "2", "012", "12"])
+@pytest.mark.parametrize("closed", ["0", "12", "012"])
 def test_with_closed_streams_nothing_else_gets_their_words(closed):
     close = "".join(f"import os; os.close({number})\n" for number in closed)
     again = "import os, sys\nos.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])\n"
@@ -458,6 +438,21 @@ def test_forged_records_and_metadata():
     refused("train", "--resume", "run", says="is not of a run")
 
 
+@pytest.fixture
+def impatient():
+    """End a test that takes a minute."""
+
+    def stop(*_):
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_no_pipe_is_waited_for():
     train("--out", "run", "--steps", "1")
     commands = {"last.safetensors": "report", "metrics.jsonl": "diagnose"}
@@ -466,7 +461,7 @@ def test_no_pipe_is_waited_for():
         path = Path("run", name)
         path.rename("aside")
         os.mkfifo(path)
-        assert "Traceback" not in run(command, "run", program=PROGRAM, timeout=60).stderr
+        assert "Traceback" not in run(command, "run").stderr
         path.unlink()
         Path("aside").rename(path)
 

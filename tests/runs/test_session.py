@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from functional_lm import pytree
 from functional_lm.compose import serial
 from functional_lm.files import FileFormatError
 from functional_lm.layers import embedding, unembedding
@@ -110,6 +112,36 @@ def test_a_run_that_is_stopped_and_resumed_has_the_bits_of_one_that_is_not(
         train(resume(folder), until=stop)
     assert train(resume(folder)).notes == []
     assert content(folder) == content(straight)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "muon", "normuon": True, "ema_decay": 0.8, "lr_schedule": "wsd"},
+        {"optimizer": "lion", "gradient_accumulation_steps": 3},
+        {"optimizer": "adafactor", "momentum": 0.5},
+    ],
+    ids=lambda settings: settings["optimizer"],
+)
+def test_every_optimizer_resumes_with_the_same_bits(tmp_path, settings):
+    settings = {**settings, "steps": 7}
+    train(start(tmp_path / "straight", **settings))
+    train(start(tmp_path / "run", **settings), until=4)
+    train(resume(tmp_path / "run", **settings))
+    assert content(tmp_path / "run") == content(tmp_path / "straight")
+
+
+def test_the_average_is_validated_and_saved_as_the_best(tmp_path):
+    session = train(start(tmp_path / "run", ema_decay=0.8))
+    average, last = session.state.averaged, session.state.params
+    (record,) = (r for r in session.records if r["step"] == 12)
+    assert record["val_loss"] == session.experiment.validation_loss(average)
+    assert record["val_loss"] != session.experiment.validation_loss(last)
+    assert session.best_step == 12
+    for name, expected in (("model", average), ("last", last)):
+        found = load_file(tmp_path / "run" / f"{name}.safetensors")
+        for path, leaf in pytree.leaves_with_path(expected):
+            np.testing.assert_array_equal(found[path], leaf)
 
 
 def test_what_was_written_after_the_last_checkpoint_is_made_anew(straight, tmp_path):

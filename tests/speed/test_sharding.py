@@ -10,7 +10,7 @@ from functional_lm.compose import bind
 from functional_lm.layers import dropout, linear
 from functional_lm.models import language_model
 from functional_lm.models.llama import Config, architecture
-from functional_lm.speed.sharding import sharded
+from functional_lm.speed.sharding import kept_targets, sharded
 from functional_lm.testing import check_vjp, registry
 from functional_lm.testing.inputs import same_bits
 
@@ -35,17 +35,35 @@ def test_the_loss_and_the_gradient_are_those_of_the_whole_batch(n_shards):
         np.testing.assert_allclose(grads[path][name], whole[1][path][name], rtol=1e-11, atol=1e-15)
 
 
-def test_parts_may_count_differently():
+@pytest.mark.parametrize(("n_shards", "accumulation_steps"), [(2, 1), (1, 4), (2, 3), (3, 20)])
+def test_parts_may_count_differently(n_shards, accumulation_steps):
     targets = Y.copy()
     targets[:3, 1:] = -100
-
-    def kept(x, side):
-        return np.count_nonzero(side["targets"] != -100)
-
+    targets[4] = -100
+    split = sharded(n_shards, accumulation_steps=accumulation_steps, weight=kept_targets)
     whole = value_and_grad(language_model, params(), X, targets=targets, model=MODEL)
-    loss, grads = sharded(2, weight=kept)(language_model, params(), X, targets=targets, model=MODEL)
+    loss, grads = split(language_model, params(), X, targets=targets, model=MODEL)
     assert loss == pytest.approx(whole[0], rel=1e-14)
-    np.testing.assert_allclose(grads["norm"]["scale"], whole[1]["norm"]["scale"], rtol=1e-10)
+    for path, ours, expected in pytree.zip_with_path(grads, whole[1]):
+        np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-15, err_msg=path)
+
+
+def test_microbatches_are_computed_one_after_another():
+    running, most, seen = set(), [], []
+
+    def forward(params, x):
+        running.add(id(x))
+        most.append(len(running))
+        seen.append(len(x))
+        return x.mean(), x
+
+    def vjp(x, g):
+        running.discard(id(x))
+        return {}, None
+
+    layer = types.SimpleNamespace(forward=forward, vjp=vjp)
+    sharded(1, accumulation_steps=3)(layer, {}, np.ones((7, 3)))
+    assert (most, seen) == ([1, 1, 1], [2, 2, 3])
 
 
 def test_the_same_shards_give_the_same_bits():

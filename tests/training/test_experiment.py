@@ -17,6 +17,16 @@ def build(settings=SETTINGS, **changes):
     return Experiment.build(TEXT, settings, **{"sizes": SIZES, **changes})
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_accumulation_makes_the_updates_of_the_whole_batch(shards):
+    settings = dataclasses.replace(SETTINGS, steps=3, shards=shards)
+    parts = dataclasses.replace(settings, gradient_accumulation_steps=4)
+    for one, other in zip(build(settings).run(), build(parts).run(), strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-6)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+        chex.assert_trees_all_close(other.state.params, one.state.params, rtol=1e-3, atol=1e-6)
+
+
 def test_ten_lines_in_a_notebook():
     experiment = build()
     for step in experiment.run():

@@ -3,7 +3,7 @@ import pytest
 
 from functional_lm import pytree
 from functional_lm.models import build
-from functional_lm.optimizers import adam, adamw, constant_schedule, muon, sgd
+from functional_lm.optimizers import adafactor, adam, adamw, constant_schedule, lion, muon, sgd
 from functional_lm.training import TrainConfig
 
 
@@ -23,6 +23,29 @@ def test_a_constant_rate_is_possible():
     assert {schedule(step) for step in (0, 1000, 2000)} == {0.5}
 
 
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({"lr_schedule": "linear"}, [0.01, 1, 1, 0.5, 0.2, 0]),
+        ({"lr_schedule": "wsd"}, [0.01, 1, 1, 1, 0.9, 0]),
+        ({"lr_schedule": "wsd", "decay_share": 0.5, "min_lr": 0.5}, [0.01, 1, 1, 0.95, 0.68, 0.5]),
+        ({"lr_schedule": "inverse_sqrt"}, [0.01, 1, 0.995, 0.426, 0.349, 0.316]),
+        ({"lr_schedule": "constant"}, [0.01, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_schedules_by_name(settings, rates):
+    schedule = TrainConfig(lr=1.0, **settings).schedule(1000)
+    found = [schedule(step) for step in (0, 99, 100, 550, 820, 1000)]
+    np.testing.assert_allclose(found, rates, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 3e-3), ("muon", 0.02), ("lion", 3e-4)])
+def test_each_optimizer_has_its_usual_rate(optimizer, lr):
+    assert TrainConfig(optimizer=optimizer).peak_lr == lr
+    assert TrainConfig(optimizer=optimizer).schedule(100)(10) == pytest.approx(lr)
+    assert TrainConfig(optimizer=optimizer, lr=0.5).peak_lr == 0.5
+
+
 def test_the_optimizer_clips_and_decays():
     params = {"w": np.ones((2, 2))}
     settings = TrainConfig(lr=0.1, min_lr=0.1, warmup_steps=0, max_grad_norm=1e-3)
@@ -39,8 +62,10 @@ def test_the_optimizer_clips_and_decays():
         ({"optimizer": "adam", "b1": 0.8, "eps": 1e-3}, adam(0.1, 0.8, 0.99, 1e-3)),
         ({"optimizer": "adamw", "weight_decay": 0.5}, adamw(0.1, b2=0.99, weight_decay=0.5)),
         ({"optimizer": "sgd", "momentum": 0.7, "nesterov": True}, sgd(0.1, 0.7, True)),
+        ({"optimizer": "lion", "weight_decay": 0.5}, lion(0.1, weight_decay=0.5)),
+        ({"optimizer": "adafactor", "momentum": 0.5}, adafactor(0.1, momentum=0.5)),
     ],
-    ids=["adam", "adamw", "sgd"],
+    ids=["adam", "adamw", "sgd", "lion", "adafactor"],
 )
 def test_an_optimizer_gets_its_settings(settings, expected):
     params, grads = {"w": np.ones((2, 2))}, {"w": np.full((2, 2), 1e-3)}
@@ -95,8 +120,14 @@ def test_muon_trains_each_map_of_a_projection_and_adam_the_rest():
             "optimizer must be 'adamw' or 'adam' or 'sgd' or 'muon'",
         ),
         ({"b1": 1.0}, ValueError, "b1 must lie in"),
-        ({"momentum": 0.9}, ValueError, "setting of sgd and muon: got optimizer='adamw'; .* sgd"),
+        (
+            {"momentum": 0.9},
+            ValueError,
+            "setting of sgd and muon and adafactor: got optimizer='adamw'; .* sgd",
+        ),
         ({"optimizer": "sgd", "b1": 0.8}, ValueError, "b1 is a setting of adamw and adam"),
+        ({"decay_share": 0.5}, ValueError, "decay_share is a setting of wsd: got lr_schedule="),
+        ({"min_lr": 0, "lr_schedule": "constant"}, ValueError, "of cosine and linear and wsd"),
         ({"normuon": True}, ValueError, "normuon is a setting of muon"),
         ({"optimizer": "sgd", "nesterov": True}, ValueError, "set momentum=0.9"),
     ],

@@ -309,17 +309,29 @@ models/transformer.py vjp
   decide | if not model.frozen: → if True:
     The backward of frozen layers gives None; it only takes time.
 
-models/multi_latent_attention.py vjp
+models/mixers/multi_latent_attention.py vjp
   exchange_names | d_attended.shape → g.shape
     Both are (B, T, …), and the rest is not used.
 
-models/self_attention.py vjp
-  negate | width // H → -(width // H)
-    NumPy takes a negative size for the one that the others leave open.
+models/mixers/self_attention.py vjp
+  exchange_names | gate is not None → …
+  exchange_names | prefix is not None → r_prefix is not None
+  exchange_names | d_gate_x is None → …
+    A layer that is not there has neither residuals nor a cotangent.
 
-models/self_attention.py _packed
-  negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
-    NumPy takes a negative size for the one that the others leave open.
+models/mixers/self_attention.py _prepare_vjp
+  exchange_names | norm is not None → r_norm is not None
+    A norm that is not there has no residuals.
+
+models/mixers/self_attention.py _packed
+  change_constant | heads[0] → heads[1]
+    Queries and keys share B and T.
+
+models/mixers/short_convolution.py vjp
+  negate | {'weight': inner.weight} → {'weight': -inner.weight}
+    Only its shape is read.
+  negate | unread = init_cache({'weight': inner.weight}, len(inner.padded)) → …
+    −0 is as good as 0.
 
 layers/recurrent/causal_convolution.py forward
   negate | y = np.zeros_like(text) → y = -np.zeros_like(text)
@@ -460,7 +472,7 @@ layers/recurrent/selective_scan.py _join
   exchange_elements | n, B, G, R, Q, K = chunks.shape → n, B, R, G, Q, K = chunks.shape
     G and R are used in their product only.
 
-models/mamba2.py vjp
+models/mixers/mamba2.py vjp
   exchange_names | d_y.shape → ….shape
     Only the first two sizes are read, which all share.
   drop_keyword | zip(LAYERS, d_params, strict=True) → …

@@ -13,7 +13,7 @@ import ast
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType, SimpleNamespace
+from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from operators import OPERATORS, Names, is_check
@@ -75,8 +75,7 @@ class Code:
         exec(self._code, own)
         if mutant:
             exec(mutant.code, shared if mutant.file in self._file.values() else own)
-        functions = [n for n in self._shared if isinstance(own.get(n), FunctionType)]
-        own |= {name: shared[name] for name in functions}  # a layer may have the name of one
+        own |= {n: shared[n] for n in self._shared if inspect.isfunction(own.get(n))}
         return SimpleNamespace(**own)
 
     def own_mutants(self) -> list[Mutant]:

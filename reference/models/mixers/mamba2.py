@@ -5,10 +5,10 @@ from collections import namedtuple
 import jax
 import jax.numpy as jnp
 
-from ..layers import linear
-from ..layers.norms import rms_norm
-from ..layers.recurrent import causal_convolution, selective_scan
-from ..layers.recurrent import time_step as time_step_layer
+from ...layers import linear
+from ...layers.norms import rms_norm
+from ...layers.recurrent import causal_convolution, selective_scan
+from ...layers.recurrent import time_step as time_step_layer
 
 Inputs = namedtuple("Inputs", "x dt b c")
 WithState = namedtuple("WithState", "x state")

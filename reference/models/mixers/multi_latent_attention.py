@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from ..layers import linear
-from ..layers.norms import rms_norm
-from ..layers.softmax_attention import attention as attention_layer
-from ..layers.softmax_attention import rotary
+from ...layers import linear
+from ...layers.norms import rms_norm
+from ...layers.softmax_attention import attention as attention_layer
+from ...layers.softmax_attention import rotary
 
 
 def forward(

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compose import keyed, pick
-from ..contract import (
+from ...compose import keyed, pick
+from ...contract import (
     Array,
     Key,
     Layer,
@@ -36,10 +36,10 @@ from ..contract import (
     expect_params,
     expect_residuals,
 )
-from ..heads import CAUSAL, QKV, Visibility, behind_prefix, head_sizes, split_sizes
-from ..layers import attention as attention_layer
-from ..layers import flash_attention, gated, linear, rotary, rotary_attention, sigmoid
-from ..prng import fold_in
+from ...heads import CAUSAL, QKV, Visibility, behind_prefix, head_sizes, split_sizes
+from ...layers import attention as attention_layer
+from ...layers import flash_attention, gated, linear, rotary, rotary_attention, sigmoid
+from ...prng import fold_in
 
 __all__ = [
     "KINDS",

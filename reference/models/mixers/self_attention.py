@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..layers import linear
-from ..layers.softmax_attention import attention as attention_layer
-from ..layers.softmax_attention import rotary
+from ...layers import linear
+from ...layers.softmax_attention import attention as attention_layer
+from ...layers.softmax_attention import rotary
 
 
 def forward(

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..chunks import without_padding
-from ..contract import (
+from ...chunks import without_padding
+from ...contract import (
     Array,
     Key,
     Layer,
@@ -34,7 +34,7 @@ from ..contract import (
     expect_shape,
     expect_sizes,
 )
-from ..layers import (
+from ...layers import (
     causal_convolution,
     l2_norm,
     linear,
@@ -43,8 +43,8 @@ from ..layers import (
     silu,
     swiglu,
 )
-from ..layers.recurrent.delta_gates import Gates
-from ..prng import fold_in
+from ...layers.recurrent.delta_gates import Gates
+from ...prng import fold_in
 
 __all__ = ["Cache", "Residuals", "context_flops", "forward", "init", "init_cache", "step", "vjp"]
 

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..compose import pick
-from ..contract import (
+from ...compose import pick
+from ...contract import (
     Array,
     Key,
     Layer,
@@ -35,10 +35,10 @@ from ..contract import (
     expect_params,
     expect_residuals,
 )
-from ..heads import CAUSAL, QKV, Visibility, head_sizes
-from ..layers import attention as attention_layer
-from ..layers import flash_attention, linear, rms_norm, rotary
-from ..prng import fold_in
+from ...heads import CAUSAL, QKV, Visibility, head_sizes
+from ...layers import attention as attention_layer
+from ...layers import flash_attention, linear, rms_norm, rotary
+from ...prng import fold_in
 from .self_attention import core_for
 
 __all__ = [

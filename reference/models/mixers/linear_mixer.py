@@ -5,9 +5,9 @@ from collections import namedtuple
 import jax
 import jax.numpy as jnp
 
-from ..layers import linear
-from ..layers.norms import l2_norm, rms_norm
-from ..layers.recurrent import causal_convolution, linear_attention
+from ...layers import linear
+from ...layers.norms import l2_norm, rms_norm
+from ...layers.recurrent import causal_convolution, linear_attention
 
 Gates = namedtuple("Gates", "beta log_decay")
 WithState = namedtuple("WithState", "x state")

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..chunks import without_padding
-from ..contract import (
+from ...chunks import without_padding
+from ...contract import (
     Array,
     Key,
     Layer,
@@ -32,9 +32,9 @@ from ..contract import (
     expect_shape,
     expect_sizes,
 )
-from ..layers import causal_convolution, linear, rms_norm, selective_scan, silu, swiglu, time_step
-from ..layers.recurrent.selective_scan import Inputs
-from ..prng import fold_in
+from ...layers import causal_convolution, linear, rms_norm, selective_scan, silu, swiglu, time_step
+from ...layers.recurrent.selective_scan import Inputs
+from ...prng import fold_in
 
 __all__ = ["Cache", "Residuals", "context_flops", "forward", "init", "init_cache", "step", "vjp"]
 

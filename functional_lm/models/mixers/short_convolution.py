@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..contract import Array, Key, Tree, WithState, expect_inputs, expect_residuals
-from ..layers import causal_convolution
+from ...contract import Array, Key, Tree, WithState, expect_inputs, expect_residuals
+from ...layers import causal_convolution
 
 __all__ = ["Residuals", "forward", "init", "init_cache", "step", "vjp"]
 

@@ -1,0 +1,1 @@
+"""What mixes the positions of a text, as part of a block."""
