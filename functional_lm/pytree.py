@@ -149,6 +149,8 @@ def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree
 
 def _alike(node: Any, other: Any) -> bool:
     """Tell whether an inner node or a static value has an equal counterpart, but for children."""
+    if node is None:  # in place of every leaf of another part
+        return other is None
     if isinstance(node, dict):
         return type(other) is dict and other.keys() == node.keys()
     if isinstance(node, (tuple, list)):

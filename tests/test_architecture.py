@@ -180,7 +180,7 @@ def test_nothing_else_lies_at_the_top():
 
 CONTRIBUTIONS = {
     "layer": ("layer_norm", "gelu"),
-    "optimizer": ("sgd", "adamw"),
+    "optimizer": ("sgd", "adamw", "muon", "lion", "adafactor"),
     "tokenizer": ("CharTokenizer",),
     "architecture": ("llama", "gpt2"),
 }

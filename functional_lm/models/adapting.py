@@ -303,8 +303,8 @@ def _prefixes(model: LanguageModel, config: AdapterConfig) -> dict[str, Any]:
     model.model.map_blocks(model.shapes(), visit)
     if not layers:
         raise ValueError(
-            "a prefix is keys and values of self-attention, which must not have one yet: got "
-            f"{model.name} without any; tune lora_rank=8, or another adapter"
+            f"a prefix needs self-attention without one yet: {model.name} has none; "
+            'give lora_rank, adapter="bottleneck" or adapter="prompt"'
         )
     return layers
 

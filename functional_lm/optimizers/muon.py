@@ -17,7 +17,7 @@ Its bias correction of v would cancel in the norm.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ __all__ = ["MuonState", "muon", "newton_schulz"]
 
 A, B, C = 3.4445, -4.7750, 2.0315
 STEPS = 5
+
+TOGETHER = 2**17
+"""Entries of the matrices that a task computes at once: with more, they leave the cache."""
 
 
 class MuonState(NamedTuple):
@@ -103,37 +106,51 @@ def muon(
             later = (1 - beta ** (count + 1)) / beta
             ahead, over = later / over, later
 
-        def one(p: Array, g: Array, m: Array, update: Array, mu: Array, *rows: Array) -> None:
-            scratch = g * (1 - beta)
-            np.multiply(m, beta, out=mu)
-            mu += scratch
-            scratch *= ahead
-            scratch += mu
-            x = newton_schulz(scratch, eps * over)
-            scale = -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0]))
-            if row_beta is not None:
-                v, nu = rows
-                squares = np.square(x)
-                total = float(squares.sum())
-                np.add(v * row_beta, squares.mean(axis=0) * (1 - row_beta), out=nu)
-                factors = 1 / (np.sqrt(nu) + eps)
-                x *= factors
-                scale *= math.sqrt(total) / (_norm(x) + eps)
-            np.multiply(x, scale, out=update)
-            if weight_decay:
-                update -= np.multiply(p, rate * weight_decay, out=scratch)
+        def several(matrices: list[tuple[Array, ...]]) -> None:
+            x = np.empty((len(matrices), *matrices[0][0].shape), matrices[0][0].dtype)
+            for scratch, (_, g, m, _, mu, *_) in zip(x, matrices, strict=True):
+                np.multiply(g, 1 - beta, out=scratch)
+                np.multiply(m, beta, out=mu)
+                mu += scratch
+                scratch *= ahead
+                scratch += mu
+            x = newton_schulz(x, eps * over)
+            for o, (p, _, _, update, _, *rows) in zip(x, matrices, strict=True):
+                scale = -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0]))
+                if row_beta is not None:
+                    v, nu = rows
+                    squares = np.square(o)
+                    total = math.sqrt(float(squares.sum()))
+                    np.add(v * row_beta, squares.mean(axis=0) * (1 - row_beta), out=nu)
+                    o *= 1 / (np.sqrt(nu) + eps)
+                    scale *= total / (math.sqrt(float(np.square(o, out=squares).sum())) + eps)
+                np.multiply(o, scale, out=update)
+                if weight_decay:
+                    update -= p * (rate * weight_decay)
 
         updates, mu = (pytree.map(np.empty_like, params) for _ in range(2))
-        trees = [params, grads, state.mu, updates, mu]
         nu = pytree.map(np.empty_like, state.nu)
-        rows = [] if row_beta is None else [state.nu, nu]
-        tasks: list[Callable[[], None]] = []
-        leaves = zip(*map(pytree.leaves, [*trees, *rows]), strict=True)
+        trees = [
+            params,
+            grads,
+            state.mu,
+            updates,
+            mu,
+            *([] if row_beta is None else [state.nu, nu]),
+        ]
+        alike: dict[Any, list[tuple[Array, ...]]] = {}
+        leaves = zip(*map(pytree.leaves, trees), strict=True)
         for (path, _), of_leaf in zip(pytree.leaves_with_path(params), leaves, strict=True):
             for piece in _matrices(of_leaf[0].shape, (columns or {}).get(path)):
                 whole = [leaf[piece] for leaf in of_leaf[:5]]
                 neurons = [leaf[(*piece[:-2], piece[-1])] for leaf in of_leaf[5:]]
-                tasks.append(functools.partial(one, *whole, *neurons))
+                alike.setdefault(whole[0].shape, []).append((*whole, *neurons))
+        tasks = [
+            functools.partial(several, matrices[start : start + count])
+            for (m, n), matrices in sorted(alike.items(), reverse=True)
+            for count in [max(1, TOGETHER // (m * n))]
+            for start in range(0, len(matrices), count)
+        ]
         with one_thread():
             run(tasks)
         return updates, MuonState(np.int64(count), mu, nu)
@@ -142,7 +159,7 @@ def muon(
 
 
 def newton_schulz(x: Array, eps: float = 1e-8) -> Array:
-    """Return nearly the orthogonal matrix nearest to x, U·Vᵀ of its SVD U·S·Vᵀ.
+    """Return nearly the orthogonal matrix nearest to each x (..., m, n), U·Vᵀ of its SVD U·S·Vᵀ.
 
     The singular vectors are exact; the singular values lie between 0.68 and 1.13 unless those of x
     are tiny. With X = x/‖x‖, or its transpose if x has more columns than rows, five times:
@@ -156,35 +173,44 @@ def newton_schulz(x: Array, eps: float = 1e-8) -> Array:
     If Z is long, the next G = P·G·P is cheaper as G·P², as all of these commute, and Z is
     multiplied once, by the product of all P.
     """
-    z = x * (C**0.25 / (_norm(x) + eps))
-    z = z.T if x.shape[0] < x.shape[1] else z
-    if z.shape[0] > 1.7 * z.shape[1]:
-        gram = z.T @ z  # BLAS computes half of a product with its own transpose
+    norm = np.sqrt(np.einsum("...ij,...ij->...", x, x))[..., None, None]
+    z = x * (C**0.25 / (norm + eps))
+    wide = x.shape[-2] < x.shape[-1]
+    z = z.mT if wide else z
+    if z.shape[-2] > 1.7 * z.shape[-1]:
+        gram = z.mT @ z
         product = p = _factor(gram)
         for _ in range(STEPS - 1):
-            gram = gram @ (p.T @ p)
+            gram = _symmetric(gram, _symmetric(p, p))
             p = _factor(gram)
-            product = product @ p
-        z = z @ product
+            product = _symmetric(product, p)
+        z = z @ (product * C**-0.25)
     else:
         for _ in range(STEPS):
-            z = z @ _factor(z.T @ z)
-    z *= C**-0.25
-    return z.T if x.shape[0] < x.shape[1] else z
+            z = z @ _factor(_symmetric(z.mT, z))
+        z *= C**-0.25
+    return z.mT if wide else z
 
 
 def _factor(gram: Array) -> Array:
     """Return P of G."""
     shifted = gram.copy()
-    diagonal = slice(None, None, len(gram) + 1)
-    shifted.reshape(-1)[diagonal] += B / (2 * C**0.5)
-    p = shifted.T @ shifted
-    p.reshape(-1)[diagonal] += A - B * B / (4 * C)
+    np.einsum("...ii->...i", shifted)[...] += B / (2 * C**0.5)
+    p = _symmetric(shifted, shifted)
+    np.einsum("...ii->...i", p)[...] += A - B * B / (4 * C)
     return p
 
 
-def _norm(x: Array) -> float:
-    return math.sqrt(float(np.vdot(x, x)))
+def _symmetric(a: Array, b: Array) -> Array:
+    """Return a·b if that is symmetric, computing the blocks on the diagonal and to their right."""
+    n = b.shape[-1]
+    product = np.empty((*b.shape[:-2], n, n), b.dtype)
+    size = 48 if n >= 96 else n
+    for start in range(0, n, size):
+        own, later = slice(start, start + size), slice(start + size, None)
+        np.matmul(a[..., own, :], b[..., start:], out=product[..., own, start:])
+        product[..., later, own] = product[..., own, later].mT
+    return product
 
 
 def _matrices(shape: tuple[int, ...], widths: tuple[int, ...] | None) -> Iterator[Any]:

@@ -135,7 +135,9 @@ def test_a_prefix_goes_to_attention_only():
     }
     model = build("hybrid", vocab_size=7, **SIZES, mixer="mamba2")
     for without in (model, adapted):
-        with pytest.raises(ValueError, match="a prefix is keys and values of self-attention"):
+        with pytest.raises(
+            ValueError, match="a prefix needs self-attention without one yet: hybrid has none"
+        ):
             with_adapters(without, KINDS["prefix"])
 
 

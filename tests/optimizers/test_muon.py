@@ -34,7 +34,9 @@ def test_beside_adam_it_equals_optax(assert_equals_optax, settings):
     )
 
 
-@pytest.mark.parametrize("shape", [(7, 7), (7, 5), (5, 7), (13, 3), (3, 13), (1, 5)])
+@pytest.mark.parametrize(
+    "shape", [(7, 7), (7, 5), (5, 7), (13, 3), (3, 13), (1, 5), (101, 107), (211, 101)]
+)
 def test_newton_schulz_nears_the_polar_factor(shape):
     k = min(shape)
     u, v = orthogonal(shape[0], k), orthogonal(shape[1], k)
@@ -44,6 +46,14 @@ def test_newton_schulz_nears_the_polar_factor(shape):
     np.testing.assert_allclose(
         newton_schulz(u * np.linspace(0.3, 1, k) @ v.T), u * values @ v.T, atol=1e-13
     )
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 13), (101, 101)])
+def test_newton_schulz_takes_each_matrix_of_a_stack(shape):
+    stack = RNG.standard_normal((2, 3, *shape))
+    together = newton_schulz(stack)
+    for one in np.ndindex(2, 3):
+        np.testing.assert_allclose(together[one], newton_schulz(stack[one]), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 13), (6, 6)])

@@ -18,8 +18,8 @@ VJP. The lengths depend on W, A and B too. With c = Σ of g·z over the rows, co
     d_A = s·x̃ᵀ·d_h + s·(V·e)·Bᵀ          d_x = (g·ρ)·Wᵀ + s·m·(d_h·Aᵀ)
 
 Of V only Aᵀ·V is kept, as V·e·Bᵀ = W·(e·B)ᵀ + s·A·(B·(e·B)ᵀ). The base is `linear`, or another
-layer with its parameters, so that a frozen one computes no d_W. A magnitude of zero is taken for
-`SMALL`, so that z keeps the direction of its gradient.
+layer with its parameters, so that a frozen one computes no d_W. A magnitude of zero counts as
+`SMALL`: its gradient could not be found from a z of zero.
 
 Shapes: x (..., D_in), y (..., D_out), μ (W,); those of A and B are in `functional_lm.low_rank`.
 """

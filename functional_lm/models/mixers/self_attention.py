@@ -6,9 +6,9 @@ given. The columns of qkv are H query heads and G key heads of size K, and G val
 ``vjp`` is the forward read upwards.
 
 A prefix of P keys and values stands in the cache before the text. All queries see it, whatever
-their window or mask. Its keys are learned as they are: no norm or rotation is theirs. The text's
-positions begin at P, for rotations as for ALiBi, to which key i of the prefix has the position i.
-Sinks, soft cap and dropout take its keys for any others.
+their window or mask. Its keys are learned as they are, without a norm or rotation. The positions of
+the text begin at P, both for rotations and for ALiBi, where key i of the prefix stands at i. Sinks,
+the soft cap and dropout treat its keys like any others.
 
 Norms of queries and keys: Dehghani et al. 2023, section 2, as in Qwen3. The gate: Qiu et al. 2025,
 section 2.2, "G1".

@@ -133,7 +133,8 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
     mask = draw.integers(2, 1, 1, 5, below=2) > 0
     padded = {"causal": True, "mask": mask, "rope_pairing": "half", "positions": np.arange(5) + 3}
     other = {"others": {"head_size": 2, "value_size": 3}, "value_size": 3}
-    out, gate = {"out": _transposed()}, {"gate": _linear()}
+    out, gate = {"out": _transposed()}, {"gate": _transposed()}
+    one_norm = gate | {"k_norm": layer_norm}
     norms = {"q_norm": bind(rms_norm, eps=0.1), "k_norm": layer_norm}
     sinks = {"sinks": True}
     extras = {"soft_cap": 2.0, "rope_size": 2, "attention_dropout": 0.3, "key": (5,)}
@@ -148,7 +149,7 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
         "window, not turned": make((2, 7), *_SIZES, causal=True, window=3, rope_theta=None),
         "heads of other sizes": make((2, 5), *_SIZES, **other),
         "norms": make((2, 5), *_SIZES, others=norms, **norms),
-        "gate": make((2, 5), *_SIZES, others=gate, **gate),
+        "gate, one norm": make((2, 5), *_SIZES, others=one_norm, **one_norm),
         "everything": make((2, 5), *_SIZES, others=sinks | norms | gate, **norms, **gate, **extras),
         "everything, tiled": make(
             (2, 5),

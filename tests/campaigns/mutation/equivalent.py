@@ -314,12 +314,24 @@ models/mixers/multi_latent_attention.py vjp
     Both are (B, T, …), and the rest is not used.
 
 models/mixers/self_attention.py vjp
-  negate | width // H → -(width // H)
-    NumPy takes a negative size for the one that the others leave open.
+  exchange_names | gate is not None → …
+  exchange_names | prefix is not None → r_prefix is not None
+  exchange_names | d_gate_x is None → …
+    A layer that is not there has neither residuals nor a cotangent.
+
+models/mixers/self_attention.py _prepare_vjp
+  exchange_names | norm is not None → r_norm is not None
+    A norm that is not there has no residuals.
 
 models/mixers/self_attention.py _packed
-  negate | part.shape[2] * part.shape[3] → -(part.shape[2] * part.shape[3])
-    NumPy takes a negative size for the one that the others leave open.
+  change_constant | heads[0] → heads[1]
+    Queries and keys share B and T.
+
+models/mixers/short_convolution.py vjp
+  negate | {'weight': inner.weight} → {'weight': -inner.weight}
+    Only its shape is read.
+  negate | unread = init_cache({'weight': inner.weight}, len(inner.padded)) → …
+    −0 is as good as 0.
 
 layers/recurrent/causal_convolution.py forward
   negate | y = np.zeros_like(text) → y = -np.zeros_like(text)
