@@ -23,8 +23,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "adam_lr": 0.01,
         "lr_schedule": "linear",
     },
+    "speedrun": {
+        "model": "hybrid",
+        "convolution": 4,
+        "init_scale": 0.8,
+        "optimizer": "muon",
+        "normuon": True,
+        "lr": 0.06,
+        "adam_lr": 0.03,
+        "lr_schedule": "linear",
+        "steps": 130,
+    },
 }
-"""By name. "best": the lowest loss of a tiny model in 2,000 steps."""
+"""By name. "best": the lowest loss of a tiny model in 2,000 steps; "speedrun": a validation loss of
+1.88 in the fewest seconds."""
 
 
 def settings_of(name: str, model: str | None = None) -> dict[str, Any]:
@@ -53,6 +65,6 @@ def recipe(name: str | None = None, *, model: str | None = None, **settings: Any
     """
     own = {"model": model or DEFAULT} if name is None else settings_of(name, model)
     of_training = {field.name for field in dataclasses.fields(TrainConfig)}
-    training = {k: v for k, v in own.items() if k in of_training} | settings
+    training: dict[str, Any] = {k: v for k, v in own.items() if k in of_training} | settings
     sizes = {k: v for k, v in own.items() if k not in of_training | {"model"}}
     return {"settings": TrainConfig(**training), "model": own["model"], "sizes": sizes}

@@ -114,13 +114,13 @@ def _with_spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f} (spread {max(values) - min(values):.3f})"
 
 
-def speedrun(targets: tuple[str, ...] = ("1.88", "1.50"), seeds: int = 5) -> None:
-    """Time recipes from the first step to a validation loss, beside nanoGPT's recipe for CPUs.
+def speedrun(only: tuple[str, ...] = ("speedrun",), seeds: int = 5) -> None:
+    """Time recipes, whole runs of them, beside nanoGPT's recipe for CPUs.
 
     Seconds are those of the training alone: reading, start-up and validation are left out of all.
 
     Args:
-        targets: of the recipes speedrun-TARGET.
+        only: names of recipes.
         seeds: how many runs of each.
     """
     _tuned()
@@ -140,18 +140,18 @@ def speedrun(targets: tuple[str, ...] = ("1.88", "1.50"), seeds: int = 5) -> Non
             flush=True,
         )
 
-    for target in targets:
+    for name in only:
         runs = []
         for seed in range(seeds):
-            experiment = Experiment.build(text, **recipe(f"speedrun-{target}", seed=seed))
+            experiment = Experiment.build(text, **recipe(name, seed=seed))
             begin = time.perf_counter()
             for step in experiment.run():
                 params = step.state.params
             seconds = time.perf_counter() - begin
             loss = experiment.validation_loss(params)
             runs.append({"steps": experiment.steps, "seconds": seconds, "validation": loss})
-            say(f"to {target}, seed {seed}: {runs[-1]}")
-        row(f"`--recipe speedrun-{target}`", runs)
+            say(f"{name}, seed {seed}: {runs[-1]}")
+        row(f"`--recipe {name}`", runs)
     given = {"tokens": tokens.tolist(), "held_out": held_out.tolist()}
     try:
         with Peer("nanogpt", Spec("peer_nanogpt", "training")) as peer:
