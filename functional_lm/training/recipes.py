@@ -21,6 +21,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "normuon": True,
         "lr": 0.02,
         "adam_lr": 0.01,
+        "lr_schedule": "linear",
     },
 }
 """By name. "best": the lowest loss of a tiny model in 2,000 steps."""
@@ -39,18 +40,18 @@ def settings_of(name: str, model: str | None = None) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k in of_training | of_model | {"model"}}
 
 
-def recipe(name: str, *, model: str | None = None, **settings: Any) -> dict[str, Any]:
+def recipe(name: str | None = None, *, model: str | None = None, **settings: Any) -> dict[str, Any]:
     """Return the arguments of `Experiment.build` besides the text.
 
     Args:
-        name: of `RECIPES`.
+        name: of `RECIPES`. None: the defaults.
         model: another model than the recipe's; settings that it does not have are left out.
         settings: of the training, in place of the recipe's.
 
     Raises:
         ValueError: for an unknown recipe or model.
     """
-    own = settings_of(name, model)
+    own = {"model": model or DEFAULT} if name is None else settings_of(name, model)
     of_training = {field.name for field in dataclasses.fields(TrainConfig)}
     training = {k: v for k, v in own.items() if k in of_training} | settings
     sizes = {k: v for k, v in own.items() if k not in of_training | {"model"}}

@@ -85,7 +85,7 @@ def test_sampled_tokens_are_the_same():
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("max_seq_len", [1, 2, 3, 4, 20, 40])
+@pytest.mark.parametrize("max_seq_len", [1, 2, 3, 20])
 def test_logits_at_every_length(max_seq_len, dtype, batch_size):
     llama, params = model(dtype, max_seq_len=max_seq_len)
     new = RNG.integers(0, 13, (45, batch_size))

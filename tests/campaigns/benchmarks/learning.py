@@ -11,11 +11,22 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import progress, say, summary
+from harness import Peer, PeerFailed, Spec, progress, say, summary
 from rich.console import Console
 from rich.progress import track
 
-ROWS = (0, 100, 200, 500, 1000, 1500, 2000)
+PRINTED = {
+    0: 4.1742,
+    100: 2.4521,
+    200: 2.0183,
+    500: 1.6234,
+    1000: 1.4521,
+    1500: 1.3842,
+    2000: 1.3521,
+}
+"""The training losses that the tutorial text prints from which this model comes, by step."""
+
+ROWS = tuple(PRINTED)
 
 
 def _tuned() -> None:
@@ -34,6 +45,8 @@ def _sizes(preset: str) -> dict[str, Any]:
 
 
 def loss_table(
+    recipe: str | None = None,
+    model: str | None = None,
     preset: str = "tiny",
     n_layers: int | None = None,
     lr: float | None = None,
@@ -41,12 +54,14 @@ def loss_table(
     seeds: int = 3,
     at_most: float | None = None,
 ) -> None:
-    """Print the README's loss table: the default recipe on Tiny Shakespeare, mean of some seeds.
+    """Print a loss table: a recipe on Tiny Shakespeare, mean of some seeds, and what is `PRINTED`.
 
     Row s is the state after s updates: the training loss is the mean over updates s − 49 to s, the
     validation loss that of all windows of the last tenth of the text that do not overlap.
 
     Args:
+        recipe: such as "best"; not given: the default settings.
+        model: an architecture; not given: that of the recipe.
         preset: the sizes of the model.
         n_layers: instead of the preset's.
         lr: the learning rate; not given: the recipe's.
@@ -55,20 +70,23 @@ def loss_table(
         at_most: exit with 1 if the last validation loss is above.
     """
     _tuned()
+    from functional_lm import training as library
     from functional_lm.text import load_corpus
-    from functional_lm.training import Experiment, TrainConfig
 
     corpus = load_corpus("shakespeare")
     if not corpus.source.startswith("Tiny Shakespeare"):
         raise SystemExit(f"the table is of Tiny Shakespeare: got {corpus.source}")
     sizes = _sizes(preset) | ({"n_layers": n_layers} if n_layers else {})
-    rate = {"lr": lr} if lr else {}
+    given = (
+        {"steps": ROWS[-1]} | ({"lr": lr} if lr else {}) | ({"min_lr": min_lr} if min_lr else {})
+    )
     training: dict[int, list[float]] = {row: [] for row in ROWS}
     validation: dict[int, list[float]] = {row: [] for row in ROWS}
     for seed in range(seeds):
         begin = time.perf_counter()
-        settings = TrainConfig(steps=ROWS[-1], min_lr=min_lr, seed=seed, **rate)
-        experiment = Experiment.build(corpus.text, settings, sizes=sizes)
+        made = library.recipe(recipe, model=model, seed=seed, **given)
+        made["sizes"] |= sizes
+        experiment = library.Experiment.build(corpus.text, **made)
         state = experiment.init_state()
         validation[0].append(experiment.validation_loss(state.params))
         losses: list[float] = []
@@ -81,13 +99,65 @@ def loss_table(
                 validation[step.state.step].append(experiment.validation_loss(step.state.params))
         last = validation[ROWS[-1]][-1]
         say(f"seed {seed}: validation {last:.4f}, {time.perf_counter() - begin:.0f} s")
-    print("| step | training | validation |\n|---|---|---|")
+    print(f"{experiment.model.n_parameters:,} parameters")
+    print("| step | printed | training | validation |\n|---|---|---|---|")
     for row in ROWS:
-        seen = f"{statistics.fmean(training[row]):.3f}" if row else "–"
-        print(f"| {row} | {seen} | {statistics.fmean(validation[row]):.3f} |")
+        figures = [_with_spread(training[row]) if row else "–", _with_spread(validation[row])]
+        print(f"| {row} | {PRINTED[row]} | {' | '.join(figures)} |")
     final = statistics.fmean(validation[ROWS[-1]])
     if at_most is not None and final > at_most:
         raise SystemExit(f"validation {final:.4f} is above {at_most}")
+
+
+def _with_spread(values: list[float]) -> str:
+    """Return the mean, and the largest less the smallest."""
+    return f"{statistics.fmean(values):.3f} (spread {max(values) - min(values):.3f})"
+
+
+def speedrun(targets: tuple[str, ...] = ("1.88", "1.50"), seeds: int = 5) -> None:
+    """Time recipes from the first step to a validation loss, beside nanoGPT's recipe for CPUs.
+
+    Seconds are those of the training alone: reading, start-up and validation are left out of all.
+
+    Args:
+        targets: of the recipes speedrun-TARGET.
+        seeds: how many runs of each.
+    """
+    _tuned()
+    from functional_lm.text import CharTokenizer, load_corpus, split
+    from functional_lm.training import Experiment, recipe
+
+    text = load_corpus("shakespeare").text
+    tokens, held_out = split(CharTokenizer.train(text).encode(text))
+    print("| run | steps | seconds | validation | worst |\n|---|---|---|---|---|")
+
+    def row(name: str, runs: list[dict[str, Any]]) -> None:
+        seconds, losses = ([run[key] for run in runs] for key in ("seconds", "validation"))
+        print(
+            f"| {name} | {runs[0]['steps']} | {statistics.fmean(seconds):.1f} ± "
+            f"{statistics.stdev(seconds):.1f} | {statistics.fmean(losses):.3f} ± "
+            f"{statistics.stdev(losses):.3f} | {max(losses):.3f} |",
+            flush=True,
+        )
+
+    for target in targets:
+        runs = []
+        for seed in range(seeds):
+            experiment = Experiment.build(text, **recipe(f"speedrun-{target}", seed=seed))
+            begin = time.perf_counter()
+            for step in experiment.run():
+                params = step.state.params
+            seconds = time.perf_counter() - begin
+            loss = experiment.validation_loss(params)
+            runs.append({"steps": experiment.steps, "seconds": seconds, "validation": loss})
+            say(f"to {target}, seed {seed}: {runs[-1]}")
+        row(f"`--recipe speedrun-{target}`", runs)
+    given = {"tokens": tokens.tolist(), "held_out": held_out.tolist()}
+    try:
+        with Peer("nanogpt", Spec("peer_nanogpt", "training")) as peer:
+            row("nanoGPT's recipe in PyTorch", [peer.ask(seed=n, **given) for n in range(seeds)])
+    except PeerFailed as error:
+        say(f"nanoGPT's recipe is left out: {error}")
 
 
 NEVER = 10**9

@@ -19,6 +19,7 @@ COMMANDS = {
     "startup": processes.startup,
     "saving": learning.saving,
     "loss-table": learning.loss_table,
+    "speedrun": learning.speedrun,
     "ablation": learning.ablation,
     "find-lr": learning.find_lr,
     "adapters": learning.adapters,

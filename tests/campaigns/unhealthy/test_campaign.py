@@ -7,14 +7,13 @@ import pytest
 HERE = Path(__file__).parent
 SHORT = (
     "rate x 100",
-    "no warm-up, high rate",
     "initialisation x 10",
     "dead layer",
     "noise for a stretch",
 )
 
 
-@pytest.mark.parametrize("name", ["default", "constant low rate", "own model", *SHORT])
+@pytest.mark.parametrize("name", ["default", "own model", *SHORT])
 def test_what_was_done_is_what_is_found(monkeypatch, name):
     monkeypatch.syspath_prepend(HERE)
     from campaign import judge
