@@ -4,18 +4,19 @@ Forward. The weight W of the base has its columns turned by two thin matrices, a
 their lengths set by a learned magnitude μ. With V = W + s·A·B, nⱼ = ‖Vⱼ‖ the length of column j,
 ρ = μ/n, and x̃ = m·x after dropout:
 
-    h = s·x̃·A      z = ρ·(x·W) + h·(ρ·B)      y = z + bias
+    z = ρ·(x·W + s·x̃·A·B) = x·(ρ·V) + s·(x̃ − x)·A·(ρ·B)      y = z + bias
 
-Columns outside the adapted ranges have z = x·W and ρ = 1. μ starts as the lengths of the columns of
-W and B as zero, so that the adapted map equals its base.
+so that without dropout one product does. Columns outside the adapted ranges have z = x·W. μ starts
+as the lengths of the columns of W and B as zero, so that the adapted map equals its base.
 
 VJP. The lengths depend on W, A and B too. With c = Σ of g·z over the rows, column by column:
 
     d_μ = c/μ
     d_n = −c/n  ⇒  d_V = V·e with e = −c/n², since ∂nⱼ/∂Vᵢⱼ = Vᵢⱼ/nⱼ
-    d_W = xᵀ·(g·ρ) + V·e
-    d_B = hᵀ·(g·ρ) + s·Aᵀ·(V·e)          d_h = (g·ρ)·Bᵀ
-    d_A = s·x̃ᵀ·d_h + s·(V·e)·Bᵀ          d_x = (g·ρ)·Wᵀ + s·m·(d_h·Aᵀ)
+    d_W = ρ·(xᵀ·g) + V·e
+    d_B = ρ·(hᵀ·g) + s·Aᵀ·(V·e)          h = s·x̃·A
+    d_A = x̃ᵀ·d_h + s·(V·e)·Bᵀ            d_h = s·g·(ρ·B)ᵀ
+    d_x = g·(ρ·V)ᵀ + (m − 1)·(d_h·Aᵀ)
 
 Of V only Aᵀ·V is kept, as V·e·Bᵀ = W·(e·B)ᵀ + s·A·(B·(e·B)ᵀ). The base is `linear`, or another
 layer with its parameters, so that a frozen one computes no d_W. A magnitude of zero counts as
@@ -55,14 +56,13 @@ class Residuals(NamedTuple):
     base: Any  # residuals of the base
     x: Array  # (..., D_in) after dropout
     z: Array  # (N, D_out) y without the bias
-    hidden: Array  # (N, P·R) s·x̃·A
     a: Array  # (D_in, P·R)
     b: Array  # (R, W)
     weight: Array  # (D_in, D_out)
     magnitude: Array  # (W,)
     turned: Array  # (R, W) Aᵀ·V
     lengths: Array  # (W,)
-    ratio: Array  # (D_out,) ρ
+    ratio: Array  # (W,) ρ
     multiplier: Array | None  # (..., D_in) of dropout
     scale: float
     parts: list[Part]
@@ -119,22 +119,22 @@ def forward(
     expect_inputs(params["base"], "weight: D_in D_out, bias?: D_out", x, "... D_in")
     weight, bias = params["base"]["weight"], params["base"].get("bias")
     parts, scale = parts_of(columns, weight.shape[-1], len(b), b), scale_of(alpha, len(b), rslora)
-    turned, lengths = np.empty_like(b), np.empty_like(magnitude)
-    ratio = np.ones(weight.shape[1], weight.dtype)  # (D_out,)
+    turned, merged = np.empty_like(b), weight.copy()  # Aᵀ·V and ρ·V, range by range
+    lengths, ratio = np.empty_like(magnitude), np.empty_like(magnitude)
     for part in parts:
         wide = _adapted(weight, a, b, part, scale)  # V (D_in, W of this range)
         turned[:, part.b] = a[:, part.a].T @ wide
         lengths[part.b] = _lengths(wide)
-        ratio[part.wide] = magnitude[part.b] / lengths[part.b]
-    unbiased, r_base = base.forward({"weight": weight}, x)
-    x, multiplier = dropped(x, rate, key)
-    hidden = scale * (rows(x) @ a)  # (N, P·R)
-    z = rows(unbiased) * ratio  # (N, D_out)
-    for part in parts:
-        z[:, part.wide] += hidden[:, part.a] @ (b[:, part.b] * ratio[part.wide])
-    y = z if bias is None else z + bias
-    return y.reshape(unbiased.shape), Residuals(
-        *(r_base, x, z, hidden, a, b, weight, magnitude, turned, lengths, ratio),
+        ratio[part.b] = magnitude[part.b] / lengths[part.b]
+        merged[:, part.wide] = wide * ratio[part.b]
+    z, r_base = base.forward({"weight": merged}, x)
+    x_dropped, multiplier = dropped(x, rate, key)
+    if multiplier is not None:
+        z, change = z.copy(), scale * ((x_dropped - x) @ a)  # (..., P·R)
+        for part in parts:
+            z[..., part.wide] += change[..., part.a] @ (b * ratio)[:, part.b]
+    return z if bias is None else z + bias, Residuals(
+        *(r_base, x_dropped, rows(z), a, b, weight, magnitude, turned, lengths, ratio),
         *(multiplier, scale, parts, bias is not None, base),
     )
 
@@ -146,24 +146,26 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, (*r.x.shape[:-1], r.z.shape[1]), r.x.dtype)
     flat = rows(g)
     c = sum_rows(flat * r.z)  # (D_out,)
-    d_s = flat * r.ratio  # (N, D_out)
     c = np.concatenate([c[part.wide] for part in r.parts])  # (W,)
     e = -c / r.lengths**2  # d_V = V·e
-    d_hidden, d_a, d_b = np.empty_like(r.hidden), np.empty_like(r.a), r.scale * (r.turned * e)
+    hidden = r.scale * (rows(r.x) @ r.a)  # (N, P·R)
+    d_hidden, d_a, d_b = np.empty_like(hidden), np.empty_like(r.a), r.scale * (r.turned * e)
     for part in r.parts:
-        a, b, own = r.a[:, part.a], r.b[:, part.b], d_s[:, part.wide]
-        d_hidden[:, part.a] = r.scale * (own @ b.T)
-        d_b[:, part.b] += r.hidden[:, part.a].T @ own
-        eb = (e[part.b] * b).T  # (W of this range, R)
+        a, b, own, ratio = r.a[:, part.a], r.b[:, part.b], flat[:, part.wide], r.ratio[part.b]
+        d_hidden[:, part.a] = r.scale * (own @ (b * ratio).T)
+        d_b[:, part.b] += (hidden[:, part.a].T @ own) * ratio
+        eb = (b * e[part.b]).T  # (W of this range, R)
         d_a[:, part.a] = r.scale * (r.weight[:, part.wide] @ eb + r.scale * (a @ (b @ eb)))
     d_a += rows(r.x).T @ d_hidden
-    d_dropped = (d_hidden @ r.a.T).reshape(r.x.shape)
-    d_base, d_x = r.layer.vjp(r.base, d_s.reshape(g.shape))
-    d_x = d_x + (d_dropped if r.multiplier is None else d_dropped * r.multiplier)
+    d_base, d_x = r.layer.vjp(r.base, g)
+    if r.multiplier is not None:
+        d_x = d_x + (d_hidden @ r.a.T).reshape(r.x.shape) * (r.multiplier - 1)
     if d_base["weight"] is not None:  # the base is not frozen
         d_weight = d_base["weight"].copy()
         for part in r.parts:
-            d_weight[:, part.wide] += _adapted(r.weight, r.a, r.b, part, r.scale) * e[part.b]
+            wide = _adapted(r.weight, r.a, r.b, part, r.scale)
+            d_weight[:, part.wide] *= r.ratio[part.b]
+            d_weight[:, part.wide] += wide * e[part.b]
         d_base = {"weight": d_weight} | ({"bias": sum_rows(flat)} if r.has_bias else {})
     return {"base": d_base, "a": d_a, "b": d_b, "magnitude": c / r.magnitude}, d_x
 

@@ -30,9 +30,14 @@ def _thin(
 def _thin_cases(draw: Draws, make: Maker) -> Cases:
     return {
         **make.each(ROWS, 5, 7, 2),
-        "dropout, bias": make((2, 3), 5, 7, 2, bias=True, rate=0.3, key=(5, 3)),
-        "two ranges, rsLoRA": make(
-            (2, 13), 5, 11, 2, bias=True, columns=((7, 11), (0, 2)), rslora=True
+        "dropout": make((2, 3), 5, 7, 2, rate=0.3, key=(5, 3)),
+        "two ranges, dropout, bias, rsLoRA": make(
+            *((2, 13), 5, 11, 2),
+            bias=True,
+            columns=((7, 11), (0, 2)),
+            rslora=True,
+            rate=0.3,
+            key=(5,),
         ),
         "rank 1, many rows": make((331,), 3, 2, 1),
     }

@@ -33,9 +33,16 @@ layers/adapters/lora.py forward
   exchange_names | x.shape → y.shape
     They have the same leading axes.
 
-layers/adapters/dora.py _lengths
-  write_to_argument | matrix * matrix → np.multiply(matrix, matrix, out=matrix)
-    The matrix is not used any more.
+layers/adapters/dora.py forward
+  exchange_elements | lengths, ratio = (np.empty_like(magnitude), np.empty_like(magnitude)) → …
+    Both are empty arrays of one shape.
+  exchange_names | _adapted(weight, a, b, part, scale) → _adapted(merged, a, b, part, scale)
+    The columns of this range are still those of the weight.
+  decide | if multiplier is not None: → if True:
+  exchange_names | multiplier is not None → …
+    Without dropout it changes nothing.
+  drop_call | z.copy() → z
+    The base of the cases, linear, does not keep its output; a unit test has one that does.
 
 layers/adapters/dora.py vjp
   add_transpose | a @ (b @ eb) → a @ (b @ eb).swapaxes(-1, -2)

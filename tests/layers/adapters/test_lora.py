@@ -65,9 +65,10 @@ def test_what_the_base_keeps_is_not_written_to(layer):
     kept = []
 
     def forward(params, x):
-        kept.append(linear.forward(params, x)[0])
-        return kept[0], None
+        y, _ = linear.forward(params, x)
+        kept.extend([y, y.copy()])
+        return y, None
 
-    params, x = filled(layer), np.ones((3, 5))
-    layer.forward(params, x, base=SimpleNamespace(forward=forward), alpha=4.0)
-    np.testing.assert_array_equal(kept[0], linear.forward(params["base"], x)[0])
+    base, side = SimpleNamespace(forward=forward), {"alpha": 4.0, "rate": 0.5, "key": (1,)}
+    layer.forward(filled(layer), np.ones((3, 5)), base=base, **side)
+    np.testing.assert_array_equal(*kept)
