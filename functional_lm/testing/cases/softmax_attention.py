@@ -115,16 +115,18 @@ def _scoring_cases(draw: Draws, make: Maker) -> Cases:
     mask[0, 1, 2] = False
     extras = {"soft_cap": 2.0, "alibi": True, "dropout": 0.3, "key": (5,)}
     both = {"causal": True, "offset": np.array([0, 2]), "mask": mask}
+    far = make((2, 5), 7, 6, 2, 3, sinks=True, scale=7.0)
+    far[0]["sinks"][:2] = 1000.0, -1000.0  # each beyond the range of exp
     return {
-        "offsets": make((2, 3), 7, 6, 2, 3, causal=True, offset=np.array([4, 1]), window=3),
-        "sinks": make((2, 5), 7, 6, 2, 3, sinks=True),
+        "offsets": make((2, 3), 7, 6, 2, 3, causal=True, offset=np.array([4, -1]), window=3),
+        "sinks": far,
         "sinks, mask": make((2, 5), 7, 6, 2, 3, sinks=True, mask=mask),
         "sinks, no keys": make((2, 5), 0, 6, 2, 3, sinks=True),
         "soft cap": make((2, 5), 7, 6, 2, 3, scale=2.0, soft_cap=1.5),
         "alibi": make((2, 7), 7, 6, 2, 3, alibi=True, causal=True),
         "alibi, full, H=5": make((2, 5), 7, 5, 1, 3, alibi=True),
         "alibi, T=1": make((2, 1), 5, 8, 2, 3, alibi=True, causal=True, offset=4),
-        "dropout": make((2, 5), 7, 6, 2, 3, dropout=0.3, key=(5, 1)),
+        "dropout": make((3, 5), 7, 6, 2, 3, dropout=0.3, key=(5, 1)),
         "everything": make((2, 5), 7, 6, 2, 3, sinks=True, **both, **extras),
     }
 

@@ -12,9 +12,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _TABLE = """
+layers/softmax_attention/attention.py forward
+  negate | distance = distances(T, S, visibility.offset) → …
+    ALiBi takes the size of a distance.
+  exchange_names | probs.shape → scores.shape
+    They are equal.
+
 layers/softmax_attention/attention.py _masked_softmax
-  change_constant | np.where(allowed, 0.0, -math.inf) → np.where(allowed, 1.0, -math.inf)
-    A constant added to every score that counts in a row cancels in its softmax.
+  decide | allowed is not None and (not allowed.all()) → allowed is not None
+    Adds zeros where every key is allowed; it takes time.
   drop_call | np.where(allowed, 0.0, -math.inf).astype(scores.dtype) → …
     Added in place, in the dtype of the scores; adding 0 or −∞ rounds nothing.
   change_constant | np.copyto(top, 0.0, where=sees_none) → np.copyto(top, 1.0, where=sees_none)
@@ -122,6 +128,30 @@ layers/softmax_attention/flash_attention.py forward
   exchange_elements | block_q, block_k = … → block_k, block_q = …
   exchange_… | Settings(… block_q, block_k) → Settings(visibility, soft_cap, slopes, dropout, …)
     Tiles of any size compute the same, but for rounding.
+
+layers/softmax_attention/flash_attention.py forward
+  drop_call | tuple(alibi_slopes(H).tolist()) → alibi_slopes(H).tolist()
+    It is only indexed.
+  change_constant | 0.0 if sinks is None else 1.0 → 1.0 if sinks is None else 1.0
+  decide | 0.0 if sinks is None else 1.0 → 1.0
+  exchange_names | sinks is None → …
+    The first key that a query sees takes it to zero; one that sees none divides zero by it.
+  exchange_names | q.shape → …
+    Of the shape, T and H are read.
+
+layers/softmax_attention/flash_attention.py vjp
+  exchange_names | q.shape → …
+    For the dropout T and H are read.
+
+layers/softmax_attention/flash_attention.py _offset
+  drop_call | int(offset[b]) → offset[b]
+    A NumPy integer counts as well.
+
+layers/softmax_attention/flash_attention.py _scores
+  exchange_names | len(q) → len(scores)
+    There is a row for each query.
+  negate | distance = distances(len(q), len(k), offset) → …
+    ALiBi takes the size of a distance.
 
 layers/softmax_attention/flash_attention.py vjp
   exchange_names | k.shape → v.shape
@@ -311,6 +341,10 @@ losses/linear_cross_entropy.py _in_chunks
     Each row has a maximum.
   exchange_names | len(weight) → len(d_weight)
     The cotangent of weight has its length.
+
+models/language_model.py vjp
+  repeat_factor | d_auxiliary * g → d_auxiliary * g * d_auxiliary
+    It is 0 or 1.
 
 models/transformer.py vjp
   decide | if not model.frozen: → if True:
