@@ -379,13 +379,13 @@ class Session:
         save_weights(self.folder / name, params, self.experiment.model, self.experiment.tokenizer)
 
     def _metadata(self) -> dict[str, Any]:
-        seed, epochs = self.experiment.settings.seed, self.experiment.settings.epochs
+        settings = self.experiment.settings
         return {
             "run": self._identity,
-            "key": [seed],
+            "key": [settings.seed],
             "batch": {
                 "next": self.state.step,
-                "of": "random windows" if epochs is None else "epochs",
+                "of": f"{settings.windows} windows" if settings.epochs is None else "epochs",
             },
             "best_step": self.best_step,
             "best_loss": None if self.best_step is None else self.best_loss,

@@ -1,4 +1,4 @@
-"""Windows of a token sequence: random ones, shuffled epochs, or all in order."""
+"""Windows of a token sequence: random or evenly spread ones, shuffled epochs, or all in order."""
 
 import functools
 
@@ -37,6 +37,30 @@ def batch_at(
     """
     expect_window(tokens, seq_len)
     starts = integers((*key, step), (batch_size,), low=0, high=len(tokens) - seq_len)
+    return _windows_at(tokens, starts, seq_len)
+
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio, odd
+
+
+def even_batch_at(
+    tokens: Array, key: Key, step: int, *, batch_size: int, seq_len: int
+) -> tuple[Array, Array]:
+    """Return windows that come from all parts of the text equally often.
+
+    A pure function like `batch_at`, with the same arguments. Where random windows leave gaps and
+    repeat themselves, window i begins at the fraction frac(i/φ + u) of the text, φ being the golden
+    ratio and u the key's: each falls into the widest gap between those so far, and at any time the
+    gaps have at most three widths (Sós 1958).
+
+    Raises:
+        ValueError: if the tokens are fewer than seq_len + 1.
+    """
+    expect_window(tokens, seq_len)
+    first = integers(key, (1,), low=0, high=2**63).astype(np.uint64)
+    number = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.uint64)
+    fractions = (first * np.uint64(2) + number * GOLDEN) >> np.uint64(11)  # of 2⁵³; sums wrap
+    starts = np.floor(fractions * (2.0**-53 * (len(tokens) - seq_len))).astype(np.int64)
     return _windows_at(tokens, starts, seq_len)
 
 

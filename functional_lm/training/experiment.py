@@ -33,6 +33,7 @@ from ..text import (
     Tokenizer,
     batch_at,
     epoch_batch_at,
+    even_batch_at,
     split,
     steps_per_epoch,
 )
@@ -205,7 +206,9 @@ class Experiment:
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets, key and settings by name."""
-        draw = batch_at if self.settings.epochs is None else epoch_batch_at
+        draw = {"random": batch_at, "even": even_batch_at}[self.settings.windows]
+        if self.settings.epochs is not None:
+            draw = epoch_batch_at
         x, y = draw(
             self.tokens,
             (self.settings.seed, 1),

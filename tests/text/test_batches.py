@@ -1,12 +1,20 @@
 import numpy as np
 import pytest
 
-from functional_lm.text import batch_at, epoch_batch_at, split, steps_per_epoch, windows
+from functional_lm.text import (
+    batch_at,
+    epoch_batch_at,
+    even_batch_at,
+    split,
+    steps_per_epoch,
+    windows,
+)
 
 TOKENS = np.arange(100, dtype=np.int32)
 
 
-def test_a_batch_is_a_pure_function_of_key_and_step():
+@pytest.mark.parametrize("batch_at", [batch_at, even_batch_at])
+def test_a_batch_is_a_pure_function_of_key_and_step(batch_at):
     x, y = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
     again, _ = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
     np.testing.assert_array_equal(x, again)
@@ -19,10 +27,24 @@ def test_a_batch_is_a_pure_function_of_key_and_step():
         assert (other[0] != x).any()
 
 
-def test_every_window_can_be_drawn():
+@pytest.mark.parametrize("batch_at", [batch_at, even_batch_at])
+def test_every_window_can_be_drawn(batch_at):
     x, y = batch_at(TOKENS[:10], (0,), 0, batch_size=200, seq_len=7)
     assert set(x[:, 0]) == {0, 1, 2}
     assert y.max() == 9
+
+
+@pytest.mark.parametrize("key", [(0,), (1, 2)])
+@pytest.mark.parametrize("n", [89, 144, 1000])
+def test_even_windows_leave_no_wide_gap(key, n):
+    tokens = np.arange(2**20)
+    x, _ = even_batch_at(tokens, key, 0, batch_size=n, seq_len=64)
+    starts = np.sort(x[:, 0])
+    gaps = np.diff(starts, append=starts[0] + 2**20 - 64)
+    assert gaps.max() < 2 * 2**20 / n  # random ones reach ln(n) times the mean
+    halves = [even_batch_at(tokens, key, i, batch_size=n, seq_len=64)[0] for i in (0, 1)]
+    x, _ = even_batch_at(tokens, key, 0, batch_size=2 * n, seq_len=64)
+    np.testing.assert_array_equal(np.concatenate(halves), x)  # batches continue one sequence
 
 
 def test_windows_cover_the_tokens_once():

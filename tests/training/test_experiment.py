@@ -60,8 +60,9 @@ def test_batches_follow_the_seed_and_the_step():
     np.testing.assert_array_equal(x, again)
     np.testing.assert_array_equal(side["targets"][:, :-1], x[:, 1:])
     assert side["key"] == (0, 2, 3)
-    other, _ = build(TrainConfig(seq_len=16, batch_size=4, seed=1)).batch_at(3)
-    assert (other != x).any()
+    for changed in ({"seed": 1}, {"windows": "even"}, {"epochs": 1}):
+        other, _ = build(TrainConfig(seq_len=16, batch_size=4, **changed)).batch_at(3)
+        assert (other != x).any()
 
 
 def test_the_rehearsal_returns_the_first_parameters():
