@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from ..contract import expect_choice, expect_fields, expect_int
+import numpy as np
+
+from ..contract import Array, expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
-from ..text import load_corpus, read_corpus, split
+from ..text import load_corpus, read_corpus
 from ..training import text_losses
+from ..training.evaluation import bits_per_byte
 from .display import watched
 from .output import print
 from .runs import RunFolder
@@ -18,7 +21,7 @@ from .runs import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model on a text: loss, perplexity, bits per character.
+    """Measure a trained model on a text: loss, perplexity, bits per byte and per character.
 
     Attributes:
         folder: the folder of a run.
@@ -27,7 +30,8 @@ class Evaluate:
         part: which part of the run's text: the last tenth, which was held out (the default), the
             first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
-        json: print one JSON object with the keys loss, perplexity, bits_per_character.
+        json: print one JSON object with the keys loss, perplexity, bits_per_byte,
+            bits_per_character.
         trust_model: run the code that comes with the run, whoever wrote it.
     """
 
@@ -52,10 +56,7 @@ class Evaluate:
         """Print the figures."""
         run = open_run(self.folder, trust_model=self.trust_model)
         text, source = self._text(run)
-        tokens = run.tokenizer.encode(text)
-        if self.text_file is None and self.part != "all":
-            training, held_out = split(tokens)
-            tokens = training if self.part == "training" else held_out
+        tokens, sizes = run.tokenizer.sized(text)
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
@@ -68,18 +69,21 @@ class Evaluate:
         *_, loss = watched(f"evaluating {len(tokens):,} tokens", losses)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
-        tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
-        figures = {
+        of_text = {"byte": sizes, "character": _characters(text, sizes)}
+        figures: dict[str, float | None] = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
-            "bits_per_character": loss / math.log(2) * tokens_per_character,
         }
+        for unit, counts in of_text.items():
+            bits = bits_per_byte(loss, tokens, seq_len, token_bytes=None, sizes=counts)
+            figures[f"bits_per_{unit}"] = bits
         if self.json:
             print(json.dumps(figures))
             return 0
         print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
         print(f"loss                {figures['loss']:.4f} nats per token")
         print(f"perplexity          {figures['perplexity']:.3f}")
+        print(f"bits per byte       {figures['bits_per_byte']:.4f}")
         print(f"bits per character  {figures['bits_per_character']:.4f}")
         return 0
 
@@ -100,4 +104,13 @@ class Evaluate:
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
-        return corpus.text, f"{self.part or 'validation'} part of {corpus.source}"
+        part, border = self.part or "validation", corpus.border
+        bounds = {"validation": (border, None), "training": (0, border), "all": (0, None)}
+        return corpus.text[slice(*bounds[part])], f"{part} part of {corpus.source}"
+
+
+def _characters(text: str, sizes: Array) -> Array:
+    """Return how many characters begin in the bytes of each token, (N,)."""
+    begins = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    return np.diff(np.concatenate([[0], np.cumsum(begins)])[ends])

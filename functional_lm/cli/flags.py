@@ -16,6 +16,7 @@ from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
 from ..text import Corpus, Tokenizer, load_corpus, read_corpus
+from ..text.tokenizer import expect_spec
 from ..training import RECIPES, Experiment, TrainConfig
 from .output import print
 
@@ -68,13 +69,18 @@ class Source:
         encoding: the encoding of the file.
         corpus: a text instead of a file: shakespeare (the default, downloaded once), or stdlib,
             the docstrings of Python's standard library.
+        tokenizer: char (the default), byte, bpe:N, wordpiece:N or unigram:N for a vocabulary of N
+            tokens that is learned from the text, or a tokenizer.json.
     """
 
     text_file: Path | None = None
     encoding: str = "utf-8"
     corpus: Literal["shakespeare", "stdlib"] | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
+        if self.tokenizer is not None and expect_spec(self.tokenizer)[0] == "file":
+            object.__setattr__(self, "tokenizer", str(Path(self.tokenizer).resolve()))
         if self.corpus is not None and self.text_file is not None:
             raise ValueError(
                 f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
@@ -99,6 +105,7 @@ class Source:
             "text_file": None if self.text_file is None else str(self.text_file.resolve()),
             "encoding": self.encoding,
             "corpus": self.corpus,
+            "tokenizer": self.tokenizer,
             "source": corpus.source,
             "characters": len(corpus.text),
             "sha256": corpus.sha256,
@@ -129,14 +136,17 @@ class Setup(Generic[C]):
         adapters: AdapterConfig | None = None,
     ) -> Experiment:
         """Return what is trained, with the tokenizer of another run if it is given."""
-        return Experiment.build(
+        experiment = Experiment.build(
             corpus,
             self.training,
             model=self.model.model,
             sizes=given(self.sizes),
-            tokenizer=tokenizer,
+            tokenizer=tokenizer or self.source.tokenizer or "char",
             adapters=adapters,
         )
+        if tokenizer is None:
+            warn_of_losses(experiment.tokenizer)
+        return experiment
 
     def flags(self) -> str:
         """Return the flags with which `train` makes the same run, each after a space."""
@@ -152,6 +162,17 @@ class Setup(Generic[C]):
             shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
             flags += f" --{'no-' * (value is False)}{name}{shown}"
         return flags
+
+
+def warn_of_losses(tokenizer: Tokenizer, name: str = "the tokenizer") -> None:
+    """Print what a tokenizer does not give back, if it loses anything."""
+    if tokenizer.losses:
+        lost = ", ".join(tokenizer.losses)
+        print(
+            f"warning: {name} does not give back every text, and its bits per byte leave out what "
+            f"it loses: {lost}",
+            file=sys.stderr,
+        )
 
 
 def given(config: Any) -> dict[str, Any]:
@@ -191,7 +212,7 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
     for name, value in settings.items():
-        is_text = name in ("text_file", "model", "init")
+        is_text = name in ("text_file", "tokenizer", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")

@@ -29,7 +29,7 @@ __all__ = ["FORMATS", "PANELS", "encode", "figures", "not_recorded", "picture", 
 Runs: TypeAlias = Mapping[str, Sequence[Record]]
 """The records of each run by its name."""
 
-OVERVIEW = 5
+OVERVIEW = 6
 """Panels, the first ones, in a picture; the others are of interest in a single run."""
 
 
@@ -282,6 +282,7 @@ def _layered(
 
 PANELS = (
     Panel("loss", _draw_loss, lambda records: True),
+    _single("bits_per_byte", "validation loss, in bits per byte", mean=False),
     _single("lr", "learning rate", mean=False),
     _single("grad_norm", "norm of the gradient (before clipping)", log=True),
     _layered("grad_norm", "norm of the gradient by layer", log=True, combine=norm),
