@@ -14,10 +14,10 @@ from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
-from .oracle import JaxOracle
+from .oracle import JaxOracle, LayerOracle
 from .refusals import check_refusals
 from .report import Finding, Report
-from .subject import BrokenLayer, Examination, Subject
+from .subject import BrokenLayer, Examination, Oracle, Subject
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
@@ -60,7 +60,8 @@ def check_vjp(
             arrays here and in x may be of NumPy, JAX or PyTorch, or lists of numbers.
         x: its positional input.
         reference: ``(params, x, **keywords) -> y``, traceable by JAX, or a module with such a
-            ``forward``.
+            ``forward``. With a ``vjp`` too it is its own oracle and needs no JAX, such as
+            `interop.from_torch` of a plain function; then no step of it can be named as the cause.
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
         dtypes: those to check, float64 and float32 or one of them.
@@ -136,11 +137,14 @@ def check(
     report = Report(name, reproduce=reproduce)
     subject = Subject(layer, pytree.map(np.array, keywords))
     given = cast((params, x), np.float64)
-    oracle: JaxOracle | NumericOracle
+    oracle: Oracle
     if reference is None:
         oracle = NumericOracle(subject)
+    elif isinstance(reference, JaxOracle):
+        oracle = reference
     else:
-        oracle = reference if isinstance(reference, JaxOracle) else JaxOracle(reference, keywords)
+        kind = LayerOracle if hasattr(reference, "vjp") else JaxOracle
+        oracle = kind(reference, keywords)
     examination = None
     with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
         try:
@@ -164,7 +168,7 @@ def check(
     return report
 
 
-def _output(oracle: JaxOracle | NumericOracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
+def _output(oracle: Oracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
     """Return zeros like y.
 
     Raises:

@@ -5,7 +5,7 @@ Whatever the layer raises or writes to is a finding, not a crash of the checker.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from ..contract import Differentiable, Tree
 from .inputs import at, cast, freeze, same_bits
 from .report import Finding, Report
 
-__all__ = ["BrokenLayer", "Comparison", "Examination", "Subject", "describe"]
+__all__ = ["BrokenLayer", "Comparison", "Examination", "Oracle", "Subject", "describe"]
 
 if TYPE_CHECKING:
     from .numeric import NumericOracle
-    from .oracle import JaxOracle
+    from .oracle import JaxOracle, LayerOracle
+
+
+Oracle: TypeAlias = "JaxOracle | LayerOracle | NumericOracle"
+"""What the results are compared with."""
 
 
 class BrokenLayer(Exception):
@@ -161,7 +165,7 @@ class Examination:
     """One check of one layer, from the first stage to the last."""
 
     subject: Subject
-    oracle: "JaxOracle | NumericOracle"
+    oracle: "Oracle"
     draws: list[tuple[Any, Any]]  # ((params, x), g) in float64; the first is what was given
     draw: Callable[[int], tuple[Any, Any]]  # any number of them
     dtypes: tuple[str, ...]
