@@ -46,9 +46,9 @@ class Tokenizer:
     Attributes:
         action: train or compare.
         files: texts to train on, or tokenizers to compare.
-        kind: of the new tokenizer: bpe, wordpiece or unigram. Not given: bpe.
+        kind: the kind of the new tokenizer. Not given: bpe.
         vocab_size: the size of its vocabulary. Not given: 8192.
-        special_tokens: its special tokens; the first one ends a document.
+        special_tokens: tokens that are never split, by their text.
         out: the file to write, which must not exist. Not given: tokenizer.json.
         text_file: the text to compare on. Not given: Tiny Shakespeare.
         encoding: the encoding of the texts.

@@ -143,7 +143,8 @@ class SubwordTokenizer:
         else:
             made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
             made.decoder = hf.decoders.ByteLevel()
-        pieces = (piece for text in texts for piece in _cut(text, lambda position: True))
+        known = (text for text in texts if utf8(text))
+        pieces = (piece for text in known for piece in _cut(text, lambda position: True))
         first = next(pieces, "")
         if not first:
             raise ValueError("a tokenizer needs a text: got an empty one; pass some characters")
@@ -240,6 +241,7 @@ class SubwordTokenizer:
             self.library_tokenizer.encode_batch_fast, add_special_tokens=False
         )
         kind = np.min_scalar_type(self.vocab_size - 1)
+        utf8(text)
         pieces = _cut(text, self._is_seam(text))
         tokens = [
             np.array(one.ids, kind)
@@ -257,6 +259,7 @@ class SubwordTokenizer:
         if self._lengths is not None:
             tokens = self.encode(text)
             return tokens, self._lengths[tokens]
+        utf8(text)
         parts, sizes, waiting = list[Array](), list[Array](), 0
         for piece in _cut(text, self._is_seam(text)):
             made = self.library_tokenizer.encode(piece, add_special_tokens=False)
@@ -300,13 +303,25 @@ class SubwordTokenizer:
     def _piece(self, token: int) -> bytes:
         return self._pieces[token] if 0 <= token < self.vocab_size else b""  # type: ignore[index]
 
+    def _is_byte(self, token: int) -> bool:
+        """Return whether a token is a byte for what has no other token, as in Llama 2."""
+        known = 0 <= token < self.vocab_size
+        text = self.library_tokenizer.id_to_token(token) if known else None
+        return re.fullmatch("<0x[0-9A-F]{2}>", text or "") is not None
+
     def _stream_of_words(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yield what later tokens do not change, from a window that moves with the tokens."""
         window: list[int] = []
         done = 0  # characters of the window's text that have been yielded
 
+        def border(end: int) -> int:
+            """Return the last place up to an end that is not between two bytes."""
+            while end > 0 and self._is_byte(window[end - 1]):
+                end -= 1
+            return max(end, 0)
+
         def certain() -> str:
-            return _common(self.decode(window[:-HELD]), self.decode(window))
+            return _common(self.decode(window[: border(len(window) - HELD)]), self.decode(window))
 
         for token in tokens:
             window.append(int(token))
@@ -314,8 +329,8 @@ class SubwordTokenizer:
             if len(text) > done:
                 yield text[done:]
                 done = len(text)
-            if len(window) > WINDOW:
-                del window[: WINDOW // 2]
+            if len(window) > WINDOW and (start := border(WINDOW // 2)):
+                del window[:start]
                 done = len(certain())
         if rest := self.decode(window)[done:]:
             yield rest
@@ -352,7 +367,6 @@ def _cut(text: str, is_seam: Callable[[int], bool]) -> Iterator[str]:
         places = (place.start() for place in SEAM.finditer(text, start + PIECE))
         tried = itertools.islice(places, SEAMS)
         end = next((place for place in tried if is_seam(place)), len(text))
-        utf8(text[start:end], start)
         yield text[start:end]
         start = end
 

@@ -10,12 +10,8 @@ from ..contract import Array, expect_text
 __all__ = ["streamed", "utf8", "widths"]
 
 
-def utf8(text: str, start: int = 0) -> bytes:
+def utf8(text: str) -> bytes:
     """Return the UTF-8 bytes of a text.
-
-    Args:
-        text: any text.
-        start: where it begins in the whole text, for the message.
 
     Raises:
         ValueError: naming the position of half of a surrogate pair, which UTF-8 does not have.
@@ -26,7 +22,7 @@ def utf8(text: str, start: int = 0) -> bytes:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"a text must be made of Unicode characters: got {text[error.start]!r}, half of a "
-            f"surrogate pair, at position {start + error.start}; decode the text with its encoding"
+            f"surrogate pair, at position {error.start}; decode the text with its encoding"
         ) from None
 
 
