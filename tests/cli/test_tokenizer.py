@@ -30,7 +30,7 @@ def test_a_tokenizer_is_trained_and_compared(text, tmp_path, capsys):
     assert "the| do" in said
     assert main([*arguments, "--json"]) == 0
     char, byte, bpe = json.loads(capsys.readouterr().out)
-    assert (char["vocabulary"], byte["vocabulary"], bpe["vocabulary"]) == (28, 256, 280)
+    assert (char["vocabulary"], byte["vocabulary"], bpe["vocabulary"]) == (29, 256, 280)
     assert char["tokens_per_character"] == byte["bytes_per_token"] == 1
     assert bpe["bytes_per_token"] == pytest.approx(1 / bpe["tokens_per_character"])
     assert bpe["bytes_per_token"] > 1.5
