@@ -99,7 +99,7 @@ class Part:
         return cls(Path(path), number)
 
     def __str__(self) -> str:
-        return f"{self.path}={self.weight:g}"
+        return str(self.path) if self.weight == 1 else f"{self.path}={self.weight:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +164,7 @@ class FileCorpus:
     @property
     def source(self) -> str:
         """Where the text comes from, in words."""
-        shown = self.parts if len(self.parts) > 1 else [part.path for part in self.parts]
-        return ", ".join(map(str, shown))
+        return ", ".join(map(str, self.parts))
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -13,7 +13,6 @@ import dataclasses
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,18 +213,16 @@ class Experiment:
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets, key and settings by name."""
+        draw: Callable[..., tuple[Array, Array]]
         draw = {"random": batch_at, "shuffled": shuffled_batch_at}[self.settings.windows]
         if self.settings.epochs is not None:
             draw = epoch_batch_at
+        key = (self.settings.seed, 1)
+        size = {"batch_size": self.settings.batch_size, "seq_len": self.settings.seq_len}
         if isinstance(self.tokens, Mixture):
-            draw = partial(mixed_batch_at, draw)
-        x, y = draw(
-            self.tokens,
-            (self.settings.seed, 1),
-            step,
-            batch_size=self.settings.batch_size,
-            seq_len=self.settings.seq_len,
-        )
+            x, y = mixed_batch_at(draw, self.tokens, key, step, **size)
+        else:
+            x, y = draw(self.tokens, key, step, **size)
         loss = {name: getattr(self.settings, name) for name in ("label_smoothing", "z_loss")}
         given = {name: value for name, value in loss.items() if value}
         return x, {"targets": y, "key": (self.settings.seed, 2, step), **given}

@@ -188,7 +188,7 @@ def test_a_mixture(corpus):
     assert made.characters().decode(held_out) == "a" * 100 + "b" * 33
     swapped = corpus({"a.txt": 1.0, "b.txt": 3.0})
     assert swapped.sha256 != made.sha256
-    assert made.source.endswith("b.txt=1")
+    assert made.source.endswith("b.txt")
 
 
 def test_parts_and_weights(tmp_path):
