@@ -11,10 +11,11 @@ import numpy as np
 from ..contract import Array, expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
-from ..text import load_corpus, read_corpus
+from ..text import Corpus, FileCorpus, Mixture, Tokenizer, load_corpus, read_corpus
 from ..training import text_losses
 from ..training.evaluation import bits_per_byte
 from .display import watched
+from .flags import Source
 from .output import print
 from .runs import RunFolder
 
@@ -55,8 +56,7 @@ class Evaluate:
     def run(self) -> int:
         """Print the figures."""
         run = open_run(self.folder, trust_model=self.trust_model)
-        text, source = self._text(run)
-        tokens, sizes = run.tokenizer.sized(text)
+        tokens, counts, source = self._tokens(run)
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
@@ -69,33 +69,43 @@ class Evaluate:
         *_, loss = watched(f"evaluating {len(tokens):,} tokens", losses)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
-        of_text = {"byte": sizes, "character": _characters(text, sizes)}
+        token_bytes = None if counts else run.tokenizer.token_bytes
         figures: dict[str, float | None] = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
+            **{
+                f"bits_per_{unit}": bits_per_byte(
+                    *(loss, tokens, seq_len),
+                    token_bytes=token_bytes if unit == "byte" else None,
+                    sizes=counts.get(unit),
+                )
+                for unit in ("byte", "character")
+            },
         }
-        for unit, counts in of_text.items():
-            bits = bits_per_byte(loss, tokens, seq_len, token_bytes=None, sizes=counts)
-            figures[f"bits_per_{unit}"] = bits
         if self.json:
             print(json.dumps(figures))
             return 0
         print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
         print(f"loss                {figures['loss']:.4f} nats per token")
         print(f"perplexity          {figures['perplexity']:.3f}")
-        print(f"bits per byte       {figures['bits_per_byte']:.4f}")
-        print(f"bits per character  {figures['bits_per_character']:.4f}")
+        for unit in ("byte", "character"):
+            if (bits := figures[f"bits_per_{unit}"]) is not None:
+                print(f"{f'bits per {unit}':20}{bits:.4f}")
         return 0
 
-    def _text(self, run: Run) -> tuple[str, str]:
-        """Return the text and its name."""
+    def _tokens(self, run: Run) -> tuple[Array, dict[str, Array], str]:
+        """Return what is measured, how many bytes and characters each token has, and its name."""
         if self.text_file is not None:
-            return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
+            text = read_corpus(self.text_file, encoding=self.encoding).text
+            return *_counted(run.tokenizer, text), str(self.text_file)
         record = table_of(run.settings, "text")
         file, corpus_name = record.get("text_file"), record.get("corpus")
         if "sha256" not in record or not isinstance(file, str | None):
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
-        if file is not None:
+        corpus: Corpus | FileCorpus
+        if record.get("data"):
+            corpus = Source.of_record(record).load_text()
+        elif file is not None:
             corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
             corpus = load_corpus(corpus_name)
@@ -104,13 +114,27 @@ class Evaluate:
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
-        part, border = self.part or "validation", corpus.border
-        bounds = {"validation": (border, None), "training": (0, border), "all": (0, None)}
-        return corpus.text[slice(*bounds[part])], f"{part} part of {corpus.source}"
+        source = f"{self.part or 'validation'} part of {corpus.source}"
+        if isinstance(corpus, Corpus):
+            bounds = {"training": (0, corpus.border), "all": (0, None)}
+            start, stop = bounds.get(self.part or "", (corpus.border, None))
+            return *_counted(run.tokenizer, corpus.text[start:stop]), source
+        training, held_out = corpus.encode(run.tokenizer)
+        if self.part in (None, "validation"):
+            return held_out, {}, source
+        if isinstance(training, Mixture):
+            raise ValueError(
+                f"the training part of several texts has no one loss: got --part {self.part}; pass "
+                "one of them as --text-file"
+            )
+        tokens = training if self.part == "training" else np.concatenate([training, held_out])
+        return tokens, {}, source
 
 
-def _characters(text: str, sizes: Array) -> Array:
-    """Return how many characters begin in the bytes of each token, (N,)."""
+def _counted(tokenizer: Tokenizer, text: str) -> tuple[Array, dict[str, Array]]:
+    """Return the tokens of a text, and how many bytes and characters each stands for, (N,)."""
+    tokens, sizes = tokenizer.sized(text)
     begins = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
     ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    return np.diff(np.concatenate([[0], np.cumsum(begins)])[ends])
+    characters = np.diff(np.concatenate([[0], np.cumsum(begins)])[ends])
+    return tokens, {"byte": sizes, "character": characters}

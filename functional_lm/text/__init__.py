@@ -3,6 +3,8 @@
 from .batches import batch_at, epoch_batch_at, shuffled_batch_at, split, steps_per_epoch, windows
 from .corpora import CORPORA, Corpus, load_corpus, read_corpus
 from .download import DownloadError
+from .file_corpus import FileCorpus, Part
+from .mixture import Mixture, mixed_batch_at
 from .subword import SubwordTokenizer
 from .tokenizer import (
     TOKENIZERS,
@@ -23,6 +25,9 @@ __all__ = [
     "CharTokenizer",
     "Corpus",
     "DownloadError",
+    "FileCorpus",
+    "Mixture",
+    "Part",
     "SubwordTokenizer",
     "Tokenizer",
     "batch_at",
@@ -32,6 +37,7 @@ __all__ = [
     "load_corpus",
     "load_tokenizer",
     "make_tokenizer",
+    "mixed_batch_at",
     "read_corpus",
     "shuffled_batch_at",
     "split",

@@ -9,6 +9,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..contract import Array
 from ..files import read_text
@@ -54,6 +55,11 @@ class Corpus:
     def border(self) -> int:
         """Where the last tenth of the characters begins, which is held out."""
         return int(len(self.text) * 0.9)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run notes of its text."""
+        return {"source": self.source, "characters": len(self.text), "sha256": self.sha256}
 
     def characters(self) -> CharTokenizer:
         """Return the tokenizer of the text's characters."""

@@ -12,6 +12,7 @@ from ..contract import Array, Differentiable, Tree
 from ..speed.runtime import cores
 from ..speed.threads import one_thread, run
 from ..text import windows
+from ..text.batches import unload
 
 BATCH = 64
 """Windows of a text that are evaluated at once, in each thread."""
@@ -76,6 +77,7 @@ def text_losses(
         (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), **plain}) for part in parts
     )
     for size, loss in losses_so_far(layer, params, batches):
+        unload(tokens)
         yield size / (sum(map(len, parts)) * seq_len), loss
 
 
@@ -112,6 +114,7 @@ def bits_per_byte(
         scored = y[part] if token_bytes is None else token_bytes[y[part]]
         targets += scored.size
         bytes_ += int(scored.sum(dtype=np.int64))
+        unload(tokens)
     return loss / math.log(2) * targets / bytes_ if bytes_ else None
 
 

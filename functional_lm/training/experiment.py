@@ -29,11 +29,14 @@ from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
 from ..text import (
     Corpus,
+    FileCorpus,
+    Mixture,
     Tokenizer,
     batch_at,
     continuation,
     epoch_batch_at,
     make_tokenizer,
+    mixed_batch_at,
     shuffled_batch_at,
     steps_per_epoch,
 )
@@ -51,7 +54,7 @@ class Experiment:
         model: the language model.
         tokenizer: from the text.
         settings: how to train, with the number of shards resolved.
-        tokens: (N,) the first nine tenths of the text.
+        tokens: (N,) the first nine tenths of the text, or of each text of a mixture.
         held_out: (M,) the rest.
         steps: the batches of the run.
         text_sha256: the hash of the text's UTF-8 bytes.
@@ -63,7 +66,7 @@ class Experiment:
     model: LanguageModel
     tokenizer: Tokenizer
     settings: TrainConfig
-    tokens: Array
+    tokens: Array | Mixture
     held_out: Array
     steps: int
     text_sha256: str
@@ -73,7 +76,7 @@ class Experiment:
     @classmethod
     def build(
         cls,
-        text: str | Corpus,
+        text: str | Corpus | FileCorpus,
         settings: TrainConfig,
         *,
         model: Any = DEFAULT,
@@ -85,7 +88,7 @@ class Experiment:
         """Put a run together.
 
         Args:
-            text: to train on; its last tenth is held out.
+            text: to train on; its last tenth is held out, or what a `FileCorpus` says.
             settings: how to train.
             model: the name of an architecture, FILE.py:NAME, an architecture, or a layer from
                 tokens to logits; see `models.find`.
@@ -99,7 +102,7 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = text if isinstance(text, Corpus) else Corpus(text, "a text")
+        corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
         if isinstance(tokenizer, str):
             tokenizer = make_tokenizer(tokenizer, corpus)
         name, architecture = resolve(model)
@@ -116,10 +119,16 @@ class Experiment:
             trainable = trained(language_model)
         tokens, held_out = corpus.encode(tokenizer)
         by_token = tokenizer.token_bytes is not None
-        expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
+        for part in tokens.texts if isinstance(tokens, Mixture) else [tokens]:
+            expect_window(part, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
         if settings.epochs is None:
             steps = settings.steps or DEFAULT_STEPS
+        elif isinstance(tokens, Mixture):
+            raise ValueError(
+                f"epochs are passes over one text: got epochs={settings.epochs} and a mixture of "
+                f"{len(tokens.texts)}; pass steps"
+            )
         else:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
@@ -212,16 +221,16 @@ class Experiment:
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets, key and settings by name."""
+        draw: Callable[..., tuple[Array, Array]]
         draw = {"random": batch_at, "shuffled": shuffled_batch_at}[self.settings.windows]
         if self.settings.epochs is not None:
             draw = epoch_batch_at
-        x, y = draw(
-            self.tokens,
-            (self.settings.seed, 1),
-            step,
-            batch_size=self.settings.batch_size,
-            seq_len=self.settings.seq_len,
-        )
+        key = (self.settings.seed, 1)
+        size = {"batch_size": self.settings.batch_size, "seq_len": self.settings.seq_len}
+        if isinstance(self.tokens, Mixture):
+            x, y = mixed_batch_at(draw, self.tokens, key, step, **size)
+        else:
+            x, y = draw(self.tokens, key, step, **size)
         loss = {name: getattr(self.settings, name) for name in ("label_smoothing", "z_loss")}
         given = {name: value for name, value in loss.items() if value}
         return x, {"targets": y, "key": (self.settings.seed, 2, step), **given}
