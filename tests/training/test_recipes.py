@@ -16,5 +16,5 @@ def test_a_recipe_builds_an_experiment_with_what_a_model_has(name, model):
 
 
 def test_an_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match="recipe must be 'best' or 'speedrun'"):
+    with pytest.raises(ValueError, match="recipe must be 'best', 'lowest' or 'speedrun'"):
         recipe("worst")
