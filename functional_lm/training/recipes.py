@@ -57,9 +57,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 130,
     },
 }
-"""By name. "best": the lowest losses of a tiny model in 2,000 steps; "lowest": the lowest validation
-loss, with a wider model and four times the context; "speedrun": a validation loss of 1.88 in the
-fewest seconds."""
+"""By name.
+
+best: the lowest losses of a tiny model in 2,000 steps. lowest: the lowest validation loss, with a
+wider model and four times the context. speedrun: a validation loss of 1.88 in the fewest seconds.
+"""
 
 
 def settings_of(name: str, model: str | None = None) -> dict[str, Any]:
