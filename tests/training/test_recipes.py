@@ -19,5 +19,5 @@ def test_a_recipe_builds_an_experiment_with_what_a_model_has(name, model):
 
 
 def test_an_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match="recipe must be one of 'best', 'lowest', 'speedrun'"):
+    with pytest.raises(ValueError, match="recipe must be 'best' or 'lowest' or 'speedrun'"):
         recipe("worst")
