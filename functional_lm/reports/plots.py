@@ -282,7 +282,7 @@ def _layered(
 
 PANELS = (
     Panel("loss", _draw_loss, lambda records: True),
-    _single("bits_per_byte", "validation loss, in bits per byte", mean=False),
+    _single("bits_per_byte", "bits per byte of the held-out text", mean=False),
     _single("lr", "learning rate", mean=False),
     _single("grad_norm", "norm of the gradient (before clipping)", log=True),
     _layered("grad_norm", "norm of the gradient by layer", log=True, combine=norm),

@@ -67,7 +67,7 @@ def test_the_title_says_what_was_trained(text):
 def test_a_page_loads_nothing(read):
     assert not {"script", "link", "iframe", "object", "embed", "base", "svg"} & set(read.tags)
     pictures = read.references()
-    assert len(set(pictures)) == 22  # a light and a dark one of each panel, two of the first
+    assert len(set(pictures)) == 24  # a light and a dark one of each panel, two of the first
     for picture in pictures:
         ElementTree.fromstring(base64.b64decode(picture.removeprefix(DATA)))
     assert not re.search(r"@import|url\(", read.text)
