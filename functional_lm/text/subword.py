@@ -4,6 +4,7 @@ Byte-level ones first write a text as bytes, so that they give back every text. 
 their parts drop: `SubwordTokenizer.losses` says what.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -27,7 +28,7 @@ END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
 """Names of the token that ends a document, in the files of GPT-2, T5, Llama 3, Gemma and BERT."""
 
-MAX_VOCABULARY = 2**24
+MAX_VOCABULARY = 2**22
 
 PIECE = 2**16
 """Characters that are encoded at once, as the library takes some 200 bytes for each."""
@@ -154,18 +155,13 @@ class SubwordTokenizer:
     @functools.cached_property
     def library_tokenizer(self) -> Any:
         """The tokenizer as `tokenizers` has it; it must not be changed."""
-        try:
-            made = _library().Tokenizer.from_str(self.json)
+        hf = _library()
+        with _named("tokenizers cannot read it"):
+            made = hf.Tokenizer.from_str(self.json)
             made.no_padding()
             made.no_truncation()
             if getattr(made.model, "dropout", None):
                 made.model.dropout = None
-        except ImportError:
-            raise
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise ValueError(f"tokenizers cannot read it: {str(error)[:300]}") from None
         return made
 
     @functools.cached_property
@@ -178,7 +174,7 @@ class SubwordTokenizer:
         """A new line; where that has no token, the end of a text, or the first text that has."""
         end = [] if self.end_of_text is None else [self.decode([self.end_of_text])]
         texts = itertools.chain(["\n"], end, (self.decode([i]) for i in range(self.vocab_size)))
-        return next((text for text in texts if len(self.encode(text))), "\n")
+        return next((text for text in texts if self._round_trip(text)), "\n")
 
     @functools.cached_property
     def end_of_text(self) -> int | None:
@@ -191,12 +187,26 @@ class SubwordTokenizer:
         """What decoding does not give back of `PROBES`."""
         if self._pieces is not None:
             return ()
-        changed = {what: self.decode(self.encode(text)) for what, text in PROBES.items()}
+        changed = {what: self._round_trip(text) for what, text in PROBES.items()}
         return tuple(
-            f"{what} ({PROBES[what]!r} becomes {text!r})"
+            f"{what} ({PROBES[what]!r} becomes {'an error' if text is None else repr(text)})"
             for what, text in changed.items()
             if text != PROBES[what]
         )
+
+    def _round_trip(self, text: str) -> str | None:
+        """Return what comes back of a text; None if it cannot be encoded."""
+        try:
+            return self.decode(self.encode(text))
+        except ValueError:
+            return None
+
+    def _encoded(self, texts: list[str], *, with_offsets: bool = False) -> list[Any]:
+        """Return what the library makes of some texts."""
+        made = self.library_tokenizer
+        encode = made.encode_batch if with_offsets else made.encode_batch_fast
+        with _named("the tokenizer cannot encode the text"):
+            return encode(texts, add_special_tokens=False)
 
     @functools.cached_property
     def token_bytes(self) -> Array | None:
@@ -235,18 +245,16 @@ class SubwordTokenizer:
         A long text is encoded in pieces, cut where the tokens on both sides stay the same.
 
         Raises:
-            ValueError: naming the position of half of a surrogate pair.
+            ValueError: naming the position of half of a surrogate pair; or for a word that the
+                tokenizer does not know and has no token for, in the words of the library.
         """
-        encode = functools.partial(
-            self.library_tokenizer.encode_batch_fast, add_special_tokens=False
-        )
         kind = np.min_scalar_type(self.vocab_size - 1)
         utf8(text)
         pieces = _cut(text, self._is_seam(text))
         tokens = [
             np.array(one.ids, kind)
             for batch in iter(lambda: list(itertools.islice(pieces, BATCH)), [])
-            for one in encode(batch)
+            for one in self._encoded(batch)
         ]
         return np.concatenate([np.empty(0, kind), *tokens])
 
@@ -262,7 +270,7 @@ class SubwordTokenizer:
         utf8(text)
         parts, sizes, waiting = list[Array](), list[Array](), 0
         for piece in _cut(text, self._is_seam(text)):
-            made = self.library_tokenizer.encode(piece, add_special_tokens=False)
+            (made,) = self._encoded([piece], with_offsets=True)
             upto = np.concatenate([[0], widths(piece).cumsum()])  # bytes before each character
             ends = upto[np.maximum.accumulate([0, *(end for _, end in made.offsets)])]
             ends[1:] += waiting  # dropped at the end of earlier pieces
@@ -280,9 +288,7 @@ class SubwordTokenizer:
         def same(position: int) -> bool:
             left = text[max(0, position - CONTEXT) : position]
             right = text[position : position + CONTEXT]
-            made = self.library_tokenizer.encode_batch_fast(
-                [left, right, left + right], add_special_tokens=False
-            )
+            made = self._encoded([left, right, left + right])
             return made[0].ids + made[1].ids == made[2].ids
 
         return same
@@ -358,6 +364,17 @@ def _library() -> Any:
             "subword tokenizers need tokenizers: pip install 'functional-lm[bpe]'"
         ) from None
     return tokenizers
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Raise a ValueError for whatever the library raises, which has no types of its own."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what}: {str(error)[:300]}") from None
 
 
 def _cut(text: str, is_seam: Callable[[int], bool]) -> Iterator[str]:

@@ -78,7 +78,9 @@ def test_the_units_of_a_text(tokenizer, tmp_path, capsys):
     )
     capsys.readouterr()
     figures = evaluate(tmp_path / "run", capsys, "--text-file", str(other))
-    assert figures["bits_per_character"] / figures["bits_per_byte"] == pytest.approx(13 / 7, abs=0.03)
+    assert figures["bits_per_character"] / figures["bits_per_byte"] == pytest.approx(
+        13 / 7, abs=0.03
+    )
     validated = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
     figures = evaluate(tmp_path / "run", capsys)
     for name, value in {"loss": "val_loss", "bits_per_byte": "bits_per_byte"}.items():

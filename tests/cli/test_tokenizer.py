@@ -148,3 +148,23 @@ def test_no_file_is_replaced(text, tmp_path, capsys):
     assert main(["tokenizer", "train", str(text), "--vocab-size", "270", "--out", str(path)]) == 2
     assert f"out must be a new file: {path} exists" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+def test_data_of_any_size_with_subwords(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data, run = tmp_path / "a.jsonl", tmp_path / "run"
+    lines = (json.dumps({"text": f"document {i} of some text, né"}) for i in range(400))
+    data.write_text("\n".join(lines))
+    arguments = ["train", "--data", str(data), *SIZES, "--tokenizer", "bpe:280", "--steps", "2"]
+    assert main([*arguments, "--out", str(run)]) == 0
+    assert main(["train", "--resume", str(run), "--steps", "4"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    bits = read_metrics(run / "metrics.jsonl")[-1]["bits_per_byte"]
+    assert figures["bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+    assert figures["bits_per_character"] is None
+    assert main(["evaluate", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "bits per byte" in said
+    assert "per character" not in said

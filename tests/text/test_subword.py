@@ -226,6 +226,14 @@ def test_any_byte_of_a_file_may_be_wrong(tmp_path):
             assert len(load_tokenizer(path).encode("the fox")) >= 1
 
 
+def test_what_the_library_raises_is_one_error():
+    strict = of_library(Tokenizer(models.WordLevel({"a": 0, "<eos>": 1}, "none")))
+    with pytest.raises(ValueError, match="the tokenizer cannot encode the text: WordLevel error"):
+        strict.encode("b")
+    assert strict.losses[0] == "capital letters ('Word' becomes an error)"
+    assert strict.default_prompt == "<eos>"
+
+
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r"pip install 'functional-lm\[bpe\]'"):
