@@ -144,21 +144,26 @@ class Grid:
             return
         over = max(numeric, key=lambda name: (len({row[name] for row in rows}), name == "lr"))
         others = [name for name in self._names if name != over]
+        # Losses of several tokenizers are of different tokens.
+        figure, ylabel = "val_loss", "loss, in nats per token"
+        if "tokenizer" in self._names and all(row["bits_per_byte"] for row in rows):
+            figure, ylabel = "bits_per_byte", "loss, in bits per byte"
         lines: dict[str, Any] = {}
         for row in sorted(rows, key=lambda row: row[over]):
             name = ", ".join(["validation", *(f"{other} {_text(row[other])}" for other in others)])
             xs, ys = lines.setdefault(name, ([], []))
             xs.append(row[over])
-            ys.append(row["val_loss"])
+            ys.append(row[figure])
         xs = [row[over] for row in rows]
         log = min(xs) > 0 and max(xs) >= 10 * min(xs)
         if len(set(xs)) > 1:
-            print(f"\nvalidation loss by {over}\n{curve(lines, x_as_log=log)}")
+            unit = "bits per byte" if figure == "bits_per_byte" else "loss"
+            print(f"\nvalidation {unit} by {over}\n{curve(lines, x_as_log=log)}")
         if not others:
             ordered = sorted(rows, key=lambda row: row[over])
             losses = [row[over] for row in ordered], [row["loss"] for row in ordered]
             lines["training, mean of the last 50 steps"] = losses
-        write_rate_picture(out / PLOT_FILE, lines, xlabel=over, log=log)
+        write_rate_picture(out / PLOT_FILE, lines, xlabel=over, ylabel=ylabel, log=log)
 
 
 def _split(argument: str) -> list[str]:
