@@ -296,8 +296,6 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
     figures = f"{session.state.step - first:,} steps in {clock(seconds)}, loss {loss:.3f}"
     if len(evaluated.steps):
         figures += f", validation {evaluated.values[-1]:.3f}"
-        if len(bits := series(session.records, "bits_per_byte").values):
-            figures += f" ({bits[-1]:.3f} bits per byte)"
     if session.best_step is not None:
         figures += f", the best {session.best_loss:.3f} at step {session.best_step:,}"
     print(figures)
