@@ -267,7 +267,8 @@ def architecture(config: Config) -> Transformer:
         tied=c.tie_embeddings,
         init_scale=c.init_scale,
         remat=c.remat,
-        fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
+        fast_decoder=llama.fast_decoder(c) if is_llama else None,
+        boundary=c.boundary,
     )
     if c.logit_soft_cap is None:
         return model
