@@ -5,7 +5,6 @@ parts can be compared in otherwise equal models.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -37,7 +36,7 @@ from ..layers import (
     unembedding,
 )
 from ..losses import linear_cross_entropy
-from . import llama, llama_decoder, mixture_of_experts, mlp, parallel_block, transformer
+from . import llama, mixture_of_experts, mlp, parallel_block, transformer
 from .mixers import (
     linear_mixer,
     mamba2,

@@ -134,14 +134,13 @@ def forward(
     _expect_inputs(params, tokens, model)
     batched = tokens.ndim == 2
     tokens = np.atleast_2d(tokens)
-    positions = np.arange(tokens.shape[1])
     begins = documents(tokens, model.boundary)
+    positions = positions_in(begins, tokens.shape[1])
 
     x, r_embedding = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
     r_positions = None
     if model.positions is not None:
-        own = positions if begins is None else positions - begins
-        x, r_positions = model.positions.forward(params["positions"], x, positions=own)
+        x, r_positions = model.positions.forward(params["positions"], x, positions=positions)
     x, r_dropout = model.dropout.forward({}, x, key=fold_in(key, 0))
     r_prompt, T = None, x.shape[1]
     if model.prompt is not None:
@@ -314,9 +313,7 @@ class Transformer(Layers):
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
         caches = []
         for own, block, old in zip(params["blocks"], self.blocks, cache.blocks, strict=True):
-            x, new = block.wiring.step(
-                own, x, old, block=block, lengths=lengths, **apart(begins)
-            )
+            x, new = block.wiring.step(own, x, old, block=block, lengths=lengths, **apart(begins))
             caches.append(new)
         x = x[np.arange(B), lengths - 1]  # (B, D)
         x, _ = self.norm.forward(params["norm"], x)
@@ -333,12 +330,11 @@ class Transformer(Layers):
         that offer ``hidden_units``, ``expert_shares`` and ``attention_weights``.
         """
         tokens = np.atleast_2d(tokens)
-        positions = np.arange(tokens.shape[1])
         begins = documents(tokens, self.boundary)
+        positions = positions_in(begins, tokens.shape[1])
         x, _ = self.embedding.forward(params["embedding"], tokens)
         if self.positions is not None:
-            own = positions if begins is None else positions - begins
-            x, _ = self.positions.forward(params["positions"], x, positions=own)
+            x, _ = self.positions.forward(params["positions"], x, positions=positions)
         if self.prompt is not None:
             x, _ = self.prompt.forward(params["prompt"], x)
             positions = np.arange(x.shape[1])
@@ -456,6 +452,12 @@ def documents(
         return None
     at = filled + np.arange(tokens.shape[1])
     return np.maximum.accumulate(np.where(tokens == boundary, at, begun), axis=1)
+
+
+def positions_in(begins: Array | None, length: int) -> Array:
+    """Return the position of each token in its document, (B, T), or (T,) where all are of one."""
+    positions = np.arange(length)
+    return positions if begins is None else positions - begins
 
 
 def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:

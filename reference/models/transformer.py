@@ -10,14 +10,13 @@ def forward(params, tokens, *, model, key=None):
     if tokens.ndim == 1:
         y = forward(params, tokens[None], model=model, key=key)
         return y._replace(x=y.x[0]) if hasattr(y, "auxiliary") else y[0]
-    positions, begins = np.arange(tokens.shape[1]), 0
-    own = {}
+    positions, own = np.arange(tokens.shape[1]), {}
     if model.boundary is not None:
         begins = jax.lax.cummax(jnp.where(tokens == model.boundary, positions, 0), axis=1)
-        own = {"begins": begins}
+        positions, own = positions - begins, {"begins": begins}
     x = model.embedding.forward(params["embedding"], tokens)
     if model.positions is not None:
-        x = model.positions.forward(params["positions"], x, positions=positions - begins)
+        x = model.positions.forward(params["positions"], x, positions=positions)
     x = model.dropout.forward({}, x, key=None if key is None else (*key, 0))
     T = x.shape[1]
     if model.prompt is not None:

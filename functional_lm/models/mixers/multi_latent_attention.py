@@ -288,9 +288,8 @@ def step(
     queries, q_rope, _ = _queries(params, x, layers, n_heads, rope_size)
     latent, k_rope, _ = _latent(params, x, layers, rope_size)
     turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing}
-    rope, _ = rotary.forward(
-        {}, np.concatenate([q_rope, k_rope], axis=2), positions=positions, **turning
-    )
+    own = positions if begins is None else positions - begins
+    rope, _ = rotary.forward({}, np.concatenate([q_rope, k_rope], axis=2), positions=own, **turning)
     C, R = latent.shape[-1], rope_size
     if latents is None or up is None:
         latents = np.ones((B, S, C + 1 + R), x.dtype)

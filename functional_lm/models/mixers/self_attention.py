@@ -219,6 +219,11 @@ def forward(
     expect_params(params, ["qkv", "out", *inner], ["sinks"])
     expect_inputs({}, "", x, "B T D")
     core = core_for(attention, x.shape[1])
+    if alibi and prefix is not None and begins is not None:
+        raise ValueError(
+            "ALiBi measures distances to a prefix from the first document alone: got several; "
+            "choose rotary positions, or leave isolate_documents out"
+        )
     visibility = visibility if begins is None else visibility._replace(first=begins)
     rate = 0.0 if key is None else attention_dropout
 
@@ -370,7 +375,7 @@ def step(
     keys, values, filled, S = cache
     positions = filled[:, None] + np.arange(T)  # (B, T)
     turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing, "size": rope_size}
-    turning["positions"] = positions
+    turning["positions"] = positions if begins is None else positions - begins
     q, _ = _prepare(params.get("q_norm"), q, q_norm, turning)
     k, _ = _prepare(params.get("k_norm"), k, k_norm, turning)
     if keys is None or values is None:
