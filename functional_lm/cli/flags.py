@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shlex
 import sys
 import time
@@ -267,3 +268,23 @@ def new_folder(out: Path | None, kind: str) -> Path:
     name = time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     paths = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
     return next(path for path in map(Path("runs").joinpath, paths) if not path.exists())
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """Return name and value of NAME=VALUE.
+
+    Raises:
+        ValueError: if one of them is missing.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"give NAME=VALUE, such as B=2: got {text!r}")
+    return name, value
+
+
+def setting(text: str) -> Any:
+    """Read a number, true or false; anything else is a string."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -98,7 +98,7 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = Corpus(text, "a text") if isinstance(text, str) else text
+        corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
         tokenizer = corpus.characters() if tokenizer is None else tokenizer
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}

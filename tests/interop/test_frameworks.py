@@ -225,3 +225,26 @@ def test_a_layer_runs_inside_torch():
     weight = torch.tensor(W, requires_grad=True)
     x = torch.tensor(X, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w, x: as_torch(linear)({"weight": w}, x), (weight, x))
+
+
+def test_a_torch_function_is_a_reference_without_jax():
+    torch = pytest.importorskip("torch", reason="needs torch")
+    reference = from_torch(lambda params, x: torch.tanh(x @ params["w"]))
+
+    def layer(factor):
+        def backward(g, cache):
+            params, x, y = cache
+            inner = g * (1 - y * y)
+            d_w = np.einsum("btd,bte->de", x, inner)
+            return {"w": d_w}, factor * inner @ params["w"].T
+
+        def forward(params, x):
+            y = np.tanh(x @ params["w"])
+            return y, (params, x, y)
+
+        return from_pair(forward, backward, cache=True)
+
+    right = check_vjp(layer(1.0), {"w": W}, X, reference=reference)
+    assert right, right
+    wrong = check_vjp(layer(2.0), {"w": W}, X, reference=reference)
+    assert {finding.cause for finding in wrong.findings} == {"constant factor"}

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functional_lm.text import Mixture, batch_at, mixed_batch_at, shuffled_batch_at
@@ -8,6 +8,7 @@ from functional_lm.text import Mixture, batch_at, mixed_batch_at, shuffled_batch
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(WEIGHTS, st.integers(0, 10**6))
 def test_counts_follow_the_weights_and_only_grow(weights, n):
     mixture = Mixture((), tuple(weights))
