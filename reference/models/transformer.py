@@ -10,13 +10,13 @@ def forward(params, tokens, *, model, key=None):
     if tokens.ndim == 1:
         y = forward(params, tokens[None], model=model, key=key)
         return y._replace(x=y.x[0]) if hasattr(y, "auxiliary") else y[0]
-    positions, own = np.arange(tokens.shape[1]), {}
-    if model.boundary is not None:
+    positions, begins, own = np.arange(tokens.shape[1]), 0, {}
+    if model.boundary is not None:  # rotations measure distances, wherever a document begins
         begins = jax.lax.cummax(jnp.where(tokens == model.boundary, positions, 0), axis=1)
-        positions, own = positions - begins, {"begins": begins}
+        own = {"begins": begins}
     x = model.embedding.forward(params["embedding"], tokens)
     if model.positions is not None:
-        x = model.positions.forward(params["positions"], x, positions=positions)
+        x = model.positions.forward(params["positions"], x, positions=positions - begins)
     x = model.dropout.forward({}, x, key=None if key is None else (*key, 0))
     T = x.shape[1]
     if model.prompt is not None:
