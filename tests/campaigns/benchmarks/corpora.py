@@ -20,7 +20,7 @@ import json, sys, time
 from pathlib import Path
 from functional_lm.speed import runtime
 runtime.tune()
-from functional_lm.text import ByteTokenizer, CharTokenizer, FileCorpus, Part, load_tokenizer
+from functional_lm.text import CharTokenizer, FileCorpus, Part, load_tokenizer
 from functional_lm.training import Experiment, TrainConfig
 
 def memory():
@@ -28,8 +28,9 @@ def memory():
     return {n: int(v.split()[0]) / 1024 for n, v in (line.split(":") for line in lines)
             if n in ("VmRSS", "VmHWM")}
 
-kind, text, cache, steps = sys.argv[1:]
-tokenizer = load_tokenizer(kind) if Path(kind).is_file() else ByteTokenizer()
+text, cache, steps, *files = sys.argv[1:]
+ascii = "".join(map(chr, range(128)))
+tokenizer = load_tokenizer(files[0]) if files else CharTokenizer(ascii)
 corpus = FileCorpus((Part(Path(text)),), cache=Path(cache))
 corpus.sources
 start = time.perf_counter()
@@ -47,7 +48,7 @@ if int(steps):
 
 def corpora(
     megabytes: tuple[str, ...] = ("10", "1000"),
-    tokenizer: str = "bpe:8192",
+    tokenizer: Path | None = None,
     steps: int = 300,
     out: Path = RESULTS,
 ) -> None:
@@ -59,7 +60,7 @@ def corpora(
 
     Args:
         megabytes: the sizes of the text.
-        tokenizer: byte, or bpe:N, trained on the first part of the text.
+        tokenizer: the file of a tokenizer; not given: characters.
         steps: to train.
         out: where corpora.json is written.
     """
@@ -68,15 +69,15 @@ def corpora(
         for size in megabytes:
             text = Path(folder) / f"{size}.jsonl"
             _write_text(text, int(float(size) * 1e6))
-            kind, size_of_text = _tokenizer(tokenizer, text, Path(folder)), text.stat().st_size
-            before = usage()
-            answers, peak, own = _run([kind, str(text), f"{folder}/cache", "0"])
+            arguments, before = [str(text), f"{folder}/cache"], usage()
+            own_tokenizer = [] if tokenizer is None else [str(tokenizer)]
+            answers, peak, own = _run([*arguments, "0", *own_tokenizer])
             others = share_of_others(before, usage(), own)
-            rate = size_of_text / 1e6 / answers[0]["seconds"]
+            rate = text.stat().st_size / 1e6 / answers[0]["seconds"]
             note = f"{answers[0]['tokens']:,} tokens; others took {others:.0%}"
             report.add(f"{size} MB", "encoding, MB/s", [rate], note)
             report.add(f"{size} MB", "encoding, peak MiB of all processes", [peak])
-            answers, _, _ = _run([kind, str(text), f"{folder}/cache", str(steps)])
+            answers, _, _ = _run([*arguments, str(steps), *own_tokenizer])
             report.add(f"{size} MB", "training, resident MiB", [answers[1]["VmRSS"]])
             report.add(f"{size} MB", "training, peak MiB", [answers[1]["VmHWM"]])
             say(f"{size} MB: {rate:.1f} MB/s, peak {peak:.0f} MiB, trained {answers[1]}")
@@ -98,20 +99,6 @@ def _write_text(path: Path, size: int) -> None:
             documents = [" ".join(words[row]) + ".\n" for row in places]
             lines = "".join(json.dumps({"text": text}) + "\n" for text in documents)
             written += file.write(lines)
-
-
-def _tokenizer(kind: str, text: Path, folder: Path) -> str:
-    """Return "byte", or the file of a tokenizer trained on the first megabytes of a text."""
-    if kind == "byte":
-        return kind
-    from functional_lm.text import SubwordTokenizer
-
-    with text.open(encoding="utf-8") as file:
-        sample = [json.loads(line)["text"] for _, line in zip(range(2000), file, strict=False)]
-    path = folder / "tokenizer.json"
-    size = int(kind.removeprefix("bpe:"))
-    path.write_text(SubwordTokenizer.train("".join(sample), kind="bpe", vocab_size=size).to_json())
-    return str(path)
 
 
 def _run(arguments: list[str]) -> tuple[list[dict[str, float]], float, float]:
