@@ -17,7 +17,7 @@ from .mixers import self_attention
 from .transformer import Transformer
 from .transformer_block import Block
 
-__all__ = ["PRESETS", "SIZE", "Config", "architecture"]
+__all__ = ["PRESETS", "SIZE", "Config", "architecture", "fast_decoder"]
 
 
 @dataclasses.dataclass(frozen=True)

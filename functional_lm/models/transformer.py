@@ -47,7 +47,18 @@ from ..outline import as_html, describe, tree
 from ..prng import fold_in
 from .transformer_block import apart
 
-__all__ = ["Cache", "Layers", "Residuals", "Transformer", "build", "forward", "init", "vjp"]
+__all__ = [
+    "Cache",
+    "Layers",
+    "Residuals",
+    "Transformer",
+    "build",
+    "documents",
+    "forward",
+    "init",
+    "positions_in",
+    "vjp",
+]
 
 
 class Layers(NamedTuple):
