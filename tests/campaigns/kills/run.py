@@ -256,13 +256,16 @@ class Campaign:
             if self.draw.random() < 0.1:
                 data.write_text(self.draw.choice(versions))
             resumed += any(caches.glob("victim/*/*/*.partial/encoding.json"))
-            processes = [start(caches / "victim") for _ in range(self.draw.randint(1, 2))]
+            many = self.draw.randint(1, min(2, kills - made))
+            processes = [start(caches / "victim") for _ in range(many)]
             for process in processes:
                 if process.kill_after(self.draw.uniform(0, seconds / len(processes))):
                     made += 1
                 else:
                     expect(process.wait() == 0, f"the encoding ends well after {made} kills")
                     ends += 1
+            if made % 50 < many:
+                print(f"{made} kills, {resumed} starts with a part, {ends} ends", flush=True)
             found = whole(caches / "victim")
             expect(found.items() <= expected.items(), "a whole encoding is the undisturbed one")
             if found.keys() == expected.keys():
