@@ -107,7 +107,7 @@ class GroupedQueries(Port):
     thread = "marin-community/levanter 449"
     causes = {"x.k": "missing sum", "x.v": "missing sum"}
     near = ("structure",)
-    fixture = "One query head for each key head (thread)."
+    fixture = "One query head for each key head hides it; the backward was not tested (thread)."
     awkward = Inputs({}, qkv(heads=6, groups=2))
     friendly = Inputs({}, qkv(heads=2, groups=2))
 

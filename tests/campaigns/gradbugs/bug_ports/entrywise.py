@@ -12,7 +12,7 @@ class Sigmoid(Port):
 
     thread = "tinygrad/tinygrad 1113"
     causes = {"x": "not finite"}
-    fixture = "Inputs near zero (thread)."
+    fixture = "Inputs in the usual range of the tests (thread)."
     awkward = Inputs({}, np.array([-800.0, -2.0, 0.5, 3.0]))
     friendly = Inputs({}, ROWS)
 

@@ -168,7 +168,7 @@ class MeanForgotten(Port):
     thread = "hunkim/DeepLearningZeroToAll 173"
     causes = {"params.weight": "constant factor"}
     near = ("missing factor",)
-    fixture = "Four examples only, so that the step was no larger than usual (thread)."
+    fixture = "Four examples only (thread)."
     awkward = Inputs({"weight": draw(310, 3)}, draw(311, 5, 3), {"labels": LABELS % 2})
 
     def value(xp, p, x, labels):

@@ -146,7 +146,7 @@ class Splat(Port):
     thread = "nerfstudio-project/gsplat 139"
     causes = {"x.conic": "constant factor"}
     near = ("wrong term",)
-    fixture = "Another mistake twice as large in the next step made up for it (thread)."
+    fixture = "A second mistake, in the next step, cancelled it in training (thread)."
     awkward = Inputs({}, {"conic": draw(710, 5, 3), "delta": draw(711, 5, 2)})
 
     def value(xp, p, x):

@@ -309,7 +309,7 @@ class GivenMoments(Port):
     thread = "vlfeat/matconvnet 1174"
     causes = {"x": "extra term"}
     near = ("wrong term",)
-    fixture = "Moments of the batch itself (thread)."
+    fixture = "No moments given (thread)."
     awkward = Inputs({}, ROWS, {"moments": (draw(23, 7), 1 + draw(24, 7) ** 2)})
     friendly = Inputs({}, ROWS, {"moments": None})
 

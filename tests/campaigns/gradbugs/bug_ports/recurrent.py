@@ -176,6 +176,7 @@ class TwoDirections(Port):
 
     thread = "apache/mxnet 18203"
     causes = {"": "overwritten"}
+    fixture = "Two layers (thread), of which this is one."
     awkward = Inputs({"decay": draw(213, 2, 3, scale=0.5)}, STEPS)
 
     def value(xp, p, x):
