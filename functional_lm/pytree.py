@@ -11,7 +11,7 @@ A leaf is named by its path, joined with dots: ``blocks.0.attention.qkv``.
 import functools
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +38,12 @@ __all__ = [
 ]
 
 
+_LEAVES: tuple[type[Any], ...] = (np.ndarray, np.generic)
+
+
 def is_leaf(node: Any) -> bool:
     """Tell whether a node is a leaf: an array or a NumPy scalar."""
-    return isinstance(node, (np.ndarray, np.generic))
+    return isinstance(node, _LEAVES)
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:
@@ -81,14 +84,17 @@ def leaves_with_path(tree: Tree) -> list[tuple[str, Array]]:
     >>> [path for path, _ in leaves_with_path({"b": (np.zeros(1), np.ones(2)), "a": np.ones(3)})]
     ['a', 'b.0', 'b.1']
     """
-    return list(_walk(tree, ""))
+    found: list[tuple[str, Array]] = []
+    _walk(tree, "", found)
+    return found
 
 
-def _walk(tree: Tree, prefix: str) -> Iterator[tuple[str, Array]]:
-    if is_leaf(tree):
-        yield prefix, tree
-    for name, child in _children(tree) or []:
-        yield from _walk(child, _join(prefix, name))
+def _walk(tree: Tree, path: str, found: list[tuple[str, Array]]) -> None:
+    if isinstance(tree, _LEAVES):
+        found.append((path, tree))
+    else:
+        for name, child in _children(tree) or []:
+            _walk(child, _join(path, name), found)
 
 
 def leaves(tree: Tree) -> list[Array]:
@@ -99,7 +105,7 @@ def leaves(tree: Tree) -> list[Array]:
 
 
 def _collect(tree: Tree, found: list[Array]) -> None:
-    if is_leaf(tree):
+    if isinstance(tree, _LEAVES):
         found.append(tree)
     elif isinstance(tree, dict):
         for name in _sorted_keys(tree):
@@ -132,13 +138,15 @@ class _Different(Exception):
 
 
 def _map(function: Callable[..., Any], tree: Tree, rest: Sequence[Tree]) -> Tree:
-    if is_leaf(tree):
+    if isinstance(tree, _LEAVES):
         return function(tree, *rest)
     for other in rest:
         if not _alike(tree, other):
             raise _Different
     if isinstance(tree, dict):
         names = _sorted_keys(tree)
+        if not rest:
+            return {name: _map(function, tree[name], rest) for name in names}
         return {name: _map(function, tree[name], [other[name] for other in rest]) for name in names}
     if isinstance(tree, (tuple, list)):
         kind, columns = type(tree), zip(tree, *rest, strict=True)

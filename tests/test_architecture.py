@@ -51,7 +51,7 @@ OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a funct
     "speed": {"mpi4py", "threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},
     "text": {"platformdirs", "tokenizers"},
-    "interop": {"jax", "ml_dtypes", "safetensors"},
+    "interop": {"jax", "ml_dtypes", "safetensors", "torch"},
 }
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array, Tree, expect_number
+from ..speed.runtime import cores
 from ..speed.threads import one_thread, run
 from .schedules import Schedule, as_schedule
 from .transformation import GradientTransformation, expect_gradient
@@ -33,8 +34,9 @@ __all__ = ["MuonState", "muon", "newton_schulz"]
 A, B, C = 3.4445, -4.7750, 2.0315
 STEPS = 5
 
-TOGETHER = 2**17
-"""Entries of the matrices that a task computes at once: with more, they leave the cache."""
+TOGETHER = 2**18
+"""Most entries of the matrices that a task computes at once: more of them would leave the cache,
+and with fewer, threads would often wait for each other between short products."""
 
 
 class MuonState(NamedTuple):
@@ -107,24 +109,26 @@ def muon(
             ahead, over = later / over, later
 
         def several(matrices: list[tuple[Array, ...]]) -> None:
-            x = np.empty((len(matrices), *matrices[0][0].shape), matrices[0][0].dtype)
-            for scratch, (_, g, m, _, mu, *_) in zip(x, matrices, strict=True):
+            x = np.empty((len(matrices), *sorted(matrices[0][0].shape)), matrices[0][0].dtype)
+            for scratch, (_, g, m, _, mu, *_) in _beside(x, matrices):
                 np.multiply(g, 1 - beta, out=scratch)
                 np.multiply(m, beta, out=mu)
                 mu += scratch
                 scratch *= ahead
                 scratch += mu
             x = newton_schulz(x, eps * over)
-            for o, (p, _, _, update, _, *rows) in zip(x, matrices, strict=True):
+            for o, (p, _, _, update, _, *rows) in _beside(x, matrices):
                 scale = -rate * math.sqrt(max(1.0, p.shape[1] / p.shape[0]))
-                if row_beta is not None:
+                if row_beta is None:
+                    np.multiply(o, scale, out=update)
+                else:
                     v, nu = rows
-                    squares = np.square(o)
-                    total = math.sqrt(float(squares.sum()))
-                    np.add(v * row_beta, squares.mean(axis=0) * (1 - row_beta), out=nu)
-                    o *= 1 / (np.sqrt(nu) + eps)
-                    scale *= total / (math.sqrt(float(np.square(o, out=squares).sum())) + eps)
-                np.multiply(o, scale, out=update)
+                    squares = np.einsum("ij,ij->j", o, o)
+                    np.add(v * row_beta, squares * ((1 - row_beta) / len(o)), out=nu)
+                    weights = 1 / (np.sqrt(nu) + eps)
+                    scale *= math.sqrt(squares.sum())
+                    scale /= math.sqrt(squares @ np.square(weights)) + eps
+                    np.multiply(o, weights * scale, out=update)
                 if weight_decay:
                     update -= p * (rate * weight_decay)
 
@@ -144,11 +148,11 @@ def muon(
             for piece in _matrices(of_leaf[0].shape, (columns or {}).get(path)):
                 whole = [leaf[piece] for leaf in of_leaf[:5]]
                 neurons = [leaf[(*piece[:-2], piece[-1])] for leaf in of_leaf[5:]]
-                alike.setdefault(whole[0].shape, []).append((*whole, *neurons))
+                alike.setdefault(tuple(sorted(whole[0].shape)), []).append((*whole, *neurons))
         tasks = [
             functools.partial(several, matrices[start : start + count])
             for (m, n), matrices in sorted(alike.items(), reverse=True)
-            for count in [max(1, TOGETHER // (m * n))]
+            for count in [max(1, min(TOGETHER // (m * n), math.ceil(len(matrices) / cores())))]
             for start in range(0, len(matrices), count)
         ]
         with one_thread():
@@ -209,8 +213,15 @@ def _symmetric(a: Array, b: Array) -> Array:
     for start in range(0, n, size):
         own, later = slice(start, start + size), slice(start + size, None)
         np.matmul(a[..., own, :], b[..., start:], out=product[..., own, start:])
-        product[..., later, own] = product[..., own, later].mT
+        if later.start < n:
+            product[..., later, own] = product[..., own, later].mT
     return product
+
+
+def _beside(x: Array, matrices: list[tuple[Array, ...]]) -> Iterator[tuple[Array, Any]]:
+    """Yield each matrix of a stack, transposed if those beside it are tall, with those."""
+    for one, others in zip(x, matrices, strict=True):
+        yield one if one.shape == others[0].shape else one.T, others
 
 
 def _matrices(shape: tuple[int, ...], widths: tuple[int, ...] | None) -> Iterator[Any]:

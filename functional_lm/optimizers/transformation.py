@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..contract import Tree
+from ..contract import Array, Tree
 from ..speed.entrywise import entrywise
 
 __all__ = ["GradientTransformation", "apply_updates", "chain", "expect_gradient", "partition"]
@@ -56,13 +56,14 @@ def partition(
         label: maps a path, such as ``blocks.0.norm1.scale``, to one of them.
     """
 
-    def split(*trees: Tree) -> dict[str, list[Tree]]:
-        labels = pytree.map_with_path(lambda path, leaf: label(path), trees[0])
+    def split(tree: Tree) -> dict[str, Tree]:
+        labelled = [(label(path), leaf) for path, leaf in pytree.leaves_with_path(tree)]
 
-        def part(name: str, tree: Tree) -> Tree:
-            return pytree.map(lambda leaf, own: leaf if own == name else None, tree, labels)
+        def part(name: str) -> Tree:
+            own = iter([leaf if its == name else None for its, leaf in labelled])
+            return pytree.map(lambda _: next(own), tree)
 
-        return {name: [part(name, tree) for tree in trees] for name in transformations}
+        return {name: part(name) for name in transformations}
 
     def init(params: Tree) -> dict[str, Any]:
         parts = split(params)
@@ -72,16 +73,16 @@ def partition(
                     f"label must name a transformation: got {label(path)!r} for {path}; pass one "
                     f"of {', '.join(transformations)}"
                 )
-        return {name: one.init(*parts[name]) for name, one in transformations.items()}
+        return {name: one.init(parts[name]) for name, one in transformations.items()}
 
     def update(
         grads: Tree, state: dict[str, Any], params: Tree, norm: float | None = None
     ) -> tuple[Tree, dict[str, Any]]:
-        parts = split(params, grads)
-        results = {}
-        for name, transformation in transformations.items():
-            own, of_own = parts[name]
-            results[name] = transformation.update(of_own, state[name], own)
+        parts, of_parts = split(params), split(grads)
+        results = {
+            name: transformation.update(of_parts[name], state[name], parts[name])
+            for name, transformation in transformations.items()
+        }
         updates = functools.reduce(pytree.combine, (own for own, _ in results.values()))
         return updates, {name: own for name, (_, own) in results.items()}
 
@@ -103,7 +104,14 @@ def expect_gradient(grads: Tree, params: Tree) -> None:
     Raises:
         ValueError: naming the leaf.
     """
-    for path, leaf, gradient in pytree.zip_with_path(params, grads):
+    unlike: list[Array] = []
+
+    def compare(leaf: Array, gradient: Any) -> None:
+        if np.shape(gradient) != leaf.shape:
+            unlike.append(leaf)
+
+    pytree.map(compare, params, grads)
+    for path, leaf, gradient in pytree.zip_with_path(params, grads) if unlike else ():
         if np.shape(gradient) != leaf.shape:
             raise ValueError(
                 f"the gradient of {path} must have its shape, {leaf.shape}: "

@@ -1,7 +1,7 @@
 """Check a hand-written ``vjp`` against `jax.vjp` of a reference, and against the contract."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
-from .oracle import JaxOracle
+from .oracle import JaxOracle, LayerOracle
 from .refusals import check_refusals
 from .report import Finding, Report
-from .subject import BrokenLayer, Examination, Subject
+from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
 from .variants import check_examples, check_layouts, check_one_token, check_scales
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
@@ -37,8 +37,10 @@ def check_vjp(
     seed: int = 0,
     dtypes: tuple[str, ...] = DTYPES,
     refusals: bool = False,
+    strict: bool = False,
     name: str = "",
-    **keywords: Any,
+    keywords: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Report:
     """Certify a layer's value and gradients numerically, or say what is wrong with them.
 
@@ -60,27 +62,28 @@ def check_vjp(
             arrays here and in x may be of NumPy, JAX or PyTorch, or lists of numbers.
         x: its positional input.
         reference: ``(params, x, **keywords) -> y``, traceable by JAX, or a module with such a
-            ``forward``.
+            ``forward``. With a ``vjp`` too it is its own oracle and needs no JAX, such as
+            `interop.from_torch` of a plain function; then no step of it can be named as the cause.
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
         dtypes: those to check, float64 and float32 or one of them.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
+        strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
+            integers, a y that lies in the memory of a residual, an empty batch that raises.
         name: what the report calls the layer; its ``__name__`` if not given.
-        **keywords: the keyword-only inputs of the layer and the reference. Floating arrays among
-            them are cast like the inputs. Bind those that share a name with an argument of this
-            function first, with `compose.bind` and `functools.partial`.
+        keywords: keyword-only inputs of the layer and the reference; floating arrays among them are
+            cast like the inputs.
+        **more: the same, unless they have the name of an argument of this function.
 
     Returns:
-        A `Report`, which is true if the layer is right. It fails only for faults of the layer; an
-        exception in the layer is one.
+        A `Report`, which is true if the layer is right. An exception in the layer or in the
+        reference is a finding, with the line that raised it.
 
     Raises:
         ImportError: for a reference without jax.
-        TypeError: for a layer without ``forward`` and ``vjp``, a keyword that ``forward`` does not
-            take, or inputs that hold no array.
-        ValueError: for an unknown dtype, a cotangent unlike y, inputs that are not finite or that
-            the layer refuses as the reference does, or a reference that does not accept them.
+        TypeError: for a layer without ``forward`` and ``vjp``, or inputs that hold no array.
+        ValueError: for an unknown dtype, a cotangent unlike y, or inputs that are not finite.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -89,9 +92,15 @@ def check_vjp(
     True
     """
     called = getattr(layer, "__name__", type(layer).__name__).rpartition(".")[2]
-    given = {"reference": reference, "cotangent": cotangent} | keywords
-    settings = {"seed": seed, "dtypes": dtypes, "refusals": refusals, "name": name}
-    usual = {"dtypes": DTYPES, "refusals": False, "name": ""}
+    given = {"reference": reference, "cotangent": cotangent, "keywords": keywords} | more
+    settings = {
+        "seed": seed,
+        "dtypes": dtypes,
+        "refusals": refusals,
+        "strict": strict,
+        "name": name,
+    }
+    usual = {"dtypes": DTYPES, "refusals": False, "strict": False, "name": ""}
     arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
     arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
@@ -104,7 +113,8 @@ def check_vjp(
         seed=seed,
         dtypes=dtypes,
         refusals=refusals,
-        keywords=keywords,
+        strict=strict,
+        keywords=dict(keywords or {}) | more,
         reproduce=f"check_vjp({', '.join([called, 'params', 'x', *arguments])})",
     )
 
@@ -121,6 +131,7 @@ def check(
     dtypes: tuple[str, ...] = DTYPES,
     factor: float = FACTOR,
     refusals: bool = False,
+    strict: bool = True,
     keywords: dict[str, Any],
     reproduce: str = "",
     progress: Callable[[float], None] = lambda share: None,
@@ -131,16 +142,24 @@ def check(
     it has keywords of its own. ``progress`` is called with the share of the work that is done.
     """
     params, x, cotangent = map(as_arrays, (params, x, cotangent))
+    cotangent = np.asarray(cotangent) if isinstance(cotangent, (int, float)) else cotangent
     keywords = as_arrays(keywords, lists=False)
-    dtypes = _expect_arguments(layer, (params, x), dtypes, keywords, seed)
+    dtypes = _expect_arguments(layer, (params, x), dtypes, seed)
     report = Report(name, reproduce=reproduce)
-    subject = Subject(layer, pytree.map(np.array, keywords))
+    unfit = _unfit(layer, (params, x), keywords)
+    if unfit:
+        report.findings.append(Finding("contract", unfit, cause="exception"))
+        return report
+    subject = Subject(layer, pytree.map(np.array, keywords), strict=strict)
     given = cast((params, x), np.float64)
-    oracle: JaxOracle | NumericOracle
+    oracle: Oracle
     if reference is None:
         oracle = NumericOracle(subject)
+    elif isinstance(reference, JaxOracle):
+        oracle = reference
     else:
-        oracle = reference if isinstance(reference, JaxOracle) else JaxOracle(reference, keywords)
+        kind = LayerOracle if hasattr(reference, "vjp") else JaxOracle
+        oracle = kind(reference, keywords)
     examination = None
     with np.errstate(all="ignore"):  # the layer runs with faults as errors; we do not
         try:
@@ -158,18 +177,18 @@ def check(
             report.findings.append(Finding("purity", what, cause="overwritten"))
         for what in subject.float_faults:
             report.findings.append(Finding("contract", what, cause="not finite"))
+        report.notes += subject.notes
         report.oracle = oracle.name
         if examination is not None:
             explain(examination)
     return report
 
 
-def _output(oracle: JaxOracle | NumericOracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
+def _output(oracle: Oracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
     """Return zeros like y.
 
     Raises:
-        BrokenLayer: for a fault of the layer.
-        ValueError: if the inputs, or the reference, are at fault.
+        BrokenLayer: for a fault of the layer, of the inputs or of the reference.
     """
     try:
         y = oracle.output(given, "float64")
@@ -182,16 +201,19 @@ def _output(oracle: JaxOracle | NumericOracle, subject: Subject, given: tuple[Tr
         if isinstance(refusal, (TypeError, ValueError)):
             also = "" if isinstance(error, BrokenLayer) else ", and so does the reference"
             what = f"params and x must suit the layer: forward refuses them{also}"
-            raise ValueError(f"{what}: {type(refusal).__name__}: {refusal}") from error
+            message = f"{what}: {type(refusal).__name__}: {refusal}{line_of(refusal)}"
+            raise BrokenLayer(Finding("contract", message, cause="exception")) from error
         if isinstance(error, BrokenLayer):
             raise
         first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"reference must accept params and x, as forward does: it raised "
-            f"{type(error).__name__}: {first}; call reference(params, x) to see where"
-        ) from error
+        message = (
+            "the reference must take params and x, as forward does, and be traceable by JAX: it "
+            f"raised {type(error).__name__}: {first}{line_of(error)}"
+        )
+        raise BrokenLayer(Finding("contract", message, cause="reference")) from error
     if not pytree.leaves(y):
-        raise ValueError(f"reference must return y, made of arrays: got {y!r}; return y alone")
+        message = f"the reference must return y, made of arrays: got {y!r}; return y alone"
+        raise BrokenLayer(Finding("contract", message, cause="reference"))
     return y
 
 
@@ -213,20 +235,26 @@ def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 
-def _expect_arguments(
-    layer: Any, inputs: Any, dtypes: Any, keywords: dict[str, Any], seed: int
-) -> tuple[str, ...]:
+def _unfit(layer: Any, inputs: Any, keywords: dict[str, Any]) -> str:
+    """Say which keyword forward does not take, or which input is complex; nothing if all fit."""
+    known = keywords_of(layer)
+    unknown = [] if known is None else sorted(set(keywords) - set(known))
+    if known is not None and unknown:
+        hint = did_you_mean(unknown[0], [*known, *inspect.signature(check_vjp).parameters])
+        return f"forward has the keywords {{{', '.join(known)}}}: got {unknown[0]}{hint}"
+    for path, leaf in pytree.leaves_with_path({"params": inputs[0], "x": inputs[1]}):
+        if leaf.dtype.kind == "c":
+            return f"{path} must be real: got {leaf.dtype}; pass its real and imaginary parts"
+    return ""
+
+
+def _expect_arguments(layer: Any, inputs: Any, dtypes: Any, seed: int) -> tuple[str, ...]:
     for name in ("forward", "vjp"):
         if not callable(getattr(layer, name, None)):
             raise TypeError(
                 f"layer must have forward and vjp: {layer!r} has no {name}; pass a module, or "
                 "types.SimpleNamespace(forward=..., vjp=...)"
             )
-    known = keywords_of(layer)
-    unknown = [] if known is None else sorted(set(keywords) - set(known))
-    if known is not None and unknown:
-        hint = did_you_mean(unknown[0], [*known, *inspect.signature(check_vjp).parameters])
-        raise TypeError(f"forward has the keywords {{{', '.join(known)}}}: got {unknown[0]}{hint}")
     dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in dtypes:
         if dtype not in DTYPES:
@@ -236,7 +264,7 @@ def _expect_arguments(
     expect_int("seed", seed, minimum=0)
     tree = {"params": inputs[0], "x": inputs[1]}
     for path, leaf in pytree.leaves_with_path(tree):
-        if leaf.dtype.kind not in "fiub":
+        if leaf.dtype.kind not in "fiubc":
             raise TypeError(f"{path} must be an array of numbers: got {leaf.dtype}; cast it")
     infinite = pytree.first_not_finite(tree)
     if infinite and not getattr(layer, "MAY_BE_NON_FINITE", False):

@@ -1,4 +1,4 @@
-"""The oracle: `jax.vjp` of a reference, in float64 or float32."""
+"""The oracle: `jax.vjp` of a reference, or a reference with a backward pass of its own."""
 
 import contextlib
 import inspect
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Tree
-from .inputs import same_bits
+from ..contract import Array, Differentiable, Tree
+from .inputs import cast, same_bits
 
-__all__ = ["JaxOracle"]
+__all__ = ["JaxOracle", "LayerOracle"]
 
 
 class JaxOracle:
@@ -176,6 +176,53 @@ class JaxOracle:
             return y, cotangents
 
         return run
+
+    def project(self, results: Tree) -> Tree:
+        """Return the results as they are: this oracle knows every entry."""
+        return results
+
+
+class LayerOracle:
+    """The ``forward`` and ``vjp`` of a layer that is known to be right.
+
+    Such as `interop.from_torch` of a plain function, whose backward is that of PyTorch's autograd.
+
+    Args:
+        layer: the reference.
+        keywords: its keyword-only inputs.
+    """
+
+    tolerance = 1e-11
+    draws = 8
+    has_float32 = True
+
+    def __init__(self, layer: Differentiable, keywords: dict[str, Any]) -> None:
+        self._layer = layer
+        self.keywords = {"float64": keywords, "float32": keywords}
+        self.name = f"the vjp of {getattr(layer, '__name__', type(layer).__name__)}"
+
+    def output(
+        self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None
+    ) -> Any:
+        """Return zeros like the reference's output."""
+        keywords = self.keywords[dtype] if keywords is None else keywords
+        y, _ = self._layer.forward(*cast(inputs, dtype), **cast(keywords, dtype))
+        return pytree.map(np.zeros_like, y)
+
+    def results(
+        self,
+        inputs: tuple[Tree, Any],
+        g: Any,
+        dtype: str,
+        *,
+        given: str | None = None,
+        keywords: dict[str, Any] | None = None,
+    ) -> Tree:
+        """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers."""
+        keywords = self.keywords[given or dtype] if keywords is None else keywords
+        y, residuals = self._layer.forward(*cast(inputs, dtype), **cast(keywords, dtype))
+        d_params, d_x = self._layer.vjp(residuals, cast(g, dtype))
+        return {"y": y, "params": d_params, "x": d_x}
 
     def project(self, results: Tree) -> Tree:
         """Return the results as they are: this oracle knows every entry."""

@@ -70,6 +70,7 @@ refusals: inputs spoilt in one place raise an error that names the argument; whe
 CAUSES = {
     # the shape of the answer
     "exception": "the code under test raises",
+    "reference": "the reference does not take the inputs, or JAX cannot trace it",
     "structure": "forward or vjp returns something other than the contract requires",
     "integer cotangent": "integers have the cotangent None",
     "swapped": "two outputs are exchanged",
@@ -142,6 +143,7 @@ class Report:
         name: the layer.
         leaves: a `LeafReport` for the value ``y`` and for each gradient, by path.
         findings: a `Finding` for each fault, with its likely cause.
+        notes: what a strict check would not forgive.
         residual_bytes: of the float32 residuals (float64 if that alone was checked), beyond what
             they share with inputs and parameters; None if forward failed.
         oracle: what the gradients were compared with.
@@ -151,6 +153,7 @@ class Report:
     name: str
     leaves: dict[str, LeafReport] = dataclasses.field(default_factory=dict)
     findings: list[Finding] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
     residual_bytes: int | None = None
     oracle: str = ""
     reproduce: str = ""
@@ -202,6 +205,8 @@ class Report:
                 lines += _wrapped("  - ", message, "    ")
             if cause:
                 lines += _wrapped("      likely cause: ", cause, "        ")
+        for note in self.notes:
+            lines += _wrapped("  - note: ", note, "    ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
@@ -218,6 +223,7 @@ class Report:
         for messages, cause in self._by_cause():
             shown = "<br>".join(map(escape, messages))
             parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
+        parts += [f"<p>note: {escape(note)}</p>" for note in self.notes]
         if not self.ok and self.reproduce:
             parts.append(f"<pre>{escape(self.reproduce)}</pre>")
         return "\n".join(parts)

@@ -4,8 +4,10 @@ Whatever the layer raises or writes to is a finding, not a crash of the checker.
 """
 
 import dataclasses
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,11 +16,15 @@ from ..contract import Differentiable, Tree
 from .inputs import at, cast, freeze, same_bits
 from .report import Finding, Report
 
-__all__ = ["BrokenLayer", "Comparison", "Examination", "Subject", "describe"]
+__all__ = ["BrokenLayer", "Comparison", "Examination", "Oracle", "Subject", "describe", "line_of"]
 
 if TYPE_CHECKING:
     from .numeric import NumericOracle
-    from .oracle import JaxOracle
+    from .oracle import JaxOracle, LayerOracle
+
+
+Oracle: TypeAlias = "JaxOracle | LayerOracle | NumericOracle"
+"""What the results are compared with."""
 
 
 class BrokenLayer(Exception):
@@ -43,10 +49,15 @@ class Subject:
     - ``EXTREME_SCALES``: factors; the layer is also checked at inputs this much larger.
     """
 
-    def __init__(self, layer: Differentiable, keywords: dict[str, Any]) -> None:
+    def __init__(
+        self, layer: Differentiable, keywords: dict[str, Any], *, strict: bool = True
+    ) -> None:
         self.layer = layer
+        self.strict = strict
         self._keywords = keywords
+        self._inputs: Any = None  # of the last forward
         self.writes: set[str] = set()
+        self.notes: dict[str, None] = {}  # what is forgiven unless the check is strict, in order
         self.float_faults: list[str] = []
         self.shares_memory: str = getattr(layer, "SHARES_MEMORY", "")
         self.may_be_non_finite = bool(getattr(layer, "MAY_BE_NON_FINITE", False))
@@ -63,12 +74,28 @@ class Subject:
             keywords = self.keywords(floats[0] if floats else np.float64)
 
         arguments = {"params": inputs[0], "x": inputs[1], "keyword": keywords}
-        return self._run("forward", "(y, residuals)", arguments)
+        y, residuals = self._run("forward", "(y, residuals)", arguments)
+        self._inputs = inputs
+        if isinstance(y, float) and not isinstance(y, np.generic) and not self.strict:
+            self.notes["forward returns a Python float; a NumPy scalar has the dtype of x"] = None
+            y = np.result_type(np.float16, *pytree.leaves(inputs)).type(y)
+        return y, residuals
 
     def vjp(self, residuals: Any, g: Any) -> Any:
         """Return ``(d_params, d_x)``."""
 
-        return self._run("vjp", "(d_params, d_x)", {"residuals": residuals, "g": g})
+        pair = self._run("vjp", "(d_params, d_x)", {"residuals": residuals, "g": g})
+        try:
+            return pair if self.strict else pytree.map(self._forgiven, self._inputs, pair)
+        except (ValueError, TypeError):  # another structure, which the contract check reports
+            return pair
+
+    def _forgiven(self, leaf: Any, d_leaf: Any) -> Any:
+        """Return None for zeros as the cotangent of integers."""
+        if leaf.dtype.kind == "f" or not pytree.is_leaf(d_leaf) or np.any(d_leaf):
+            return d_leaf
+        self.notes["vjp returns zeros for integers; None says that they have no gradient"] = None
+        return None
 
     def results(self, inputs: Any, g: Any, keywords: dict[str, Any] | None = None) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, by the names of leaves."""
@@ -81,7 +108,7 @@ class Subject:
         try:
             result = self._guarded(what, arguments)
         except Exception as error:
-            message = f"{what} raised {type(error).__name__}: {error}"
+            message = f"{what} raised {type(error).__name__}: {error}{line_of(error)}"
             raise BrokenLayer(Finding("contract", message, cause="exception")) from error
         if type(result) is not tuple or len(result) != 2:
             message = f"{what} must return {required}: got {describe(result)}"
@@ -118,6 +145,23 @@ class Subject:
                 self.float_faults.append(f"{what} raised FloatingPointError: {error}")
         with np.errstate(all="ignore"):
             return function(*given, **keywords)
+
+
+def line_of(error: BaseException) -> str:
+    """Return the last line of the user's own code in a traceback: " (file.py, line 3: `code`)"."""
+    ours = Path(__file__).parent.parts
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not {"site-packages", "importlib"} & {*Path(frame.filename).parts}
+        and Path(frame.filename).parts[: len(ours)] != ours
+        and not frame.filename.startswith("<")
+    ]
+    if not frames:
+        return ""
+    last = frames[-1]
+    code = f": `{last.line}`" if last.line else ""
+    return f" ({Path(last.filename).name}, line {last.lineno}{code})"
 
 
 def describe(value: Any) -> str:
@@ -161,7 +205,7 @@ class Examination:
     """One check of one layer, from the first stage to the last."""
 
     subject: Subject
-    oracle: "JaxOracle | NumericOracle"
+    oracle: "Oracle"
     draws: list[tuple[Any, Any]]  # ((params, x), g) in float64; the first is what was given
     draw: Callable[[int], tuple[Any, Any]]  # any number of them
     dtypes: tuple[str, ...]

@@ -1,6 +1,6 @@
 """Tokenizers, corpora and batches."""
 
-from .batches import batch_at, epoch_batch_at, even_batch_at, split, steps_per_epoch, windows
+from .batches import batch_at, epoch_batch_at, shuffled_batch_at, split, steps_per_epoch, windows
 from .corpora import CORPORA, Corpus, load_corpus, read_corpus
 from .download import DownloadError
 from .tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, load_tokenizer
@@ -14,10 +14,10 @@ __all__ = [
     "Tokenizer",
     "batch_at",
     "epoch_batch_at",
-    "even_batch_at",
     "load_corpus",
     "load_tokenizer",
     "read_corpus",
+    "shuffled_batch_at",
     "split",
     "steps_per_epoch",
     "windows",

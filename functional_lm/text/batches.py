@@ -1,4 +1,4 @@
-"""Windows of a token sequence: random or evenly spread ones, shuffled epochs, or all in order."""
+"""Windows of a token sequence: random ones, shuffled passes or epochs, or all in order."""
 
 import functools
 
@@ -40,28 +40,26 @@ def batch_at(
     return _windows_at(tokens, starts, seq_len)
 
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ over the golden ratio, odd
-
-
-def even_batch_at(
+def shuffled_batch_at(
     tokens: Array, key: Key, step: int, *, batch_size: int, seq_len: int
 ) -> tuple[Array, Array]:
-    """Return windows that come from all parts of the text equally often.
+    """Return a batch of a pass over the text: windows that do not overlap, each once, shuffled.
 
-    A pure function like `batch_at`, with the same arguments. Where random windows leave gaps and
-    repeat themselves, window i begins at the fraction frac(i/φ + u) of the text, φ being the golden
-    ratio and u the key's: each falls into the widest gap between those so far, and at any time the
-    gaps have at most three widths (Sós 1958).
+    A pure function like `batch_at`, with the same arguments. Passes follow each other without a
+    break. Each has an order of its own and is shifted at random, so that windows begin at every
+    token in time. Random windows leave out some of the text and repeat other parts; passes show
+    all of it equally often.
 
     Raises:
         ValueError: if the tokens are fewer than seq_len + 1.
     """
     expect_window(tokens, seq_len)
-    first = integers(key, (1,), low=0, high=2**63).astype(np.uint64)
-    number = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.uint64)
-    fractions = (first * np.uint64(2) + number * GOLDEN) >> np.uint64(11)  # of 2⁵³; sums wrap
-    starts = np.floor(fractions * (2.0**-53 * (len(tokens) - seq_len))).astype(np.int64)
-    return _windows_at(tokens, starts, seq_len)
+    count = max((len(tokens) - 1) // seq_len - 1, 1)  # one less than fits leaves room to shift
+    room = len(tokens) - count * seq_len
+    numbers = range(step * batch_size, (step + 1) * batch_size)
+    places = [divmod(number, count) for number in numbers]
+    starts = [_shuffled((*key, number), count, seq_len, room)[i] for number, i in places]
+    return _windows_at(tokens, np.array(starts), seq_len)
 
 
 def epoch_batch_at(
@@ -78,9 +76,8 @@ def epoch_batch_at(
     expect_window(tokens, seq_len)
     count = (len(tokens) - 1) // seq_len
     epoch, batch = divmod(step, -(-count // batch_size))
-    order = _shuffled((*key, epoch), count)
-    chosen = order[batch * batch_size : (batch + 1) * batch_size]
-    return _windows_at(tokens, chosen * seq_len, seq_len)
+    starts = _shuffled((*key, epoch), count, seq_len)
+    return _windows_at(tokens, starts[batch * batch_size : (batch + 1) * batch_size], seq_len)
 
 
 def steps_per_epoch(n_tokens: int, *, batch_size: int, seq_len: int) -> int:
@@ -122,7 +119,9 @@ def _windows_at(tokens: Array, starts: Array, seq_len: int) -> tuple[Array, Arra
 
 
 @functools.lru_cache(maxsize=2)
-def _shuffled(key: Key, count: int) -> Array:
-    order = permutation(key, count)
-    order.flags.writeable = False
-    return order
+def _shuffled(key: Key, count: int, seq_len: int, room: int = 1) -> Array:
+    """Return where windows side by side begin, in random order, all shifted by less than room."""
+    shift = integers((*key, 0), (1,), low=0, high=room)
+    starts = permutation(key, count) * seq_len + shift
+    starts.flags.writeable = False
+    return starts

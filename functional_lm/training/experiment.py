@@ -33,7 +33,7 @@ from ..text import (
     Tokenizer,
     batch_at,
     epoch_batch_at,
-    even_batch_at,
+    shuffled_batch_at,
     split,
     steps_per_epoch,
 )
@@ -206,7 +206,7 @@ class Experiment:
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets, key and settings by name."""
-        draw = {"random": batch_at, "even": even_batch_at}[self.settings.windows]
+        draw = {"random": batch_at, "shuffled": shuffled_batch_at}[self.settings.windows]
         if self.settings.epochs is not None:
             draw = epoch_batch_at
         x, y = draw(

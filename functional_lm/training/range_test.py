@@ -6,7 +6,7 @@ suit SGD: Adam with clipping and norms diverges late, after a loss that is flat 
 ten. So the test reads off two rates, one at which the loss has done half of its fall and one at
 which training diverges, and suggests a `MARGIN` below their geometric mean.
 
-``python tests/campaigns/benchmarks/find_lr.py`` compares the suggestion with sweeps.
+``python tests/campaigns/benchmarks/run.py find-lr`` compares the suggestion with sweeps.
 """
 
 import contextlib

@@ -16,11 +16,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best": {
         "model": "hybrid",
         "convolution": 4,
+        "gated_attention": True,
+        "n_kv_heads": 2,
         "init_scale": 0.8,
+        "windows": "shuffled",
         "optimizer": "muon",
         "normuon": True,
         "lr": 0.02,
         "adam_lr": 0.01,
+        "weight_decay": 0.03,
         "lr_schedule": "linear",
     },
     "speedrun": {

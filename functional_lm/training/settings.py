@@ -69,9 +69,9 @@ class TrainConfig:
     Attributes:
         steps: updates to make, each on some windows of the text. Not given: 2000.
         epochs: in place of steps: passes over the text, as shuffled windows that do not overlap.
-        windows: where the windows of steps lie: at random, or spread so that all parts of the text
-            come equally often ("even"). Random ones overlap more: the training loss is lower, the
-            validation loss higher.
+        windows: where the windows of steps lie: anywhere ("random"), or side by side and in random
+            order ("shuffled"). The second shows all parts of the text equally often, which lowers
+            the validation loss.
         batch_size: windows in a batch.
         gradient_accumulation_steps: parts of a batch that are computed one after another, to save
             memory; they make one update, as the whole batch does.
@@ -111,7 +111,7 @@ class TrainConfig:
 
     steps: int | None = None
     epochs: int | None = None
-    windows: Literal["random", "even"] = "random"
+    windows: Literal["random", "shuffled"] = "random"
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
     seq_len: int = 64
@@ -142,7 +142,7 @@ class TrainConfig:
             (expect_int, "steps epochs batch_size gradient_accumulation_steps seq_len shards", {}),
             (expect_int, "warmup_steps", {"minimum": 0}),
             (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
-            (expect_choice, "windows", {"choices": ("random", "even")}),
+            (expect_choice, "windows", {"choices": ("random", "shuffled")}),
             (expect_choice, "optimizer", {"choices": get_args(OptimizerName)}),
             (expect_choice, "lr_schedule", {"choices": get_args(ScheduleName)}),
             (expect_number, "lr min_lr adam_lr weight_decay eps", {"low": 0.0}),

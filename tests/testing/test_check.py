@@ -161,7 +161,10 @@ WRONG = {
     "x is wrong for one example (x[0:1])": {
         "vjp": lambda x, g: ({}, 2 * x * g + (len(x) != 3) * g.sum())
     },
-    "for an empty batch (x[:0])": {"vjp": lambda x, g: ({}, 2 * x * g + 0 * np.abs(x).max())},
+    "for an empty batch (x[:0])": {
+        "vjp": lambda x, g: ({}, 2 * x * g + 0 * np.abs(x).max()),
+        "strict": True,
+    },
     "x is wrong for one token (x[:, :1])": CUMSUM
     | {"vjp": lambda r, g: ({}, 2 * g) if g.shape[1] == 1 else CUMSUM["vjp"](r, g)},
     "for x times 10000": SOFTPLUS | {"declared": {"EXTREME_SCALES": (1e-3, 1e4)}},
@@ -242,8 +245,12 @@ def test_a_gradient_for_tokens_must_be_none():
         forward=embedding.forward, vjp=lambda r, g: (embedding.vjp(r, g)[0], np.zeros(3))
     )
     ids = np.array([0, 2, 1])
-    report = check_vjp(layer, {"weight": X}, ids, reference=lambda p, tokens: p["weight"][tokens])
+    inputs = {"params": {"weight": X}, "x": ids}
+    reference = lambda p, tokens: p["weight"][tokens]  # noqa: E731
+    report = check_vjp(layer, **inputs, reference=reference, strict=True)
     assert "the cotangent of x must be None" in str(report.findings[0])
+    layer.vjp = lambda r, g: (embedding.vjp(r, g)[0], np.ones(3))
+    assert not check_vjp(layer, **inputs, reference=reference)
 
 
 def test_a_float32_result_less_accurate_than_xla_is_found():
@@ -325,20 +332,143 @@ MISUSE = [
     ({"x": 3.0}, TypeError, "must hold arrays: got {} and 3.0"),
     ({"x": np.array(["a"])}, TypeError, "x must be an array of numbers: got <U1"),
     ({"layer": types.SimpleNamespace(forward=square)}, TypeError, "has no vjp"),
-    ({"refrence": None}, TypeError, "the keywords {}: got refrence; did you mean reference?"),
-    ({"layer": rms_norm, "epz": 1.0}, TypeError, "{eps, offset}: got epz; did you mean eps?"),
-    ({"layer": bind(rms_norm, eps=1e-3), "eps": 1.0}, TypeError, "{offset}: got eps; remove it"),
-    ({"reference": raises}, ValueError, "as forward does: it raised RuntimeError: out of luck"),
-    ({"reference": lambda p, x: x @ x}, ValueError, "reference must accept params and x, as forw"),
-    ({"reference": lambda p, x: np.sin(x)}, ValueError, "it raised TracerArrayConversionError"),
-    ({"reference": jax.nn.silu}, ValueError, "takes 1 positional argument but 2 were given; call"),
-    ({"reference": lambda p, x: None}, ValueError, "reference must return y, made of arrays"),
-    (WIDE | {"reference": None}, ValueError, "must suit the layer: forward refuses them: ValueE"),
-    (WIDE, ValueError, "and so does the reference: ValueError: x must have shape (..., D_in)"),
     ({"x": X * np.nan}, ValueError, "must be finite: x has 15 entries that are not finite"),
     ({"x": [[1.0], [1.0, 2.0]]}, ValueError, "rows of a list must have one length"),
     ({"seed": -1}, ValueError, "seed must be at least 0"),
 ]
+
+
+def branches(params, x):
+    if x.sum() > 0:
+        return x
+    return -x
+
+
+UNFIT = [
+    ({"refrence": None}, "the keywords {}: got refrence; did you mean reference?"),
+    ({"layer": rms_norm, "epz": 1.0}, "{eps, offset}: got epz; did you mean eps?"),
+    ({"layer": bind(rms_norm, eps=1e-3), "eps": 1.0}, "{offset}: got eps; remove it"),
+    ({"reference": raises}, "it raised RuntimeError: out of luck (test_check.py, line "),
+    ({"reference": lambda p, x: p["w"]}, "it raised KeyError: 'w' (test_check.py, line "),
+    ({"reference": lambda p, x: x @ x}, "the reference must take params and x, as forward does"),
+    ({"reference": lambda p, x: np.sin(x)}, "it raised TracerArrayConversionError"),
+    ({"reference": branches}, "`if x.sum() > 0:`"),
+    ({"reference": jax.nn.silu}, "takes 1 positional argument but 2 were given"),
+    ({"reference": lambda p, x: None}, "the reference must return y, made of arrays: got None"),
+    (WIDE | {"reference": None}, "must suit the layer: forward refuses them: ValueError"),
+    (WIDE, "and so does the reference: ValueError: x must have shape (..., D_in)"),
+    ({"x": X * 1j}, "x must be real: got complex128"),
+    ({"layer": types.SimpleNamespace(forward=raises, vjp=square)}, '`raise RuntimeError("out of'),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), UNFIT, ids=[says for _, says in UNFIT])
+def test_what_does_not_fit_is_a_finding_with_its_line(changes, says):
+    usual = {"layer": silu, "params": {}, "x": X, "reference": lambda p, x: jax.nn.silu(x)}
+    report = check_vjp(**usual | changes)
+    assert not report
+    (finding,) = report.findings
+    assert says in finding.message
+    assert finding.cause in ("exception", "reference")
+
+
+def test_keywords_may_have_the_names_of_arguments_and_numbers_may_be_cotangents():
+    layer = types.SimpleNamespace(
+        forward=lambda p, x, *, seed: (seed * x.sum(), (seed, x)),
+        vjp=lambda r, g: ({}, g * r[0] * np.ones_like(r[1])),
+    )
+    reference = lambda p, x, *, seed: seed * x.sum()  # noqa: E731
+    report = check_vjp(
+        layer, {}, X, reference=reference, cotangent=1.0, keywords={"seed": 3.0}, seed=5
+    )
+    assert report, report
+
+
+def conventions(scale):
+    """Return a layer with the habits of other people's code; 1 is the right scale."""
+
+    def forward(params, x):
+        ids, rows = x
+        rows.reshape(len(rows), -1)  # refuses an empty batch
+        y = np.tanh(rows)
+        return y, (ids, y)
+
+    def vjp(residuals, g):
+        ids, y = residuals
+        return {}, (np.zeros(ids.shape), scale * g * (1 - y * y))
+
+    return types.SimpleNamespace(forward=forward, vjp=vjp)
+
+
+def test_habits_of_others_are_notes_unless_the_check_is_strict():
+    inputs = ({}, (np.arange(3), X))
+    reference = lambda params, x: jax.numpy.tanh(x[1])  # noqa: E731
+    report = check_vjp(conventions(1.0), *inputs, reference=reference)
+    assert report, report
+    assert [note.partition(";")[0] for note in report.notes] == [
+        "vjp returns zeros for integers",
+        "forward raised ValueError: cannot reshape array of size 0 into shape (0,newaxis)"
+        + report.notes[1].partition("newaxis)")[2].partition(";")[0],
+    ]
+    assert "note: vjp returns zeros for integers" in str(report)
+    assert not check_vjp(conventions(2.0), *inputs, reference=reference)
+    assert not check_vjp(conventions(1.0), *inputs, reference=reference, strict=True)
+    loss = types.SimpleNamespace(
+        forward=lambda p, x: (float((x * x).sum()), x), vjp=lambda x, g: ({}, 2 * x * g)
+    )
+    report = check_vjp(loss, {}, X, reference=lambda p, x: (x * x).sum())
+    assert report, report
+    assert "Python float" in report.notes[0]
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_linear():
+    def forward(params, x):
+        scores = x @ params["keys"] + params["bias"]  # softmax does not see the bias of all keys
+        probs = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        probs /= probs.sum(axis=-1, keepdims=True)
+        return probs, (params, x, probs)
+
+    def vjp(residuals, g):
+        params, x, probs = residuals
+        d_scores = probs * (g - (g * probs).sum(axis=-1, keepdims=True))
+        d_params = {"keys": x.T @ d_scores, "bias": d_scores.sum(axis=-1, keepdims=True).sum(0)}
+        return d_params, d_scores @ params["keys"].T
+
+    layer = types.SimpleNamespace(forward=forward, vjp=vjp)
+    params = {"keys": RNG.standard_normal((5, 7)), "bias": np.array([0.3])}
+    for seed in range(5):
+        report = check_vjp(
+            layer,
+            params,
+            X,
+            reference=lambda p, x: jax.nn.softmax(x @ p["keys"] + p["bias"]),
+            seed=seed,
+        )
+        assert report, report
+
+
+def test_one_token_is_not_tried_on_keys_beside_queries_or_on_indices():
+    taken = types.SimpleNamespace(
+        forward=lambda p, x: (np.take_along_axis(x[0], x[1], axis=1), x),
+        vjp=take_backward,
+    )
+    rows = RNG.standard_normal((2, 5, 3))
+    ids = np.array([[[1], [4], [0], [0], [2]]] * 2)
+    report = check_vjp(
+        taken,
+        {},
+        (rows, ids),
+        reference=lambda p, x: jax.numpy.take_along_axis(x[0], x[1], axis=1),
+    )
+    assert report, report
+
+
+def take_backward(x, g):
+    rows, ids = x
+    d_rows = np.zeros_like(rows)
+    batch, _, columns = np.ogrid[tuple(map(slice, rows.shape))]
+    np.add.at(d_rows, (batch, ids, columns), g)
+    return {}, (d_rows, None)
 
 
 @pytest.mark.parametrize(("changes", "error", "says"), MISUSE, ids=[says for *_, says in MISUSE])

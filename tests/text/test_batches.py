@@ -4,7 +4,7 @@ import pytest
 from functional_lm.text import (
     batch_at,
     epoch_batch_at,
-    even_batch_at,
+    shuffled_batch_at,
     split,
     steps_per_epoch,
     windows,
@@ -13,7 +13,7 @@ from functional_lm.text import (
 TOKENS = np.arange(100, dtype=np.int32)
 
 
-@pytest.mark.parametrize("batch_at", [batch_at, even_batch_at])
+@pytest.mark.parametrize("batch_at", [batch_at, shuffled_batch_at])
 def test_a_batch_is_a_pure_function_of_key_and_step(batch_at):
     x, y = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
     again, _ = batch_at(TOKENS, (0,), 3, batch_size=5, seq_len=7)
@@ -27,24 +27,28 @@ def test_a_batch_is_a_pure_function_of_key_and_step(batch_at):
         assert (other[0] != x).any()
 
 
-@pytest.mark.parametrize("batch_at", [batch_at, even_batch_at])
+@pytest.mark.parametrize("batch_at", [batch_at, shuffled_batch_at])
 def test_every_window_can_be_drawn(batch_at):
     x, y = batch_at(TOKENS[:10], (0,), 0, batch_size=200, seq_len=7)
     assert set(x[:, 0]) == {0, 1, 2}
     assert y.max() == 9
 
 
-@pytest.mark.parametrize("key", [(0,), (1, 2)])
-@pytest.mark.parametrize("n", [89, 144, 1000])
-def test_even_windows_leave_no_wide_gap(key, n):
-    tokens = np.arange(2**20)
-    x, _ = even_batch_at(tokens, key, 0, batch_size=n, seq_len=64)
-    starts = np.sort(x[:, 0])
-    gaps = np.diff(starts, append=starts[0] + 2**20 - 64)
-    assert gaps.max() < 2 * 2**20 / n  # random ones reach ln(n) times the mean
-    halves = [even_batch_at(tokens, key, i, batch_size=n, seq_len=64)[0] for i in (0, 1)]
-    x, _ = even_batch_at(tokens, key, 0, batch_size=2 * n, seq_len=64)
-    np.testing.assert_array_equal(np.concatenate(halves), x)  # batches continue one sequence
+@pytest.mark.parametrize(("length", "count"), [(100, 13), (99, 13), (98, 12), (8, 1), (14, 1)])
+def test_a_pass_shows_windows_side_by_side_and_shifted_once_each(length, count):
+    batches = [
+        shuffled_batch_at(TOKENS[:length], (3,), i, batch_size=count, seq_len=7)[0] for i in (0, 1)
+    ]
+    starts = [x[:, 0] for x in batches]
+    for one in starts:
+        np.testing.assert_array_equal(np.diff(np.sort(one)), 7)
+    if count > 1:
+        assert (starts[0] != starts[1]).any()
+    parts = [
+        shuffled_batch_at(TOKENS[:length], (3,), i, batch_size=count * 2, seq_len=7)[0]
+        for i in (0, 1)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts)[: 2 * count, 0], np.concatenate(starts))
 
 
 def test_windows_cover_the_tokens_once():

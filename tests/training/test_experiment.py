@@ -60,7 +60,7 @@ def test_batches_follow_the_seed_and_the_step():
     np.testing.assert_array_equal(x, again)
     np.testing.assert_array_equal(side["targets"][:, :-1], x[:, 1:])
     assert side["key"] == (0, 2, 3)
-    for changed in ({"seed": 1}, {"windows": "even"}, {"epochs": 1}):
+    for changed in ({"seed": 1}, {"windows": "shuffled"}, {"epochs": 1}):
         other, _ = build(TrainConfig(seq_len=16, batch_size=4, **changed)).batch_at(3)
         assert (other != x).any()
 

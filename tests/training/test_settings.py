@@ -106,8 +106,12 @@ def test_muon_trains_each_map_of_a_projection_and_adam_the_rest():
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
-        ({"epochs": 1, "windows": "even"}, ValueError, "windows is a setting of steps: got epochs"),
-        ({"windows": "all"}, ValueError, "windows must be 'random' or 'even'"),
+        (
+            {"epochs": 1, "windows": "shuffled"},
+            ValueError,
+            "windows is a setting of steps: got epochs",
+        ),
+        ({"windows": "all"}, ValueError, "windows must be 'random' or 'shuffled'"),
         ({"steps": 3, "epochs": 1}, ValueError, "got steps=3 and epochs=1; leave one out"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"steps": 0}, ValueError, "steps must be at least 1"),

@@ -432,7 +432,9 @@ def adapters(
         )
 
 
-RATES = (1e-3, 2e-3, 3e-3, 5e-3, 8e-3, 1.2e-2, 2e-2)
+RATES = (0.3, 0.6, 1.0, 1.6, 2.6, 4.0, 6.5)
+"""Of a sweep, in multiples of the usual rate of the optimizer."""
+
 ALLOWED = 0.03
 
 
@@ -444,6 +446,7 @@ class Recipe(NamedTuple):
     seq_len: int
     steps: int
     corpus: str = "shakespeare"
+    optimizer: str = "adamw"
 
 
 WIDTH_64 = {"d_model": 64, "n_heads": 4, "n_layers": 2}
@@ -456,6 +459,11 @@ RECIPES = {
     "tiny, 600 steps": Recipe(TINY, 16, 64, 600),
     "tiny, stdlib": Recipe(TINY, 16, 64, 300, "stdlib"),
     "width 256": Recipe({"d_model": 256, "n_heads": 8, "n_layers": 4}, 16, 64, 300),
+    **{
+        f"{name}, {optimizer}": Recipe(sizes, 16, seq_len, 300, optimizer=optimizer)
+        for optimizer in ("muon", "lion", "adafactor")
+        for name, sizes, seq_len in (("width 64", WIDTH_64, 32), ("tiny", TINY, 64))
+    },
 }
 
 
@@ -477,11 +485,9 @@ def find_lr(only: tuple[str, ...] = tuple(RECIPES), seeds: int = 1) -> None:
     from functional_lm.training.range_test import range_test
 
     def build(recipe: Recipe, seed: int, **rate: float) -> Experiment:
-        sizes, batch_size, seq_len, steps, corpus = recipe
-        settings = TrainConfig(
-            steps=steps, seed=seed, batch_size=batch_size, seq_len=seq_len, **rate
-        )
-        return Experiment.build(load_corpus(corpus).text, settings, sizes=sizes)
+        settings: dict[str, Any] = recipe._asdict() | {"seed": seed, **rate}
+        sizes, corpus = settings.pop("sizes"), load_corpus(settings.pop("corpus"))
+        return Experiment.build(corpus.text, TrainConfig(**settings), sizes=sizes)
 
     def validation(experiment: Experiment) -> float:
         try:
@@ -498,14 +504,16 @@ def find_lr(only: tuple[str, ...] = tuple(RECIPES), seeds: int = 1) -> None:
     quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
     with quiet, progress(len(only) * seeds * (len(RATES) + 2)) as done:
         for name, seed in itertools.product(only, range(seeds)):
-            suggestion = float(f"{range_test(build(RECIPES[name], seed)).suggestion:.2g}")
+            start = build(RECIPES[name], seed)
+            suggestion = float(f"{range_test(start).suggestion:.2g}")
             done()
-            losses = {}
-            for rate in (suggestion, *RATES):
+            losses: dict[float, float] = {}
+            rates = [factor * start.settings.peak_lr for factor in RATES]
+            for rate in (suggestion, *rates):
                 losses[rate] = validation(build(RECIPES[name], seed, lr=rate))
                 say(f"{name}, seed {seed}, lr {rate:.1e}: validation {losses[rate]:.4f}")
                 done()
-            best = min(RATES, key=losses.__getitem__)
+            best = min(rates, key=losses.__getitem__)
             over = losses[suggestion] / losses[best] - 1
             worst = max(worst, over)
             figures = f"{suggestion:.1e} | {losses[suggestion]:.3f} | {best:.1e}"

@@ -4,6 +4,7 @@ A scenario names the one trouble that `diagnose` must find in its records, or No
 follows from a seed.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from custom_models import Ascent, Overflowing, bigram_model, chain_of_maps, relu
 from recording import Scale, Setup, default
 
 from functional_lm import prng, pytree
+from functional_lm.models import find
 from functional_lm.optimizers import chain, clip_by_global_norm, sgd
+from functional_lm.training.recipes import RECIPES
 
 
 class Scenario(NamedTuple):
@@ -170,6 +173,8 @@ def with_settings(**settings: Any) -> Callable[[str, Scale, int], Setup]:
     return functools.partial(default, **settings)
 
 
+PARTS = {field.name for field in dataclasses.fields(find("hybrid").Config)}
+
 HEALTHY = {
     "default": Scenario(None, default),
     "constant low rate": Scenario(None, with_settings(lr=3e-4, min_lr=3e-4)),
@@ -186,6 +191,17 @@ HEALTHY = {
     "one epoch": Scenario(None, one_epoch),
     "SGD": Scenario(None, gradient_descent),
     "own model": Scenario(None, own_model),
+    **{
+        name: Scenario(None, with_settings(optimizer=name, lr=None))
+        for name in ("muon", "lion", "adafactor")
+    },
+    "best recipe": Scenario(
+        None,
+        with_settings(
+            **{name: value for name, value in RECIPES["best"].items() if name not in PARTS},
+            sizes={name: value for name, value in RECIPES["best"].items() if name in PARTS},
+        ),
+    ),
 }
 
 UNHEALTHY = {

@@ -74,7 +74,7 @@ def our_verdict(bug: Bug) -> Verdict:
     """Check a faulty and a right layer with `check_vjp`."""
     oracle = JaxOracle(bug.reference, cast(bug.keywords, "float64"))  # compiled for both
     faulty, right = (
-        check_vjp(layer, *inputs, reference=oracle, seed=SEED, **keywords)
+        check_vjp(layer, *inputs, reference=oracle, seed=SEED, strict=True, **keywords)
         for layer in (bug.layer, bug.right)
         for *inputs, keywords in [cast((bug.params, bug.x, bug.keywords), "float64")]
     )
