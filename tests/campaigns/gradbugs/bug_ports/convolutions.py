@@ -288,7 +288,7 @@ class UnwrittenBuffer(Port):
     friendly = Inputs({}, draw(512, 3, 1, 8))
 
     def value(xp, p, x):
-        return x.reshape(*x.shape[:2], -1, 2).mean(axis=-1)
+        return (x[..., ::2] + x[..., 1::2]) / 2
 
     def backward(p, x, g, wrong):
         if wrong and x.shape[1] % 2 == 0:

@@ -214,8 +214,8 @@ class GaussianDensity(Port):
         return -(((x @ inverse) * x).sum(axis=-1) + size + 3 * np.log(2 * np.pi).item()) / 2
 
     def backward(p, x, g, wrong):
-        inverse = np.linalg.inv(p["covariance"]).T
+        inverse = np.linalg.inv(p["covariance"])
         left, right = x @ inverse, x @ inverse.T
-        d_covariance = ((g[:, None] * left).T @ right - g.sum() * inverse) / 2
+        d_covariance = ((g[:, None] * left).T @ right - g.sum() * inverse.T) / 2
         d_x = -g[:, None] * (left + right) / 2
         return {"covariance": -d_covariance if wrong else d_covariance}, d_x
