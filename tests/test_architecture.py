@@ -50,7 +50,7 @@ OUTSIDE = {  # packages besides NumPy, at the top of a file or inside of a funct
     "runs": {"filelock", "platformdirs", "safetensors"},
     "speed": {"mpi4py", "threadpoolctl"},
     "testing": {"jax", "pytest", "safetensors"},
-    "text": {"platformdirs", "tokenizers"},
+    "text": {"filelock", "platformdirs", "tokenizers"},
     "interop": {"jax", "ml_dtypes", "safetensors", "torch"},
 }
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -12,10 +12,12 @@ from rich.table import Column
 
 from ..contract import expect_choice, expect_fields, expect_int
 from ..files import write_atomic
-from ..testing import LeafReport, Report, cases, check_layer, names
+from ..models.loading import load, split_reference
+from ..prng import integers, normal
+from ..testing import LeafReport, Report, cases, check_layer, check_vjp, names
 from ..testing.registry import modules
 from ..testing.report import columns, figure
-from .flags import Argument
+from .flags import Argument, setting, split_setting
 from .output import print
 
 __all__ = ["Check", "progress_bar"]
@@ -23,16 +25,27 @@ __all__ = ["Check", "progress_bar"]
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Certify layers, losses and models against their JAX twins.
+    """Certify layers, losses and models against their JAX twins, or a layer in a file of yours.
 
     Attributes:
-        layers: the layers to check, such as rms_norm. Not given: all.
+        layers: the layers to check, such as rms_norm, or one of yours as FILE.py:NAME. Not given:
+            all.
+        reference: for a layer of yours, a JAX function of the params and x that computes the same,
+            as FILE.py:NAME. Not given: differences of its own forward.
+        shape: of its inputs, such as x=2,3,5 weight=5,7; a name other than x is a parameter. Dots
+            lead into a tree, as in x.q=2,3. With :11 at the end they are integers below 11.
+        set: its keywords, such as causal=true or eps=1e-5.
+        strict: fail for habits that are otherwise notes.
         dtype: the precision. Not given: both.
         seed: the seed of the cotangents and of the redrawn inputs.
         json: a file to write all figures and findings to.
     """
 
     layers: Annotated[tuple[str, ...], Argument("[LAYER...]")] = ()
+    reference: str | None = None
+    shape: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    strict: bool = False
     dtype: Literal["float64", "float32"] | None = None
     seed: int = 0
     json: Path | None = None
@@ -43,13 +56,20 @@ class Check:
 
     def run(self) -> int:
         """Print a table of the leaves of each layer, then every report that failed."""
+        if self.json is not None and not self.json.parent.is_dir():
+            raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")
+        dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
+        if any(split_reference(name)[0].endswith(".py") for name in self.layers):
+            return self._check_file(dtypes)
+        if self.reference or self.shape or self.set:
+            raise ValueError(
+                "--reference, --shape and --set are for a layer of yours: got "
+                f"{', '.join(self.layers) or 'none'}; give FILE.py:NAME"
+            )
         chosen = list(dict.fromkeys(self.layers)) or names()
         for name in chosen:
             modules(name)  # an unknown name or a missing jax is an error before the table
         found = {name: cases(name) for name in chosen}
-        if self.json is not None and not self.json.parent.is_dir():
-            raise FileNotFoundError(f"the folder of --json must exist: {self.json.parent} does not")
-        dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         start = time.perf_counter()
         reports: dict[str, list[Report]] = {name: [] for name in chosen}
         print("\n".join(columns(_HEAD)[:1]), flush=True)
@@ -76,6 +96,55 @@ class Check:
         plural, seconds = "s" * (len(chosen) > 1), time.perf_counter() - start
         print(f"\n{len(chosen)} layer{plural}, {verdict}, in {seconds:.0f} s")
         return 1 if failed else 0
+
+    def _check_file(self, dtypes: tuple[str, ...]) -> int:
+        """Check one layer from a file at random inputs, and print its report."""
+        if len(self.layers) > 1:
+            raise ValueError(f"check one FILE.py:NAME at a time: got {', '.join(self.layers)}")
+        inputs: dict[str, Any] = {"params": {}, "x": None}
+        for i, (name, text) in enumerate(map(split_setting, self.shape)):
+            path = name if name.partition(".")[0] in inputs else f"params.{name}"
+            *parents, last = path.split(".")
+            tree = inputs
+            for parent in parents:
+                tree[parent] = tree.get(parent) or {}
+                tree = tree[parent]
+            tree[last] = _drawn((self.seed, i), name, text)
+        if inputs["x"] is None:
+            raise ValueError("--shape must give the shape of x: add --shape x=2,3,5")
+        (name,) = self.layers
+        layer = load(name)
+        report = check_vjp(
+            layer,
+            inputs["params"],
+            inputs["x"],
+            reference=None if self.reference is None else load(self.reference),
+            keywords={key: setting(text) for key, text in map(split_setting, self.set)},
+            seed=self.seed,
+            dtypes=dtypes,
+            strict=self.strict,
+            name=name,
+        )
+        report.reproduce = ""
+        print(report)
+        if report:
+            print(f"  compared with {report.oracle}")
+        if self.json is not None:
+            write_atomic(self.json, json.dumps(report.to_dict(), indent=1) + "\n")
+        return 0 if report else 1
+
+
+def _drawn(key: tuple[int, ...], name: str, text: str) -> Any:
+    """Return normal numbers, or integers, in a shape such as "2,3,5" or "2,3:11"."""
+    sizes, colon, below = text.partition(":")
+    try:
+        shape = tuple(int(size) for size in sizes.split(",") if size)
+        high = int(below) if colon else 1
+    except ValueError:
+        raise ValueError(
+            f"a shape must be integers: got {name}={text}; give {name}=2,3 or {name}=2,3:11"
+        ) from None
+    return integers(key, shape, low=0, high=high) if colon else normal(key, shape, dtype="float64")
 
 
 _HEAD: list[tuple[str, ...]] = [  # and the widest that there is

@@ -196,6 +196,23 @@ class Waiting:
             print(f"{self._what}: {share:.0%}, {left}", file=sys.stderr, flush=True)
 
 
+class Activities:
+    """Shows activities that follow each other, each by its name, as `Waiting` does."""
+
+    def __init__(self) -> None:
+        self._what, self._waiting = "", Waiting("")
+
+    def __call__(self, what: str, share: float) -> None:
+        """Show which share of an activity is done; at one it is over."""
+        if what != self._what:
+            self._waiting.__exit__()
+            self._what, self._waiting = what, Waiting(what)
+        self._waiting(share)
+        if share >= 1:
+            self._waiting.__exit__()
+            self._what = ""
+
+
 def watched(what: str, parts: Iterable[tuple[float, T]]) -> Iterator[T]:
     """Yield the second of each pair; show the first, the share of the work that is done."""
     with Waiting(what) as waiting:

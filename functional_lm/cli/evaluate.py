@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from ..contract import expect_choice, expect_fields, expect_int
+import numpy as np
+
+from ..contract import Array, expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
-from ..text import load_corpus, read_corpus, split
+from ..text import Corpus, FileCorpus, Mixture, load_corpus, read_corpus
 from ..training import text_losses
 from .display import watched
+from .flags import Source
 from .output import print
 from .runs import RunFolder
 
@@ -51,11 +54,7 @@ class Evaluate:
     def run(self) -> int:
         """Print the figures."""
         run = open_run(self.folder, trust_model=self.trust_model)
-        text, source = self._text(run)
-        tokens = run.tokenizer.encode(text)
-        if self.text_file is None and self.part != "all":
-            training, held_out = split(tokens)
-            tokens = training if self.part == "training" else held_out
+        tokens, source = self._tokens(run)
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
@@ -83,15 +82,19 @@ class Evaluate:
         print(f"bits per character  {figures['bits_per_character']:.4f}")
         return 0
 
-    def _text(self, run: Run) -> tuple[str, str]:
-        """Return the text and its name."""
+    def _tokens(self, run: Run) -> tuple[Array, str]:
+        """Return what is measured, and its name."""
         if self.text_file is not None:
-            return read_corpus(self.text_file, encoding=self.encoding).text, str(self.text_file)
+            text = read_corpus(self.text_file, encoding=self.encoding).text
+            return run.tokenizer.encode(text), str(self.text_file)
         record = table_of(run.settings, "text")
         file, corpus_name = record.get("text_file"), record.get("corpus")
         if "sha256" not in record or not isinstance(file, str | None):
             raise ValueError(f"{self.folder} does not say what it was trained on; pass --text-file")
-        if file is not None:
+        corpus: Corpus | FileCorpus
+        if record.get("data"):
+            corpus = Source.of_record(record).load_text()
+        elif file is not None:
             corpus = read_corpus(file, encoding=record.get("encoding", "utf-8"))
         else:
             corpus = load_corpus(corpus_name)
@@ -100,4 +103,13 @@ class Evaluate:
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
-        return corpus.text, f"{self.part or 'validation'} part of {corpus.source}"
+        training, held_out = corpus.encode(run.tokenizer)
+        source = f"{self.part or 'validation'} part of {corpus.source}"
+        if self.part in (None, "validation"):
+            return held_out, source
+        if isinstance(training, Mixture):
+            raise ValueError(
+                f"the training part of several texts has no one loss: got --part {self.part}; pass "
+                "one of them as --text-file"
+            )
+        return training if self.part == "training" else np.concatenate([training, held_out]), source

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ from ..models.adapting import AdapterConfig
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
-from ..text import Corpus, Tokenizer, load_corpus, read_corpus
+from ..text import Corpus, FileCorpus, Part, Tokenizer, load_corpus, read_corpus
 from ..training import RECIPES, Experiment, TrainConfig
 from .output import print
 
@@ -68,21 +69,41 @@ class Source:
         encoding: the encoding of the file.
         corpus: a text instead of a file: shakespeare (the default, downloaded once), or stdlib,
             the docstrings of Python's standard library.
+        data: instead, files or folders of any size: .txt, .jsonl or .parquet, the first two also
+            as .gz or .zst. They are encoded once, into the cache. PATH=WEIGHT mixes several.
+        text_field: the field of .jsonl and .parquet with the text. Not given: text.
+        validation: what is held out of the data: the last tenth (tail), or a tenth of the
+            documents. Not given: tail.
     """
 
     text_file: Path | None = None
     encoding: str = "utf-8"
     corpus: Literal["shakespeare", "stdlib"] | None = None
+    data: Annotated[tuple[Part, ...], Argument("PATH[=WEIGHT]...", Part.parse, False)] = ()
+    text_field: str | None = None
+    validation: Literal["tail", "documents"] | None = None
 
     def __post_init__(self) -> None:
-        if self.corpus is not None and self.text_file is not None:
-            raise ValueError(
-                f"a run has one text: got --text-file {self.text_file} and --corpus {self.corpus}; "
-                "leave one out"
-            )
+        given = {"text-file": self.text_file, "corpus": self.corpus, "data": self.data}
+        flags = [
+            f"--{name} {_typed(value)}" for name, value in given.items() if value not in (None, ())
+        ]
+        if len(flags) > 1:
+            raise ValueError(f"a run has one text: got {' and '.join(flags)}; leave one out")
 
-    def load_text(self) -> Corpus:
+    @property
+    def files(self) -> FileCorpus:
+        """The data, unread."""
+        return FileCorpus(
+            self.data, self.text_field or "text", self.encoding, self.validation or "tail"
+        )
+
+    def load_text(self) -> Corpus | FileCorpus:
         """Return the text; print what is odd about it."""
+        if self.data:
+            from .display import Activities
+
+            return dataclasses.replace(self.files, progress=Activities())
         if self.text_file is None:
             from .display import Waiting
 
@@ -93,16 +114,30 @@ class Source:
             print(f"note: {note}", file=sys.stderr)
         return corpus
 
-    def record(self, corpus: Corpus) -> dict[str, Any]:
+    def record(self, corpus: Corpus | FileCorpus) -> dict[str, Any]:
         """Return what a run's config.json says about its text."""
+        of_data = {
+            "data": [str(Part(part.path.resolve(), part.weight)) for part in self.data],
+            "text_field": self.text_field,
+            "validation": self.validation,
+        }
         return {
             "text_file": None if self.text_file is None else str(self.text_file.resolve()),
             "encoding": self.encoding,
             "corpus": self.corpus,
-            "source": corpus.source,
-            "characters": len(corpus.text),
-            "sha256": corpus.sha256,
+            **(of_data if self.data else {}),
+            **corpus.record,
         }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "Source":
+        """Return the data that a run's config.json names."""
+        own = {name: record.get(name) for name in ("text_field", "validation")}
+        return cls(
+            data=tuple(map(Part.parse, record["data"])),
+            encoding=record.get("encoding", "utf-8"),
+            **own,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +158,7 @@ class Setup(Generic[C]):
 
     def experiment(
         self,
-        corpus: Corpus,
+        corpus: Corpus | FileCorpus,
         *,
         tokenizer: Tokenizer | None = None,
         adapters: AdapterConfig | None = None,
@@ -149,9 +184,14 @@ class Setup(Generic[C]):
             name = field.name.replace("_", "-")
             if name in ("config", "preset", "recipe", "vocab-size") or value == field.default:
                 continue  # what a config, a preset or a recipe says is in the other values
-            shown = "" if isinstance(value, bool) else f" {shlex.quote(str(value))}"
+            shown = "" if isinstance(value, bool) else f" {_typed(value)}"
             flags += f" --{'no-' * (value is False)}{name}{shown}"
         return flags
+
+
+def _typed(value: Any) -> str:
+    """Return the value of a flag as one types it."""
+    return shlex.join(map(str, value if isinstance(value, tuple) else [value]))
 
 
 def given(config: Any) -> dict[str, Any]:
@@ -190,7 +230,11 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
             raise FileFormatError(path, f"cannot set {name}; remove that, and pass {flag}")
     if settings.get("architecture") is not None:  # a run's config
         settings["model"] = settings["architecture"]
+    if isinstance(settings.get("data"), list):
+        settings["data"] = tuple(Part.parse(str(part)) for part in settings["data"])
     for name, value in settings.items():
+        if name == "data" and isinstance(value, tuple):
+            continue
         is_text = name in ("text_file", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
@@ -205,7 +249,7 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
     recorded = {"architecture", "vocab_size", "dtype", "name", "from"}
-    recorded |= {"source", "sha256", "characters"}
+    recorded |= {"source", "sha256", "characters", "bytes"}
     return {name: value for name, value in settings.items() if name not in recorded}
 
 
@@ -221,3 +265,23 @@ def new_folder(out: Path | None, kind: str) -> Path:
     name = time.strftime(f"{kind}-%Y%m%d-%H%M%S")
     paths = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
     return next(path for path in map(Path("runs").joinpath, paths) if not path.exists())
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """Return name and value of NAME=VALUE.
+
+    Raises:
+        ValueError: if one of them is missing.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"give NAME=VALUE, such as B=2: got {text!r}")
+    return name, value
+
+
+def setting(text: str) -> Any:
+    """Read a number, true or false; anything else is a string."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,16 +1,15 @@
 """``functional-lm golden``."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from ..contract import expect_fields, expect_int
 from ..files import write_atomic
 from ..testing import golden
 from ..testing.cases import DEFAULTS, LETTERS
 from .check import progress_bar
-from .flags import Argument
+from .flags import Argument, setting, split_setting
 from .output import print
 
 __all__ = ["Golden"]
@@ -41,8 +40,8 @@ class Golden:
 
     def run(self) -> int:
         """Write the file and say what is in it."""
-        sizes = {letter: _size(letter, text) for letter, text in map(_split, self.shape)}
-        settings = {name: _value(text) for name, text in map(_split, self.set)}
+        sizes = {letter: _size(letter, text) for letter, text in map(split_setting, self.shape)}
+        settings = {name: setting(text) for name, text in map(split_setting, self.set)}
         if not self.out.parent.is_dir():
             raise FileNotFoundError(f"the folder of --out must exist: {self.out.parent} does not")
         if self.out.exists() and not self.overwrite:
@@ -67,23 +66,8 @@ class Golden:
         return 0
 
 
-def _split(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise ValueError(f"give NAME=VALUE, such as B=2: got {text!r}")
-    return name, value
-
-
 def _size(letter: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ValueError(f"a size must be an integer: got {letter}={text}") from None
-
-
-def _value(text: str) -> Any:
-    """Read a number, true or false; anything else is a string."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -22,13 +22,16 @@ from .output import print
 REPLACES = {
     "steps": ("epochs",),
     "epochs": ("steps",),
-    "text_file": ("corpus", "encoding"),
-    "corpus": ("text_file", "encoding"),
+    "text_file": ("corpus", "encoding", "data", "text_field", "validation"),
+    "corpus": ("text_file", "encoding", "data", "text_field", "validation"),
+    "data": ("text_file", "encoding", "corpus", "text_field", "validation"),
 }
 """The settings of a config file that a flag overrides besides its own."""
 
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "encoding": ("text_file", ()),
+    "encoding": ("text_file or data", ()),
+    "text_field": ("data", ()),
+    "validation": ("data", ()),
     "overwrite": ("out", ()),
     "lora_alpha": ("lora_rank", ()),
     "lora_targets": ("lora_rank", ()),
@@ -37,7 +40,8 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dora": ("lora_rank", ()),
     "adapter_size": ("adapter", ()),
 }
-"""Flags that make a difference only with another one: at these values, or at any."""
+"""Flags that make a difference only with another one, or with one of two: at these values, or at
+any."""
 
 LOOSE = {"text_file": "FILE", "prompt": "PROMPT"}
 """Flags whose value is understood without their name."""
@@ -157,11 +161,12 @@ def _slip(word: str, names: Container[str]) -> str | None:
 def _idle(name: str, values: dict[str, Any]) -> str:
     """Return the fault of a flag that makes no difference beside the others, or ""."""
     other, allowed = NEEDS.get(name, ("", ()))
-    value = values.get(other)
-    if not other or value in allowed or not (allowed or value is None):
+    given = [values.get(one) for one in other.split(" or ")]
+    if not other or any(one in allowed if allowed else one not in (None, ()) for one in given):
         return ""
-    required = " ".join([f"--{other}", " or ".join(allowed)]).replace("_", "-").rstrip()
-    return f"--{name} needs {required}: got {value or 'none'}; remove one".replace("_", "-")
+    flags = f"--{other}".replace(" or ", " or --")
+    required = " ".join([flags, " or ".join(allowed)]).rstrip()
+    return f"--{name} needs {required}: got {given[0] or 'none'}; remove one".replace("_", "-")
 
 
 def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, Any]]:

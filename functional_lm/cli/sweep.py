@@ -21,7 +21,7 @@ SWEEP_FILE, PLOT_FILE = "sweep.json", "sweep.png"
 RATES = ["--lr", "1e-4,3e-4,1e-3,3e-3,1e-2"]
 """What is swept where no flag has several values."""
 
-SINGLE = ("--text-file", "--out", "--config")
+SINGLE = ("--text-file", "--data", "--out", "--config")
 """Flags whose value may hold a comma."""
 
 

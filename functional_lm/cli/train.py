@@ -106,7 +106,7 @@ class Train(Setup[C]):
         if init is not None:
             params = _started_from(init, experiment, trust_model=self.model.trust_model)
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
-        to_train, held_out = len(experiment.tokens), len(experiment.held_out)
+        to_train, held_out = experiment.tokens.size, len(experiment.held_out)
         text = self.source.record(corpus)
         del corpus  # its tokens are enough
         print(f"text        {text['source']}")

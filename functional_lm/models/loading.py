@@ -28,6 +28,7 @@ __all__ = [
     "architectures",
     "build",
     "find",
+    "load",
     "of_config",
     "resolve",
     "split_reference",
@@ -74,18 +75,13 @@ def find(reference: str) -> Architecture:
     """
     if reference in architectures():
         return _import(reference)
-    file, name = split_reference(reference)
-    path = Path(file)
+    path = Path(split_reference(reference)[0])
     if path.suffix != ".py" or not path.is_file():
         raise ValueError(
             f"a model must be {', '.join(architectures())} or FILE.py:NAME: got {reference!r}"
             f"{did_you_mean(reference, architectures(), 'there is no such file')}"
         )
-    found: Any = source.run(path)
-    if name:
-        if not hasattr(found, name):
-            raise ValueError(f"{file} must define {name}: it does not; check the name after ':'")
-        found = getattr(found, name)
+    found = load(reference)
     if _is_architecture(found):
         return found
     missing = [part for part in ("init", "forward", "vjp") if not hasattr(found, part)]
@@ -96,6 +92,21 @@ def find(reference: str) -> Architecture:
             "architecture"
         )
     return CustomArchitecture(found)
+
+
+def load(reference: str) -> Any:
+    """Run the file in FILE.py:NAME and return what the name stands for; without one, the module.
+
+    Raises:
+        ValueError: if there is no such file, it cannot be run, or it has no such name.
+    """
+    file, name = split_reference(reference)
+    if not Path(file).is_file():
+        raise ValueError(f"FILE.py:NAME must name a file: {file} does not exist; check the path")
+    found: Any = source.run(Path(file))
+    if name and not hasattr(found, name):
+        raise ValueError(f"{file} must define {name}: it does not; check the name after ':'")
+    return getattr(found, name) if name else found
 
 
 def split_reference(reference: str) -> tuple[str, str]:

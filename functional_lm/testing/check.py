@@ -15,6 +15,7 @@ from .explain import explain
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
+from .own_inputs import check_own_inputs
 from .refusals import check_refusals
 from .report import Finding, Report
 from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
@@ -38,6 +39,7 @@ def check_vjp(
     dtypes: tuple[str, ...] = DTYPES,
     refusals: bool = False,
     strict: bool = False,
+    own_inputs: bool = True,
     name: str = "",
     keywords: Mapping[str, Any] | None = None,
     **more: Any,
@@ -71,6 +73,9 @@ def check_vjp(
             as this library's own layers raise.
         strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
             integers, a y that lies in the memory of a residual, an empty batch that raises.
+        own_inputs: also try inputs that the check draws itself in these shapes, where ``forward``
+            still agrees with the reference: other scales and biases, ids that repeat, masks that
+            hide, a broadcast ``g``.
         name: what the report calls the layer; its ``__name__`` if not given.
         keywords: keyword-only inputs of the layer and the reference; floating arrays among them are
             cast like the inputs.
@@ -98,9 +103,10 @@ def check_vjp(
         "dtypes": dtypes,
         "refusals": refusals,
         "strict": strict,
+        "own_inputs": own_inputs,
         "name": name,
     }
-    usual = {"dtypes": DTYPES, "refusals": False, "strict": False, "name": ""}
+    usual = {"dtypes": DTYPES, "refusals": False, "strict": False, "own_inputs": True, "name": ""}
     arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
     arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
@@ -114,6 +120,7 @@ def check_vjp(
         dtypes=dtypes,
         refusals=refusals,
         strict=strict,
+        own_inputs=own_inputs,
         keywords=dict(keywords or {}) | more,
         reproduce=f"check_vjp({', '.join([called, 'params', 'x', *arguments])})",
     )
@@ -132,6 +139,7 @@ def check(
     factor: float = FACTOR,
     refusals: bool = False,
     strict: bool = True,
+    own_inputs: bool = False,
     keywords: dict[str, Any],
     reproduce: str = "",
     progress: Callable[[float], None] = lambda share: None,
@@ -181,6 +189,8 @@ def check(
         report.oracle = oracle.name
         if examination is not None:
             explain(examination)
+            if own_inputs and "float64" in dtypes:
+                check_own_inputs(examination)
     return report
 
 

@@ -55,6 +55,10 @@ class NumericOracle:
         """The relative error allowed in float64."""
         return 1e-11 if self._complex else 1e-7
 
+    def with_keywords(self, keywords: dict[str, Any]) -> "NumericOracle":
+        """Return the oracle with other values of the keywords."""
+        return NumericOracle(Subject(self._subject.layer, keywords))
+
     def output(self, inputs: Any, dtype: str) -> Any:
         """Return the layer's own output, in the dtype it should have."""
         return cast(self._subject.forward(inputs)[0], dtype)

@@ -58,6 +58,11 @@ class JaxOracle:
         self._compiled: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
 
+    def with_keywords(self, keywords: dict[str, Any]) -> "JaxOracle":
+        """Return the oracle with other values of the keywords; itself if they are the same."""
+        same = same_bits(keywords, self.keywords["float64"])
+        return self if same else JaxOracle(self._reference, keywords)
+
     def function(
         self, dtype: str = "float64", keywords: dict[str, Any] | None = None
     ) -> Callable[[Tree, Any], Any]:
@@ -200,6 +205,10 @@ class LayerOracle:
         self._layer = layer
         self.keywords = {"float64": keywords, "float32": keywords}
         self.name = f"the vjp of {getattr(layer, '__name__', type(layer).__name__)}"
+
+    def with_keywords(self, keywords: dict[str, Any]) -> "LayerOracle":
+        """Return the oracle with other values of the keywords."""
+        return LayerOracle(self._layer, keywords)
 
     def output(
         self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None

@@ -1,6 +1,7 @@
 """Windows of a token sequence: random ones, shuffled passes or epochs, or all in order."""
 
 import functools
+import mmap
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -98,6 +99,16 @@ def windows(tokens: Array, *, seq_len: int) -> tuple[Array, Array]:
     return window[:, :-1], window[:, 1:]
 
 
+def unload(tokens: Array) -> None:
+    """Let the memory that a mapped file has taken go; an array in memory stays as it is.
+
+    What is read again comes from the system's cache of the file, which shrinks if need be.
+    """
+    mapped = getattr(tokens, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def expect_window(tokens: Array, seq_len: int, name: str = "the text") -> None:
     """Require at least one window and the token after it.
 
@@ -115,6 +126,7 @@ def expect_window(tokens: Array, seq_len: int, name: str = "the text") -> None:
 def _windows_at(tokens: Array, starts: Array, seq_len: int) -> tuple[Array, Array]:
     window = tokens[starts[:, None] + np.arange(seq_len + 1)]  # (B, T + 1)
     window = window.astype(np.int32)
+    unload(tokens)
     return window[:, :-1], window[:, 1:]
 
 

@@ -9,10 +9,13 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from ..contract import Array
 from ..files import read_text
+from .batches import split
 from .download import DownloadError, content_fault, fetch
-from .tokenizer import PIECE
+from .tokenizer import PIECE, CharTokenizer, Tokenizer
 
 DATA_VARIABLE = "FUNCTIONAL_LM_DATA"
 
@@ -48,6 +51,19 @@ class Corpus:
         for start in range(0, len(self.text), PIECE):
             digest.update(self.text[start : start + PIECE].encode())
         return digest.hexdigest()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run notes of its text."""
+        return {"source": self.source, "characters": len(self.text), "sha256": self.sha256}
+
+    def characters(self) -> CharTokenizer:
+        """Return the tokenizer of the text's characters."""
+        return CharTokenizer.train(self.text)
+
+    def encode(self, tokenizer: Tokenizer) -> tuple[Array, Array]:
+        """Return the tokens to train on, and the last tenth, which is held out."""
+        return split(tokenizer.encode(self.text))
 
 
 def load_corpus(

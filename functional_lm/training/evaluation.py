@@ -11,6 +11,7 @@ from ..contract import Array, Differentiable, Tree
 from ..speed.runtime import cores
 from ..speed.threads import one_thread, run
 from ..text import windows
+from ..text.batches import unload
 
 BATCH = 64
 """Windows of a text that are evaluated at once, in each thread."""
@@ -77,6 +78,7 @@ def text_losses(
         for part in np.array_split(chosen, -(-count // BATCH))
     )
     for size, loss in losses_so_far(layer, params, batches):
+        unload(tokens)
         yield size / (count * seq_len), loss
 
 

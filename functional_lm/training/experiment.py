@@ -28,13 +28,14 @@ from ..speed.runtime import cores
 from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
 from ..text import (
-    CharTokenizer,
     Corpus,
+    FileCorpus,
+    Mixture,
     Tokenizer,
     batch_at,
     epoch_batch_at,
+    mixed_batch_at,
     shuffled_batch_at,
-    split,
     steps_per_epoch,
 )
 from ..text.batches import expect_window
@@ -51,7 +52,7 @@ class Experiment:
         model: the language model.
         tokenizer: from the text.
         settings: how to train, with the number of shards resolved.
-        tokens: (N,) the first nine tenths of the text.
+        tokens: (N,) the first nine tenths of the text, or of each text of a mixture.
         held_out: (M,) the rest.
         steps: the batches of the run.
         text_sha256: the hash of the text's UTF-8 bytes.
@@ -61,7 +62,7 @@ class Experiment:
     model: LanguageModel
     tokenizer: Tokenizer
     settings: TrainConfig
-    tokens: Array
+    tokens: Array | Mixture
     held_out: Array
     steps: int
     text_sha256: str
@@ -70,7 +71,7 @@ class Experiment:
     @classmethod
     def build(
         cls,
-        text: str | Corpus,
+        text: str | Corpus | FileCorpus,
         settings: TrainConfig,
         *,
         model: Any = DEFAULT,
@@ -82,7 +83,7 @@ class Experiment:
         """Put a run together.
 
         Args:
-            text: to train on; its last tenth is held out.
+            text: to train on; its last tenth is held out, or what a `FileCorpus` says.
             settings: how to train.
             model: the name of an architecture, FILE.py:NAME, an architecture, or a layer from
                 tokens to logits; see `models.find`.
@@ -96,8 +97,8 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = text if isinstance(text, Corpus) else Corpus(text, "a text")
-        tokenizer = CharTokenizer.train(corpus.text) if tokenizer is None else tokenizer
+        corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
+        tokenizer = corpus.characters() if tokenizer is None else tokenizer
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given
@@ -110,11 +111,17 @@ class Experiment:
         if adapters is not None and adapters.kind is not None:
             language_model = with_adapters(language_model, adapters)
             trainable = trained(language_model)
-        tokens, held_out = split(tokenizer.encode(corpus.text))
-        expect_window(tokens, settings.seq_len, "the first nine tenths of the text")
+        tokens, held_out = corpus.encode(tokenizer)
+        for part in tokens.texts if isinstance(tokens, Mixture) else [tokens]:
+            expect_window(part, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
         if settings.epochs is None:
             steps = settings.steps or DEFAULT_STEPS
+        elif isinstance(tokens, Mixture):
+            raise ValueError(
+                f"epochs are passes over one text: got epochs={settings.epochs} and a mixture of "
+                f"{len(tokens.texts)}; pass steps"
+            )
         else:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
@@ -206,16 +213,16 @@ class Experiment:
 
     def batch_at(self, step: int) -> tuple[Array, dict[str, Any]]:
         """Return the inputs of an update: tokens, and targets, key and settings by name."""
+        draw: Callable[..., tuple[Array, Array]]
         draw = {"random": batch_at, "shuffled": shuffled_batch_at}[self.settings.windows]
         if self.settings.epochs is not None:
             draw = epoch_batch_at
-        x, y = draw(
-            self.tokens,
-            (self.settings.seed, 1),
-            step,
-            batch_size=self.settings.batch_size,
-            seq_len=self.settings.seq_len,
-        )
+        key = (self.settings.seed, 1)
+        size = {"batch_size": self.settings.batch_size, "seq_len": self.settings.seq_len}
+        if isinstance(self.tokens, Mixture):
+            x, y = mixed_batch_at(draw, self.tokens, key, step, **size)
+        else:
+            x, y = draw(self.tokens, key, step, **size)
         loss = {name: getattr(self.settings, name) for name in ("label_smoothing", "z_loss")}
         given = {name: value for name, value in loss.items() if value}
         return x, {"targets": y, "key": (self.settings.seed, 2, step), **given}

@@ -27,6 +27,24 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 0.03,
         "lr_schedule": "linear",
     },
+    "lowest": {
+        "model": "hybrid",
+        "d_model": 256,
+        "dropout": 0.1,
+        "convolution": 4,
+        "gated_attention": True,
+        "n_kv_heads": 2,
+        "init_scale": 0.8,
+        "windows": "shuffled",
+        "seq_len": 256,
+        "steps": 1200,
+        "optimizer": "muon",
+        "normuon": True,
+        "lr": 0.02,
+        "adam_lr": 0.01,
+        "weight_decay": 0.05,
+        "lr_schedule": "linear",
+    },
     "speedrun": {
         "model": "hybrid",
         "convolution": 4,
@@ -39,8 +57,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 130,
     },
 }
-"""By name. "best": the lowest loss of a tiny model in 2,000 steps; "speedrun": a validation loss of
-1.88 in the fewest seconds."""
+"""By name.
+
+best: the lowest losses of a tiny model in 2,000 steps. lowest: the lowest validation loss, with a
+wider model and four times the context. speedrun: a validation loss of 1.88 in the fewest seconds.
+"""
 
 
 def settings_of(name: str, model: str | None = None) -> dict[str, Any]:

@@ -46,7 +46,8 @@ BAD = {
     "decay of sgd": ([*TRAIN, "--optimizer", "sgd", "--weight-decay", "1"],
                      "weight_decay is a setting of adamw and muon and lion: got optimizer='sgd'"),
     "overwrite nothing": ([*TRAIN, "--overwrite"], "--overwrite needs --out: got none"),
-    "encoding of no file": (["train", "--encoding", "latin-1"], "needs --text-file: got none"),
+    "encoding of no file": (["train", "--encoding", "latin-1"],
+                            "needs --text-file or --data: got none"),
     # train: files
     "no text": (["train", "--text-file", "missing.txt"], "missing.txt: No such file"),
     "folder as text": (["train", "--text-file", "taken"], "taken: Is a directory"),

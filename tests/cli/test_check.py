@@ -81,3 +81,65 @@ def test_a_terminal_shows_progress(command, terminal, tmp_path, monkeypatch, cap
     said = capsys.readouterr()
     assert ("100%" in said.err) == terminal
     assert "100%" not in said.out
+
+
+MINE = """
+import numpy as np
+
+class product:
+    def forward(params, x, *, factor=1.0):
+        return factor * x["left"] @ params["weight"], (params["weight"], x, factor)
+
+    def vjp(residuals, g):
+        weight, x, factor = residuals
+        d_weight = np.einsum("btd,bte->de", x["left"], SIGN * factor * g)
+        return {"weight": d_weight}, {"left": factor * g @ weight.T}
+
+def reference(params, x, *, factor=1.0):
+    return factor * x["left"] @ params["weight"]
+"""
+
+
+@pytest.mark.parametrize(("sign", "code"), [("1", 0), ("-1", 1)])
+def test_a_layer_in_a_file_is_checked(sign, code, tmp_path, capsys):
+    file, record = tmp_path / "mine.py", tmp_path / "record.json"
+    file.write_text(MINE.replace("SIGN", sign))
+    shape = ["--shape", "x.left=2,3,5", "weight=5,7", "--set", "factor=3.0"]
+    arguments = ["check", f"{file}:product", *shape, "--json", str(record), "--dtype", "float64"]
+    assert main([*arguments, "--reference", f"{file}:reference"]) == code
+    shown = capsys.readouterr().out
+    assert "params.weight" in shown
+    assert ("compared with jax.vjp of the reference" in shown) == (not code)
+    assert ("likely cause: sign" in shown) == bool(code)
+    assert json.loads(record.read_text())["ok"] == (not code)
+
+
+def test_without_a_reference_a_file_is_compared_with_differences(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "def forward(params, x): return params['table'][x], (params, x)\n"
+        "def vjp(r, g):\n"
+        "    import numpy as np\n"
+        "    d = np.zeros_like(r[0]['table']); np.add.at(d, r[1], g)\n"
+        "    return {'table': d}, None\n"
+    )
+    assert main(["check", str(tmp_path / "mine.py"), "--shape", "x=2,3:11", "table=11,5"]) == 0
+    assert "of the layer's own forward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["silu", "--shape", "x=2"], "are for a layer of yours: got silu; give FILE.py:NAME"),
+        (["none.py:layer", "--shape", "x=2"], "none.py does not exist; check the path"),
+        (["{}:other", "--shape", "x=2"], "must define other"),
+        (["{}:product"], "--shape must give the shape of x: add --shape x=2,3,5"),
+        (["{}:product", "--shape", "x=a"], "a shape must be integers: got x=a"),
+        (["{}:product", "silu"], "check one FILE.py:NAME at a time"),
+        (["{}:product", "--shape", "x=2", "--reference", "{}:no"], "must define no"),
+    ],
+)
+def test_a_file_that_cannot_be_checked_is_an_error(arguments, says, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("SIGN", "1"))
+    assert main(["check", *(text.format(file) for text in arguments)]) == 2
+    assert says in capsys.readouterr().err
