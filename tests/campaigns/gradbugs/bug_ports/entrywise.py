@@ -21,8 +21,9 @@ class Sigmoid(Port):
         return xp.where(x < 0, small, 1) / (1 + small)
 
     def backward(p, x, g, wrong):
-        y = Sigmoid.value(np, p, x)
-        return {}, g * y * (y * np.exp(-x) if wrong else 1 - y)
+        small = np.exp(-abs(x))
+        slope = Sigmoid.value(np, p, x) ** 2 * np.exp(-x) if wrong else small / (1 + small) ** 2
+        return {}, g * slope
 
 
 class SafeElu(Port):

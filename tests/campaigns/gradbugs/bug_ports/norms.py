@@ -319,12 +319,11 @@ class GivenMoments(Port):
         return (x - moments[0]) * moments[1]
 
     def backward(p, x, g, wrong, moments):
-        x_hat, rstd = standardized(np, x, 0)
-        if moments is not None:
-            x_hat, rstd = (x - moments[0]) * moments[1], moments[1]
-            if not wrong:
-                return {}, rstd * g
-        return {}, d_standardized(x_hat, rstd, g, 0)
+        if moments is None:
+            return {}, d_standardized(*standardized(np, x, 0), g, 0)
+        if wrong:
+            return {}, d_standardized((x - moments[0]) * moments[1], moments[1], g, 0)
+        return {}, moments[1] * g
 
 
 class NotContiguous(Port):
