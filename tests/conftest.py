@@ -22,8 +22,12 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+import hypothesis
 import numpy as np
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,7 @@ def run_records():
             }
             if step % 10 == 0:
                 record |= {"val_loss": record["loss"] + 0.1, "sample": f"\nsample of {step}\n"}
+                record["bits_per_byte"] = record["val_loss"] / math.log(2)
             if step % 5 == 0:
                 record["statistics"] = {
                     "grad_norm": dict.fromkeys(leaves, 0.1 * noise[step]),

@@ -32,8 +32,9 @@ class Check:
             all.
         reference: for a layer of yours, a JAX function of the params and x that computes the same,
             as FILE.py:NAME. Not given: differences of its own forward.
-        shape: of its inputs, such as x=2,3,5 weight=5,7; a name other than x is a parameter. Dots
-            lead into a tree, as in x.q=2,3. With :11 at the end they are integers below 11.
+        shape: shapes of its inputs, such as x=2,3,5 weight=5,7; a name other than x is a
+            parameter. Dots lead into a tree, as in x.q=2,3. With :11 at the end they are integers
+            below 11.
         set: its keywords, such as causal=true or eps=1e-5.
         strict: fail for habits that are otherwise notes.
         dtype: the precision. Not given: both.

@@ -68,4 +68,6 @@ def _summary(records: list[Record]) -> str:
     if not len(losses):
         return steps
     mean = f" (mean of the last {FINAL})" if len(losses) > FINAL else ""
-    return f"{steps}, loss {losses[0]:.3f} to {final_loss(losses):.3f}{mean}"
+    bits = series(records, "bits_per_byte").values
+    validation = f", validation {bits[-1]:.3f} bits per byte" if len(bits) else ""
+    return f"{steps}, loss {losses[0]:.3f} to {final_loss(losses):.3f}{mean}{validation}"

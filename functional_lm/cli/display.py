@@ -1,6 +1,5 @@
 """What the commands show: a run's progress, that of anything slow, curves and pictures."""
 
-import math
 import shutil
 import sys
 import textwrap
@@ -48,7 +47,7 @@ class TrainingDisplay:
         self._log_every, self._final_tokens = log_every, final_tokens
         self._first = session.state.step
         self._losses = list(series(session.records, "loss").values)
-        self._validation: float | None = None
+        self._validated_last: Record = {}
         self._start = self._validation_start = time.perf_counter()
         self._spent, self._validated = 0.0, 0  # seconds and tokens of all validations
         self._console = Console(file=sys.stdout, highlight=False)
@@ -75,7 +74,7 @@ class TrainingDisplay:
         if "fault" in record:
             self._print(f"skipped: {record['fault']}")
         if record.get("val_loss") is not None:
-            self._validation = record["val_loss"]
+            self._validated_last = record
         terminal = self._console.is_terminal
         if terminal:
             figures = _fitting(self._figures(record, live=True), self._console.width - 6)
@@ -90,11 +89,13 @@ class TrainingDisplay:
     def _figures(self, record: Record, *, live: bool = False) -> list[tuple[int, str]]:
         """Return the parts of a line, each with its rank: the first ranks are shown for sure."""
         step, steps = record["step"], self._experiment.steps
-        loss = self._validation if live else record.get("val_loss")
+        validated = self._validated_last if live else record
+        loss, bits = validated.get("val_loss"), validated.get("bits_per_byte")
         parts = [(0, f"step {step:,}/{steps:,}"), (1, f"loss {final_loss(self._losses):.3f}")]
         if loss is not None:
-            bits = f"{loss / math.log(2):.3f} bits/{self._experiment.tokenizer.unit}"
-            parts += [(2, f"val {loss:.3f}"), (8 if live else 3, bits)]
+            parts.append((2, f"val {loss:.3f}"))
+        if bits is not None:
+            parts.append((8 if live else 3, f"{bits:.3f} bits/byte"))
         parts += [
             (5, f"lr {record['lr']:.1e}"),
             (6, f"{record['tokens_per_second']:,} tok/s"),

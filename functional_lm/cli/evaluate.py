@@ -11,8 +11,9 @@ import numpy as np
 from ..contract import Array, expect_choice, expect_fields, expect_int
 from ..runs import Run, open_run
 from ..runs.folder import table_of
-from ..text import Corpus, FileCorpus, Mixture, load_corpus, read_corpus
+from ..text import Corpus, FileCorpus, Mixture, Tokenizer, load_corpus, read_corpus
 from ..training import text_losses
+from ..training.evaluation import bits_per_byte
 from .display import watched
 from .flags import Source
 from .output import print
@@ -21,7 +22,7 @@ from .runs import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained model on a text: loss, perplexity, bits per character.
+    """Measure a trained model on a text: loss, perplexity, bits per byte and per character.
 
     Attributes:
         folder: the folder of a run.
@@ -30,7 +31,8 @@ class Evaluate:
         part: which part of the run's text: the last tenth, which was held out (the default), the
             first nine tenths, or all.
         seq_len: tokens in a window. Not given: as in training.
-        json: print one JSON object with the keys loss, perplexity, bits_per_character.
+        json: print one JSON object with the keys loss, perplexity, bits_per_byte,
+            bits_per_character.
         trust_model: run the code that comes with the run, whoever wrote it.
     """
 
@@ -54,7 +56,7 @@ class Evaluate:
     def run(self) -> int:
         """Print the figures."""
         run = open_run(self.folder, trust_model=self.trust_model)
-        tokens, source = self._tokens(run)
+        tokens, counts, source = self._tokens(run)
         longest = run.model.config.max_seq_len
         seq_len = self.seq_len
         if seq_len is None:
@@ -67,11 +69,18 @@ class Evaluate:
         *_, loss = watched(f"evaluating {len(tokens):,} tokens", losses)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss must be finite: got {loss}; check the weights")
-        tokens_per_character = len(tokens) / len(run.tokenizer.decode(tokens))
-        figures = {
+        token_bytes = None if counts else run.tokenizer.token_bytes
+        figures: dict[str, float | None] = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),
-            "bits_per_character": loss / math.log(2) * tokens_per_character,
+            **{
+                f"bits_per_{unit}": bits_per_byte(
+                    *(loss, tokens, seq_len),
+                    token_bytes=token_bytes if unit == "byte" else None,
+                    sizes=counts.get(unit),
+                )
+                for unit in ("byte", "character")
+            },
         }
         if self.json:
             print(json.dumps(figures))
@@ -79,14 +88,16 @@ class Evaluate:
         print(f"text                {source}: {len(tokens):,} tokens, windows of {seq_len}")
         print(f"loss                {figures['loss']:.4f} nats per token")
         print(f"perplexity          {figures['perplexity']:.3f}")
-        print(f"bits per character  {figures['bits_per_character']:.4f}")
+        for unit in ("byte", "character"):
+            if (bits := figures[f"bits_per_{unit}"]) is not None:
+                print(f"{f'bits per {unit}':20}{bits:.4f}")
         return 0
 
-    def _tokens(self, run: Run) -> tuple[Array, str]:
-        """Return what is measured, and its name."""
+    def _tokens(self, run: Run) -> tuple[Array, dict[str, Array], str]:
+        """Return what is measured, how many bytes and characters each token has, and its name."""
         if self.text_file is not None:
             text = read_corpus(self.text_file, encoding=self.encoding).text
-            return run.tokenizer.encode(text), str(self.text_file)
+            return *_counted(run.tokenizer, text), str(self.text_file)
         record = table_of(run.settings, "text")
         file, corpus_name = record.get("text_file"), record.get("corpus")
         if "sha256" not in record or not isinstance(file, str | None):
@@ -103,13 +114,27 @@ class Evaluate:
                 f"{corpus.source} is not the text that {self.folder} was trained on; pass the text "
                 "to measure as --text-file"
             )
-        training, held_out = corpus.encode(run.tokenizer)
         source = f"{self.part or 'validation'} part of {corpus.source}"
+        if isinstance(corpus, Corpus):
+            bounds = {"training": (0, corpus.border), "all": (0, None)}
+            start, stop = bounds.get(self.part or "", (corpus.border, None))
+            return *_counted(run.tokenizer, corpus.text[start:stop]), source
+        training, held_out = corpus.encode(run.tokenizer)
         if self.part in (None, "validation"):
-            return held_out, source
+            return held_out, {}, source
         if isinstance(training, Mixture):
             raise ValueError(
                 f"the training part of several texts has no one loss: got --part {self.part}; pass "
                 "one of them as --text-file"
             )
-        return training if self.part == "training" else np.concatenate([training, held_out]), source
+        tokens = training if self.part == "training" else np.concatenate([training, held_out])
+        return tokens, {}, source
+
+
+def _counted(tokenizer: Tokenizer, text: str) -> tuple[Array, dict[str, Array]]:
+    """Return the tokens of a text, and how many bytes and characters each stands for, (N,)."""
+    tokens, sizes = tokenizer.sized(text)
+    begins = np.frombuffer(text.encode(), np.uint8) & 0xC0 != 0x80
+    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    characters = np.diff(np.concatenate([[0], np.cumsum(begins)])[ends])
+    return tokens, {"byte": sizes, "character": characters}

@@ -17,6 +17,7 @@ from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
 from ..text import Corpus, FileCorpus, Part, Tokenizer, load_corpus, read_corpus
+from ..text.tokenizer import expect_spec
 from ..training import RECIPES, Experiment, TrainConfig
 from .output import print
 
@@ -74,6 +75,8 @@ class Source:
         text_field: the field of .jsonl and .parquet with the text. Not given: text.
         validation: what is held out of the data: the last tenth (tail), or a tenth of the
             documents. Not given: tail.
+        tokenizer: char (the default), byte, bpe:N, wordpiece:N or unigram:N for a vocabulary of N
+            tokens that is learned from the text, or a tokenizer.json.
     """
 
     text_file: Path | None = None
@@ -82,8 +85,11 @@ class Source:
     data: Annotated[tuple[Part, ...], Argument("PATH[=WEIGHT]...", Part.parse, False)] = ()
     text_field: str | None = None
     validation: Literal["tail", "documents"] | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
+        if self.tokenizer is not None and expect_spec(self.tokenizer)[0] == "file":
+            object.__setattr__(self, "tokenizer", str(Path(self.tokenizer).resolve()))
         given = {"text-file": self.text_file, "corpus": self.corpus, "data": self.data}
         flags = [
             f"--{name} {_typed(value)}" for name, value in given.items() if value not in (None, ())
@@ -125,6 +131,7 @@ class Source:
             "text_file": None if self.text_file is None else str(self.text_file.resolve()),
             "encoding": self.encoding,
             "corpus": self.corpus,
+            "tokenizer": self.tokenizer,
             **(of_data if self.data else {}),
             **corpus.record,
         }
@@ -164,14 +171,17 @@ class Setup(Generic[C]):
         adapters: AdapterConfig | None = None,
     ) -> Experiment:
         """Return what is trained, with the tokenizer of another run if it is given."""
-        return Experiment.build(
+        experiment = Experiment.build(
             corpus,
             self.training,
             model=self.model.model,
             sizes=given(self.sizes),
-            tokenizer=tokenizer,
+            tokenizer=tokenizer or self.source.tokenizer or "char",
             adapters=adapters,
         )
+        if tokenizer is None:
+            warn_of_losses(experiment.tokenizer)
+        return experiment
 
     def flags(self) -> str:
         """Return the flags with which `train` makes the same run, each after a space."""
@@ -187,6 +197,17 @@ class Setup(Generic[C]):
             shown = "" if isinstance(value, bool) else f" {_typed(value)}"
             flags += f" --{'no-' * (value is False)}{name}{shown}"
         return flags
+
+
+def warn_of_losses(tokenizer: Tokenizer, name: str = "the tokenizer") -> None:
+    """Print what a tokenizer does not give back, if it loses anything."""
+    if tokenizer.losses:
+        lost = ", ".join(tokenizer.losses)
+        print(
+            f"warning: {name} does not give back every text, and its bits per byte leave out what "
+            f"it loses: {lost}",
+            file=sys.stderr,
+        )
 
 
 def _typed(value: Any) -> str:
@@ -235,7 +256,7 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
     for name, value in settings.items():
         if name == "data" and isinstance(value, tuple):
             continue
-        is_text = name in ("text_file", "model", "init")
+        is_text = name in ("text_file", "tokenizer", "model", "init")
         if not isinstance(value, str | None if is_text else str | float | int | None):
             kind, got = "a string" if is_text else "a number or a string", type(value).__name__
             raise FileFormatError(path, f"must give {name[:40]} as {kind}: got {got}; write quotes")

@@ -26,6 +26,7 @@ from ..generation import (
     until_stop,
 )
 from ..runs import Run, open_run
+from ..text import continuation
 from .output import escaped, print
 from .runs import RunFolder
 
@@ -139,7 +140,7 @@ class Generate:
         return 0
 
     def _transform(self, value: float) -> Transform | None:
-        """Return how the logits change at a temperature; None: take the most likely character."""
+        """Return how the logits change at a temperature; None: take the most likely token."""
         if value == 0.0 and self.repetition_penalty is None:  # the others keep the most likely one
             return None
         settings = {name: getattr(self, name) for name in TRANSFORMS} | {"temperature": value}
@@ -150,9 +151,10 @@ class Generate:
     def _stream(self, run: Run, prompt: str, key: Key) -> None:
         """Print the prompt, and each piece of text as soon as it is sampled."""
         transform = self._transform(self.temperature[0])
+        encoded = _encoded(run, prompt)
         tokens = generate(
             Decoder(run.model, run.params),
-            _encoded(run, prompt),
+            encoded,
             key=None if transform is None else key,
             max_new_tokens=self.max_new_tokens,
             transform=transform,
@@ -172,7 +174,7 @@ class Generate:
             Console().print(Text(escaped(prompt), style="bold"), end="", soft_wrap=True)
         else:
             sys.stdout.write(prompt)
-        for piece in until_stop(run.tokenizer.stream(counted()), self.stop):
+        for piece in until_stop(continuation(run.tokenizer, encoded, counted()), self.stop):
             sys.stdout.write(escaped(piece) if terminal else piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
@@ -207,20 +209,23 @@ class Generate:
         transforms = [transform for _, transform in wanted]
         keys = [None if transform is None else seed for seed, transform in wanted]
         sampled: list[list[int]] = [[] for _ in wanted]
+        encoded = _encoded(run, prompt)
+
+        def texts() -> list[str]:
+            return ["".join(continuation(run.tokenizer, encoded, one)) for one in sampled]
+
         for tokens in generate_batch(
             model,
-            [_encoded(run, prompt)] * len(wanted),
+            [encoded] * len(wanted),
             keys=keys,
             max_new_tokens=self.max_new_tokens,
             transforms=transforms,
         ):
             for text, token in zip(sampled, tokens, strict=True):
                 text.append(int(token))
-            texts = map(run.tokenizer.decode, sampled)
-            if self.stop and all(any(stop in text for stop in self.stop) for text in texts):
+            if self.stop and all(any(stop in text for stop in self.stop) for text in texts()):
                 break
-        texts = map(run.tokenizer.decode, sampled)
-        return ["".join(until_stop([text], self.stop)) for text in texts]
+        return ["".join(until_stop([text], self.stop)) for text in texts()]
 
 
 def _read_prompt(path: Path) -> str:

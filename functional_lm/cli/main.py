@@ -20,6 +20,7 @@ COMMANDS = {
     "diagnose": "Say what is wrong with a training run.",
     "find-lr": "Suggest a learning rate from one short run.",
     "sweep": "Train with several values of a flag or two, and compare.",
+    "tokenizer": "Train a subword tokenizer, or compare tokenizers.",
     "check": "Certify every gradient against JAX.",
     "golden": "Write what a kernel must compute, for tests elsewhere.",
     "info": "Say what is installed, and what a model costs.",

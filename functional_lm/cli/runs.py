@@ -111,7 +111,8 @@ class Runs:
 
     def run(self) -> int:
         """Print a line for each."""
-        rows = [("run", "text", "model", "steps", "validation", "age"), *map(_row, runs())]
+        titles = ("run", "text", "model", "steps", "validation", "bits/byte", "age")
+        rows = [titles, *map(_row, runs())]
         if not rows[1:]:
             print("no runs here yet; train one with functional-lm train")
             return 0
@@ -121,7 +122,7 @@ class Runs:
         return 0
 
 
-def _row(folder: Path) -> tuple[str, str, str, str, str, str]:
+def _row(folder: Path) -> tuple[str, ...]:
     """Return what a run's files say of it, with a dash for what they do not."""
     config: dict[str, Any] = {}
     records: list[Record] = []
@@ -130,13 +131,13 @@ def _row(folder: Path) -> tuple[str, str, str, str, str, str]:
         records = in_order(read_metrics(folder / METRICS_FILE))
     text = str(table_of(config, "text").get("source", "-"))
     model = config.get("architecture") or table_of(config, "model_file").get("name", "-")
-    losses = series(records, "val_loss").values
+    validations = (series(records, name).values for name in ("val_loss", "bits_per_byte"))
     return (
         str(folder),
         text if len(text) <= 24 else f"...{text[-21:]}",
         str(model),
         f"{records[-1]['step']:,}" if records else "-",
-        f"{losses[-1]:.3f}" if len(losses) else "-",
+        *(f"{values[-1]:.3f}" if len(values) else "-" for values in validations),
         _age(time.time() - _last_step(folder)),
     )
 

@@ -91,11 +91,14 @@ class Grid:
         out = new_folder(first.out, "sweep")
         corpus = first.source.load_text()
         experiments: list[Experiment] = []
+        shared: dict[str | None, Experiment] = {}
         for _, made in self._runs:
-            experiment = made.experiment(corpus)
-            shared = experiments[0] if experiments else experiment  # the tokens are kept once
+            key = made.source.tokenizer
+            tokenizer = shared[key].tokenizer if key in shared else None
+            experiment = made.experiment(corpus, tokenizer=tokenizer)
+            first_with = shared.setdefault(key, experiment)  # its tokens are kept once
             experiment = dataclasses.replace(
-                experiment, tokens=shared.tokens, held_out=shared.held_out
+                experiment, tokens=first_with.tokens, held_out=first_with.held_out
             )
             experiment.rehearse()
             experiments.append(experiment)
@@ -105,7 +108,8 @@ class Grid:
         print(f"sweep  {len(self._runs)} runs of {steps} steps, written to {out}\n")
         width = [max(8, len(name)) for name in names]
         columns = [f"{name:>{w}}" for name, w in zip(names, width, strict=True)]
-        print("  ".join([*columns, f"{'loss':>7}  {'validation':>10}  {'seconds':>7}"]), flush=True)
+        titles = f"{'loss':>7}  {'validation':>10}  {'bits/byte':>9}  {'seconds':>7}"
+        print("  ".join([*columns, titles]), flush=True)
         rows: list[dict[str, Any]] = []
         start = time.perf_counter()
         for i, ((values, _), experiment) in enumerate(zip(self._runs, experiments, strict=True)):
@@ -114,18 +118,22 @@ class Grid:
                 row = _measure(experiment, waiting)
             rows.append(values | row)
             columns = [f"{_text(values[name]):>{w}}" for name, w in zip(names, width, strict=True)]
-            loss, validation = (_loss(row[name]) for name in ("loss", "val_loss"))
+            loss, validation, bits = (_loss(row[n]) for n in ("loss", "val_loss", "bits_per_byte"))
             fault = f"  {row['fault']}" if row["fault"] else ""
-            figures = f"{loss:>7}  {validation:>10}  {row['seconds']:>7.1f}{fault}"
+            figures = f"{loss:>7}  {validation:>10}  {bits:>9}  {row['seconds']:>7.1f}{fault}"
             print("  ".join([*columns, figures]), flush=True)
             write_atomic(out / SWEEP_FILE, json.dumps(rows, indent=2) + "\n")
         learned = [row for row in rows if row["fault"] is None]
         if not learned:
             raise FloatingPointError("no run learned anything: lower the learning rate")
-        best = min(learned, key=lambda row: row["val_loss"])
+        ranked = "bits_per_byte" if all(row["bits_per_byte"] for row in learned) else "val_loss"
+        best = min(learned, key=lambda row: row[ranked])
         self._draw(learned, out)
         chosen = "  ".join(f"{name} {_text(best[name])}" for name in names)
-        print(f"best  {chosen}, validation {best['val_loss']:.3f}; written to {out}")
+        validation = f"validation {best['val_loss']:.3f}"
+        if best["bits_per_byte"] is not None:
+            validation += f" ({best['bits_per_byte']:.3f} bits per byte)"
+        print(f"best  {chosen}, {validation}; written to {out}")
         print(f"next  functional-lm train{self._runs[rows.index(best)][1].flags()}")
         return 0
 
@@ -136,21 +144,26 @@ class Grid:
             return
         over = max(numeric, key=lambda name: (len({row[name] for row in rows}), name == "lr"))
         others = [name for name in self._names if name != over]
+        # Losses of several tokenizers are of different tokens.
+        figure, ylabel = "val_loss", "loss, in nats per token"
+        if "tokenizer" in self._names and all(row["bits_per_byte"] for row in rows):
+            figure, ylabel = "bits_per_byte", "loss, in bits per byte"
         lines: dict[str, Any] = {}
         for row in sorted(rows, key=lambda row: row[over]):
             name = ", ".join(["validation", *(f"{other} {_text(row[other])}" for other in others)])
             xs, ys = lines.setdefault(name, ([], []))
             xs.append(row[over])
-            ys.append(row["val_loss"])
+            ys.append(row[figure])
         xs = [row[over] for row in rows]
         log = min(xs) > 0 and max(xs) >= 10 * min(xs)
         if len(set(xs)) > 1:
-            print(f"\nvalidation loss by {over}\n{curve(lines, x_as_log=log)}")
+            unit = "bits per byte" if figure == "bits_per_byte" else "loss"
+            print(f"\nvalidation {unit} by {over}\n{curve(lines, x_as_log=log)}")
         if not others:
             ordered = sorted(rows, key=lambda row: row[over])
             losses = [row[over] for row in ordered], [row["loss"] for row in ordered]
             lines["training, mean of the last 50 steps"] = losses
-        write_rate_picture(out / PLOT_FILE, lines, xlabel=over, log=log)
+        write_rate_picture(out / PLOT_FILE, lines, xlabel=over, ylabel=ylabel, log=log)
 
 
 def _split(argument: str) -> list[str]:
@@ -178,7 +191,7 @@ def _measure(experiment: Experiment, waiting: Waiting) -> dict[str, Any]:
     """Train once; a run that diverges, or ends no better than chance, has a fault."""
     start = time.perf_counter()
     losses: list[float] = []
-    row: dict[str, Any] = {"loss": None, "val_loss": None, "fault": None}
+    row: dict[str, Any] = dict.fromkeys(("loss", "val_loss", "bits_per_byte", "fault"))
     try:
         for step in experiment.run():
             losses.append(step.loss)
@@ -186,7 +199,8 @@ def _measure(experiment: Experiment, waiting: Waiting) -> dict[str, Any]:
         val_loss = experiment.validation_loss(step.state.params, limit=Intervals.eval_tokens)
         if not math.isfinite(val_loss):
             raise FloatingPointError
-        row |= {"loss": final_loss(losses), "val_loss": val_loss}
+        bits = experiment.bits_per_byte(val_loss, limit=Intervals.eval_tokens)
+        row |= {"loss": final_loss(losses), "val_loss": val_loss, "bits_per_byte": bits}
         if val_loss >= math.log(experiment.config.vocab_size):
             row["fault"] = "no better than chance"
     except FloatingPointError:

@@ -22,7 +22,14 @@ from ..numerics import smooth
 from ..reports.event_files import TensorBoardWriter, expect_tensorboard
 from ..runs import Interruption, Intervals, Session, load_checkpoint, open_run
 from ..runs.checkpoint import in_form_of
-from ..runs.folder import BEST_FILE, EVALUATION_FILE, TOKENIZER_FILE, expect_free
+from ..runs.folder import (
+    BEST_FILE,
+    EVALUATION_FILE,
+    TOKENIZER_FILE,
+    expect_free,
+    read_config,
+    table_of,
+)
 from ..runs.records import FINAL, clock, final_loss, series
 from ..text import load_tokenizer
 from ..training import Experiment, text_losses
@@ -87,6 +94,19 @@ class Train(Setup[C]):
                     f"a resumed run has its own folder and settings: got --{name} and "
                     f"--resume {run}; leave one out"
                 )
+        given = getattr(self.source, "tokenizer", None)
+        if run is None and self.model.init is not None and given is not None:
+            raise ValueError(
+                f"a run keeps the tokenizer of --init: got --tokenizer {given} and --init "
+                f"{self.model.init}; leave one out"
+            )
+        if run is not None:
+            before = table_of(read_config(run), "text").get("tokenizer")
+            if given != before:
+                raise ValueError(
+                    f"a resumed run keeps its tokenizer, {before or 'char'}: got --tokenizer "
+                    f"{given}; leave that out"
+                )
         kind = getattr(self.adapters, "kind", None)  # None in place of faulty adapters
         if kind is not None and run is None and self.model.init is None:
             raise ValueError(f"adapters tune a run: got {kind} and no run; pass --init RUN")
@@ -99,7 +119,8 @@ class Train(Setup[C]):
             expect_tensorboard()
         corpus = self.source.load_text()
         init = self.model.init
-        tokenizer = None if init is None else load_tokenizer(init / TOKENIZER_FILE)
+        owner = init or self.model.resume
+        tokenizer = None if owner is None else load_tokenizer(owner / TOKENIZER_FILE)
         experiment = self.experiment(corpus, tokenizer=tokenizer, adapters=self.adapters)
         # A resumed run is known to work, and its settings are checked before it takes memory.
         params = None if self.model.resume else experiment.rehearse()
@@ -285,12 +306,13 @@ def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -
     experiment, path = session.experiment, session.folder / EVALUATION_FILE
     params = load_checkpoint(session.folder / BEST_FILE, like=session.state.params).tree
     losses = text_losses(experiment.model, params, experiment.held_out, experiment.settings.seq_len)
-    shown = watched(f"validating on all {tokens:,} held-out tokens", losses)
-    *_, loss = math.nan, *itertools.takewhile(lambda _: interruption.signal is None, shown)
+    watching = watched(f"validating on all {tokens:,} held-out tokens", losses)
+    *_, loss = math.nan, *itertools.takewhile(lambda _: interruption.signal is None, watching)
     if interruption.signal is not None:
         print(f"not validated; functional-lm evaluate {session.folder} does it")
         return
-    figures = {"loss": loss, "tokens": tokens, "step": session.best_step}
+    bits = experiment.bits_per_byte(loss)
+    figures = {"loss": loss, "bits_per_byte": bits, "tokens": tokens, "step": session.best_step}
     write_atomic(path, json.dumps(figures, indent=2) + "\n")
-    bits = f"{loss / math.log(2):.3f} bits per {experiment.tokenizer.unit}"
-    print(f"validation  {loss:.4f}, {bits}, on all {tokens:,} held-out tokens")
+    shown = "" if bits is None else f", {bits:.3f} bits per byte"
+    print(f"validation  {loss:.4f}{shown}, on all {tokens:,} held-out tokens")

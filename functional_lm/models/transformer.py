@@ -175,9 +175,10 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
         _, g = model.dropout.vjp(residuals.dropout, g)
         if model.positions is not None:
             d_params["positions"], g = model.positions.vjp(residuals.positions, g)
-        d_params["embedding"], _ = model.embedding.vjp(residuals.embedding, g)
-        if model.tied:  # one weight, used twice: the cotangents add
-            d_params["embedding"] = pytree.add(d_params["embedding"], d_head)
+        d_embedding, _ = model.embedding.vjp(residuals.embedding, g)
+        if model.tied:  # one weight, used twice: the cotangents add, in the memory of the first
+            d_embedding = pytree.map(lambda a, b: np.add(a, b, out=a), d_embedding, d_head)
+        d_params["embedding"] = d_embedding
     if not model.tied:
         d_params["unembedding"] = d_head
     return d_params, None  # tokens are labels

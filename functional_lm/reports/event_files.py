@@ -21,6 +21,7 @@ from ..runs.records import number, statistics_of
 TAGS = {
     "loss": "loss/train",
     "val_loss": "loss/validation",
+    "bits_per_byte": "bits_per_byte/validation",
     "lr": "lr",
     "grad_norm": "grad_norm",
     "tokens_per_second": "tokens_per_second",

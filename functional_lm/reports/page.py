@@ -129,14 +129,14 @@ def final_figures(
             Figure("validation loss", _loss(float(held_out[-1])), f"at step {steps[-1]:,}"),
             Figure("best validation loss", _loss(loss), f"at step {steps[best]:,}"),
         ]
+        bits = dict(zip(*series(records, "bits_per_byte"), strict=True)).get(steps[best], math.nan)
         whole = number((evaluation or {}).get("loss"))
         if math.isfinite(whole) and (evaluation or {}).get("step") == steps[best]:
-            loss = whole
+            loss, bits = whole, number((evaluation or {}).get("bits_per_byte"))
             results.append(Figure("validation loss on all held-out text", _loss(loss)))
-        results += [
-            Figure("best perplexity", f"{math.exp(min(loss, 700.0)):,.4g}"),
-            Figure("best bits per token", _loss(loss / math.log(2))),
-        ]
+        results.append(Figure("best perplexity", f"{math.exp(min(loss, 700.0)):,.4g}"))
+        if math.isfinite(bits):
+            results.append(Figure("best bits per byte", _loss(float(bits))))
     if parameters is not None:
         results.append(Figure("parameters", f"{parameters:,}"))
     speed, spent = series(records, "tokens_per_second").values, series(records, "step_ms").values

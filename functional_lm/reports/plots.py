@@ -29,7 +29,7 @@ __all__ = ["FORMATS", "PANELS", "encode", "figures", "not_recorded", "picture", 
 Runs: TypeAlias = Mapping[str, Sequence[Record]]
 """The records of each run by its name."""
 
-OVERVIEW = 5
+OVERVIEW = 6
 """Panels, the first ones, in a picture; the others are of interest in a single run."""
 
 
@@ -135,6 +135,7 @@ def rate_picture(
     marks: Mapping[str, float] | None = None,
     highest: float | None = None,
     xlabel: str = "learning rate",
+    ylabel: str = "loss, in nats per token",
     log: bool = True,
 ) -> "Figure":
     """Return a picture of losses by learning rate, or by another setting.
@@ -145,6 +146,7 @@ def rate_picture(
         marks: ``{name: rate}``, dashed.
         highest: the loss at which the picture ends.
         xlabel: the setting, in words.
+        ylabel: the loss, in words.
         log: whether its axis is logarithmic.
 
     Raises:
@@ -160,7 +162,7 @@ def rate_picture(
             axes.plot(*line, color=colour, label=name, marker="" if raw else "o")
         for colour, (name, rate) in zip(colours[len(lines) :], (marks or {}).items(), strict=True):
             axes.axvline(rate, color=colour, linestyle="--", label=f"{name}: {rate:.2g}")
-        axes.set(xlabel=xlabel, ylabel="loss, in nats per token")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
             axes.set_xscale("log")
         if highest is not None:
@@ -282,6 +284,7 @@ def _layered(
 
 PANELS = (
     Panel("loss", _draw_loss, lambda records: True),
+    _single("bits_per_byte", "bits per byte of the held-out text", mean=False),
     _single("lr", "learning rate", mean=False),
     _single("grad_norm", "norm of the gradient (before clipping)", log=True),
     _layered("grad_norm", "norm of the gradient by layer", log=True, combine=norm),

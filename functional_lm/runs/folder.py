@@ -23,7 +23,6 @@ the next one removes.
 import contextlib
 import ctypes
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -41,7 +40,7 @@ from ..models import LanguageModel
 from ..models.adapting import AdapterConfig, configs, with_adapters
 from ..models.loading import architectures, find, of_config, split_reference
 from ..models.source import source
-from ..text import Tokenizer, load_tokenizer
+from ..text import Tokenizer, fingerprint, load_tokenizer
 from .adapters import save_adapters
 from .checkpoint import load_checkpoint, save_checkpoint
 from .lock import LOCK_FILE, RunLockedError, hold, run_lock
@@ -300,11 +299,10 @@ def save_weights(path: Path, params: Tree, model: LanguageModel, tokenizer: Toke
 
 def _goes_with(model: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
     config = json.loads(json.dumps(dataclasses.asdict(model.config)))
-    text = tokenizer.to_json().encode()
     adapters = {"adapters": [dataclasses.asdict(one) for one in configs(model)]}
     return {
         "config": config,
-        "tokenizer_sha256": hashlib.sha256(text).hexdigest(),
+        "tokenizer_sha256": fingerprint(tokenizer),
         **(adapters if model.adapted is not None else {}),
     }
 

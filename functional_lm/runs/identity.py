@@ -1,7 +1,6 @@
 """What a checkpoint says of the run that it belongs to, and whether another is the same."""
 
 import dataclasses
-import json
 import platform
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from .. import __version__
 from ..models.adapting import configs
 from ..speed import runtime
+from ..text import fingerprint
 from ..training.experiment import Experiment
 from ..training.settings import TrainConfig
 
@@ -32,7 +32,10 @@ def identity(experiment: Experiment) -> dict[str, Any]:
             "lr": experiment.settings.peak_lr,
             "trained": experiment.trained,
         },
-        "tokenizer": json.loads(experiment.tokenizer.to_json()),
+        "tokenizer": {
+            "type": experiment.tokenizer.kind,
+            "sha256": fingerprint(experiment.tokenizer),
+        },
         "text_sha256": experiment.text_sha256,
         "environment": {  # on which the last bits depend
             "functional_lm": __version__,
@@ -69,6 +72,8 @@ def expect_same_run(before: dict[str, Any], experiment: Experiment) -> list[str]
             "a resumed run needs the text that it began with: got one with the SHA-256 "
             f"{now['text_sha256'][:12]}… instead of {before['text_sha256'][:12]}…; restore it"
         )
+    if before["tokenizer"].get("sha256", now["tokenizer"]["sha256"]) != now["tokenizer"]["sha256"]:
+        raise ValueError("a resumed run needs the tokenizer that it began with: restore it")
     given = experiment.model.given or experiment.config
     newer = dataclasses.asdict(TrainConfig())  # settings that the version of the run did not have
     for field in dataclasses.fields(given):

@@ -11,9 +11,9 @@ from ..files import FileFormatError, parse_json, read_bytes, write_atomic
 from ..training.loop import TrainStep
 
 Record: TypeAlias = dict[str, Any]
-"""``step, loss, lr, grad_norm, step_ms, tokens_per_second``; where there are any also ``val_loss``,
-``sample`` (a text that the model wrote), ``fault`` (why there was no update), and ``statistics``
-(see `statistics`)."""
+"""``step, loss, lr, grad_norm, step_ms, tokens_per_second``; where there are any also ``val_loss``
+and ``bits_per_byte``, the same in bits per byte of the text, ``sample`` (a text that the model
+wrote), ``fault`` (why there was no update), and ``statistics`` (see `statistics`)."""
 
 
 MAX_BYTES = 2**31

@@ -329,9 +329,12 @@ class Session:
         record = record_of(step, lr=experiment.schedule(updates_before), tokens=step.inputs.size)
         last, every = number == experiment.steps, self.intervals.sample_every
         if last or number % self.intervals.eval_every == 0:
+            limit = self.intervals.eval_tokens
             record["val_loss"] = experiment.validation_loss(
-                step.state.averaged, limit=self.intervals.eval_tokens, progress=self.on_validation
+                step.state.averaged, limit=limit, progress=self.on_validation
             )
+            if (bits := experiment.bits_per_byte(record["val_loss"], limit=limit)) is not None:
+                record["bits_per_byte"] = bits
         if (last or (every and number % every == 0)) and not pytree.first_not_finite(
             step.state.params
         ):

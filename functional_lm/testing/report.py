@@ -135,7 +135,7 @@ class Finding:
         return f"{self.message}\n    likely cause: {self.cause}: {self.explanation}"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Report:
     """The verdict on one layer at one set of inputs.
 
@@ -210,6 +210,8 @@ class Report:
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """Return the same as HTML, for a notebook."""

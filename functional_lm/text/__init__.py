@@ -5,26 +5,43 @@ from .corpora import CORPORA, Corpus, load_corpus, read_corpus
 from .download import DownloadError
 from .file_corpus import FileCorpus, Part
 from .mixture import Mixture, mixed_batch_at
-from .tokenizer import TOKENIZERS, CharTokenizer, Tokenizer, load_tokenizer
+from .subword import SubwordTokenizer
+from .tokenizer import (
+    TOKENIZERS,
+    ByteTokenizer,
+    CharTokenizer,
+    Tokenizer,
+    continuation,
+    fingerprint,
+    load_tokenizer,
+    make_tokenizer,
+    tokenizer_of,
+)
 
 __all__ = [
     "CORPORA",
     "TOKENIZERS",
+    "ByteTokenizer",
     "CharTokenizer",
     "Corpus",
     "DownloadError",
     "FileCorpus",
     "Mixture",
     "Part",
+    "SubwordTokenizer",
     "Tokenizer",
     "batch_at",
+    "continuation",
     "epoch_batch_at",
+    "fingerprint",
     "load_corpus",
     "load_tokenizer",
+    "make_tokenizer",
     "mixed_batch_at",
     "read_corpus",
     "shuffled_batch_at",
     "split",
     "steps_per_epoch",
+    "tokenizer_of",
     "windows",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 
 from ..contract import Array
 from ..files import read_text
-from .batches import split
 from .download import DownloadError, content_fault, fetch
 from .tokenizer import PIECE, CharTokenizer, Tokenizer
 
@@ -53,6 +52,11 @@ class Corpus:
         return digest.hexdigest()
 
     @property
+    def border(self) -> int:
+        """Where the last tenth of the characters begins, which is held out."""
+        return int(len(self.text) * 0.9)
+
+    @property
     def record(self) -> dict[str, Any]:
         """What a run notes of its text."""
         return {"source": self.source, "characters": len(self.text), "sha256": self.sha256}
@@ -61,9 +65,28 @@ class Corpus:
         """Return the tokenizer of the text's characters."""
         return CharTokenizer.train(self.text)
 
+    def training_texts(self) -> list[str]:
+        """Return the text without its last tenth."""
+        return [self.text[: self.border]]
+
     def encode(self, tokenizer: Tokenizer) -> tuple[Array, Array]:
-        """Return the tokens to train on, and the last tenth, which is held out."""
-        return split(tokenizer.encode(self.text))
+        """Return the tokens to train on, and those of the last tenth of the text.
+
+        The text is split, not the tokens, so that all tokenizers have the same text held out.
+
+        Raises:
+            ValueError: if the tokenizer cannot encode the text.
+        """
+        try:
+            parts = self.text[: self.border], self.text[self.border :]
+            return tokenizer.encode(parts[0]), tokenizer.encode(parts[1])
+        except ValueError:
+            tokenizer.encode(self.text)  # its error has the position in the whole text
+            raise
+
+    def held_out_sizes(self, tokenizer: Tokenizer) -> Array:
+        """Return how many bytes of the text each held-out token stands for."""
+        return tokenizer.sized(self.text[self.border :])[1]
 
 
 def load_corpus(

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..contract import Array
 from .documents import Piece
-from .tokenizer import TOKENIZERS, Tokenizer
+from .tokenizer import TOKENIZERS, Tokenizer, tokenizer_of
 
 __all__ = ["SEPARATOR", "encode", "encode_all", "end_of_text", "token_type"]
 
@@ -148,7 +148,7 @@ def serve() -> None:
     answer: Any
     with contextlib.suppress(EOFError, BrokenPipeError):
         data = json.loads(pickle.load(source))
-        tokenizer = TOKENIZERS[data["type"]].from_data(data)
+        tokenizer = tokenizer_of(data)
         while True:
             parcel = pickle.load(source)
             try:

@@ -50,6 +50,9 @@ SAVE_EVERY = 64
 FRESH = 2 * 10**9
 """Nanoseconds. A file that was changed so recently may change again within the same time stamp."""
 
+LEARNED = 2**27
+"""Characters from which subwords are learned, at most."""
+
 Progress = Callable[[str, float], object]
 
 
@@ -208,6 +211,36 @@ class FileCorpus:
         for piece in self.pieces(what="collecting characters"):
             seen.update(CharTokenizer.train(piece.text).characters)
         return CharTokenizer("".join(sorted(seen)))
+
+    def training_texts(self) -> Iterator[str]:
+        """Yield texts that are not held out, at most `LEARNED` characters, for a tokenizer.
+
+        Raises:
+            FileFormatError, ImportError, OSError: as `pieces`.
+        """
+        most = LEARNED // len(self.parts)
+        for sources in self.sources:
+            shares, taken = [0.0], 0
+
+            def read(what: str, share: float, shares: list[float] = shares) -> None:
+                shares.append(share)
+
+            reading = dataclasses.replace(self, progress=read)
+            for piece in reading.pieces(sources):
+                before, now = shares[0], shares[-1]
+                shares[:] = [now]
+                self.progress("reading the text", now)
+                rest = 1.0
+                if self.validation == "tail" and now > before:
+                    rest = min(max((0.9 - before) / (now - before), 0.0), 1.0)
+                if taken >= most or not rest:
+                    break
+                if not piece.held_out:
+                    yield piece.text[: int(rest * len(piece.text))]
+                    taken += len(piece.text)
+
+    def held_out_sizes(self, tokenizer: Tokenizer) -> None:
+        """Return None: the cache holds tokens alone."""
 
     def encode(self, tokenizer: Tokenizer) -> tuple[Array | Mixture, Array]:
         """Return the tokens to train on, of several parts as a `Mixture`, and those held out.

@@ -1,6 +1,7 @@
 """The mean loss over a set of batches, or over a text."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -70,16 +71,57 @@ def text_losses(
         ValueError: if the tokens are fewer than seq_len + 1.
     """
     x, y = windows(tokens, seq_len=seq_len)
-    count = len(x) if limit is None else max(1, min(len(x), limit // seq_len))
-    chosen = np.arange(count) * len(x) // count
+    parts = _chosen(len(x), seq_len, limit)
     plain = {"recompute": True, "auxiliary": False}
     batches = (
-        (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), **plain})
-        for part in np.array_split(chosen, -(-count // BATCH))
+        (x[part].astype(np.int32), {"targets": y[part].astype(np.int32), **plain}) for part in parts
     )
     for size, loss in losses_so_far(layer, params, batches):
         unload(tokens)
-        yield size / (count * seq_len), loss
+        yield size / (sum(map(len, parts)) * seq_len), loss
+
+
+def bits_per_byte(
+    loss: float,
+    tokens: Array,
+    seq_len: int,
+    *,
+    token_bytes: Array | None,
+    sizes: Array | None = None,
+    limit: int | None = None,
+) -> float | None:
+    """Return a loss of `text_losses` in bits per byte of UTF-8, which tokenizers have in common.
+
+    The bytes are those that the targets of the same windows stand for.
+
+    Args:
+        loss: in nats per token.
+        tokens: (N,), as for the loss.
+        seq_len: T, as for the loss.
+        token_bytes: (V,) the bytes of each token of the vocabulary, or None.
+        sizes: (N,) in place of that, the bytes of each token of the text.
+        limit: as for the loss.
+
+    Returns:
+        The figure, or None without token_bytes and sizes, or for no bytes.
+    """
+    source = sizes if token_bytes is None else tokens
+    if source is None:
+        return None
+    _, y = windows(source, seq_len=seq_len)
+    targets, bytes_ = 0, 0
+    for part in _chosen(len(y), seq_len, limit):
+        scored = y[part] if token_bytes is None else token_bytes[y[part]]
+        targets += scored.size
+        bytes_ += int(scored.sum(dtype=np.int64))
+        unload(tokens)
+    return loss / math.log(2) * targets / bytes_ if bytes_ else None
+
+
+def _chosen(count: int, seq_len: int, limit: int | None) -> list[Array]:
+    """Return which of so many windows are evaluated, in batches."""
+    n = count if limit is None else max(1, min(count, limit // seq_len))
+    return np.array_split(np.arange(n) * count // n, -(-n // BATCH))
 
 
 def _loss(layer: Differentiable, params: Tree, x: Any, side: dict[str, Any]) -> float:

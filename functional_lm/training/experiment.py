@@ -33,13 +33,15 @@ from ..text import (
     Mixture,
     Tokenizer,
     batch_at,
+    continuation,
     epoch_batch_at,
+    make_tokenizer,
     mixed_batch_at,
     shuffled_batch_at,
     steps_per_epoch,
 )
 from ..text.batches import expect_window
-from .evaluation import text_losses
+from .evaluation import bits_per_byte, text_losses
 from .loop import Inspect, Trainable, TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
 
@@ -57,6 +59,8 @@ class Experiment:
         steps: the batches of the run.
         text_sha256: the hash of the text's UTF-8 bytes.
         trainable: which leaves are trained, by their paths; all if None.
+        held_out_sizes: (M,) the bytes of the text that each held-out token stands for, where the
+            tokenizer's ``token_bytes`` do not say it.
     """
 
     model: LanguageModel
@@ -67,6 +71,7 @@ class Experiment:
     steps: int
     text_sha256: str
     trainable: Trainable | None = None
+    held_out_sizes: Array | None = None
 
     @classmethod
     def build(
@@ -76,7 +81,7 @@ class Experiment:
         *,
         model: Any = DEFAULT,
         sizes: dict[str, Any] | None = None,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | str = "char",
         trainable: Trainable | None = None,
         adapters: AdapterConfig | None = None,
     ) -> "Experiment":
@@ -89,7 +94,7 @@ class Experiment:
                 tokens to logits; see `models.find`.
             sizes: fields of the architecture's ``Config``; ``max_seq_len`` is ``seq_len`` if not
                 given.
-            tokenizer: of the text; its characters if not given.
+            tokenizer: a tokenizer, or what `make_tokenizer` makes one of, such as ``bpe:1024``.
             trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
                 is trained. Not given: all are.
             adapters: to put into the model; they alone are trained.
@@ -98,7 +103,8 @@ class Experiment:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
         corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
-        tokenizer = corpus.characters() if tokenizer is None else tokenizer
+        if isinstance(tokenizer, str):
+            tokenizer = make_tokenizer(tokenizer, corpus)
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given
@@ -112,6 +118,7 @@ class Experiment:
             language_model = with_adapters(language_model, adapters)
             trainable = trained(language_model)
         tokens, held_out = corpus.encode(tokenizer)
+        by_token = tokenizer.token_bytes is not None
         for part in tokens.texts if isinstance(tokens, Mixture) else [tokens]:
             expect_window(part, settings.seq_len, "the first nine tenths of the text")
         expect_window(held_out, settings.seq_len, "the last tenth of the text")
@@ -131,6 +138,7 @@ class Experiment:
             *(language_model, tokenizer, settings, tokens, held_out, steps),
             text_sha256=corpus.sha256,
             trainable=trainable,
+            held_out_sizes=None if by_token else corpus.held_out_sizes(tokenizer),
         )
 
     @property
@@ -284,6 +292,15 @@ class Experiment:
             loss = so_far
         return loss
 
+    def bits_per_byte(self, loss: float, *, limit: int | None = None) -> float | None:
+        """Return a `validation_loss` with this limit in bits per byte of the text, if known."""
+        return bits_per_byte(
+            *(loss, self.held_out, self.settings.seq_len),
+            token_bytes=self.tokenizer.token_bytes,
+            sizes=self.held_out_sizes,
+            limit=limit,
+        )
+
     def sample(
         self,
         params: Tree,
@@ -294,11 +311,12 @@ class Experiment:
         transform: Transform | None = None,
     ) -> str:
         """Return the prompt and a continuation; see `generate`."""
+        encoded = self.tokenizer.encode(prompt)
         tokens = generate(
             Decoder(self.model, params),
-            self.tokenizer.encode(prompt),
+            encoded,
             key=key,
             max_new_tokens=max_new_tokens,
             transform=transform,
         )
-        return prompt + self.tokenizer.decode(tokens)
+        return prompt + "".join(continuation(self.tokenizer, encoded, tokens))

@@ -4,7 +4,9 @@ Smith 2017 (arXiv:1506.01186, section 3.3), with rates in a geometric series as 
 ``lr_find``. The usual readings, the rate of the fastest fall or a tenth of that of the lowest loss,
 suit SGD: Adam with clipping and norms diverges late, after a loss that is flat over two powers of
 ten. So the test reads off two rates, one at which the loss has done half of its fall and one at
-which training diverges, and suggests a `MARGIN` below their geometric mean.
+which training diverges, and suggests a rate below their geometric mean. The factor between the two,
+the optimizer's margin, suits a schedule that warms up, stays near its peak for hundreds of steps,
+and decays.
 
 ``python tests/campaigns/benchmarks/run.py find-lr`` compares the suggestion with sweeps.
 """
@@ -20,14 +22,11 @@ import numpy as np
 from ..contract import expect_int, expect_number
 from ..numerics import smooth
 from .experiment import Experiment
+from .settings import OPTIMIZERS
 
 HALF = 0.5
 """Share of the fall of the loss that marks the lower rate. The curve is steep there, so noise moves
 that rate little, unlike the rate of the fastest fall or of the lowest loss."""
-
-MARGIN = 6.0
-"""Factor from the suggestion to the middle of the two rates, for a schedule that warms up, stays
-near its peak for hundreds of steps, and decays. Measured with the campaign above."""
 
 WINDOW = 5
 """Steps averaged into a loss."""
@@ -47,13 +46,14 @@ class RangeTest(NamedTuple):
     smoothed: list[float]  # means over neighbours
     halfway: float  # the rate at which the loss had done half of its fall
     diverged: float | None  # the rate at which the loss was far above its start, if it was
+    margin: float = OPTIMIZERS["adamw"].margin
 
     @property
     def suggestion(self) -> float:
         """The peak rate for a schedule; half a guess if the test did not diverge."""
         if self.diverged is None:
             return 3 * self.halfway
-        return math.sqrt(self.halfway * self.diverged) / MARGIN
+        return math.sqrt(self.halfway * self.diverged) / self.margin
 
 
 def range_test(
@@ -97,7 +97,8 @@ def range_test(
             if diverged:
                 break
     rates = [schedule(step) for step in range(len(losses))]
-    return read_off(rates, losses, diverged=diverged or len(losses) < steps)
+    found = read_off(rates, losses, diverged=diverged or len(losses) < steps)
+    return found._replace(margin=OPTIMIZERS[experiment.settings.optimizer].margin)
 
 
 def read_off(rates: list[float], losses: list[float], *, diverged: bool) -> RangeTest:

@@ -34,11 +34,15 @@ ScheduleName: TypeAlias = Literal["cosine", "linear", "wsd", "inverse_sqrt", "co
 
 
 class Optimizer(NamedTuple):
-    """An optimizer by name: how it is made, from which settings, and its usual rate."""
+    """An optimizer by name: how it is made, and from which settings.
+
+    The margin goes from the middle of a range test to its suggestion; see `range_test`.
+    """
 
     make: Callable[..., GradientTransformation]
     settings: tuple[str, ...]
-    lr: float = 3e-3
+    lr: float = 3e-3  # its usual rate
+    margin: float = 6.0
 
 
 OPTIMIZERS = {
@@ -46,7 +50,7 @@ OPTIMIZERS = {
     "adam": Optimizer(adam, ("b1", "b2", "eps")),
     "sgd": Optimizer(sgd, ("momentum", "nesterov")),
     "muon": Optimizer(
-        muon, ("momentum", "weight_decay", "normuon", "adam_lr", "b1", "b2", "eps"), 0.02
+        muon, ("momentum", "weight_decay", "normuon", "adam_lr", "b1", "b2", "eps"), 0.02, 3.3
     ),
     "lion": Optimizer(lion, ("b1", "b2", "weight_decay"), 3e-4),
     "adafactor": Optimizer(adafactor, ("momentum",), 0.03),

@@ -45,7 +45,7 @@ def test_a_run_fills_the_terminal(text, tmp_path, columns):
     live = [line for line in lines if "━" in line]
     assert {len(line) for line in live} <= {0, columns}
     first = next(i for i, line in enumerate(lines) if re.match(r"step 20/40  loss .*left$", line))
-    assert "bits/character" in lines[first]
+    assert "bits/byte" in lines[first]
     assert "sample after step 20:" in lines[first:]
     wide = ("lr ", " tok/s", "0:0") if columns == 120 else ("lr ",)
     last = [line for line in lines if line.startswith("step 40/40  loss") and "━" not in line]

@@ -11,6 +11,8 @@ from functional_lm.runs import Session, read_metrics
 from functional_lm.text import TOKENIZERS
 from functional_lm.training import Experiment, TrainConfig
 
+SMALL = ["--batch-size", "4", "--d-model", "16", "--n-heads", "2"]
+
 
 def evaluate(run_folder, capsys, *arguments):
     assert main(["evaluate", str(run_folder), "--json", *arguments]) == 0
@@ -19,13 +21,14 @@ def evaluate(run_folder, capsys, *arguments):
 
 def test_the_validation_loss_is_that_of_training(run_folder, capsys):
     figures = evaluate(run_folder, capsys)
-    assert list(figures) == ["loss", "perplexity", "bits_per_character"]
+    assert list(figures) == ["loss", "perplexity", "bits_per_byte", "bits_per_character"]
     measured = [
         r["val_loss"] for r in read_metrics(run_folder / "metrics.jsonl") if "val_loss" in r
     ]
     assert figures["loss"] == pytest.approx(min(measured), rel=1e-6)
     assert figures["perplexity"] == pytest.approx(math.exp(figures["loss"]))
     assert figures["bits_per_character"] == pytest.approx(figures["loss"] / math.log(2))
+    assert figures["bits_per_byte"] == figures["bits_per_character"]  # in ASCII
 
 
 def test_parts_and_other_texts(run_folder, capsys, tmp_path):
@@ -48,6 +51,40 @@ def test_the_table(run_folder, capsys):
     said = capsys.readouterr().out
     assert "180 tokens, windows of 8" in said
     assert "bits per character" in said
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe:280", "wordpiece:50"])
+def test_the_units_of_a_text(tokenizer, tmp_path, capsys):
+    text, other = tmp_path / "text.txt", tmp_path / "other.txt"
+    text.write_text("Größe und Maß, äöü. " * 90)
+    other.write_text("äßäßäß " * 60)
+    assert (
+        main(
+            [
+                "train",
+                str(text),
+                *SMALL,
+                "--steps",
+                "1",
+                "--tokenizer",
+                tokenizer,
+                "--seq-len",
+                "4",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    figures = evaluate(tmp_path / "run", capsys, "--text-file", str(other))
+    assert figures["bits_per_character"] / figures["bits_per_byte"] == pytest.approx(
+        13 / 7, abs=0.03
+    )
+    validated = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    figures = evaluate(tmp_path / "run", capsys)
+    for name, value in {"loss": "val_loss", "bits_per_byte": "bits_per_byte"}.items():
+        assert figures[name] == pytest.approx(validated[value], rel=1e-6)
 
 
 def test_its_windows_are_those_of_the_training(train, tmp_path, capsys):
@@ -80,6 +117,15 @@ class Pairs:
     @property
     def default_prompt(self):
         return self.pairs[0]
+
+    end_of_text, losses = None, ()
+
+    @property
+    def token_bytes(self):
+        return np.array([len(pair) for pair in self.pairs])
+
+    def sized(self, text):
+        return (tokens := self.encode(text)), self.token_bytes[tokens]
 
     def encode(self, text):
         pairs = [text[i : i + 2] for i in range(0, len(text), 2)]

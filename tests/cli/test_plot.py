@@ -32,7 +32,8 @@ def test_several_runs_share_a_picture_in_the_current_folder(
     poor = write(tmp_path / "b" / "run", [{"step": 1, "loss": 1.0}])
     assert main(["plot", write(tmp_path / "a" / "run", run_records()), poor]) == 0
     said = capsys.readouterr().out
-    assert f"not recorded by {poor}: validation loss, learning rate" in said
+    missing = "validation loss, bits per byte of the held-out text, learning rate"
+    assert f"not recorded by {poor}: {missing}" in said
     before = Path("plot.png").read_bytes()
     assert main(["plot", poor, poor, "--out", "plot.png"]) == 0  # replaces an earlier one
     assert Path("plot.png").read_bytes() != before

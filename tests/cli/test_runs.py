@@ -35,10 +35,10 @@ def test_they_are_listed(here, capsys):
         os.utime(file)  # the copy is as old as the original
     assert main(["runs"]) == 0
     head, newest, oldest = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert head == ["run", "text", "model", "steps", "validation", "age"]
+    assert head == ["run", "text", "model", "steps", "validation", "bits/byte", "age"]
     assert newest[0] == "run"
-    assert newest[-4:-2] == ["llama", "20"]
-    assert float(newest[-2]) > 0
+    assert newest[-5:-3] == ["llama", "20"]
+    assert float(newest[-2]) > float(newest[-3]) > 0
     assert newest[-1] == "now"
     assert oldest[:5] == ["runs/older", "-", "-", "-", "-"]
     os.chdir(here / "runs" / "older")

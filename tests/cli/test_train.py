@@ -23,7 +23,7 @@ def test_what_a_run_says_and_leaves(train, tmp_path, capsys):
     for part in ("29 characters", "1,620 to train on, 180 held out", "parameters", str(out)):
         assert part in said.out
     lines = said.out.splitlines()
-    assert re.search(r"step 10/20  loss \d.\d+  val \d.\d+  \d.\d+ bits/char", said.out)
+    assert re.search(r"step 10/20  loss \d.\d+  val \d.\d+  \d.\d+ bits/byte", said.out)
     assert len([line for line in lines if "step 20/20" in line]) == 1
     assert said.out.index("sample after step 10:\n") < said.out.index("step 15/20")
     assert re.search(

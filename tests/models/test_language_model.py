@@ -1,3 +1,5 @@
+import tracemalloc
+
 import chex
 import jax
 import numpy as np
@@ -223,3 +225,21 @@ def test_without_its_auxiliary_losses_a_mixture_has_the_cross_entropy_alone():
         model.vjp(residuals, 1.0)[0], losing.vjp(without, 1.0)[0]
     ):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-15, err_msg=path)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_large_vocabulary_makes_no_matrix_that_the_step_does_not_need(tied):
+    sizes = {"d_model": 32, "n_layers": 1, "n_heads": 2, "max_seq_len": 4}
+    model = build("llama", vocab_size=50_257, **sizes, tie_embeddings=tied)
+    params = model.init((0,))
+    tokens = prng.integers((1,), (1, 4), low=0, high=50_257).astype(np.int32)
+    value_and_grad(model, params, tokens, targets=tokens)
+    tracemalloc.start()
+    _, grads = value_and_grad(model, params, tokens, targets=tokens)
+    after, peak = (size / (50_257 * 32 * 4) for size in tracemalloc.get_traced_memory())
+    tracemalloc.stop()
+    # The head's gradient for g = 1, in the residuals, that times g, and the embedding's. The loss
+    # of four rows adds a sixteenth for their logits, and as much for the scratch of its formula.
+    assert peak < 3.3
+    assert after == pytest.approx(1 if tied else 2, abs=0.1)
+    assert pytree.count(grads) == model.n_parameters

@@ -52,7 +52,8 @@ def test_a_record_becomes_an_event_with_all_its_figures(run_records, tmp_path):
         {},
     )
     scalars, texts = values_of(events[-1])
-    assert scalars["loss/validation"] == pytest.approx(records[-1]["val_loss"])
+    for tag, name in {"loss": "val_loss", "bits_per_byte": "bits_per_byte"}.items():
+        assert scalars[f"{tag}/validation"] == pytest.approx(records[-1][name])
     assert scalars["update_ratio/blocks.0.mlp.up"] == pytest.approx(1e-3, rel=0.11)
     assert scalars["attention_entropy/blocks.0"] == pytest.approx(2.0, rel=0.11)
     assert texts == {"sample/text_summary": "    \n    sample of 10\n    "}

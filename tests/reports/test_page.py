@@ -67,7 +67,7 @@ def test_the_title_says_what_was_trained(text):
 def test_a_page_loads_nothing(read):
     assert not {"script", "link", "iframe", "object", "embed", "base", "svg"} & set(read.tags)
     pictures = read.references()
-    assert len(set(pictures)) == 22  # a light and a dark one of each panel, two of the first
+    assert len(set(pictures)) == 24  # a light and a dark one of each panel, two of the first
     for picture in pictures:
         ElementTree.fromstring(base64.b64decode(picture.removeprefix(DATA)))
     assert not re.search(r"@import|url\(", read.text)
@@ -113,7 +113,7 @@ def test_of_many_samples_the_first_and_the_last_are_open():
 
 def test_final_figures(run_records):
     records = run_records()
-    records[19]["val_loss"] = 0.5
+    records[19] |= {"val_loss": 0.5, "bits_per_byte": 0.7}
     records[30]["fault"] = "not finite"
     mean = sum(record["loss"] for record in records) / 40
     assert final_figures(records, {"training": {"steps": 100}}, 10) == [
@@ -122,16 +122,17 @@ def test_final_figures(run_records):
         Figure("validation loss", f"{records[-1]['val_loss']:.4f}", "at step 40"),
         Figure("best validation loss", "0.5000", "at step 20"),
         Figure("best perplexity", "1.649"),
-        Figure("best bits per token", "0.7213"),
+        Figure("best bits per byte", "0.7000"),
         Figure("parameters", "10"),
         Figure("tokens per second", "1,020", "median"),
         Figure("time", "0:01", "of all steps together"),
         Figure("updates skipped", "1", "the first at step 31"),
     ]
-    whole = {"loss": 0.25, "step": 20, "tokens": 9}
-    assert final_figures(records, {}, evaluation=whole)[4:6] == [
+    whole = {"loss": 0.25, "bits_per_byte": 0.3, "step": 20, "tokens": 9}
+    assert final_figures(records, {}, evaluation=whole)[4:7] == [
         Figure("validation loss on all held-out text", "0.2500"),
         Figure("best perplexity", "1.284"),
+        Figure("best bits per byte", "0.3000"),
     ]
     assert len(final_figures(records, {}, evaluation={**whole, "step": 40})) == 9
     assert final_figures([{"step": 3}], {"training": None}) == [Figure("steps", "3")]

@@ -52,7 +52,7 @@ def test_one_run(run_records):
     png(figure)
     assert figure.get_suptitle() == "run"
     axes = axes_of(figure)
-    assert list(axes) == ["loss", *TITLES[1:5]]
+    assert list(axes) == ["loss", *TITLES[1:6]]
     raw, mean, validation = axes["loss"].lines
     assert raw.get_ydata().tolist() == [record["loss"] for record in records]
     assert raw.get_alpha() < 0.5
@@ -95,12 +95,12 @@ def test_what_was_not_recorded_is_left_out_and_named(run_records):
     records = [{"step": r["step"], "loss": r["loss"]} for r in run_records(12)]
     figure = picture({"run": records})
     assert list(axes_of(figure)) == ["loss"]
-    assert set(not_recorded(records)) == {"validation loss", *TITLES[1:5]}
+    assert set(not_recorded(records)) == {"validation loss", *TITLES[1:6]}
     assert all(missing in figure.get_supxlabel() for missing in not_recorded(records))
     assert not_recorded(run_records()) == []
     # What one of two runs recorded is shown.
     both = axes_of(picture({"a": records, "b": run_records()}))
-    assert list(both) == ["loss", *TITLES[1:5]]
+    assert list(both) == ["loss", *TITLES[1:6]]
 
 
 @pytest.mark.parametrize(

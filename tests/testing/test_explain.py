@@ -144,3 +144,41 @@ def test_replays_that_change_nothing_give_the_gradient(reference):
     replays = Replays(oracle, ({}, X), g)
     ((gradient,),) = replays.gradients([replays.normal], ({}, X), g)
     np.testing.assert_allclose(gradient, oracle.results(({}, X), g, "float64")["x"], rtol=1e-12)
+
+
+def in_half(dtype):
+    """Return a layer that computes its gradient in a narrow format."""
+
+    def vjp(x, g):
+        narrow = x.astype(dtype), g.astype(dtype)
+        return {}, (narrow[1] * np.cos(narrow[0])).astype(x.dtype) * 1.0000001
+
+    return types.SimpleNamespace(forward=lambda p, x: (np.sin(x), x), vjp=vjp)
+
+
+def test_half_precision_inside_is_named_as_such_and_a_wrong_formula_of_that_size_is_not():
+    reference = lambda params, x: jax.numpy.sin(x)  # noqa: E731
+    report = check_vjp(in_half(np.float16), {}, X, reference=reference)
+    assert set(report.causes.values()) == {"precision"}, report
+
+    def approximate(x, g):
+        return {}, g * (np.cos(x) + 1e-3 * x * x)
+
+    layer = types.SimpleNamespace(forward=lambda p, x: (np.sin(x), x), vjp=approximate)
+    report = check_vjp(layer, {}, X, reference=reference)
+    assert report.causes["x"] != "precision", report
+
+
+def test_repeated_numbers_that_are_no_ids_are_not_taken_for_a_scatter():
+    def forward(params, x, *, mask):
+        return np.where(mask, x, 0.0) ** 2, (x, mask)
+
+    def vjp(residuals, g):
+        x, mask = residuals
+        return {}, 2 * x * g * (1 + 0.3 * mask) * mask
+
+    layer = types.SimpleNamespace(forward=forward, vjp=vjp)
+    mask = np.array([[True, False, True, True, False]] * 3)
+    reference = lambda params, x, *, mask: jax.numpy.where(mask, x, 0.0) ** 2  # noqa: E731
+    report = check_vjp(layer, {}, RNG.standard_normal((3, 5)), reference=reference, mask=mask)
+    assert "scatter" not in report.causes.values(), report

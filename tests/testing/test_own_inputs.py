@@ -90,7 +90,7 @@ FRIENDLY = {
         ({}, X),
         lambda params, x, *, mask: jnp.where(mask, x**2, 0.0),
         {"mask": np.ones(X.shape, bool)},
-        "",
+        "mask leak",
     ),
     "equal halves": (
         rotated,

@@ -1,7 +1,7 @@
 import pytest
 
 from functional_lm.files import FileFormatError
-from functional_lm.text import CharTokenizer, Corpus, load_corpus, read_corpus
+from functional_lm.text import ByteTokenizer, CharTokenizer, Corpus, load_corpus, read_corpus
 
 
 def test_the_standard_library_is_text_enough():
@@ -78,3 +78,16 @@ def test_an_encoding_is_suggested_by_what_decodes(tmp_path, data, suggestion):
         read_corpus(path)
     assert suggestion in str(caught.value)
     assert "latin-1" not in str(caught.value)
+
+
+def test_all_tokenizers_have_the_same_text_held_out():
+    corpus = Corpus("äb" * 50, "a text")
+    for tokenizer in (CharTokenizer("bä"), ByteTokenizer()):
+        parts = corpus.encode(tokenizer)
+        assert [tokenizer.decode(part) for part in parts] == ["äb" * 45, "äb" * 5]
+        assert corpus.held_out_sizes(tokenizer).sum() == 15
+
+
+def test_an_unknown_character_is_named_by_its_place_in_the_whole_text():
+    with pytest.raises(ValueError, match="got 'x' at position 95"):
+        Corpus("a" * 95 + "xaaaa", "a text").encode(CharTokenizer("a"))

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functional_lm.files import FileFormatError
-from functional_lm.text import CharTokenizer, load_tokenizer
+from functional_lm.text import (
+    ByteTokenizer,
+    CharTokenizer,
+    Corpus,
+    fingerprint,
+    load_tokenizer,
+    make_tokenizer,
+    tokenizer_of,
+)
 from functional_lm.text.tokenizer import PIECE
 
 
@@ -61,6 +69,7 @@ def test_files(tmp_path):
         "[]",
         "{}",
         '{"type": "bpe"}',
+        '{"type": "subword"}',
         '{"type": ["char"]}',
         '{"type": "char", "characters": 3}',
         '{"type": "char", "characters": "ba"}',
@@ -94,3 +103,60 @@ def test_more_characters_than_there_are_cost_no_memory(tmp_path):
 def test_an_empty_text_is_refused():
     with pytest.raises(ValueError, match="needs a text"):
         CharTokenizer.train("")
+
+
+@given(st.text())
+def test_bytes_are_utf8(text):
+    tokenizer = ByteTokenizer()
+    tokens, sizes = tokenizer.sized(text)
+    assert tokens.tolist() == list(text.encode())
+    assert sizes.sum() == len(tokens)
+    assert tokenizer.decode(tokens) == "".join(tokenizer.stream(tokens.tolist())) == text
+
+
+def test_bytes_that_are_no_text():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode([97, 0xFF, 256, -1, 0xC3]) == "a" + 4 * "\ufffd"
+    assert tokenizer.token_bytes.sum() == 255
+    assert tokenizer.token_bytes[tokenizer.end_of_text] == 0
+    with pytest.raises(ValueError, match="half of a surrogate pair, at position 1; decode"):
+        tokenizer.encode("a\ud800")
+
+
+@given(st.text(min_size=1))
+def test_the_bytes_of_characters(text):
+    tokenizer = CharTokenizer.train(text)
+    assert tokenizer.sized(text)[1].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize("spec", ["char", "byte", "bpe:270", "FILE"])
+def test_a_tokenizer_by_its_name(spec, tmp_path):
+    corpus = Corpus("a cat and a dog " * 20, "a text")
+    if spec == "FILE":
+        spec = str(tmp_path / "tokenizer.json")
+        (tmp_path / "tokenizer.json").write_text(make_tokenizer("bpe:270", corpus).to_json())
+    tokenizer = make_tokenizer(spec, corpus)
+    assert tokenizer.decode(tokenizer.encode("a dog")) == "a dog"
+    again = tokenizer_of(json.loads(tokenizer.to_json()))
+    assert again == tokenizer
+    assert fingerprint(again) == fingerprint(tokenizer)
+
+
+def test_only_training_text_teaches_subwords():
+    corpus = Corpus("ab" * 900 + "xyxyxy" * 33, "a text")
+    vocabulary = make_tokenizer("bpe:300", corpus).library_tokenizer.get_vocab()
+    assert "ab" in vocabulary
+    assert "xy" not in vocabulary
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("bpe", "needs a vocabulary's size: got 'bpe'; pass bpe:1024"),
+        ("unigram:many", "got 'unigram:many'; pass unigram:1024"),
+        ("words", "a tokenizer must be char, byte, bpe:N, .*: there is no file words"),
+    ],
+)
+def test_a_tokenizer_that_there_is_not(spec, said):
+    with pytest.raises((ValueError, OSError), match=said):
+        make_tokenizer(spec, Corpus("a", "a text"))

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from functional_lm.compose import serial
 from functional_lm.layers import embedding, unembedding
 from functional_lm.training import Experiment, TrainConfig
-from functional_lm.training.range_test import EXPLOSION, MARGIN, range_test, read_off
+from functional_lm.training.range_test import EXPLOSION, range_test, read_off
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
 SETTINGS = TrainConfig(steps=12, batch_size=4, seq_len=16, shards=1)
@@ -25,7 +26,7 @@ def test_what_is_read_off(noise):
     test = read_off(*curve(noise=noise), diverged=True)
     assert test.halfway == pytest.approx(1e-3, rel=0.5)
     assert test.diverged == pytest.approx(1.0, rel=0.4)
-    assert test.suggestion == pytest.approx(math.sqrt(test.halfway * test.diverged) / MARGIN)
+    assert test.suggestion == pytest.approx(math.sqrt(test.halfway * test.diverged) / 6.0)
     assert len(test.smoothed) == 60
     assert test.smoothed[30] == pytest.approx(np.mean(test.losses[28:33]))
     # Without a divergence the lower rate decides.
@@ -44,7 +45,7 @@ def test_a_model_is_tested_until_it_diverges():
     assert len(test.losses) < 100
     assert max(test.losses[:-10]) < test.losses[0] + 1
     assert 1e-3 < test.suggestion < 1e-1
-    assert test.diverged > test.suggestion > test.halfway / MARGIN
+    assert test.diverged > test.suggestion > test.halfway / 6.0
 
 
 def test_where_nothing_is_learned_it_says_so():
@@ -79,3 +80,11 @@ def test_a_loss_that_is_not_finite_ends_the_test():
 def test_settings_out_of_range_are_named(settings, says):
     with pytest.raises(ValueError, match=says):
         range_test(EXPERIMENT, **settings)
+
+
+@pytest.mark.parametrize(("optimizer", "margin"), [("adamw", 6.0), ("muon", 3.3)])
+def test_each_optimizer_has_its_margin(optimizer, margin):
+    settings = dataclasses.replace(EXPERIMENT.settings, optimizer=optimizer)
+    test = range_test(dataclasses.replace(EXPERIMENT, settings=settings))
+    middle = math.sqrt(test.halfway * test.diverged)
+    assert test.suggestion == pytest.approx(middle / margin)

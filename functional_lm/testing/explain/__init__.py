@@ -37,6 +37,7 @@ OF_PROJECTIONS: tuple[Signature, ...] = (
     whole_leaf.never_written,
     whole_leaf.g_ignored,
     rounding.held,
+    rounding.noisy,
     whole_leaf.not_linear,
     whole_leaf.exchanged,
     whole_leaf.sign_or_constant,

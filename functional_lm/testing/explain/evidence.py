@@ -60,6 +60,13 @@ class Evidence:
         """For the first two draws, the arrays that have a name."""
         return [self.named(c.inputs, c.g) for c in self.comparisons[:2]]
 
+    @functools.cached_property
+    def integers(self) -> list[Array]:
+        """The integer arrays of the first draw, in inputs, keywords and residuals; no booleans."""
+        subject, inputs = self.examination.subject, self.comparisons[0].inputs
+        trees = (inputs, subject.keywords(np.float64), subject.forward(inputs)[1])
+        return [np.asarray(leaf) for leaf in pytree.leaves(trees) if leaf.dtype.kind in "iu"]
+
     def named(self, inputs: Any, g: Any) -> dict[str, Array]:
         """Return by name the arrays that a vjp may use at these inputs."""
         y, residuals = self.examination.subject.forward(inputs)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ... import pytree
 from .evidence import Cause, Evidence
 
 __all__ = ["mask_leak", "one_survives", "pure_leak", "scatter", "slice_kept"]
@@ -57,13 +56,21 @@ def one_survives(evidence: Evidence) -> Cause | None:
 
 
 def scatter(evidence: Evidence) -> Cause | None:
-    """Wrong in exactly the rows whose id occurs more than once."""
-    c = evidence.comparisons[0]
-    sources = [*pytree.leaves(c.inputs), *evidence.names[0].values()]
-    for ids in sources:
-        if ids.dtype.kind not in "iu" and not np.array_equal(ids, np.round(ids)):
-            continue
+    """Wrong in exactly the rows whose id occurs more than once.
+
+    Where ids stand for the leading axes of g, the leaf must be what the last of each alone gives.
+    """
+    g = evidence.comparisons[0].g
+    for ids in evidence.integers:
         whole = ids.reshape(-1).astype(np.int64)
+        leading = isinstance(g, np.ndarray) and ids.ndim > 0 and ids.shape == g.shape[: ids.ndim]
+        if leading:
+            _, from_last = np.unique(whole[::-1], return_index=True)
+            kept = np.zeros(whole.size, bool)
+            kept[whole.size - 1 - from_last] = True
+            last = np.where(kept.reshape(ids.shape + (1,) * (g.ndim - ids.ndim)), g, 0.0)
+            if not evidence.close(evidence.ours, evidence.response(last)[1]):
+                continue
         for axis, size in enumerate(evidence.exact.shape):
             if not whole.size or whole.min() < 0 or whole.max() >= size:
                 continue

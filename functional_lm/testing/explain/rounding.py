@@ -3,9 +3,12 @@
 import numpy as np
 
 from ...contract import Array
-from .evidence import Cause, Evidence, close
+from ..inputs import jitter
+from .evidence import Cause, Evidence, close, leaf_of
 
-__all__ = ["held", "in_float32", "small", "tiny"]
+__all__ = ["held", "in_float32", "noisy", "small", "tiny"]
+
+NEIGHBOURS = 6
 
 _FORMATS = (("float32", 2.0**-24), ("float16", 2.0**-11), ("bfloat16", 2.0**-8))
 
@@ -33,16 +36,42 @@ def held(evidence: Evidence) -> Cause | None:
     return None
 
 
+def noisy(evidence: Evidence) -> Cause | None:
+    """A float64 result off by about the rounding of a narrower format, and as if by chance."""
+    name = _format_of(_error(evidence), _FORMATS)
+    return small(evidence) if name and _is_noise(evidence, dict(_FORMATS)[name]) else None
+
+
 def small(evidence: Evidence) -> Cause | None:
-    """A float64 result off by about the rounding of a narrower format, or by very little."""
+    """The same, or a result off by very little."""
     error = _error(evidence)
     name = _format_of(error, _FORMATS)
+    if name and not _is_noise(evidence, dict(_FORMATS)[name]):
+        name = ""
     if not name and error > 1e-5:
         return None
     why = f"as {name} numbers would be: a cast or an intermediate of that dtype"
     if not name:
         why = "by the difference of two nearly equal numbers, or a constant with few digits"
     return "precision", f"the algebra looks right: it is off by {error:.0e}, {why}"
+
+
+def _is_noise(evidence: Evidence, unit: float) -> bool:
+    """Tell whether the error is another one at inputs a few roundings away.
+
+    That of a wrong formula is the same there, to a few roundings.
+    """
+    c, examination = evidence.comparisons[0], evidence.examination
+    here = (evidence.ours - evidence.exact).reshape(-1)
+    alike = []
+    for i in range(NEIGHBOURS):
+        moved = jitter((9, i), c.inputs, 16 * unit)
+        ours = examination.oracle.project(examination.subject.results(moved, c.g))
+        exact = examination.oracle.results(moved, c.g, "float64")
+        there = (leaf_of(ours, evidence.path) - leaf_of(exact, evidence.path)).reshape(-1)
+        sizes = float(np.linalg.norm(here) * np.linalg.norm(there))
+        alike.append(float(here @ there) / sizes if sizes else 0.0)
+    return float(np.mean(alike)) < 0.5
 
 
 def _format_of(error: float, formats: tuple[tuple[str, float], ...]) -> str:

@@ -288,6 +288,73 @@ def ablation(
         )
 
 
+def tokenizers(
+    only: tuple[str, ...] = ("char", "byte", "bpe:1024", "bpe:8192"),
+    steps: int = 2000,
+    seeds: int = 3,
+    preset: str = "tiny",
+    folder: Path | None = None,
+) -> None:
+    """Print bits per byte and time of tokenizers on Tiny Shakespeare at equal compute.
+
+    The first one trains for the given steps of the default recipe, each other one for as many as
+    take the same arithmetic: a larger vocabulary has fewer steps, and each reads more text. All
+    hold the same text out, and the best of a run's validations counts, on all of that text.
+
+    Args:
+        only: what `train --tokenizer` takes.
+        steps: of the first one.
+        seeds: how many runs of each.
+        preset: the sizes of the model.
+        folder: where to keep the runs, so that the command resumes if it is interrupted. Not
+            given: they are deleted.
+    """
+    _tuned()
+    from functional_lm.runs import Intervals, Session
+    from functional_lm.text import load_corpus, make_tokenizer
+    from functional_lm.training import Experiment, TrainConfig
+
+    corpus = load_corpus("shakespeare")
+    made = {spec: make_tokenizer(spec, corpus) for spec in only}
+
+    def build(spec: str, steps: int, seed: int) -> Experiment:
+        config = TrainConfig(steps=steps, seed=seed)
+        return Experiment.build(corpus, config, tokenizer=made[spec], sizes=_sizes(preset))
+
+    flops = {}
+    for spec in only:
+        experiment = build(spec, steps, 0)
+        params = experiment.model.init(None)
+        flops[spec] = experiment.model.flops(params, experiment.settings.seq_len)
+    length = {spec: max(10, round(steps * flops[only[0]] / flops[spec])) for spec in only}
+    often = Intervals(eval_every=max(100, steps // 20), eval_tokens=NEVER)
+    print("| tokenizer | tokens | bytes each | parameters | steps | bits per byte | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary, progress(len(only) * seeds) as done:
+        for spec in only:
+            bits, seconds = list[float](), list[float]()
+            for seed in range(seeds):
+                experiment = build(spec, length[spec], seed)
+                run = (folder or Path(temporary)) / f"{spec.replace(':', '-')}, seed {seed}"
+                with (
+                    Session.resume(run, experiment, intervals=often)
+                    if run.exists()
+                    else Session.start(run, experiment, intervals=often) as session
+                ):
+                    for _record in session.train():
+                        pass
+                    records = session.records
+                bits.append(min(r["bits_per_byte"] for r in records if "bits_per_byte" in r))
+                seconds.append(sum(record["step_ms"] for record in records) / 1000)
+                say(f"{run.name}: {bits[-1]:.4f} bits per byte, {seconds[-1]:.0f} s")
+                done()
+            each = len(corpus.text[corpus.border :].encode()) / len(experiment.held_out)
+            figures = f"{experiment.tokenizer.vocab_size:,} | {each:.2f}"
+            figures += f" | {experiment.model.n_parameters:,} | {length[spec]:,}"
+            mean = statistics.fmean(seconds)
+            print(f"| {spec} | {figures} | {_with_spread(bits)} | {mean:.0f} |", flush=True)
+
+
 KINDS = {
     "neither": {"checkpoint_every": NEVER, "statistics_every": 0},
     "checkpoints": {"statistics_every": 0},

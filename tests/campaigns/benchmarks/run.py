@@ -22,6 +22,7 @@ COMMANDS = {
     "speedrun": learning.speedrun,
     "ablation": learning.ablation,
     "find-lr": learning.find_lr,
+    "tokenizers": learning.tokenizers,
     "adapters": learning.adapters,
 }
 

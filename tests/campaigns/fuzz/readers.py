@@ -19,7 +19,7 @@ from functional_lm.models import build
 from functional_lm.runs import load_checkpoint, open_run, read_metrics, save_checkpoint, save_run
 from functional_lm.runs.checkpoint import FORMAT
 from functional_lm.runs.trust import UntrustedModelError
-from functional_lm.text import CharTokenizer, load_tokenizer, read_corpus
+from functional_lm.text import CharTokenizer, SubwordTokenizer, load_tokenizer, read_corpus
 
 
 class Reader(NamedTuple):
@@ -122,8 +122,15 @@ def use_tensors(path: Path) -> object:
 
 def use_tokenizer(path: Path) -> object:
     tokenizer = load_tokenizer(path)
-    text = tokenizer.characters
-    assert tokenizer.decode(tokenizer.encode(text)) == text
+    text = getattr(tokenizer, "characters", "hello, world <0x00>\n")
+    try:
+        tokens, sizes = tokenizer.sized(text)
+    except ValueError as error:
+        raise FileFormatError(path, str(error)) from None
+    if tokenizer.token_bytes is not None:
+        assert tokenizer.decode(tokens) == text
+    assert sum(sizes) in (0, len(text.encode()))
+    assert "".join(tokenizer.stream(tokens.tolist())) == tokenizer.decode(tokens)
     path.write_text(tokenizer.to_json(), encoding="utf-8")
     return load_tokenizer(path)
 
@@ -220,6 +227,17 @@ READERS = {
             CharTokenizer.train("hello, world").to_json(),
             CharTokenizer.train('\n"\\é😀\0').to_json(),
         ),
+        use_tokenizer,
+        JSON_WORDS,
+    ),
+    "subword-tokenizer": Reader(
+        "tokenizer.json",
+        lambda folder: [
+            SubwordTokenizer.train(["hello, world " * 9], kind=kind, vocab_size=270)
+            .to_json()
+            .encode()
+            for kind in ("bpe", "unigram", "wordpiece")
+        ],
         use_tokenizer,
         JSON_WORDS,
     ),
