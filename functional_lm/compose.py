@@ -425,11 +425,11 @@ def cache_for(layer: Any, params: Tree, batch: int, length: int) -> Any:
 
 
 def next_step(
-    layer: Any, params: Tree, x: Any, cache: Any, lengths: Array | None
+    layer: Any, params: Tree, x: Any, cache: Any, lengths: Array | None, **own: Any
 ) -> tuple[Any, Any]:
     """Run a layer on the next positions; without a ``step`` it must not mix positions."""
     if has_step(layer):
-        return layer.step(params, x, cache, lengths=lengths)
+        return layer.step(params, x, cache, lengths=lengths, **own)
     return layer.forward(params, x)[0], None
 
 

@@ -51,12 +51,15 @@ class Visibility(NamedTuple):
             ``causal``.
         window: see only the last so many of those keys, one's own among them; needs ``causal``.
         mask: booleans that broadcast to (B, H, T, S), true where a query may see a key.
+        first: integers (B, T), the first key that each query sees, such as that where its document
+            begins; needs ``causal``.
     """
 
     causal: bool = False
     offset: int | Array = 0
     window: int | None = None
     mask: Array | None = None
+    first: Array | None = None
 
 
 FULL, CAUSAL = Visibility(), Visibility(causal=True)
@@ -161,13 +164,14 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
 
     Raises:
         TypeError: for settings of another type, or a mask that is not boolean.
-        ValueError: for an offset or a window without ``causal``, or a mask that does not broadcast.
+        ValueError: for an offset, a window or first keys without ``causal``, or a mask that does
+            not broadcast.
     """
     if not isinstance(visibility, Visibility):
         raise TypeError(
             f"visibility must be a Visibility: got {visibility!r}; pass Visibility(causal=True)"
         )
-    causal, offset, window, mask = visibility
+    causal, offset, window, mask, first = visibility
     causal = expect_bool("causal", causal)
     if not isinstance(offset, np.ndarray):
         offset = expect_int("offset", offset, minimum=None)
@@ -177,9 +181,17 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
             f"{offset.shape}; pass one for each example"
         )
     window = None if window is None else expect_int("window", window)
-    for name, value in (("offset", offset), ("window", window)):
+    for name, value in (("offset", offset), ("window", window), ("first", first)):
         if np.any(value) and not causal:
             raise ValueError(f"{name} needs causal attention: got {value}; pass causal=True too")
+    if first is not None:
+        kind = getattr(first, "dtype", np.dtype(object)).kind
+        if kind not in "iu" or first.shape != (shape[0], shape[2]):
+            raise ValueError(
+                f"first must be integers (B, T) = {(shape[0], shape[2])}: got "
+                f"{getattr(first, 'dtype', type(first).__name__)} {np.shape(first)}; pass one for "
+                "each query"
+            )
     if mask is not None:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
             received = getattr(mask, "dtype", type(mask).__name__)
@@ -193,7 +205,7 @@ def expect_visibility(visibility: Any, shape: tuple[int, int, int, int]) -> Visi
                 f"mask must broadcast to (B, H, T, S) = {shape}: got {mask.shape}; "
                 "add axes of size 1"
             ) from None
-    return Visibility(causal, offset, window, mask)
+    return Visibility(causal, offset, window, mask, first)
 
 
 def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None:
@@ -205,13 +217,15 @@ def visible(n_queries: int, n_keys: int, visibility: Visibility) -> Array | None
            [0, 1, 1, 0],
            [0, 0, 1, 1]])
     """
-    causal, offset, window, mask = visibility
+    causal, offset, window, mask, first = visibility
     if not causal:
         return mask
     behind = distances(n_queries, n_keys, offset)
     allowed = behind >= 0
     if window is not None:
         allowed &= behind < window
+    if first is not None:
+        allowed = allowed & (np.arange(n_keys) >= first[:, None, :, None])
     return allowed if mask is None else allowed & mask
 
 
@@ -226,10 +240,10 @@ def behind_prefix(visibility: Visibility, size: int, n_queries: int, n_keys: int
     Raises:
         ValueError: if it is not causal.
     """
-    causal, offset, window, mask = visibility
+    causal, offset, window, mask, first = visibility
     if not causal:
         raise ValueError("a prefix needs causal attention: got causal=False; pass causal=True")
-    if window is not None or mask is not None:
+    if window is not None or mask is not None or first is not None:
         allowed = np.asarray(visible(n_queries, n_keys, visibility))
         front = np.ones((*allowed.shape[:-1], size), bool)
         mask = np.concatenate([front, allowed], axis=-1)

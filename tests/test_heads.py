@@ -47,3 +47,18 @@ def test_offsets_are_those_of_the_examples():
         heads.expect_visibility(Visibility(True, offset), (3, 2, 3, 4))
     with pytest.raises(ValueError, match="offset needs causal attention"):
         heads.expect_visibility(Visibility(False, offset), (2, 2, 3, 4))
+
+
+def test_first_keys_hide_those_before():
+    first = np.array([[0, 1, 1], [2, 2, 9]])
+    seen = visible(3, 4, Visibility(True, 1, first=first))
+    np.testing.assert_array_equal(seen[0, 0], [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]])
+    np.testing.assert_array_equal(seen[1, 0], [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    fronted = visible(3, 6, heads.behind_prefix(Visibility(True, 1, first=first), 2, 3, 4))
+    np.testing.assert_array_equal(fronted[..., 2:], seen)
+    assert fronted[..., :2].all()
+    with pytest.raises(ValueError, match="first needs causal attention"):
+        heads.expect_visibility(Visibility(first=first), (2, 2, 3, 4))
+    for bad in (first[0], first / 2, [[0]]):
+        with pytest.raises(ValueError, match=r"first must be integers \(B, T\) = \(2, 3\): got"):
+            heads.expect_visibility(Visibility(True, first=bad), (2, 2, 3, 4))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from ..contract import expect_choice
 from ..models import architectures
-from .flags import Argument, C
+from .flags import OF_THE_TEXT, Argument, C
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 NUMBERS = {int: "a whole number, such as 1000 or 1e3", float: "a number, such as 0.1 or 3e-4"}
@@ -79,7 +79,7 @@ def flags_of(command: Any, architecture: Any = None, hidden: Iterable[str] = ())
         architecture: the selected model.
         hidden: what is left out of the groups; its own flags hide theirs anyway.
     """
-    flags = _flags(command, architecture, "Options", {"vocab_size", *hidden})
+    flags = _flags(command, architecture, "Options", {*OF_THE_TEXT, *hidden})
     for i, flag in enumerate(flags):
         if flag.name == "preset" and architecture is not None:
             presets = tuple(architecture.PRESETS)

@@ -216,10 +216,13 @@ def _typed(value: Any) -> str:
 
 
 def given(config: Any) -> dict[str, Any]:
-    """Return the settings of a model that are given, without the vocabulary."""
+    """Return the settings of a model that are given, without those of the text."""
     fields = dataclasses.asdict(config)
-    return {k: v for k, v in fields.items() if v is not None and k != "vocab_size"}
+    return {k: v for k, v in fields.items() if v is not None and k not in OF_THE_TEXT}
 
+
+OF_THE_TEXT = ("vocab_size", "boundary")
+"""The settings of a model that follow from the text and its tokenizer."""
 
 NOT_IN_A_FILE = ("config", "folder", "out", "overwrite", "resume", "trust_model")
 """What only a flag decides: a file may come from anywhere."""
@@ -269,7 +272,7 @@ def read_settings(path: Path, *, trust_model: bool = False) -> dict[str, Any]:
         settings["model"] = expect_own_model(path, settings["model"], trust_model=trust_model)
     if settings.get("max_seq_len") == settings.get("seq_len"):  # it follows seq_len
         settings.pop("max_seq_len", None)
-    recorded = {"architecture", "vocab_size", "dtype", "name", "from"}
+    recorded = {"architecture", *OF_THE_TEXT, "dtype", "name", "from"}
     recorded |= {"source", "sha256", "characters", "bytes"}
     return {name: value for name, value in settings.items() if name not in recorded}
 

@@ -15,7 +15,7 @@ from ..runs.folder import expect_run
 from ..runs.lock import run_lock
 from ..training.recipes import settings_of
 from .fields import Flag, fields_of, flags_of
-from .flags import read_settings
+from .flags import OF_THE_TEXT, read_settings
 from .help import meant, page
 from .output import print
 
@@ -98,7 +98,7 @@ def parse(command: Any, arguments: list[str], *, program: str) -> Any:
     for name in sorted(LOOSE.keys() & names - texts.keys()):
         if rest and _slip(rest[0], names) is None:
             texts[name] = [rest.pop(0)]
-    for name in sorted(settings.keys() - names - OF_A_RUN - {"vocab_size"}):
+    for name in sorted(settings.keys() - names - OF_A_RUN - {*OF_THE_TEXT}):
         hint = meant(name, names) or "remove it"
         faults.append(f"unknown setting {name[:40]} in the config file; {hint}")
     faults += _unexpected(rest, flags, unused, selection is not None)

@@ -37,6 +37,8 @@ class Config:
             1024 tokens.
         remat: keep only the input of each block and rerun it in the backward pass: less memory for
             a third more arithmetic.
+        boundary: the token that begins a document, which then sees none before it; see
+            ``isolate_documents`` of training. Default: none does.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -54,6 +56,7 @@ class Config:
     norm_eps: float = 1e-5
     attention: Literal["auto", "materialised", "tiled"] = "auto"
     remat: bool = False
+    boundary: int | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -61,6 +64,7 @@ class Config:
             self,
             (expect_int, "vocab_size d_model n_heads d_ff max_seq_len", {"maximum": 2**24}),
             (expect_int, "n_layers", {"maximum": 10_000}),
+            (expect_int, "boundary", {"minimum": 0, "maximum": self.vocab_size - 1}),
             (expect_number, "dropout attention_dropout", {"low": 0.0, "high": 1.0}),
             (expect_number, "norm_eps", {"low": 0.0}),
             (expect_bool, "remat", {}),
@@ -127,4 +131,5 @@ def architecture(config: Config) -> Transformer:
         dropout=c.dropout,
         positions=bind(learned_positions, max_seq_len=c.max_seq_len, d_model=c.d_model),
         remat=c.remat,
+        boundary=c.boundary,
     )

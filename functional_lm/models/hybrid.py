@@ -5,7 +5,6 @@ parts can be compared in otherwise equal models.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -37,7 +36,7 @@ from ..layers import (
     unembedding,
 )
 from ..losses import linear_cross_entropy
-from . import llama, llama_decoder, mixture_of_experts, mlp, parallel_block, transformer
+from . import llama, mixture_of_experts, mlp, parallel_block, transformer
 from .mixers import (
     linear_mixer,
     mamba2,
@@ -267,7 +266,8 @@ def architecture(config: Config) -> Transformer:
         tied=c.tie_embeddings,
         init_scale=c.init_scale,
         remat=c.remat,
-        fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c) if is_llama else None,
+        fast_decoder=llama.fast_decoder(c) if is_llama else None,
+        boundary=c.boundary,
     )
     if c.logit_soft_cap is None:
         return model

@@ -5,7 +5,7 @@ No biases. Unlike Llama, embeddings are tied by default.
 
 import dataclasses
 import functools
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from ..compose import bind
 from ..contract import expect_bool, expect_choice, expect_fields, expect_int, expect_number
@@ -17,7 +17,7 @@ from .mixers import self_attention
 from .transformer import Transformer
 from .transformer_block import Block
 
-__all__ = ["PRESETS", "SIZE", "Config", "architecture"]
+__all__ = ["PRESETS", "SIZE", "Config", "architecture", "fast_decoder"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Config:
             N(0, 2/(d_in + d_out)).
         remat: keep only the input of each block and rerun it in the backward pass: less memory for
             a third more arithmetic.
+        boundary: the token that begins a document, which then sees none before it; see
+            ``isolate_documents`` of training. Default: none does.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -69,6 +71,7 @@ class Config:
     attention: Literal["auto", "materialised", "tiled"] = "auto"
     init_scale: float | None = None
     remat: bool = False
+    boundary: int | None = None
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -76,6 +79,7 @@ class Config:
             self,
             (expect_int, "vocab_size d_model n_heads n_kv_heads head_size d_ff max_seq_len", SIZE),
             (expect_int, "n_layers", {"maximum": 10_000}),
+            (expect_int, "boundary", {"minimum": 0, "maximum": self.vocab_size - 1}),
             (expect_number, "dropout", {"low": 0.0, "high": 1.0}),
             (expect_number, "norm_eps", {"low": 0.0}),
             (expect_number, "rope_theta init_scale", {"low": 1e-30}),
@@ -117,6 +121,13 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 """Sizes by name, for ``Config(vocab_size=..., **PRESETS["tiny"])``: 0.76, 3.0 and 12.1 million
 parameters at a vocabulary of 65."""
+
+
+def fast_decoder(config: Config) -> Any:
+    """Return what makes the quick decoder of a Llama; None for one that keeps documents apart."""
+    if config.boundary is not None:
+        return None
+    return functools.partial(llama_decoder.LlamaDecoder, config=config)
 
 
 def architecture(config: Config) -> Transformer:
@@ -163,5 +174,6 @@ def architecture(config: Config) -> Transformer:
         tied=c.tie_embeddings,
         init_scale=c.init_scale,
         remat=c.remat,
-        fast_decoder=functools.partial(llama_decoder.LlamaDecoder, config=c),
+        fast_decoder=fast_decoder(c),
+        boundary=c.boundary,
     )

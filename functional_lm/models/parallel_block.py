@@ -32,7 +32,7 @@ from ..layers import dropout
 from ..locate import located
 from ..outline import describe, tree
 from ..prng import fold_in
-from .transformer_block import expect_shape_of
+from .transformer_block import apart, expect_shape_of
 
 __all__ = ["Block", "Residuals", "forward", "init", "init_cache", "step", "vjp"]
 
@@ -77,7 +77,13 @@ def init(key: Key | None, *, block: Block, dtype: Any = np.float32) -> Tree:
 
 @located
 def forward(
-    params: Tree, x: Array | Stream, *, block: Block, positions: Array, key: Key | None = None
+    params: Tree,
+    x: Array | Stream,
+    *,
+    block: Block,
+    positions: Array,
+    begins: Array | None = None,
+    key: Key | None = None,
 ) -> tuple[Any, Residuals]:
     """Return the block's output, shape (B, T, D).
 
@@ -86,13 +92,15 @@ def forward(
         x: (B, T, D), or a `Stream` of it.
         block: the layers.
         positions: of the tokens, (T,) or (B, T).
+        begins: (B, T) where the document of each token begins, for a mixer that keeps documents
+            apart.
         key: randomness of dropout. No key: no dropout.
     """
     expect_params(params, ["norm", "mixer", "mlp"])
     x, auxiliary = unpack(x)
     h, norm = block.norm.forward(params["norm"], x)
 
-    own = keyed(block.mixer, fold_in(key, 2))
+    own = keyed(block.mixer, fold_in(key, 2)) | apart(begins)
     a, mixer = block.mixer.forward(params["mixer"], h, positions=positions, **own)
     expect_shape_of(x, mixer=a)
     a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
@@ -134,18 +142,25 @@ def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:
 
 
 def step(
-    params: Tree, x: Array, cache: Any, *, block: Block, lengths: Array | None = None
+    params: Tree,
+    x: Array,
+    cache: Any,
+    *,
+    block: Block,
+    lengths: Array | None = None,
+    begins: Array | None = None,
 ) -> tuple[Array, Any]:
     """Return the output for the next positions (B, T, D) of each text, and the cache after them.
 
     See `self_attention.step`; the cache is used up.
     """
 
-    def run(name: str, x: Any) -> Any:
-        y, after[name] = next_step(getattr(block, name), params[name], x, cache[name], lengths)
+    def run(name: str, x: Any, **own: Any) -> Any:
+        layer = getattr(block, name)
+        y, after[name] = next_step(layer, params[name], x, cache[name], lengths, **own)
         return y
 
     after = dict[str, Any]()
     h = run("norm", x)
     m, _ = unpack(run("mlp", h))
-    return x + run("mixer", h) + m, after
+    return x + run("mixer", h, **apart(begins)) + m, after

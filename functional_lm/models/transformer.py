@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import pytree
-from ..compose import bind, freeze, has_step, keywords_of_init, map_members, remat
+from ..compose import (
+    bind,
+    freeze,
+    has_step,
+    keywords_of_forward,
+    keywords_of_init,
+    map_members,
+    remat,
+)
 from ..contract import (
     Array,
     Key,
@@ -35,10 +43,22 @@ from ..layers import dropout as dropout_layer
 from ..layers import embedding, unembedding
 from ..locate import located
 from ..losses import linear_cross_entropy
-from ..outline import as_html, tree
+from ..outline import as_html, describe, tree
 from ..prng import fold_in
+from .transformer_block import apart
 
-__all__ = ["Cache", "Layers", "Residuals", "Transformer", "build", "forward", "init", "vjp"]
+__all__ = [
+    "Cache",
+    "Layers",
+    "Residuals",
+    "Transformer",
+    "build",
+    "documents",
+    "forward",
+    "init",
+    "positions_in",
+    "vjp",
+]
 
 
 class Layers(NamedTuple):
@@ -58,6 +78,7 @@ class Layers(NamedTuple):
     remat: bool = False  # whether the backward pass runs each block's forward again
     frozen: Tree = None  # None for each leaf below the first that is trained; see `freeze`
     fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
+    boundary: int | None = None  # the token that begins a document, which sees nothing before it
 
     def wiring(self, block: Any) -> Any:
         """Return what runs a block."""
@@ -124,7 +145,8 @@ def forward(
     _expect_inputs(params, tokens, model)
     batched = tokens.ndim == 2
     tokens = np.atleast_2d(tokens)
-    positions = np.arange(tokens.shape[1])
+    begins = documents(tokens, model.boundary)
+    positions = positions_in(begins, tokens.shape[1])
 
     x, r_embedding = model.embedding.forward(params["embedding"], tokens)  # (B, T, D)
     r_positions = None
@@ -138,7 +160,12 @@ def forward(
     r_blocks = []
     for i, block in enumerate(model.blocks):
         x, r_block = model.wiring(block).forward(
-            params["blocks"][i], x, block=block, positions=positions, key=fold_in(key, i + 1)
+            params["blocks"][i],
+            x,
+            block=block,
+            positions=positions,
+            key=fold_in(key, i + 1),
+            **apart(begins),
         )
         r_blocks.append(r_block)
     x, auxiliary = unpack(x)
@@ -273,7 +300,7 @@ class Transformer(Layers):
             if x is not None:
                 x, cache = block.wiring.step(own, x, cache, block=block)
             caches.append(cache)
-        return Cache(tuple(caches), np.zeros(batch, np.int64))
+        return Cache(tuple(caches), np.zeros(batch, np.int64), np.zeros(batch, np.int64))
 
     @located
     def step(
@@ -291,17 +318,20 @@ class Transformer(Layers):
         B, T = tokens.shape
         lengths = np.full(B, T) if lengths is None else lengths
         x, _ = self.embedding.forward(params["embedding"], tokens)  # (B, T, D)
+        begins = documents(tokens, self.boundary, cache.lengths[:, None], cache.begun[:, None])
         if self.positions is not None:
             positions = cache.lengths[:, None] + np.minimum(np.arange(T), lengths[:, None] - 1)
+            positions = positions if begins is None else np.maximum(positions - begins, 0)
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
         caches = []
         for own, block, old in zip(params["blocks"], self.blocks, cache.blocks, strict=True):
-            x, new = block.wiring.step(own, x, old, block=block, lengths=lengths)
+            x, new = block.wiring.step(own, x, old, block=block, lengths=lengths, **apart(begins))
             caches.append(new)
         x = x[np.arange(B), lengths - 1]  # (B, D)
         x, _ = self.norm.forward(params["norm"], x)
         logits, _ = self.unembedding.forward(self.head_params(params), x)
-        return logits, Cache(tuple(caches), cache.lengths + lengths)
+        begun = cache.begun if begins is None else begins[np.arange(B), lengths - 1]
+        return logits, Cache(tuple(caches), cache.lengths + lengths, begun)
 
     def activations(self, params: Tree, tokens: Array) -> Iterator[tuple[str, str, Array]]:
         """Yield what a forward without dropout computes on the way, as ``(kind, site, array)``.
@@ -312,7 +342,8 @@ class Transformer(Layers):
         that offer ``hidden_units``, ``expert_shares`` and ``attention_weights``.
         """
         tokens = np.atleast_2d(tokens)
-        positions = np.arange(tokens.shape[1])
+        begins = documents(tokens, self.boundary)
+        positions = positions_in(begins, tokens.shape[1])
         x, _ = self.embedding.forward(params["embedding"], tokens)
         if self.positions is not None:
             x, _ = self.positions.forward(params["positions"], x, positions=positions)
@@ -321,7 +352,9 @@ class Transformer(Layers):
             positions = np.arange(x.shape[1])
         yield "stream", "embedding", x
         for i, (own, block) in enumerate(zip(params["blocks"], self.blocks, strict=True)):
-            x, residuals = block.wiring.forward(own, x, block=block, positions=positions)
+            x, residuals = block.wiring.forward(
+                own, x, block=block, positions=positions, **apart(begins)
+            )
             x, _ = unpack(x)
             yield "stream", f"blocks.{i}", x
             if hasattr(block.mlp, "hidden_units"):
@@ -355,6 +388,7 @@ class Cache(NamedTuple):
 
     blocks: tuple[Any, ...]
     lengths: Array  # (B,) tokens of each text so far
+    begun: Array  # (B,) where the document of the last token begins
 
 
 def build(
@@ -371,8 +405,13 @@ def build(
     """Return a transformer with the usual embedding and unembedding, and dropout everywhere.
 
     An ``init_scale`` goes to every layer of the blocks whose ``init`` names it; see `linear`.
+
+    Raises:
+        ValueError: for a ``boundary`` with a layer that cannot keep documents apart.
     """
     drop = bind(dropout_layer, rate=dropout)
+    if more.get("boundary") is not None:
+        _expect_apart(blocks)
     model = Transformer(
         vocab_size,
         max_seq_len,
@@ -392,6 +431,47 @@ def build(
     return model if init_scale is None else model.map_blocks(model.init(None), scaled)
 
 
+def _expect_apart(blocks: tuple[Any, ...]) -> None:
+    """Require that no layer passes anything from one document to the next.
+
+    A layer that mixes positions has a ``step``, and one that keeps documents apart asks where they
+    begin.
+    """
+    for layer in (layer for block in blocks for layer in block):
+        if has_step(layer) and "begins" not in keywords_of_forward(layer):
+            name = describe(layer).partition("(")[0].strip()
+            raise ValueError(
+                f"isolated documents need layers that keep them apart, such as attention: {name} "
+                "carries what it has seen into the next one; leave one out"
+            )
+
+
+def documents(
+    tokens: Array, boundary: int | None, filled: Array | int = 0, begun: Array | int = 0
+) -> Array | None:
+    """Return where the document of each token (B, T) begins, None for no boundaries.
+
+    Args:
+        tokens: (B, T).
+        boundary: the token that begins a document.
+        filled: how many tokens stand before them, (B, 1).
+        begun: where the document before them began, (B, 1).
+
+    >>> documents(np.array([[5, 0, 5, 5, 0]]), 0)
+    array([[0, 1, 1, 1, 4]])
+    """
+    if boundary is None:
+        return None
+    at = filled + np.arange(tokens.shape[1])
+    return np.maximum.accumulate(np.where(tokens == boundary, at, begun), axis=1)
+
+
+def positions_in(begins: Array | None, length: int) -> Array:
+    """Return the position of each token in its document, (B, T), or (T,) where all are of one."""
+    positions = np.arange(length)
+    return positions if begins is None else positions - begins
+
+
 def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:
     """Check what the layers do not: how many tokens there are, and which parameters."""
     names = ["embedding", "blocks", "norm"]
@@ -407,6 +487,11 @@ def _expect_inputs(params: Tree, tokens: Any, model: Layers) -> None:
         raise ValueError(
             f"params must hold the {len(model.blocks)} blocks of the model: "
             f"got {len(params['blocks'])}; pass the model that they were made for"
+        )
+    if model.prompt is not None and model.boundary is not None:
+        raise ValueError(
+            "a prompt stands before the first document alone: got one and isolated documents; "
+            "choose another adapter, such as a prefix, or leave isolate_documents out"
         )
     expect_inputs(params["embedding"], "weight: V D")
     expect_shape("embedding.weight", params["embedding"]["weight"], "V D", V=model.vocab_size)

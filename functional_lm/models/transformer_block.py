@@ -33,7 +33,17 @@ from ..locate import located
 from ..outline import describe, tree
 from ..prng import fold_in
 
-__all__ = ["Block", "Residuals", "expect_shape_of", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = [
+    "Block",
+    "Residuals",
+    "apart",
+    "expect_shape_of",
+    "forward",
+    "init",
+    "init_cache",
+    "step",
+    "vjp",
+]
 
 SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
 
@@ -79,7 +89,13 @@ def init(key: Key | None, *, block: Block, dtype: Any = np.float32) -> Tree:
 
 @located
 def forward(
-    params: Tree, x: Array | Stream, *, block: Block, positions: Array, key: Key | None = None
+    params: Tree,
+    x: Array | Stream,
+    *,
+    block: Block,
+    positions: Array,
+    begins: Array | None = None,
+    key: Key | None = None,
 ) -> tuple[Any, Residuals]:
     """Return the block's output, shape (B, T, D).
 
@@ -88,12 +104,14 @@ def forward(
         x: (B, T, D), or a `Stream` of it.
         block: the layers.
         positions: of the tokens, (T,) or (B, T).
+        begins: (B, T) where the document of each token begins, for a mixer that keeps documents
+            apart.
         key: randomness of dropout. No key: no dropout.
     """
     expect_params(params, ["norm1", "mixer", "norm2", "mlp"])
     x, auxiliary = unpack(x)
     h, norm1 = block.norm1.forward(params["norm1"], x)
-    own = keyed(block.mixer, fold_in(key, 2))
+    own = keyed(block.mixer, fold_in(key, 2)) | apart(begins)
     a, mixer = block.mixer.forward(params["mixer"], h, positions=positions, **own)
     expect_shape_of(x, mixer=a)
     a, dropout1 = block.dropout.forward({}, a, key=fold_in(key, 0))
@@ -137,22 +155,34 @@ def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:
 
 
 def step(
-    params: Tree, x: Array, cache: Any, *, block: Block, lengths: Array | None = None
+    params: Tree,
+    x: Array,
+    cache: Any,
+    *,
+    block: Block,
+    lengths: Array | None = None,
+    begins: Array | None = None,
 ) -> tuple[Array, Any]:
     """Return the output for the next positions (B, T, D) of each text, and the cache after them.
 
     See `self_attention.step`; the cache is used up.
     """
 
-    def run(name: str, x: Any) -> Any:
-        y, after[name] = next_step(getattr(block, name), params[name], x, cache[name], lengths)
+    def run(name: str, x: Any, **own: Any) -> Any:
+        layer = getattr(block, name)
+        y, after[name] = next_step(layer, params[name], x, cache[name], lengths, **own)
         return y
 
     after = dict[str, Any]()
     h = run("norm1", x)
-    x = x + run("mixer", h)
+    x = x + run("mixer", h, **apart(begins))
     m, _ = unpack(run("mlp", run("norm2", x)))
     return x + m, after
+
+
+def apart(begins: Array | None) -> dict[str, Array]:
+    """Return where documents begin as a keyword for a mixer; nothing where there is one."""
+    return {} if begins is None else {"begins": begins}
 
 
 def expect_shape_of(x: Any, **branch: Array) -> None:

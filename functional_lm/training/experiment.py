@@ -108,12 +108,16 @@ class Experiment:
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
         given = {"vocab_size": tokenizer.vocab_size, "max_seq_len": settings.seq_len} | given
+        if settings.isolate_documents:
+            given["boundary"] = _boundary(tokenizer)
         if settings.seq_len > given["max_seq_len"]:
             raise ValueError(
                 f"seq_len must be at most max_seq_len: got {settings.seq_len} and "
                 f"{given['max_seq_len']}; raise max_seq_len or leave it out"
             )
         language_model = of_config(name, architecture, given)
+        if settings.isolate_documents:
+            _expect_isolation(language_model, architecture)
         if adapters is not None and adapters.kind is not None:
             language_model = with_adapters(language_model, adapters)
             trainable = trained(language_model)
@@ -162,7 +166,8 @@ class Experiment:
     def given(self) -> dict[str, Any]:
         """The settings of the model and of training that were given, or have a default."""
         of_model = dataclasses.asdict(self.model.given or self.model.config)
-        of_model.pop("vocab_size", None)
+        for name in ("vocab_size", "boundary"):  # the text decides them
+            of_model.pop(name, None)
         settings = of_model | dataclasses.asdict(self.settings)
         for adapters in configs(self.model):
             settings |= adapters.given
@@ -320,3 +325,33 @@ class Experiment:
             transform=transform,
         )
         return prompt + "".join(continuation(self.tokenizer, encoded, tokens))
+
+
+def _boundary(tokenizer: Tokenizer) -> int:
+    """Return the token between documents.
+
+    Raises:
+        ValueError: if the tokenizer has none.
+    """
+    token = tokenizer.end_of_text
+    if token is None:
+        raise ValueError(
+            "isolate_documents needs a tokenizer with a token for the end of a text: got one of "
+            f"kind {tokenizer.kind!r}; choose another, or leave it out"
+        )
+    return token
+
+
+def _expect_isolation(model: LanguageModel, architecture: Any) -> None:
+    """Require that a model heeds its ``boundary``, which it may inherit and ignore.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    boundary = model.config.boundary
+    ignored = "boundary" in getattr(architecture, "IGNORED", ())
+    if ignored or getattr(model.model, "boundary", boundary) != boundary:
+        raise ValueError(
+            f"isolate_documents needs a model that keeps documents apart at its config's boundary: "
+            f"{model.name} ignores it; leave it out"
+        )

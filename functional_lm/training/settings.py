@@ -100,6 +100,8 @@ class TrainConfig:
         max_grad_norm: clip the gradient to this norm.
         ema_decay: the decay of an average of the weights over the steps, such as 0.99; it is what
             is validated, sampled and saved as the best. Not given: none.
+        isolate_documents: let no token see another document than its own; needs a tokenizer with a
+            token for the end of a text.
         label_smoothing: the share of each target that is spread over the vocabulary; the validation
             loss is without it.
         z_loss: the weight of the squared log of the softmax's denominator; likewise.
@@ -135,6 +137,7 @@ class TrainConfig:
     nesterov: bool = False
     max_grad_norm: float = 1.0
     ema_decay: float | None = None
+    isolate_documents: bool = False
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     seed: int = 0
@@ -153,7 +156,7 @@ class TrainConfig:
             (expect_number, "b1 b2 ema_decay", {"low": 0.0, "high": math.nextafter(1.0, 0.0)}),
             (expect_number, "momentum label_smoothing decay_share", {"low": 0.0, "high": 1.0}),
             (expect_number, "z_loss", {"low": 0.0}),
-            (expect_bool, "nesterov normuon", {}),
+            (expect_bool, "nesterov normuon isolate_documents", {}),
             (expect_number, "max_grad_norm", {"low": 1e-9}),
         )
         if self.steps is not None and self.epochs is not None:

@@ -3,14 +3,15 @@
 import inspect
 
 
-def forward(params, x, *, block, positions, key=None):
+def forward(params, x, *, block, positions, begins=None, key=None):
     """Return x + mixer(norm(x)), then x + mlp(norm(x)), each branch with dropout."""
     keys = (None, None) if key is None else ((*key, 0), (*key, 1))
     losses, stream = [], None
     if hasattr(x, "auxiliary"):
         stream, x, losses = type(x), x.x, [x.auxiliary]
     h = block.norm1.forward(params["norm1"], x)
-    a = block.mixer.forward(params["mixer"], h, positions=positions, **keyed(block.mixer, key, 2))
+    own = keyed(block.mixer, key, 2) | ({} if begins is None else {"begins": begins})
+    a = block.mixer.forward(params["mixer"], h, positions=positions, **own)
     x = x + block.dropout.forward({}, a, key=keys[0])
     h = block.norm2.forward(params["norm2"], x)
     m = block.mlp.forward(params["mlp"], h, **keyed(block.mlp, key, 3))

@@ -247,14 +247,16 @@ def _side_by_side(one: Callable[[int, int], None], n_examples: int, n_heads: int
 
 def _tiles(T: int, S: int, b: int, settings: Settings) -> Iterator[tuple[slice, list[slice]]]:
     """Yield some queries, and the keys in tiles that at least one of them sees."""
-    causal, _, window, _ = settings.visibility
+    causal, _, window, _, first = settings.visibility
     offset = _offset(settings.visibility, b)
     for start in range(0, T, settings.block_q):
         rows = slice(start, min(start + settings.block_q, T))
         stop = min(rows.stop + offset, S) if causal else S
-        first = 0 if window is None else max(start + offset - window + 1, 0)
-        firsts = range(first, stop, settings.block_k)
-        yield rows, [slice(column, min(column + settings.block_k, stop)) for column in firsts]
+        seen = 0 if window is None else max(start + offset - window + 1, 0)
+        if first is not None:
+            seen = max(seen, int(first[b, rows].min()))
+        columns = range(seen, stop, settings.block_k)
+        yield rows, [slice(column, min(column + settings.block_k, stop)) for column in columns]
 
 
 def _offset(visibility: Visibility, b: int) -> int:
@@ -292,7 +294,7 @@ def _multiplier(
 
 def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, slice]) -> None:
     """Set the scores of the keys that a query may not see to −∞, in place."""
-    causal, _, window, mask = visibility
+    causal, _, window, mask, first = visibility
     b, _, rows, columns = tile
     offset = _offset(visibility, b) + rows.start - columns.start
     sees_last = offset >= len(scores[0]) - 1  # as the first query does
@@ -301,15 +303,21 @@ def _hide(scores: Array, visibility: Visibility, tile: tuple[int, int, slice, sl
         n_rows, n_columns = scores.shape
         hidden = ~np.asarray(visible(n_rows, n_columns, Visibility(True, offset, window)))
         np.copyto(scores, -math.inf, where=hidden)
+    if first is not None:
+        before = np.arange(columns.start, columns.stop) < first[b, rows, None]
+        np.copyto(scores, -math.inf, where=before)
     if mask is not None:
         np.copyto(scores, -math.inf, where=~mask[tile])
 
 
 def _sees_nothing(visibility: Visibility, rows: tuple[int, int, slice], S: int) -> Array:
     """Return (rows, 1) booleans, true for a query that may see no key."""
-    causal, _, window, mask = visibility
+    causal, _, window, mask, first = visibility
     b, _, queries = rows
     own = None if mask is None else mask[rows]
+    if first is not None:
+        since = np.arange(S) >= first[b, queries, None]
+        own = since if own is None else own & since
     n_queries, offset = queries.stop - queries.start, _offset(visibility, b) + queries.start
     allowed = visible(n_queries, S, Visibility(causal, offset, window, own))
     if allowed is None:

@@ -156,6 +156,7 @@ def forward(
     rope_size: int,
     q_rank: int | None = None,
     positions: Array,
+    begins: Array | None = None,
     visibility: Visibility = CAUSAL,
     rope_theta: float = 10000.0,
     rope_pairing: str = "interleaved",
@@ -178,6 +179,8 @@ def forward(
         rope_size: R.
         q_rank: as in `init`.
         positions: of the tokens, (T,) or (B, T).
+        begins: (B, T) where the document of each token begins; it sees nothing before. Not given:
+            all are of one document.
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths.
         rope_pairing: "interleaved" or "half".
@@ -214,6 +217,7 @@ def forward(
         values,
     )
     core = core_for(attention, x.shape[1])
+    visibility = visibility if begins is None else visibility._replace(first=begins)
     attended, r_attention = core.forward(
         pick(params, {"sinks"}), heads, visibility=visibility, soft_cap=soft_cap
     )  # (B, T, H, Kv)
@@ -258,6 +262,7 @@ def step(
     cache: Cache,
     *,
     lengths: Array | None = None,
+    begins: Array | None = None,
     n_heads: int,
     rope_size: int,
     visibility: Visibility = CAUSAL,
@@ -283,9 +288,8 @@ def step(
     queries, q_rope, _ = _queries(params, x, layers, n_heads, rope_size)
     latent, k_rope, _ = _latent(params, x, layers, rope_size)
     turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing}
-    rope, _ = rotary.forward(
-        {}, np.concatenate([q_rope, k_rope], axis=2), positions=positions, **turning
-    )
+    own = positions if begins is None else positions - begins
+    rope, _ = rotary.forward({}, np.concatenate([q_rope, k_rope], axis=2), positions=own, **turning)
     C, R = latent.shape[-1], rope_size
     if latents is None or up is None:
         latents = np.ones((B, S, C + 1 + R), x.dtype)
@@ -304,7 +308,7 @@ def step(
     attended, _ = attention_layer.forward(
         pick(params, {"sinks"}),
         QKV(at_latents, keys, keys[..., : C + 1]),
-        visibility=Visibility(True, filled, visibility.window),
+        visibility=Visibility(True, filled, visibility.window, first=begins),
         soft_cap=soft_cap,
     )  # (B, T, H, C + 1)
     values = np.einsum("bthc,chv->bthv", attended, to_value[0])

@@ -170,6 +170,7 @@ def forward(
     n_kv_heads: int | None = None,
     value_size: int | None = None,
     positions: Array,
+    begins: Array | None = None,
     visibility: Visibility = CAUSAL,
     rope_theta: float | None = 10000.0,
     rope_pairing: str = "interleaved",
@@ -195,6 +196,8 @@ def forward(
         n_kv_heads: G; H if not given.
         value_size: Kv; K if not given.
         positions: of the tokens, (T,) or (B, T).
+        begins: (B, T) where the document of each token begins; it sees nothing before. Not given:
+            all are of one document.
         visibility: which tokens a token may see.
         rope_theta: the base of the rotary wavelengths; None: queries and keys are not turned.
         rope_pairing: "interleaved" or "half".
@@ -216,6 +219,12 @@ def forward(
     expect_params(params, ["qkv", "out", *inner], ["sinks"])
     expect_inputs({}, "", x, "B T D")
     core = core_for(attention, x.shape[1])
+    if alibi and prefix is not None and begins is not None:
+        raise ValueError(
+            "ALiBi measures distances to a prefix from the first document alone: got several; "
+            "choose rotary positions, or leave isolate_documents out"
+        )
+    visibility = visibility if begins is None else visibility._replace(first=begins)
     rate = 0.0 if key is None else attention_dropout
 
     packed, r_qkv = qkv.forward(params["qkv"], x, **keyed(qkv, fold_in(key, 0)))
@@ -329,6 +338,7 @@ def step(
     cache: Cache,
     *,
     lengths: Array | None = None,
+    begins: Array | None = None,
     n_heads: int,
     n_kv_heads: int | None = None,
     value_size: int | None = None,
@@ -353,6 +363,7 @@ def step(
             memory.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
+        begins: (B, T) where the document of each position begins, among those in the cache.
         n_heads: H, and the other settings as in `forward`; what a token sees is causal, and of
             the visibility only the window counts. Keys before every window are not read, unless
             there is a prefix.
@@ -364,7 +375,7 @@ def step(
     keys, values, filled, S = cache
     positions = filled[:, None] + np.arange(T)  # (B, T)
     turning: dict[str, Any] = {"theta": rope_theta, "pairing": rope_pairing, "size": rope_size}
-    turning["positions"] = positions
+    turning["positions"] = positions if begins is None else positions - begins
     q, _ = _prepare(params.get("q_norm"), q, q_norm, turning)
     k, _ = _prepare(params.get("k_norm"), k, k_norm, turning)
     if keys is None or values is None:
@@ -375,7 +386,8 @@ def step(
     P, window, start = _prefix_size(params), visibility.window, 0
     if window is not None and not P:
         start = max(int(filled.min(initial=stop)) - window + 1, 0)  # where the first window begins
-    visibility = Visibility(True, filled - start - P, window)
+    first = None if begins is None else begins - start
+    visibility = Visibility(True, filled - start - P, window, first=first)
     if P:
         visibility = behind_prefix(visibility, P, T, stop - P)
     attended, _ = attention_layer.forward(
@@ -439,8 +451,8 @@ def core_for(kind: str, length: int) -> Any:
 
 def _is_causal(visibility: Visibility) -> bool:
     """Tell whether a token sees all up to itself, and nothing else."""
-    causal, offset, window, mask = visibility
-    return causal and window is None and mask is None and not np.any(offset)
+    causal, offset, *limits = visibility
+    return causal and not np.any(offset) and all(limit is None for limit in limits)
 
 
 def _prefix_size(params: Tree) -> int:

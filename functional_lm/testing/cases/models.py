@@ -137,6 +137,8 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
     one_norm = gate | {"k_norm": layer_norm}
     norms = {"q_norm": bind(rms_norm, eps=0.1), "k_norm": layer_norm}
     sinks = {"sinks": True}
+    begins = np.array([[0, 0, 2, 3, 3], [0, 1, 1, 1, 1]])
+    tiled = {"attention": "tiled", "causal": True, "window": 3}
     extras = {"soft_cap": 2.0, "rope_size": 2, "attention_dropout": 0.3, "key": (5,)}
     return {
         **make.each(HEADS, *_SIZES),
@@ -161,6 +163,9 @@ def _self_attention_cases(draw: Draws, make: Maker) -> Cases:
             attention="tiled",
         ),
         "alibi": make((2, 7), *_SIZES, rope_theta=None, alibi=True),
+        "documents": make((2, 5), *_SIZES, begins=begins),
+        "documents, tiled, window": make((2, 5), *_SIZES, begins=begins, **tiled),
+        "documents, prefix": fronted(2, (2, 5), begins=begins),
         "prefix": fronted(5, (2, 3)),
         "prefix of one, T=1": fronted(1, (2, 1), soft_cap=2.0),
         "prefix, window, alibi": fronted(
@@ -189,6 +194,7 @@ def _multi_latent_attention_cases(draw: Draws, make: Maker) -> Cases:
         **make.each({"H=3": (2, 5), "T=1": (2, 1), "B=0": (0, 5)}, 12, 3),
         "low-rank queries, other sizes": make((2, 5), 11, 3, **low_rank),
         "tiled, padding": make((2, 5), 12, 3, attention="tiled", causal=True, mask=mask),
+        "documents": make((2, 3), 12, 3, begins=np.array([[0, 1, 1], [0, 0, 2]])),
         "sinks, soft cap": make((2, 5), 12, 3, others={"sinks": True}, soft_cap=2.0),
         "other projections": make((2, 3), 12, 3, others=swapped, rope_theta=50.0, **swapped),
     }
@@ -284,8 +290,12 @@ def _transformer_cases(draw: Draws, make: Maker) -> Cases:
     routed = gpt._replace(blocks=(first._replace(mlp=_Router()), second), remat=True)
     parallel = parallel_block.Block(first.norm1, first.mixer, _Router(), first.dropout)
     mixed = gpt._replace(blocks=(second, parallel))
+    side_by_side = gpt._replace(blocks=(parallel,), boundary=2, vocab_size=13)
     prompted = gpt._replace(prompt=bind(prompt, size=3, d_model=24))
     others = {
+        "documents": make((3, 5), *_SIZES, 7, 3, 1, config={"boundary": 1}, key=(7,)),
+        "documents, GPT-2": make((3, 5), *_SIZES, 7, 13, 2, model=gpt._replace(boundary=3)),
+        "blocks side by side, documents": make((2, 5), *_SIZES, 7, 3, 1, model=side_by_side),
         "GPT-2, no batch": make((5,), *_SIZES, 7, 13, 2, model=gpt, key=(7,)),
         "auxiliary loss, rematerialised": make((3, 5), *_SIZES, 7, 13, 2, model=routed, key=(7,)),
         "blocks of two kinds": make((2, 5), *_SIZES, 7, 13, 2, model=mixed, key=(7,)),

@@ -85,6 +85,8 @@ def _attention_cases(draw: Draws, make: Maker) -> Cases:
     mask, other = (draw.integers(B, 6, 5, 7, below=3) > 0 for B in (2, 3))
     mask[0, 1, 2] = mask[1, :, 3] = False  # rows that see no key ...
     mask[:, :, 0, 0] = False  # ... and some that would see none if they were causal
+    begins = np.array([[0, 0, 4, 4, 6], [3, 3, 5, 6, 6]])  # the second query of the first sees 0–3
+    documents = {"causal": True, "offset": np.array([2, 1]), "first": begins}
     return {
         "full": make((2, 5), 7, 3, 3, 5),
         "causal, H=6 G=2": make((2, 5), 5, 6, 2, 3, causal=True),
@@ -105,6 +107,8 @@ def _attention_cases(draw: Draws, make: Maker) -> Cases:
         "window of more than T": make((2, 5), 5, 6, 2, 3, causal=True, window=7),
         "window, offset": make((2, 3), 11, 6, 2, 3, causal=True, offset=8, window=4),
         "window, mask": make((3, 5), 7, 6, 2, 3, Kv=2, causal=True, offset=2, window=3, mask=other),
+        "documents": make((2, 5), 7, 6, 2, 3, causal=True, offset=2, first=begins),
+        "documents, window, mask": make((2, 5), 7, 6, 2, 3, **documents, window=3, mask=mask),
         "no keys": make((2, 5), 0, 6, 2, 3),
         "nothing seen": make((2, 5), 7, 6, 2, 3, mask=np.zeros((1, 7), bool)),
     }
@@ -139,6 +143,7 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     tall = {"causal": True, "offset": -3, "block_q": 5, "block_k": 2}
     small = {"block_q": 3, "block_k": 2}
     wide = {"scale": 5.0, "block_q": 7, "block_k": 11}
+    far_apart = np.repeat([[0, 4, 7], [2, 3, 3]], [5, 5, 3], axis=1)
     cases = _attention_cases(draw, make) | _scoring_cases(draw, make)
     whole = {f"{at}, in one tile": cases[at] for at in ("causal, H=6 G=2", "everything")}
     whole["window, mask, in one tile"] = cases["window, mask"]
@@ -148,6 +153,7 @@ def _flash_attention_cases(draw: Draws, make: Maker) -> Cases:
     return {
         **{label: (params, x, side | tiles) for label, (params, x, side) in cases.items()},
         **whole,
+        "documents, tall tiles": make((2, 13), 11, 6, 2, 3, **tall, first=far_apart),
         "tall tiles": make((2, 13), 11, 6, 2, 3, **tall),
         "tall tiles, window, mask": make((2, 13), 11, 6, 2, 3, **tall, window=2, mask=mask),
         "window of more than the keys": make((2, 3), 7, 2, 1, 3, causal=True, offset=9, window=8),

@@ -11,7 +11,7 @@ def forward(
     params,
     x,
     *,
-    visibility=(False, 0, None, None),
+    visibility=(False, 0, None, None, None),
     soft_cap=None,
     alibi=False,
     dropout=0.0,
@@ -19,7 +19,7 @@ def forward(
 ):
     """Return softmax(q·kᵀ/√K)·v with every key/value head repeated for its group of queries."""
     q, k, v = x
-    causal, offset, window, mask = visibility
+    causal, offset, window, mask, first = visibility
     H, K = q.shape[2:]
     k, v = (jnp.repeat(a, H // a.shape[2], axis=2) for a in (k, v))
     scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(K).astype(q.dtype)
@@ -35,6 +35,8 @@ def forward(
         visible = visible & (np.arange(S) <= place)
     if window is not None:
         visible = visible & (np.arange(S) > place - window)
+    if first is not None:
+        visible = visible & (np.arange(S) >= first[:, None, :, None])
     scores = jnp.where(visible, scores, -1e30)
     if "sinks" in params:  # one more key, without a value
         sink = jnp.broadcast_to(params["sinks"][:, None, None], (B, H, T, 1))

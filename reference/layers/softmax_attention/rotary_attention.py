@@ -15,5 +15,5 @@ def forward(
     q, k, v = jnp.split(heads, [n_heads, n_heads + groups], axis=2)
     turning = {"positions": positions, "theta": theta, "pairing": pairing}
     q, k = rotary.forward({}, q, **turning), rotary.forward({}, k, **turning)
-    y = attention.forward({}, (q, k, v), visibility=(True, 0, None, None))
+    y = attention.forward({}, (q, k, v), visibility=(True, 0, None, None, None))
     return y.reshape(*x.shape[:2], n_heads * size)

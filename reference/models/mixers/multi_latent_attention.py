@@ -16,7 +16,8 @@ def forward(
     rope_size,
     q_rank=None,
     positions,
-    visibility=(True, 0, None, None),
+    begins=None,
+    visibility=(True, 0, None, None, None),
     rope_theta=10000.0,
     rope_pairing="interleaved",
     soft_cap=None,
@@ -31,6 +32,7 @@ def forward(
 ):
     """Compress keys and values, expand them, attend with a rotary part beside the contents."""
     turn = {"positions": positions, "theta": rope_theta, "pairing": rope_pairing}
+    visibility = (*visibility[:4], visibility[4] if begins is None else begins)
     latent = kv_down.forward(params["kv_down"], x)
     latent, shared = latent[..., :-rope_size], latent[..., None, -rope_size:]
     latent = kv_norm.forward(params["kv_norm"], latent)

@@ -17,7 +17,8 @@ def forward(
     n_kv_heads=None,
     value_size=None,
     positions,
-    visibility=(True, 0, None, None),
+    begins=None,
+    visibility=(True, 0, None, None, None),
     rope_theta=10000.0,
     rope_pairing="interleaved",
     rope_size=None,
@@ -34,6 +35,7 @@ def forward(
     out=linear,
 ):
     """Project to queries, keys and values, norm and turn, attend, gate, project back."""
+    visibility = (*visibility[:4], visibility[4] if begins is None else begins)
     heads = qkv.forward(params["qkv"], x)
     groups = n_heads if n_kv_heads is None else n_kv_heads
     if value_size is None:
@@ -62,10 +64,12 @@ def forward(
 
 def _with_prefix(visibility, n_queries, n_keys):
     """Return what a query sees: all of the prefix, and of the text what it saw before."""
-    _, offset, window, mask = visibility
+    _, offset, window, mask, first = visibility
     keys = np.arange(n_keys) - (n_keys - n_queries)  # positions in the text
     queries = np.arange(n_queries)[:, None] + offset
     seen = (keys <= queries) & (keys > queries - (window or n_keys))
     if mask is not None:
         seen = seen & np.concatenate([np.ones((*mask.shape[:-1], sum(keys < 0)), bool), mask], -1)
-    return True, offset + sum(keys < 0), None, seen | (keys < 0)
+    if first is not None:
+        seen = seen & (keys >= first[:, None, :, None])
+    return True, offset + sum(keys < 0), None, seen | (keys < 0), None

@@ -8,6 +8,7 @@ import inspect
 import typing
 from pathlib import Path
 
+import corpora
 import learning
 import processes
 import speed
@@ -17,6 +18,7 @@ COMMANDS = {
     "generation": speed.generation,
     "memory": processes.memory,
     "startup": processes.startup,
+    "corpora": corpora.corpora,
     "saving": learning.saving,
     "loss-table": learning.loss_table,
     "speedrun": learning.speedrun,

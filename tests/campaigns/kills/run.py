@@ -16,6 +16,9 @@ power       What a run and a run with --overwrite ask of the file system is reco
             up to a random point: what was not synced is kept, dropped, zeroed or torn at a random
             byte, and renames may be undone. The run must resume to the undisturbed end, or one
             line must say that there is none.
+encodings   One or two processes encode a corpus with --data into one cache, and are killed. What
+            the cache holds as a whole encoding must have the bytes of an undisturbed one, also
+            where the text was changed in between, and the next process must end well with it.
 steps       An error of the disk, or Ctrl-C, comes at each call that eight steps make in turn, with
             and without a validation, a sample, a best and a checkpoint. The run is continued in
             the same session or resumed, and must end as the undisturbed one.
@@ -51,7 +54,14 @@ SETTINGS = [
     *("--statistics-every", "10", "--batch-size", "4", "--seq-len", "16", "--d-model", "16"),
     *("--n-heads", "2", "--n-layers", "2", "--dropout", "0.1", "--shards", "2"),
 ]
-COUNTS = {"kills": 1000, "overwrite": 500, "starts": 200, "power": 300, "steps": 0}
+COUNTS = {
+    "kills": 1000,
+    "overwrite": 500,
+    "starts": 200,
+    "power": 300,
+    "encodings": 200,
+    "steps": 0,
+}
 
 
 def main() -> None:
@@ -217,6 +227,58 @@ class Campaign:
         expect(not lost, "no step of a checkpoint that was saved is lost")
         print(f"{cuts} cuts of the power: {outcomes}; no saved step was lost")
 
+    def encodings(self, kills: int) -> None:
+        """Kill that many processes that encode a corpus."""
+        data, caches = self.text.parent / "data.jsonl", self.text.parent / "caches"
+        lines = [json.dumps({"text": "the quick brown fox " * n}) + "\n" for n in range(60)]
+        versions = ["".join(lines), "".join(reversed(lines))]
+        encode = ["train", "--data", str(data), *TINY, "--dry-run"]
+
+        def start(cache: Path) -> Forked:
+            os.environ["XDG_CACHE_HOME"] = str(cache)
+            return Forked(encode, prepare=in_small_parts)
+
+        def whole(cache: Path) -> dict[str, bytes]:
+            folders = (cache / "functional_lm" / "corpora").glob("*")
+            places = [f for f in folders if f.is_dir() and f.suffix != ".partial"]
+            return {f.name: (f / "tokens.bin").read_bytes() for f in places}
+
+        expected: dict[str, bytes] = {}
+        for version in versions:
+            data.write_text(version)
+            began = time.perf_counter()
+            expect(start(caches / "straight").wait() == 0, "the undisturbed encoding ends well")
+            seconds = time.perf_counter() - began
+            expected |= whole(caches / "straight")
+        expect(len(expected) == 2, "each text has an encoding of its own")
+        made = ends = resumed = 0
+        while made < kills:
+            if self.draw.random() < 0.1:
+                data.write_text(self.draw.choice(versions))
+            resumed += any(caches.glob("victim/*/*/*.partial/encoding.json"))
+            many = self.draw.randint(1, min(2, kills - made))
+            processes = [start(caches / "victim") for _ in range(many)]
+            for process in processes:
+                if process.kill_after(self.draw.uniform(0, seconds / len(processes))):
+                    made += 1
+                else:
+                    expect(process.wait() == 0, f"the encoding ends well after {made} kills")
+                    ends += 1
+            if made % 50 < many:
+                print(f"{made} kills, {resumed} starts with a part, {ends} ends", flush=True)
+            found = whole(caches / "victim")
+            expect(found.items() <= expected.items(), "a whole encoding is the undisturbed one")
+            if found.keys() == expected.keys():
+                shutil.rmtree(caches / "victim")
+        while start(caches / "victim").wait() != 0:
+            expect(False, "the last encoding ends well")
+        found = whole(caches / "victim")
+        expect(found and found.items() <= expected.items(), "the last encoding is whole")
+        print(
+            f"{made} kills of processes that encode, {resumed} starts with a part of the encoding, "
+            f"{ends} ends: whatever was taken for whole has the bytes of the undisturbed one"
+        )
+
     def told(self, arguments: list[str]) -> tuple[int, str]:
         """Return the exit status of a command and all it says."""
         said = self.text.parent / "said"
@@ -280,6 +342,14 @@ class Campaign:
         expect(not strangers, f"nothing else is left, such as {sorted(strangers)[:3]}")
         expect(all(path.suffix == ".safetensors" for path in kept), "no checkpoint is damaged")
         expect(metrics(self.victim) == metrics(self.straight), "the metrics are those")
+
+
+def in_small_parts() -> None:
+    """Have a small text read in many parcels, by processes, and saved often."""
+    from functional_lm.text import documents, file_corpus
+
+    documents.PIECE = file_corpus.PIECE = 1000
+    file_corpus.SMALL, file_corpus.SAVE_EVERY = 0, 3
 
 
 def expect_own_run(folder: Path, seed: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHORT = {"kills": 2, "overwrite": 2, "starts": 2, "power": 1, "steps": 10}
+SHORT = {"kills": 2, "overwrite": 2, "starts": 2, "power": 1, "encodings": 3, "steps": 10}
 
 
 @pytest.mark.parametrize("mode", SHORT)
