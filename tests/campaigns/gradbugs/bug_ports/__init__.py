@@ -1,0 +1,30 @@
+"""Wrong backward passes that public repositories had, ported to NumPy in our own words.
+
+Each class is one bug: its docstring says what was wrong, ``thread`` where it was reported.
+Layers with their own file are grouped by kind; `negatives` are right backward passes that
+somebody took for wrong.
+"""
+
+from . import (  # noqa: F401
+    attention,
+    convolutions,
+    entrywise,
+    indices,
+    losses,
+    maps,
+    norms,
+    recurrent,
+)
+from .negatives import NEGATIVES
+from .port import ALL, NEW_CAUSES, Inputs, Port, half_of, layer_of, reference_of
+
+__all__ = [
+    "ALL",
+    "NEGATIVES",
+    "NEW_CAUSES",
+    "Inputs",
+    "Port",
+    "half_of",
+    "layer_of",
+    "reference_of",
+]
