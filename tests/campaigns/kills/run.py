@@ -259,7 +259,7 @@ class Campaign:
             many = self.draw.randint(1, min(2, kills - made))
             processes = [start(caches / "victim") for _ in range(many)]
             for process in processes:
-                if process.kill_after(self.draw.uniform(0, seconds / len(processes))):
+                if process.kill_after(self.draw.uniform(0, 1.5 * seconds)):
                     made += 1
                 else:
                     expect(process.wait() == 0, f"the encoding ends well after {made} kills")
@@ -268,7 +268,7 @@ class Campaign:
                 print(f"{made} kills, {resumed} starts with a part, {ends} ends", flush=True)
             found = whole(caches / "victim")
             expect(found.items() <= expected.items(), "a whole encoding is the undisturbed one")
-            if found.keys() == expected.keys():
+            if found and self.draw.random() < 0.9:  # else the next process finds it
                 shutil.rmtree(caches / "victim")
         while start(caches / "victim").wait() != 0:
             expect(False, "the last encoding ends well")
