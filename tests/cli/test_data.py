@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 
 import pytest
 
@@ -62,12 +61,12 @@ def test_a_resumed_run_needs_the_same_data(data, capsys):
     assert "is not the text that" in capsys.readouterr().err
 
 
-def test_held_out_documents_and_a_sweep(data, capsys):
+def test_held_out_documents_and_a_sweep(data, monkeypatch, capsys):
+    monkeypatch.chdir(data)
     flags = ["--data", data / "web", "--text-field", "body", "--validation", "documents"]
     assert main(["sweep", *SMALL, "--steps", "4", *map(str, flags), "--lr", "1e-3,1e-2"]) == 0
     said = capsys.readouterr().out
     assert f"--data {data / 'web'} --text-field body --validation documents" in said
-    shutil.rmtree("runs", ignore_errors=True)
 
 
 BAD = {
