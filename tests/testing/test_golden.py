@@ -60,7 +60,7 @@ def test_sizes_and_settings_are_taken():
     made = golden("attention", {"B": 1, "T": 3, "H": 4, "G": 2, "K": 5}, {"causal": True})
     assert made.tensors["x.q"].shape == (1, 3, 4, 5)
     assert made.tensors["x.k"].shape == (1, 3, 2, 5)
-    seen = {"causal": True, "offset": 0, "window": None, "mask": None, "documents": None}
+    seen = {"causal": True, "offset": 0, "window": None, "mask": None, "first": None}
     assert json.loads(made.metadata["keywords"]) == {"visibility": seen}
     x = attention.QKV(*(made.tensors[f"x.{n}"] for n in "qkv"))
     y, _ = attention.forward({}, x, visibility=attention.Visibility(**seen))
