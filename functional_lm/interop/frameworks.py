@@ -134,10 +134,13 @@ def from_torch(
     def layer_vjp(residuals: Any, g: Any) -> tuple[Tree, Any]:
         params, x, leaves, y = residuals.values
         pairs = zip(_leaves(y), _leaves(_map(_tensor, g)), strict=True)
-        outputs, cotangents = zip(*(p for p in pairs if p[0].requires_grad), strict=True)
-        found = torch.autograd.grad(
-            outputs, leaves, cotangents, retain_graph=True, allow_unused=True
-        )
+        connected = [pair for pair in pairs if pair[0].requires_grad]
+        found: Any = [None] * len(leaves)
+        if connected:
+            outputs, cotangents = zip(*connected, strict=True)
+            found = torch.autograd.grad(
+                outputs, leaves, cotangents, retain_graph=True, allow_unused=True
+            )
         gradients = zip(leaves, found, strict=True)
         arrays = iter([_array(leaf * 0 if d is None else d) for leaf, d in gradients])
         return pytree.map(

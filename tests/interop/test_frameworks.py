@@ -248,3 +248,10 @@ def test_a_torch_function_is_a_reference_without_jax():
     assert right, right
     wrong = check_vjp(layer(2.0), {"w": W}, X, reference=reference)
     assert {finding.cause for finding in wrong.findings} == {"constant factor"}
+
+
+def test_a_torch_function_that_does_not_depend_on_its_input_has_no_gradient():
+    torch = pytest.importorskip("torch", reason="needs torch")
+    layer = from_torch(lambda x: torch.ones(3, dtype=x.dtype))
+    y, residuals = layer.forward({}, X)
+    np.testing.assert_array_equal(layer.vjp(residuals, y)[1], np.zeros_like(X))
