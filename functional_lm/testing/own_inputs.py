@@ -38,15 +38,11 @@ def check_own_inputs(examination: Examination) -> None:
     (inputs, g), *_ = examination.draws
     keywords = examination.subject.keywords(np.float64)
     for number, (what, redraw) in enumerate(KINDS.items()):
-
-        def draw(i: int, number: int = number, redraw: Any = redraw) -> Any:
-            return redraw((number, i), inputs, g, keywords)
-
-        drawn = [draw(i) for i in range(DRAWS)]
+        drawn: list[Any] = [redraw((number, i), inputs, g, keywords) for i in range(DRAWS)]
         if any(one is None for one in drawn):
             continue
         other = _examined(examination, [one[:2] for one in drawn], drawn[0][2])
-        if not all(_agrees(other, *one) for one in drawn):
+        if not all(_agrees(other, *draw) for draw in other.draws):
             continue
         try:
             compare_float64(other)
@@ -86,7 +82,7 @@ def _examined(
     )
 
 
-def _agrees(examination: Examination, inputs: Any, g: Any, keywords: dict[str, Any]) -> bool:
+def _agrees(examination: Examination, inputs: Any, g: Any) -> bool:
     """Tell whether ``forward`` takes the inputs and computes what the oracle does."""
     try:
         exact = examination.oracle.results(inputs, g, "float64")
