@@ -63,7 +63,7 @@ def from_object(
         made: the object.
         parameters: by name, the attribute of each parameter and that of its gradient after
             ``backward``. One string: the attribute of the gradient; the parameter has its name.
-            Dots lead into attributes and dicts: ``{"w": ("parameters.W", "gradients.W")}``.
+            Dots lead into attributes, dicts and lists: ``{"w": ("weights.0", "gradients.W")}``.
         forward: the method that takes x and keywords and returns y.
         backward: the method that takes ``g`` and returns the gradients of the inputs.
 
@@ -360,17 +360,24 @@ def _like_inputs(params: Tree, x: Any, found: Any) -> tuple[Tree, Any]:
 
 
 def _get(start: Any, place: str) -> Any:
-    """Follow the dots of a place into attributes and dicts."""
+    """Follow the dots of a place into attributes, dicts and lists."""
     for name in place.split("."):
-        start = start[name] if isinstance(start, dict) else getattr(start, name)
+        if isinstance(start, (dict, list)):
+            start = start[_key(start, name)]
+        else:
+            start = getattr(start, name)
     return start
+
+
+def _key(owner: dict[str, Any] | list[Any], name: str) -> Any:
+    return int(name) if isinstance(owner, list) else name
 
 
 def _set(start: Any, place: str, value: Any) -> None:
     *before, last = place.split(".")
     owner = _get(start, ".".join(before)) if before else start
-    if isinstance(owner, dict):
-        owner[last] = value
+    if isinstance(owner, (dict, list)):
+        owner[_key(owner, last)] = value
     else:
         setattr(owner, last, value)
 
