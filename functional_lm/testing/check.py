@@ -19,7 +19,7 @@ from .own_inputs import check_own_inputs
 from .refusals import check_refusals
 from .report import Finding, Report
 from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
-from .variants import check_examples, check_layouts, check_one_token, check_scales
+from .variants import check_bitwise, check_examples, check_layouts, check_one_token, check_scales
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
 
@@ -38,6 +38,7 @@ def check_vjp(
     seed: int = 0,
     dtypes: tuple[str, ...] = DTYPES,
     refusals: bool = False,
+    bitwise: bool = False,
     strict: bool = False,
     own_inputs: bool = True,
     name: str = "",
@@ -71,6 +72,7 @@ def check_vjp(
         dtypes: those to check, float64 and float32 or one of them.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
+        bitwise: require the same bits in every call, and for an example in whatever batch it comes.
         strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
             integers, a y that lies in the memory of a residual, an empty batch that raises.
         own_inputs: also try inputs that the check draws itself in these shapes, where ``forward``
@@ -102,11 +104,13 @@ def check_vjp(
         "seed": seed,
         "dtypes": dtypes,
         "refusals": refusals,
+        "bitwise": bitwise,
         "strict": strict,
         "own_inputs": own_inputs,
         "name": name,
     }
-    usual = {"dtypes": DTYPES, "refusals": False, "strict": False, "own_inputs": True, "name": ""}
+    usual = {"dtypes": DTYPES, "refusals": False, "bitwise": False, "strict": False}
+    usual |= {"own_inputs": True, "name": ""}
     arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
     arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
@@ -119,6 +123,7 @@ def check_vjp(
         seed=seed,
         dtypes=dtypes,
         refusals=refusals,
+        bitwise=bitwise,
         strict=strict,
         own_inputs=own_inputs,
         keywords=dict(keywords or {}) | more,
@@ -138,6 +143,7 @@ def check(
     dtypes: tuple[str, ...] = DTYPES,
     factor: float = FACTOR,
     refusals: bool = False,
+    bitwise: bool = False,
     strict: bool = True,
     own_inputs: bool = False,
     keywords: dict[str, Any],
@@ -174,7 +180,7 @@ def check(
             draw = drawing(given, _output(oracle, subject, given), cotangent, seed)
             draws = [draw(i) for i in range(oracle.draws)]
             examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
-            stages = _stages(examination, refusals)
+            stages = _stages(examination, refusals, bitwise)
             for i, stage in enumerate(stages):
                 stage()
                 progress((i + 1) / len(stages))
@@ -227,7 +233,7 @@ def _output(oracle: Oracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
     return y
 
 
-def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]]:
+def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Callable[[], None]]:
     """Return the stages in order; what breaks one of them ends the check."""
     dtypes = examination.dtypes
     by_dtype = [(check_contract, d) for d in dtypes]
@@ -242,6 +248,8 @@ def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]
     if "float64" in dtypes:
         others = (check_examples, check_one_token, check_scales)
         stages += [partial(stage, examination) for stage in others]
+    if bitwise:
+        stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 

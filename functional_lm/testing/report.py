@@ -55,7 +55,7 @@ class LeafReport:
         return math.inf if self.float32_error else 1.0
 
 
-CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "refusals")
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "bitwise", "refusals")
 """What a check looks at, in this order.
 
 contract: structure, shapes, dtypes and finite values of what forward and vjp return.
@@ -63,6 +63,7 @@ purity: nothing is written to, nothing hidden or shared; the same bits every tim
 linearity: of vjp in g.
 accuracy: the value and each gradient against the oracle.
 inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+bitwise: the same bits in every call and in every batch; where it is asked for.
 refusals: inputs spoilt in one place raise an error that names the argument; where it is asked for.
 """
 
@@ -102,6 +103,7 @@ CAUSES = {
     "not refused": "an input that the layer cannot work with raises no error that names it",
     # numbers
     "precision": "right algebra, wrong rounding: a narrower or wider dtype, or a cancellation",
+    "not reproducible": "the bits change from call to call, or with the batch around an example",
     "not finite": "NaN or infinity",
     "value": "forward computes something else than the reference",
     "unknown": "no signature and no replay matches",

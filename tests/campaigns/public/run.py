@@ -16,9 +16,9 @@ import time
 import warnings
 from pathlib import Path
 
-from wrapped import LAYERS, REPOSITORIES, Wrapped, imported_from
 from rich.console import Console
 from rich.progress import track
+from wrapped import LAYERS, REPOSITORIES, Wrapped, imported_from
 
 from functional_lm.testing import Report, check_vjp
 

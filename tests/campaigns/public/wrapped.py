@@ -413,7 +413,9 @@ def _() -> Any:
 @layer(
     BOOK,
     "SoftmaxWithLoss",
-    lambda p, x, *, t: -jnp.log(jnp.take_along_axis(jax.nn.softmax(x), t[:, None], 1) + 1e-7).mean(),
+    lambda p, x, *, t: (
+        -jnp.log(jnp.take_along_axis(jax.nn.softmax(x), t[:, None], 1) + 1e-7).mean()
+    ),
 )
 def _() -> Any:
     made = importlib.import_module("common.layers").SoftmaxWithLoss()
