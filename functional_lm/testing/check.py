@@ -12,6 +12,7 @@ from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
+from .half_precision import HALF, check_half
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
@@ -69,7 +70,9 @@ def check_vjp(
             `interop.from_torch` of a plain function; then no step of it can be named as the cause.
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
-        dtypes: those to check, float64 and float32 or one of them.
+        dtypes: those to check, float64 and float32 or one of them; bfloat16 and float16 for a
+            layer that computes in half precision. There each leaf has a verdict: right, inexact
+            by a factor, wrong, or ill-conditioned here; see `testing.half_precision`.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
         bitwise: require the same bits in every call, and for an example in whatever batch it comes.
@@ -90,7 +93,8 @@ def check_vjp(
     Raises:
         ImportError: for a reference without jax.
         TypeError: for a layer without ``forward`` and ``vjp``, or inputs that hold no array.
-        ValueError: for an unknown dtype, a cotangent unlike y, or inputs that are not finite.
+        ValueError: for an unknown dtype, half precision without a reference, a cotangent unlike y,
+            or inputs that are not finite.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -166,6 +170,8 @@ def check(
         return report
     subject = Subject(layer, pytree.map(np.array, keywords), strict=strict)
     given = cast((params, x), np.float64)
+    if reference is None and set(dtypes) & set(HALF):
+        raise ValueError("half precision is compared with a reference: got none; pass reference")
     oracle: Oracle
     if reference is None:
         oracle = NumericOracle(subject)
@@ -235,7 +241,8 @@ def _output(oracle: Oracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
 
 def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Callable[[], None]]:
     """Return the stages in order; what breaks one of them ends the check."""
-    dtypes = examination.dtypes
+    halves = [dtype for dtype in examination.dtypes if dtype in HALF]
+    dtypes = [dtype for dtype in examination.dtypes if dtype not in HALF]
     by_dtype = [(check_contract, d) for d in dtypes]
     by_dtype += [(stage, d) for d in dtypes for stage in (check_purity, check_linearity)]
     stages: list[Callable[[], None]]
@@ -250,6 +257,7 @@ def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Cal
         stages += [partial(stage, examination) for stage in others]
     if bitwise:
         stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
+    stages += [partial(check_half, examination, dtype) for dtype in halves]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 
@@ -275,8 +283,9 @@ def _expect_arguments(layer: Any, inputs: Any, dtypes: Any, seed: int) -> tuple[
             )
     dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
+        if dtype not in (*DTYPES, *HALF):
+            known = ", ".join((*DTYPES, *HALF))
+            raise ValueError(f"dtypes must be some of {known}: got {dtype!r}; pass their names")
     if not dtypes:
         raise ValueError("dtypes must name at least one: got none; pass ('float64', 'float32')")
     expect_int("seed", seed, minimum=0)
