@@ -31,6 +31,7 @@ from ..contract import Array, Tree, is_floating
 from . import limits
 from .accuracy import rows
 from .inputs import cast, jitter
+from .numeric import NumericOracle
 from .report import HalfReport
 from .subject import Examination, Subject
 
@@ -63,6 +64,7 @@ class _Errors:
 def check_half(examination: Examination, dtype: str) -> None:
     """Judge every leaf in half precision; see the top of this file."""
     oracle, given = examination.oracle, examination.subject
+    assert not isinstance(oracle, NumericOracle)
     subject = Subject(given.layer, given.keywords(np.float64), strict=True)
     sums: dict[str, _Errors] = {}
     with_reference = with_float32 = True
@@ -72,8 +74,8 @@ def check_half(examination: Examination, dtype: str) -> None:
         for inputs, g in _dithered(base, base_g, point, dtype):
             wide, wide_g = _wide((inputs, g))
             exact = oracle.results(wide, wide_g, "float64")
-            again = jitter((point, 5), (wide, wide_g), spread=_unit(dtype))
-            moved = oracle.results(*again, "float64")
+            again, again_g = jitter((point, 5), (wide, wide_g), spread=_unit(dtype))
+            moved = oracle.results(again, again_g, "float64")
             half = subject.results(inputs, g, rounded(subject.keywords(np.float64), dtype))
             if not _fits(examination, exact, half, dtype):
                 return

@@ -101,7 +101,11 @@ class JaxOracle:
             forget()
 
     def compiled(
-        self, function: Callable[..., Any], *arguments: Any, dtype: str, **options: Any
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        dtype: str,
+        options: dict[str, Any] | None = None,
     ) -> Any:
         """Compile a function for the shapes of these arguments, with options of XLA."""
         with self.tracing(dtype):
@@ -109,8 +113,8 @@ class JaxOracle:
 
     def half_results(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> Tree:
         """Return the results as computed in half precision, every operation rounded."""
-        keywords, excess = self.keywords["float64"], {"xla_allow_excess_precision": False}
-        return self.results(inputs, g, dtype, keywords=keywords, **excess)
+        options = {"xla_allow_excess_precision": False}
+        return self.results(inputs, g, dtype, keywords=self.keywords["float64"], options=options)
 
     def output(
         self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None
@@ -128,7 +132,7 @@ class JaxOracle:
         *,
         given: str | None = None,
         keywords: dict[str, Any] | None = None,
-        **options: Any,
+        options: dict[str, Any] | None = None,
     ) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
@@ -139,7 +143,8 @@ class JaxOracle:
         key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
             run = self.differentiated(self._jitted(dtype, keywords))
-            self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype, **options), keywords
+            compiled = self.compiled(run, *inputs, g, dtype=dtype, options=options)
+            self._compiled[key] = compiled, keywords
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key][0](*inputs, g)
         remaining = iter(cotangents)

@@ -177,28 +177,28 @@ class Report:
     Attributes:
         name: the layer.
         leaves: a `LeafReport` for the value ``y`` and for each gradient, by path.
-        half: a `HalfReport` for each of them and each dtype of half precision.
         findings: a `Finding` for each fault, with its likely cause.
         notes: what a strict check would not forgive.
         residual_bytes: of the float32 residuals (float64 if that alone was checked), beyond what
             they share with inputs and parameters; None if forward failed.
         oracle: what the gradients were compared with.
         reproduce: a line of Python that makes this report again.
+        half: a `HalfReport` for each leaf and each dtype of half precision.
     """
 
     name: str
     leaves: dict[str, LeafReport] = dataclasses.field(default_factory=dict)
-    half: list[HalfReport] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     residual_bytes: int | None = None
     oracle: str = ""
     reproduce: str = ""
+    half: list[HalfReport] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether the layer is right: something was compared, and nothing was found."""
-        compared = [*self.leaves.values(), *self.half]
+        compared: list[LeafReport | HalfReport] = [*self.leaves.values(), *self.half]
         return bool(compared) and not self.findings and all(leaf.ok for leaf in compared)
 
     def __bool__(self) -> bool:

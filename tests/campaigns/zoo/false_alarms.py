@@ -39,7 +39,8 @@ def main():
     seconds = time.perf_counter() - start
     print(
         *alarms,
-        f"{runs} checks of {count} right layers and settings, {len(alarms)} false alarms, {seconds:.0f} s",
+        f"{runs} checks of {count} right layers and settings, {len(alarms)} false alarms, "
+        f"{seconds:.0f} s",
         sep="\n",
     )
     return 1 if alarms else 0
