@@ -53,7 +53,8 @@ def certify(
         cases = registered_cases(layer)
     if not cases:
         raise ValueError("certify needs at least one case: got none; pass cases=[Case(...)]")
-    checks = [c for c in CHECKS if c != "refusals" or refusals or isinstance(layer, str)]
+    asked = {"refusals": refusals, "jvp": hasattr(layer, "jvp")}
+    checks = [c for c in CHECKS if isinstance(layer, str) or asked.get(c, True)]
     reports: dict[str, Report] = {}
 
     def report_of(case: Case) -> Report:

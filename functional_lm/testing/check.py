@@ -12,6 +12,7 @@ from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
+from .forward_mode import check_jvp
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
@@ -242,6 +243,7 @@ def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]
     if "float64" in dtypes:
         others = (check_examples, check_one_token, check_scales)
         stages += [partial(stage, examination) for stage in others]
+    stages += [partial(check_jvp, examination, dtype) for dtype in dtypes]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 

@@ -55,7 +55,7 @@ class LeafReport:
         return math.inf if self.float32_error else 1.0
 
 
-CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "refusals")
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "jvp", "refusals")
 """What a check looks at, in this order.
 
 contract: structure, shapes, dtypes and finite values of what forward and vjp return.
@@ -63,6 +63,7 @@ purity: nothing is written to, nothing hidden or shared; the same bits every tim
 linearity: of vjp in g.
 accuracy: the value and each gradient against the oracle.
 inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+jvp: the forward mode of a layer that has one: all of this, and that it fits the gradient.
 refusals: inputs spoilt in one place raise an error that names the argument; where it is asked for.
 """
 
@@ -101,6 +102,7 @@ CAUSES = {
     "edge shape": "the layer fails at a batch of one or none, or mixes the examples of a batch",
     "not refused": "an input that the layer cannot work with raises no error that names it",
     # numbers
+    "jvp": "forward mode disagrees with the gradient, or breaks the contract",
     "precision": "right algebra, wrong rounding: a narrower or wider dtype, or a cancellation",
     "not finite": "NaN or infinity",
     "value": "forward computes something else than the reference",
