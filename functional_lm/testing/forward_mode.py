@@ -89,7 +89,8 @@ def _compare(
     inputs, g = cast(examination.draws[0], dtype)
     g = _only(g, path)
     if oracle.has_float32:
-        exact = oracle.results(*cast((inputs, g), np.float64), "float64", given=dtype)
+        wide_inputs, wide_g = cast((inputs, g), np.float64)
+        exact = oracle.results(wide_inputs, wide_g, "float64", given=dtype)
         pulled = {"params": exact["params"], "x": exact["x"]}
     else:
         pulled = dict(zip(("params", "x"), subject.vjp(residuals, g), strict=True))

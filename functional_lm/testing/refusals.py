@@ -51,11 +51,12 @@ def check_refusals(examination: Examination) -> None:
             _require(examination, message, {"g"}, partial(subject.layer.vjp, residuals, spoilt))
     t_params, t_x = tangent_like((params, x), "float32")
     tangents = {"t_params": t_params, "t_x": t_x}
-    for path, leaf in _some_leaves(tangents) if hasattr(subject.layer, "jvp") else ():
+    jvp: Any = getattr(subject.layer, "jvp", None)
+    for path, leaf in _some_leaves(tangents) if jvp else ():
         for what, changed in _cotangents(leaf):
             pair = (*_replaced(tangents, path, changed).values(),)
             names = {*tangents}  # in the middle of a model, another may be named
-            call = partial(subject.layer.jvp, residuals, pair)
+            call = partial(jvp, residuals, pair)
             _require(examination, f"jvp accepts {path} {what}", names, call)
 
 

@@ -94,7 +94,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, QKV]) -> QKV:
     keys, (q, k, v) = residuals
     P, S = len(keys), k[1] - len(keys)
     of_params = {"keys": keys.shape, "values": (P, *v[2:])}
-    of_heads = QKV(q, (k[0], S, *k[2:]), (v[0], S, *v[2:]))
+    of_heads = QKV._make([q, (k[0], S, *k[2:]), (v[0], S, *v[2:])])
     t_params, (t_q, t_k, t_v) = expect_tangent(t, (of_params, of_heads), keys.dtype)
     return QKV(t_q, _behind(t_params["keys"], t_k), _behind(t_params["values"], t_v))
 

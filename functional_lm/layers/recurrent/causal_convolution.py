@@ -122,7 +122,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
     (B, length, D), W = padded.shape, len(weight)
     T = length - (W - 1)
     of_params = {"weight": (W, D)} | ({"bias": (D,)} if has_bias else {})
-    shapes = of_params, WithState((B, T, D), (B, W - 1, D))
+    shapes = of_params, WithState._make([(B, T, D), (B, W - 1, D)])
     t_params, (t_x, t_state) = expect_tangent(t, shapes, padded.dtype)
     t_padded = np.concatenate([t_state, t_x], axis=1)  # (B, W−1+T, D)
     t_y = np.zeros_like(t_x)

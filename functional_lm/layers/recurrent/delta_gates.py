@@ -99,6 +99,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, Gates]) -> Gates:
     expect_residuals(residuals, Residuals)
     beta, log_decay, slope = residuals
     of_heads = dict.fromkeys(("A_log", "bias"), beta.shape[-1:])
-    t_params, t_x = expect_tangent(t, (of_heads, Gates(beta.shape, beta.shape)), beta.dtype)
+    of_x = Gates._make([beta.shape, beta.shape])
+    t_params, t_x = expect_tangent(t, (of_heads, of_x), beta.dtype)
     t_log_decay = slope * (t_x.log_decay + t_params["bias"]) + log_decay * t_params["A_log"]
     return Gates(beta * (1.0 - beta) * t_x.beta, t_log_decay)

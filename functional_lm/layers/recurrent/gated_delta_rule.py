@@ -208,9 +208,9 @@ def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
     q, k, v, beta, left, inverse, w, u, states, T = residuals
     n, B, H, K, Kv = states.shape
     of_keys, of_numbers = (B, T, H, K), (B, T, H)
-    of_inputs = Inputs(of_keys, of_keys, (B, T, H, Kv), of_numbers, of_numbers)
-    shapes = {}, WithState(of_inputs, (B, H, K, Kv))
-    _, (t_inputs, t_state) = expect_tangent(t, shapes, q.dtype)
+    of_inputs = Inputs._make([of_keys, of_keys, (B, T, H, Kv), of_numbers, of_numbers])
+    of_x = WithState._make([of_inputs, (B, H, K, Kv)])
+    _, (t_inputs, t_state) = expect_tangent(t, ({}, of_x), q.dtype)
     C = q.shape[-2]
     t_q, t_k, t_v = (split(part, C) for part in t_inputs[:3])  # (…, C, K or Kv)
     t_beta, t_log_decay = (split(part[..., None], C) for part in t_inputs[3:])  # (…, C, 1)

@@ -121,8 +121,9 @@ def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
     q, k, v, states, T = residuals
     _, B, H, K, Kv = states.shape
     of_keys = (B, T, H, K)
-    shapes = {}, WithState(QKV(of_keys, of_keys, (B, T, H, Kv)), (B, H, K, Kv))
-    _, (t_inputs, t_state) = expect_tangent(t, shapes, q.dtype)
+    of_inputs = QKV._make([of_keys, of_keys, (B, T, H, Kv)])
+    of_x = WithState._make([of_inputs, (B, H, K, Kv)])
+    _, (t_inputs, t_state) = expect_tangent(t, ({}, of_x), q.dtype)
     t_q, t_k, t_v = (split(part, q.shape[-2]) for part in t_inputs)  # (n, B, H, C, ...)
     t_added = t_k.mT @ v + k.mT @ t_v  # (n, B, H, K, Kv)
     t_states = np.cumsum(np.concatenate([t_state[None], t_added]), axis=0)  # (n+1, B, H, K, Kv)

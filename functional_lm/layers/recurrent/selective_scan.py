@@ -187,8 +187,8 @@ def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
     X, dt, b, c, decay, scores, states, a, skip, T = residuals
     _, B, G, R, N, P = states.shape
     of_groups, of_heads = (B, T, G, N), dict.fromkeys(("A_log", "D"), (G * R,))
-    of_inputs = Inputs((B, T, G * R, P), (B, T, G * R), of_groups, of_groups)
-    shapes = of_heads, WithState(of_inputs, (B, G * R, N, P))
+    of_inputs = Inputs._make([(B, T, G * R, P), (B, T, G * R), of_groups, of_groups])
+    shapes = of_heads, WithState._make([of_inputs, (B, G * R, N, P)])
     t_params, (t_inputs, t_state) = expect_tangent(t, shapes, X.dtype)
     t_inputs = t_inputs._replace(dt=t_inputs.dt[..., None])
     t_x, t_dt, t_b, t_c = (_split(part, X.shape[-2], G) for part in t_inputs)

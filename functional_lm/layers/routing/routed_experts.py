@@ -153,7 +153,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, Routed]) -> Array:
     expect_residuals(residuals, Residuals)
     copies, hidden, weights, up, down, order, counts, shape, activation, _ = residuals
     D, k = copies.shape[-1], shape[-1]
-    shapes = {"up": up.shape, "down": down.shape}, Routed((*shape[:-1], D), shape)
+    shapes = {"up": up.shape, "down": down.shape}, Routed._make([(*shape[:-1], D), shape])
     t_params, (t_x, t_w) = expect_tangent(t, shapes, copies.dtype)
     t_copies, t_weights = rows(t_x)[order // k], t_w.reshape(-1, 1)[order]  # (M, D), (M, 1)
     t_h = _products(t_copies, up, counts) + _products(copies, t_params["up"], counts)

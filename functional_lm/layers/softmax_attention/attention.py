@@ -155,7 +155,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, QKV]) -> Array:
     q, k, v, probs, H, tanh, sink_probs, multiplier = residuals
     (B, G, RT, K), (_, _, S, Kv) = q.shape, v.shape
     of_sinks = {} if sink_probs is None else {"sinks": (H,)}
-    of_heads = QKV((B, RT * G // H, H, K), (B, S, G, K), (B, S, G, Kv))
+    of_heads = QKV._make([(B, RT * G // H, H, K), (B, S, G, K), (B, S, G, Kv)])
     t_params, t_x = expect_tangent(t, (of_sinks, of_heads), q.dtype)
     t_q = _group(t_x.q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
     t_k, t_v = _group(t_x.k, G), _group(t_x.v, G)  # (B, G, S, K), (B, G, S, Kv)

@@ -238,7 +238,7 @@ def jvp(residuals: Residuals, t: tuple[Tree, QKV]) -> Array:
     q, k, v, top, total, y, sinks, settings = residuals
     (B, T, H, K), (_, S, G, _) = q.shape, k.shape
     of_sinks = {} if sinks is None else {"sinks": sinks.shape}
-    of_heads = QKV(q.shape, k.shape, (B, S, G, y.shape[-1]))
+    of_heads = QKV._make([q.shape, k.shape, (B, S, G, y.shape[-1])])
     t_params, (t_q, t_k, t_v) = expect_tangent(t, (of_sinks, of_heads), y.dtype)
     t_q, t_y = t_q * (1 / math.sqrt(K)), np.empty_like(y)
 

@@ -284,9 +284,9 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        r_q, r_k, r_prefix, r_core, core, (H, _, _, Kv) = r_attention
-        B, T, _ = d_attended.shape
-        d_sinks, d_own = core.vjp(r_core, d_attended.reshape(B, T, H, Kv))
+        r_q, r_k, r_prefix, r_core, core, (H, *_) = r_attention
+        B, T, width = d_attended.shape
+        d_sinks, d_own = core.vjp(r_core, d_attended.reshape(B, T, H, width // H))
         if prefix is not None:
             d_params["prefix"], d_own = prefix.vjp(r_prefix, d_own)
         d_q, d_k, d_v = d_own
