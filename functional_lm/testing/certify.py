@@ -53,8 +53,9 @@ def certify(
         cases = registered_cases(layer)
     if not cases:
         raise ValueError("certify needs at least one case: got none; pass cases=[Case(...)]")
-    asked = {"refusals": refusals, "jvp": hasattr(layer, "jvp")}
-    checks = [c for c in CHECKS if isinstance(layer, str) or asked.get(c, True)]
+    ours = isinstance(layer, str)
+    asked = {"refusals": refusals or ours, "jvp": ours or hasattr(layer, "jvp"), "bitwise": False}
+    checks = [c for c in CHECKS if asked.get(c, True)]
     reports: dict[str, Report] = {}
 
     def report_of(case: Case) -> Report:
