@@ -56,5 +56,6 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
 def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
     """Return t_y (..., D) for the tangents ``({}, t_x)``."""
     expect_residuals(residuals, Residuals)
-    _, t_x = expect_tangent(t, ({}, residuals.probs.shape), residuals.probs.dtype)
-    return vjp(residuals, t_x)[1]
+    (probs,) = residuals
+    _, t_x = expect_tangent(t, ({}, probs.shape), probs.dtype)
+    return softmax_vjp(probs, t_x)

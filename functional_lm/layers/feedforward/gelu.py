@@ -81,4 +81,4 @@ def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
     """Return t_y (...) for the tangents ``({}, t_x)``."""
     expect_residuals(residuals, Residuals)
     _, t_x = expect_tangent(t, ({}, residuals.x.shape), residuals.x.dtype)
-    return vjp(residuals, t_x)[1]
+    return vjp(residuals, t_x)[1]  # a diagonal is its own transpose

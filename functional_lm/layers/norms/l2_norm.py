@@ -67,5 +67,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
 def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
     """Return t_y (..., D) for the tangents ``({}, t_x)``."""
     expect_residuals(residuals, Residuals)
-    _, t_x = expect_tangent(t, ({}, residuals.x.shape), residuals.x.dtype)
-    return vjp(residuals, t_x)[1]
+    x, scale = residuals
+    _, t_x = expect_tangent(t, ({}, x.shape), x.dtype)
+    y = x * scale
+    return scale * (t_x - y * row_dot(t_x, y))
