@@ -144,6 +144,7 @@ class Report:
         leaves: a `LeafReport` for the value ``y`` and for each gradient, by path.
         findings: a `Finding` for each fault, with its likely cause.
         notes: what a strict check would not forgive.
+        audit: what the inputs do not test, where it was asked for.
         residual_bytes: of the float32 residuals (float64 if that alone was checked), beyond what
             they share with inputs and parameters; None if forward failed.
         oracle: what the gradients were compared with.
@@ -154,6 +155,7 @@ class Report:
     leaves: dict[str, LeafReport] = dataclasses.field(default_factory=dict)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    audit: list[str] = dataclasses.field(default_factory=list)
     residual_bytes: int | None = None
     oracle: str = ""
     reproduce: str = ""
@@ -207,6 +209,9 @@ class Report:
                 lines += _wrapped("      likely cause: ", cause, "        ")
         for note in self.notes:
             lines += _wrapped("  - note: ", note, "    ")
+        lines += ["  these inputs do not test"] * bool(self.audit)
+        for untested in self.audit:
+            lines += _wrapped("  - ", untested, "    ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
@@ -226,6 +231,8 @@ class Report:
             shown = "<br>".join(map(escape, messages))
             parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
         parts += [f"<p>note: {escape(note)}</p>" for note in self.notes]
+        untested = "".join(f"<li>{escape(line)}" for line in self.audit)
+        parts += [f"<p>these inputs do not test<ul>{untested}</ul>"] * bool(untested)
         if not self.ok and self.reproduce:
             parts.append(f"<pre>{escape(self.reproduce)}</pre>")
         return "\n".join(parts)
