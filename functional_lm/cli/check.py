@@ -37,6 +37,7 @@ class Check:
             below 11.
         set: its keywords, such as causal=true or eps=1e-5.
         strict: fail for habits that are otherwise notes.
+        audit: for a layer of yours, also list what the inputs do not test.
         dtype: the precision. Not given: both.
         seed: the seed of the cotangents and of the redrawn inputs.
         json: a file to write all figures and findings to.
@@ -47,6 +48,7 @@ class Check:
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
     strict: bool = False
+    audit: bool = False
     dtype: Literal["float64", "float32"] | None = None
     seed: int = 0
     json: Path | None = None
@@ -62,9 +64,9 @@ class Check:
         dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         if any(split_reference(name)[0].endswith(".py") for name in self.layers):
             return self._check_file(dtypes)
-        if self.reference or self.shape or self.set:
+        if self.reference or self.shape or self.set or self.audit:
             raise ValueError(
-                "--reference, --shape and --set are for a layer of yours: got "
+                "--reference, --shape, --set and --audit are for a layer of yours: got "
                 f"{', '.join(self.layers) or 'none'}; give FILE.py:NAME"
             )
         chosen = list(dict.fromkeys(self.layers)) or names()
@@ -124,6 +126,7 @@ class Check:
             seed=self.seed,
             dtypes=dtypes,
             strict=self.strict,
+            audit=self.audit,
             name=name,
         )
         report.reproduce = ""

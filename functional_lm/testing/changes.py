@@ -40,8 +40,8 @@ class Problem(NamedTuple):
     inputs: tuple[Tree, Any]
     keywords: Mapping[str, Any] = MappingProxyType({})  # those that change
     counts: Literal["everything", "values", "infinities"] = "values"
-    part: tuple[str, int] | None = None  # (path, axis) if only this leaf has another size there
-    length: int = 0  # the one that changes wherever it occurs
+    resized: bool = False
+    length: int = 0  # the one that changes, if it does wherever it occurs
 
 
 def changed(
@@ -155,11 +155,13 @@ def _renamed(
             )
             what = f"{m} instead of {n} entries in every axis of {n}"
             keywords = {name: v for name, v in keywords.items() if _has(arrays[name], n)}
-            yield Problem(what, moved, keywords, length=n)
+            yield Problem(what, moved, keywords, resized=True, length=n)
             same = {name: m for name, v in settings.items() if type(v) is int and v == n}
             if same:
                 named = " and ".join(f"{name}={m}" for name in same)
-                yield Problem(f"{what}, and {named}", moved, keywords | same, length=n)
+                yield Problem(
+                    f"{what}, and {named}", moved, keywords | same, resized=True, length=n
+                )
 
 
 def _has(tree: Any, n: int) -> bool:
@@ -192,7 +194,7 @@ def _cut(paths: list[str], axis: int, n: int, m: int, inputs: tuple[Tree, Any]) 
     moved = pytree.map_with_path(one, dict(zip(_ROOTS, inputs, strict=True)))
     what = f"{m} instead of {n} entries in axis {axis} of {' and '.join(paths)}"
     counts: Literal["everything", "values"] = "everything" if m > n else "values"
-    return Problem(what, (moved["params"], moved["x"]), counts=counts, part=(paths[0], axis))
+    return Problem(what, (moved["params"], moved["x"]), counts=counts, resized=True)
 
 
 class _Asked(dict[str, Any]):
@@ -296,7 +298,7 @@ def _divisible(
             keywords = {key: v for key, v in keywords.items() if _has(arrays[key], n)}
             if n % k:
                 what = f"{_instead(name, k, value)} and {k * n} entries in every axis of {n}"
-                yield Problem(what, moved, keywords | {name: k})
+                yield Problem(what, moved, keywords | {name: k}, resized=True)
 
 
 def _extreme(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
@@ -319,12 +321,13 @@ def _extreme(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
 
 
 def _one_axis_more(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
-    """Give x one more axis in front; only values count, as many a layer takes a certain number."""
+    """Give x one more axis in front, if no two axes are alike and can be taken for each other."""
     params, x = inputs
-    moved = pytree.map(
-        lambda leaf: stretched((leaf.ndim,), np.stack([leaf, leaf])) if leaf.ndim else leaf, x
-    )
-    yield Problem("one more axis in front of x", (params, moved))
+    lengths = {1, *_lengths(inputs)}
+    n = next(n for n in itertools.count(2) if n not in lengths)
+    if all(len({1, *leaf.shape}) == leaf.ndim + 1 for leaf in pytree.leaves(x)):
+        moved = pytree.map(lambda leaf: stretched((leaf.ndim,), np.stack([leaf] * n)), x)
+        yield Problem("one more axis in front of x", (params, moved))
 
 
 def disputed(inputs: tuple[Tree, Any]) -> Iterator[Problem]:

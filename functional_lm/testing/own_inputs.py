@@ -13,6 +13,7 @@ So these are screened without it: along a random direction, ``vjp`` must give wh
 
 import dataclasses
 import itertools
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -91,7 +92,7 @@ def check_own_inputs(examination: Examination) -> None:
     # some other size of an axis, forward is made for any.
     for attempt in failed:
         length = attempt.problem.length
-        if length in free - {0} and _same_broadcasts(examination, attempt):
+        if length in free - {0} and _broadcasts_no_more(examination, attempt):
             found = compared(
                 attempt._replace(problem=attempt.problem._replace(counts="everything"))
             )
@@ -111,14 +112,19 @@ def _add(report: Report, attempt: Attempt, found: list[Finding]) -> None:
     report.leaves |= {path: x for path, x in theirs.leaves.items() if found and not x.ok}
 
 
-def _same_broadcasts(examination: Examination, attempt: Attempt) -> bool:
-    """Tell whether the reference broadcasts no more than at the inputs given."""
+def _broadcasts_no_more(examination: Examination, attempt: Attempt) -> bool:
+    """Tell whether the reference meets no more axes of one than at the inputs given."""
     before, after = examination.oracle, attempt.examination.oracle
     if not (isinstance(before, JaxOracle) and isinstance(after, JaxOracle)):
-        return True
-    inputs = examination.draws[0][0], attempt.problem.inputs
-    texts = [o.traced(x) for o, x in zip((before, after), inputs, strict=True)]
-    return len({text.count("broadcast_in_dim") for text in texts}) == 1
+        return False
+    ones = [
+        sum(shape.split(",").count("1") for shape in re.findall(r":\w+\[([\d,]*)\]", text))
+        for text in (
+            before.traced(examination.draws[0][0]),
+            after.traced(attempt.problem.inputs),
+        )
+    ]
+    return ones[1] <= ones[0]
 
 
 def _redrawn(examination: Examination) -> Iterator[Attempt]:
@@ -130,7 +136,7 @@ def _redrawn(examination: Examination) -> Iterator[Attempt]:
         if all(one is not None for one in drawn):
             arrays = {name: v for name, v in drawn[0][2].items() if pytree.leaves(v)}
             changes = {} if drawn[0][2] is keywords else arrays
-            problem = Problem(what, drawn[0][0], changes)
+            problem = Problem(what, drawn[0][0], changes, "everything")
             yield _attempt(examination, problem, [one[:2] for one in drawn], bool(changes))
 
 
@@ -242,7 +248,9 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
     problem, other, is_new = attempt
     report, subject = other.report, other.subject
     only_values = problem.counts == "values" or isinstance(other.oracle, NumericOracle)
-    if not all(agrees(other, *draw) for draw in other.draws) or _is_cut_off(attempt):
+    if not all(agrees(other, *draw) for draw in other.draws):
+        return []
+    if problem.resized and _is_cut_off(attempt):
         return []
     try:
         if is_new:
@@ -267,16 +275,18 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
 
 
 def _is_cut_off(attempt: Attempt) -> bool:
-    """Tell whether entries of the leaf that changed alone have no gradient at all.
+    """Tell whether entries of an axis that y has too have no gradient at all.
 
-    Such as queries beyond the keys, which a causal mask hides from everything.
+    Such as queries before all keys, which a causal mask hides from everything.
     """
-    if attempt.problem.part is None:
-        return False
-    path, axis = attempt.problem.part
-    exact = attempt.examination.oracle.results(*attempt.examination.draws[0], "float64")
-    leaf = dict(pytree.leaves_with_path({name: exact[name] for name in ("params", "x")}))[path]
-    return not np.abs(np.moveaxis(leaf, axis, 0)).reshape(leaf.shape[axis], -1).any(axis=1).all()
+    inputs, g = attempt.examination.draws[0]
+    exact = attempt.examination.oracle.results(inputs, g, "float64")
+    sizes = {size for leaf in pytree.leaves(g) for size in leaf.shape}
+    return any(
+        size in sizes and not np.moveaxis(leaf, axis, 0).reshape(size, -1).any(axis=1).all()
+        for leaf in pytree.leaves((exact["params"], exact["x"]))
+        for axis, size in enumerate(leaf.shape)
+    )
 
 
 def _is_refusal(error: BaseException | None) -> bool:

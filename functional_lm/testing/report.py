@@ -246,14 +246,34 @@ class Report:
             groups.setdefault(key, []).append(finding)
         found = []
         for findings in groups.values():
-            first, messages = findings[0], [finding.message for finding in findings]
+            first, messages = findings[0], _folded(findings)
             if not first.explanation:
                 found.append((["; ".join(messages)], ""))
                 continue
             leaves = ", ".join(finding.leaf for finding in findings)
-            explains = f" (explains {leaves})" if len(findings) > 1 else ""
+            explains = f" (explains {leaves})" if len(messages) > 1 else ""
             found.append((messages, f"{first.cause}: {first.explanation}{explains}"))
         return found
+
+
+def _folded(findings: list[Finding]) -> list[str]:
+    """Return the messages, in one line where they say the same of several leaves or layouts."""
+    said: dict[str, list[str]] = {}  # of which leaves
+    for finding in findings:
+        rest = finding.message.removeprefix(f"{finding.leaf} is ")
+        same = rest.startswith("wrong for ") or " where the inputs are " in rest
+        said.setdefault(rest if same else finding.message, []).extend([finding.leaf] * same)
+    found: dict[str, list[str]] = {}  # in which layouts
+    for rest, leaves in said.items():
+        *others, last = leaves or [""]
+        start = f"{', '.join(others)} and {last} are " if others else f"{last} is " if last else ""
+        kind = "wrong for " if start and rest.startswith("wrong for ") else ""
+        found.setdefault(start + kind, []).append(rest.removeprefix(kind))
+    return [
+        start + text
+        for start, rests in found.items()
+        for text in ([", ".join(rests)] if start.endswith("for ") else rests)
+    ]
 
 
 def _wrapped(start: str, text: str, indent: str) -> list[str]:
