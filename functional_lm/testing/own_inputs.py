@@ -71,7 +71,7 @@ def check_own_inputs(examination: Examination) -> None:
     report = examination.report
     if report.findings or not all(leaf.ok for leaf in report.leaves.values()):
         return
-    doubts, free, failed = 0, set(), []
+    doubts, free, failed = 0, {0}, []  # lengths that may change; attempts without a verdict
     for attempt in itertools.chain(
         _redrawn(examination), tried(examination, problems(examination))
     ):
@@ -85,24 +85,23 @@ def check_own_inputs(examination: Examination) -> None:
             found = compared(attempt)
             doubts += attempt.is_new
             failed.append(attempt)
-        if found or doubts == DOUBTS:
-            _add(report, attempt, found)
+        if _added(report, attempt, found):
             return
+        if doubts == DOUBTS:
+            break
     # Many a forward slices or broadcasts what it was not made for. Where the backward is right at
-    # some other size of an axis, forward is made for any.
+    # some other size of an axis, forward is made for any. What is broadcast along axes of one many
+    # a right backward does not sum.
     for attempt in failed:
-        length = attempt.problem.length
-        if length in free - {0} and _broadcasts_no_more(examination, attempt):
-            found = compared(
-                attempt._replace(problem=attempt.problem._replace(counts="everything"))
-            )
-            _add(report, attempt, found)
-            if found:
+        if attempt.problem.length in free - {0, 1} and _broadcasts_no_more(examination, attempt):
+            everything = attempt._replace(problem=attempt.problem._replace(counts="everything"))
+            found = compared(everything)
+            if _added(report, attempt, found):
                 return
 
 
-def _add(report: Report, attempt: Attempt, found: list[Finding]) -> None:
-    """Add to a report what an attempt has shown."""
+def _added(report: Report, attempt: Attempt, found: list[Finding]) -> bool:
+    """Add to a report what an attempt has shown; tell whether something is wrong."""
     where = f"(with {attempt.problem.what}; not at the inputs given)"
     theirs = attempt.examination.report
     report.notes += [f"{note} {where}" for note in theirs.notes]
@@ -110,6 +109,7 @@ def _add(report: Report, attempt: Attempt, found: list[Finding]) -> None:
         dataclasses.replace(f, check="inputs", message=f"{f.message} {where}") for f in found
     ]
     report.leaves |= {path: x for path, x in theirs.leaves.items() if found and not x.ok}
+    return bool(found)
 
 
 def _broadcasts_no_more(examination: Examination, attempt: Attempt) -> bool:
@@ -156,7 +156,10 @@ def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Att
     """Yield attempts at those problems of which forward computes something finite."""
     subject = examination.subject
     for problem in problems:
-        other = Subject(subject.layer, {**subject.keywords(np.float64), **problem.keywords})
+        if problem.counts == "infinities" and isinstance(examination.oracle, NumericOracle):
+            continue  # differences do not know them
+        keywords = {**subject.keywords(np.float64), **problem.keywords}
+        other = Subject(subject.layer, keywords, strict=subject.strict)
         try:
             y, _ = other.forward(problem.inputs)
             leaves = pytree.leaves(y)
@@ -189,7 +192,8 @@ def _attempt(
 def is_right(attempt: Attempt) -> bool:
     """Tell whether vjp gives, along one direction, what central differences of forward give."""
     subject = attempt.examination.subject
-    subject = Subject(subject.layer, subject.keywords(np.float64))  # whose faults do not count
+    keywords = subject.keywords(np.float64)  # for a subject whose faults do not count
+    subject = Subject(subject.layer, keywords, strict=subject.strict)
     (inputs, g), *_ = attempt.examination.draws
     try:
         _, residuals = subject.forward(inputs)

@@ -3,8 +3,8 @@
 python tests/campaigns/zoo/false_alarms.py [--seeds 50] [NAMES]
 
 Every layer, loss and model of the library at each of its cases, and every right layer of the bug
-zoo, with the inputs as they are and a hundred times smaller; with the first seed, at the check's own
-inputs too.
+zoo, with the inputs as they are and a hundred times smaller; with the first seed, at the check's
+own inputs too.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def subjects(chosen):
 def reports(subject, seeds):
     """Check one layer at inputs redrawn for each seed, at both scales; compiled once."""
     name, layer, reference, params, x, keywords, factor = subject
-    oracle = JaxOracle(reference, keywords)
+    oracle = JaxOracle(reference, registry.twin(keywords))
     for seed in seeds:
         for scale in SCALES:
             moved = jitter((seed, 7), (params, x), spread=0.5)
