@@ -11,6 +11,7 @@ where the backward has no answer, or another one than the reference, no finding 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,9 +93,7 @@ def _one_by_one(
     pairs = pytree.zip_with_path(before, {"params": params, "x": x})
     for path, leaf, other in pairs:
         if not np.array_equal(leaf, other):
-            tree = pytree.map_with_path(
-                lambda p, a, path=path, other=other: other if p == path else a, before
-            )
+            tree = pytree.map_with_path(partial(_exchanged, path, other), before)
             yield f"{path} {_character(leaf)}", oracle, (tree["params"], tree["x"]), g
     for path, leaf in pytree.leaves_with_path(g):
         name = f"g.{path}" if path else "g"
@@ -105,6 +104,10 @@ def _one_by_one(
             (leaf, *_) = pytree.leaves(keywords[name])
             yield f"{name} {_character(leaf)}", oracle.with_keywords({name: value}), inputs, g
     yield "the values given together", oracle, (params, x), moved_g
+
+
+def _exchanged(path: str, other: Array, here: str, leaf: Array) -> Array:
+    return other if here == path else leaf
 
 
 def _character(leaf: Array) -> str:

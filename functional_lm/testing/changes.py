@@ -342,6 +342,10 @@ def disputed(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
     tree = dict(zip(_ROOTS, inputs, strict=True))
     for path, leaf in pytree.leaves_with_path(tree):
         if leaf.dtype.kind == "f" and leaf.ndim:
-            moved = pytree.map_with_path(lambda p, a, path=path: a[0] if p == path else a, tree)
+            moved = pytree.map_with_path(partial(_first, path), tree)
             what = f"{path} of shape {leaf.shape[1:]} instead of {leaf.shape}"
             yield Problem(what, (moved["params"], moved["x"]))
+
+
+def _first(path: str, here: str, leaf: Array) -> Array:
+    return leaf[0] if here == path else leaf

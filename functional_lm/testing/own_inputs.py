@@ -179,7 +179,7 @@ def _attempt(
     other = dataclasses.replace(
         examination,
         subject=Subject(subject.layer, keywords, strict=subject.strict),
-        oracle=oracle.with_keywords(problem.keywords) if is_new else oracle,
+        oracle=oracle.with_keywords({**problem.keywords}) if is_new else oracle,
         draws=draws,
         draw=lambda i: draws[i % len(draws)],
         report=Report(examination.report.name),
