@@ -144,7 +144,8 @@ def _invisible(replays: Replays, sites: list[Site], inputs: Any, g: Any) -> list
 def _untested(examination: Examination) -> Iterator[str]:
     """Yield what happens at other sizes and settings that no finding tells."""
     inputs, _ = examination.draws[0]
-    for attempt in tried(examination, [*problems(examination), *disputed(inputs)]):
+    others = disputed(inputs, examination.subject.keywords(np.float64))
+    for attempt in tried(examination, [*problems(examination), *others]):
         problem, other, _ = attempt = attempt._replace(
             problem=attempt.problem._replace(counts="everything")
         )

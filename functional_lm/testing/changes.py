@@ -30,6 +30,9 @@ LARGEST = 2 * 10**5
 
 EXTREME = 1e4
 
+SINGLE = 24
+"""So many axes are changed alone; a model has hundreds."""
+
 _ROOTS = ("params", "x")
 
 
@@ -173,18 +176,20 @@ def _single(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
 
     Axes of one are left alone: what is broadcast along them many a right layer does not sum.
     """
-    leaves = pytree.leaves_with_path(dict(zip(_ROOTS, inputs, strict=True)))
+    leaves = pytree.leaves_with_path({"x": inputs[1]})
+    leaves += pytree.leaves_with_path({"params": inputs[0]})
     lengths = [n for _, leaf in leaves for n in leaf.shape]
     places = [(p, axis, n) for p, leaf in leaves for axis, n in enumerate(leaf.shape)]
-    shared = [(p, axis, n) for p, axis, n in places if n > 1 and lengths.count(n) > 1]
+    shared = [(p, axis, n) for p, axis, n in places if n > 1 and lengths.count(n) > 1][:SINGLE]
     for path, axis, n in shared:
         if n > 2:
             yield _cut([path], axis, n, n - 1, inputs)
     for path, axis, n in shared:
         yield _cut([path], axis, n, 2 * n, inputs)
-        others = [p for p, a, m in places if (a, m) == (axis, n) and p[0] == path[0] and p != path]
-        if len(others) > 1:
-            yield _cut(others, axis, n, 2 * n, inputs)
+        root = path.partition(".")[0]
+        alike = [p for p, a, m in places if (a, m) == (axis, n) and p.partition(".")[0] == root]
+        if len(alike) > 2:
+            yield _cut([p for p in alike if p != path], axis, n, 2 * n, inputs)
 
 
 def _cut(paths: list[str], axis: int, n: int, m: int, inputs: tuple[Tree, Any]) -> Problem:
@@ -330,13 +335,20 @@ def _one_axis_more(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
         yield Problem("one more axis in front of x", (params, moved))
 
 
-def disputed(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
+def disputed(inputs: tuple[Tree, Any], keywords: dict[str, Any]) -> Iterator[Problem]:
     """Yield problems at which right layers differ, so that no verdict follows from them.
 
-    Of equal entries a maximum may take one or share between them, and what is broadcast many a
-    right layer does not sum.
+    Of equal entries a maximum may take one or share between them; the k largest do not repeat; and
+    what is broadcast many a right layer does not sum.
     """
     params, x = inputs
+    arrays = {name: value for name, value in keywords.items() if pytree.leaves(value)}
+    same_params, same_x, same = pytree.map(
+        lambda leaf: leaf * 0 + leaf[..., :1] if leaf.ndim and leaf.dtype.kind in "iu" else leaf,
+        (params, x, arrays),
+    )
+    if any(leaf.dtype.kind in "iu" and leaf.ndim for leaf in pytree.leaves((inputs, arrays))):
+        yield Problem("one integer in each row of them", (same_params, same_x), same)
     tied = pytree.map(lambda leaf: np.rint(leaf) if leaf.dtype.kind == "f" else leaf, x)
     yield Problem("integers in x, some of them equal", (params, tied))
     tree = dict(zip(_ROOTS, inputs, strict=True))

@@ -203,7 +203,7 @@ def is_right(attempt: Attempt) -> bool:
             return False
         if attempt.problem.counts == "infinities":
             return all(np.isfinite(d_leaf).all() for _, d_leaf in floating)
-        sizes = [norm(leaf) / max(leaf.size, 1) ** 0.5 or 1.0 for leaf, _ in floating]
+        sizes = [min(norm(leaf) / max(leaf.size, 1) ** 0.5, 1.0) or 1.0 for leaf, _ in floating]
         v = [s * z for s, z in zip(sizes, normal_like((0,), [a for a, _ in floating]), strict=True)]
         there, back = (_values(subject, inputs, v, h) for h in (1e-5, -1e-5))
     except Exception:  # whatever a layer raises, the oracle decides
@@ -343,13 +343,21 @@ def _anew(key: Key, leaf: Array) -> Array:
 
 
 def _repeated(key: Key, leaf: Array) -> Array:
-    """Return integers in the same range that repeat, and booleans that are mixed."""
+    """Return integers of those present that repeat, and booleans that are mixed.
+
+    Rows in which none repeats, as of the k largest, stay so.
+    """
     if leaf.dtype.kind == "b":
         return prng.uniform(key, leaf.shape) < 0.7
     if leaf.dtype.kind not in "iu" or not leaf.size:
         return leaf
-    low, high = int(leaf.min()), int(leaf.max())
-    return prng.integers(key, leaf.shape, low=low, high=high + 1).astype(leaf.dtype)
+    values = np.unique(leaf)
+    ordered = np.sort(leaf, axis=-1) if leaf.ndim > 1 else leaf
+    distinct = leaf.ndim > 1 and leaf.shape[-1] > 1 and (np.diff(ordered, axis=-1) != 0).all()
+    if distinct and leaf.size // leaf.shape[-1] * values.size < 10**6:
+        chances = prng.uniform(key, (*leaf.shape[:-1], values.size))
+        return values[np.argsort(chances, axis=-1)[..., : leaf.shape[-1]]]
+    return values[prng.integers(key, leaf.shape, low=0, high=values.size)]
 
 
 def _with_new(one: Callable[[Key, Array], Array], *, x: bool = True) -> Redraw:
