@@ -206,14 +206,13 @@ def is_right(attempt: Attempt) -> bool:
         sizes = [min(norm(leaf) / max(leaf.size, 1) ** 0.5, 1.0) or 1.0 for leaf, _ in floating]
         v = [s * z for s, z in zip(sizes, normal_like((0,), [a for a, _ in floating]), strict=True)]
         there, back = (_values(subject, inputs, v, h) for h in (1e-5, -1e-5))
+        triples = zip(pytree.leaves(g), there, back, strict=True)
+        changes = [np.sum(a * (b - c) / 2e-5) for a, b, c in triples]
     except Exception:  # whatever a layer raises, the oracle decides
         return False
-    changes = [
-        np.sum(a * (b - c) / 2e-5) for a, b, c in zip(pytree.leaves(g), there, back, strict=True)
-    ]
-    products = np.concatenate([(d * w).ravel() for (_, d), w in zip(floating, v, strict=True)])
-    slack = CLOSE * (norm(products) + sum(map(abs, changes)))
-    return bool(abs(products.sum() - sum(changes)) <= slack)
+    products = [np.zeros(1), *(np.ravel(d * w) for (_, d), w in zip(floating, v, strict=True))]
+    slack = CLOSE * (norm(np.concatenate(products)) + sum(map(abs, changes)))
+    return bool(abs(sum(p.sum() for p in products) - sum(changes)) <= slack)
 
 
 def _values(subject: Subject, inputs: Any, v: list[Array], h: float) -> list[Array]:
@@ -251,7 +250,7 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
     """
     problem, other, is_new = attempt
     report, subject = other.report, other.subject
-    only_values = problem.counts == "values" or isinstance(other.oracle, NumericOracle)
+    only_values = problem.counts == "values" or (is_new and isinstance(other.oracle, NumericOracle))
     if not all(agrees(other, *draw) for draw in other.draws):
         return []
     if problem.resized and _is_cut_off(attempt):
