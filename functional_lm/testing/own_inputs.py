@@ -27,6 +27,7 @@ from .accuracy import compare_float64
 from .changes import Problem, changed, defaults_of
 from .conduct import check_contract
 from .explain import explain
+from .forward_mode import check_jvp
 from .inputs import finite, jitter, normal_like, same_bits, stretched
 from .limits import norm
 from .numeric import NumericOracle
@@ -261,6 +262,8 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
         if problem.counts == "infinities":
             return [finding for finding in report.findings if finding.cause == "not finite"]
         compare_float64(other)
+        if not is_new:
+            check_jvp(other, "float64")
     except BrokenLayer as error:
         if only_values:
             return []
