@@ -24,7 +24,7 @@ from ... import pytree
 from ..inputs import cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer, Examination
-from . import factors, parts, rounding, terms, whole_leaf
+from . import edges, factors, parts, places, rounding, terms, whole_leaf
 from .evidence import Cause, Evidence, leaf_of
 from .whole_leaf import explain_shape
 
@@ -53,11 +53,26 @@ OF_ENTRIES: tuple[Signature, ...] = (
     parts.slice_kept,
     parts.pure_leak,
     whole_leaf.misplaced,
+    edges.keyword_elsewhere,
+    places.g_at_other_places,
+    places.written_elsewhere,
+    factors.constant_in_part,
     factors.entrywise,
     factors.in_the_sum,
     terms.replayed,
-    whole_leaf.diagonal_only,
     parts.one_survives,
+    edges.factor_at_an_edge,
+    edges.selected_otherwise,
+    edges.read_elsewhere,
+    edges.mapped_otherwise,
+    places.passed_early,
+    places.other_leaves,
+    places.unrelated,
+    edges.two_terms,
+    whole_leaf.diagonal_only,
+    places.lands_elsewhere,
+    places.right_or_zero,
+    factors.pattern,
     terms.error_along,
     parts.mask_leak,
     rounding.small,

@@ -206,7 +206,7 @@ class Replays:
 
         rows = np.tile(self.normal, (CHUNK, 1))
         all_rows = jax.vmap(run, in_axes=(0, None, None, None))
-        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64")
+        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64", soon=True)
 
     def gradients(self, weights: list[Any], inputs: Any, g: Any) -> Iterator[list[Any]]:
         """Yield the cotangents of the floating leaves for each vector of weights."""

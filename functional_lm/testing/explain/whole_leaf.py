@@ -120,7 +120,8 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
     """The Jacobian times g, where its transpose is needed."""
     oracle = evidence.examination.oracle
     first = evidence.comparisons[0]
-    if not isinstance(oracle, JaxOracle) or np.shape(first.g) != evidence.exact.shape:
+    shape = evidence.exact.shape
+    if not isinstance(oracle, JaxOracle) or getattr(first.g, "shape", None) != shape:
         return None
     for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False):
         if not evidence.close(ours, oracle.pushforward(c.inputs, evidence.path, c.g)):
@@ -134,7 +135,7 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
 def diagonal_only(evidence: Evidence) -> Cause | None:
     """The diagonal of the Jacobian times g: what each entry does to the others is left out."""
     g = evidence.comparisons[0].g
-    if np.shape(g) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
+    if getattr(g, "shape", None) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
         return None
     diagonal = np.diag([exact for _, exact in evidence.unit_responses(g)])
     if not evidence.close(evidence.ours, g * diagonal.reshape(g.shape)):
@@ -164,13 +165,17 @@ def other_setting(evidence: Evidence) -> Cause | None:
     return None
 
 
+_PLAIN = ((0.0, "missing term"), (1.0, "wrong point"))
+"""Values of a setting that stand for its absence, and the cause where it is absent."""
+
+
 def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (bool, np.bool_)):
             masks = "causal" in name or "mask" in name
             yield name, not value, "mask leak" if masks else "wrong term"
-        elif isinstance(value, (float, np.floating)) and value != 0:
-            yield name, 0.0, "missing term"
+        elif isinstance(value, (float, np.floating)):
+            yield from ((name, v, c) for v, c in _PLAIN if value not in (0, v))
         elif isinstance(value, np.ndarray) and value.dtype == bool:
             yield name, np.ones_like(value), "mask leak"
         elif hasattr(value, "_fields"):  # a NamedTuple of settings, such as Visibility

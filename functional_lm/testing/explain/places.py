@@ -1,0 +1,163 @@
+"""Signatures of indices: which entries of g are read, and which of the leaf are written."""
+
+import numpy as np
+
+from ...contract import Array
+from .evidence import Cause, Evidence
+from .jacobians import jacobians_of
+
+__all__ = [
+    "g_at_other_places",
+    "lands_elsewhere",
+    "other_leaves",
+    "passed_early",
+    "right_or_zero",
+    "unrelated",
+    "written_elsewhere",
+]
+
+
+def _pair(evidence: Evidence, draw: int = 0) -> tuple[Array, Array]:
+    """Return the Jacobians (ours, the truth) of the leaf: (entries of y, entries of the leaf)."""
+    jacobians = jacobians_of(evidence.examination, draw)
+    return jacobians.ours[evidence.path], jacobians.exact[evidence.path]
+
+
+def g_at_other_places(evidence: Evidence) -> Cause | None:
+    """It is the truth for a g whose entries were read at other indices."""
+    ours, exact = _pair(evidence)
+    shape = getattr(evidence.comparisons[0].g, "shape", ())
+    if len(exact) < 2 or np.linalg.matrix_rank(exact) < len(exact):
+        return None
+    read = ours @ np.linalg.pinv(exact)  # (entry of g, place where it is used)
+    one = np.abs(read - 1) < 1e-6
+    if not (one | (np.abs(read) < 1e-6)).all() or not (one.sum(axis=0) == 1).all():
+        return None
+    source = one.argmax(axis=0)
+    if (source == np.arange(len(source))).all() or not evidence.close(read @ exact, ours):
+        return None
+    worst = int((source != np.arange(len(source))).argmax())
+    place, taken = (
+        [int(i) for i in np.unravel_index(k, shape)] if shape else k
+        for k in (worst, int(source[worst]))
+    )
+    text = f"g{taken} is used in place of g{place}"
+    if len(np.unique(source)) < len(source):
+        return "misread", f"it is right for a g that is read at wrong indices: {text}"
+    return "misplaced", f"it is right for a g in another order: {text}"
+
+
+def written_elsewhere(evidence: Evidence) -> Cause | None:
+    """Each entry of the leaf is right, zero, or what another entry should be, for every g."""
+    ours, exact = _pair(evidence)
+    size = np.abs(exact).max(initial=0.0)
+    right = (np.abs(ours - exact) <= 1e-9 * size).all(axis=0)
+    zero = (np.abs(ours) <= 1e-9 * size).all(axis=0) & ~right
+    wrong = ~right & ~zero
+    shape = evidence.exact.shape
+    if not zero.any() and not wrong.any():
+        return None
+    if not wrong.any():
+        if not right[np.abs(exact).max(axis=0) > 1e-9 * size].any():
+            return None
+        return "written in part", f"{_entries(zero, shape)} are zero, and all others are right"
+    distance = np.abs(ours[:, wrong, None] - exact[:, None, :]).max(axis=0)  # (wrong, entries)
+    if (distance.min(axis=1) > 1e-9 * size).any():
+        return None
+    first = int(np.flatnonzero(wrong)[0])
+    here, there = (
+        [int(i) for i in np.unravel_index(k, shape)] for k in (first, int(distance[0].argmin()))
+    )
+    return (
+        "misplaced",
+        f"entry {here} holds what belongs at {there}, and so for {wrong.sum()} entries",
+    )
+
+
+def lands_elsewhere(evidence: Evidence) -> Cause | None:
+    """Each entry of g sends the right total, to other entries of the leaf."""
+    for draw in range(min(2, len(evidence.comparisons))):
+        ours, exact = _pair(evidence, draw)
+        totals, size = exact.sum(axis=1), np.abs(exact).sum(axis=1)
+        if not (np.abs(totals) > 1e-3 * size).all() or exact.shape[1] < 3:
+            return None
+        if not (np.abs(ours.sum(axis=1) - totals) <= 1e-9 * size).all():
+            return None
+        if ((exact == 0) == (ours == 0)).all():
+            return None
+    return "misplaced", (
+        "what each entry of g sends has the right total, and arrives at other entries of the "
+        "leaf: an index is computed wrongly"
+    )
+
+
+def passed_early(evidence: Evidence) -> Cause | None:
+    """It is the cotangent of a value on the way, or g, without the steps that remain."""
+    jacobians = jacobians_of(evidence.examination)
+    ours, exact = _pair(evidence)
+    if jacobians.network is None:
+        return None
+    given = [(np.eye(len(ours)), "g itself")] if ours.shape[0] == ours.shape[1] else []
+    for edge in jacobians.network.edges:
+        arriving = jacobians.down[:, edge.place]
+        if arriving.shape == ours.shape and not evidence.close(arriving, exact):
+            given.append((arriving, f"the cotangent of {edge}"))
+    for arriving, name in given:
+        if evidence.close(ours, arriving):
+            return "missing factor", f"it is {name}: what lies between is not differentiated"
+    return None
+
+
+def other_leaves(evidence: Evidence) -> Cause | None:
+    """It is the sum of the gradients of other leaves, or has one of them in it."""
+    jacobians = jacobians_of(evidence.examination)
+    ours, exact = _pair(evidence)
+    others = {p: a for p, a in jacobians.exact.items() if a.shape == exact.shape}
+    if len(others) < 2:
+        return None
+    columns = np.stack([a.reshape(-1) for a in others.values()], axis=1)
+    weights, _, rank, _ = np.linalg.lstsq(columns, ours.reshape(-1), rcond=None)
+    whole = np.round(weights)
+    if rank < len(others) or not np.allclose(weights, whole, atol=1e-6):
+        return None
+    if not evidence.close(columns @ whole, ours.reshape(-1)) or abs(whole).sum() < 2:
+        return None
+    text = " + ".join(f"{w:g}·d_{p}" for p, w in zip(others, whole, strict=True) if w)
+    own = whole[list(others).index(evidence.path)]
+    return ("extra term" if own == 1 else "wrong term"), f"it is {text}"
+
+
+def unrelated(evidence: Evidence) -> Cause | None:
+    """Entries of y send something to entries of the leaf that do not feed them."""
+    ours, exact = _pair(evidence)
+    size = np.abs(exact).max(initial=0.0)
+    wrong = np.abs(ours - exact) > 1e-9 * size
+    if not wrong.any() or (wrong & (exact != 0)).any() or not exact.any():
+        return None
+    pairs = np.count_nonzero(wrong)
+    text = f"{pairs} pairs of an entry of y and one of the leaf are related that forward does not"
+    names = " ".join([*evidence.names[0], *evidence.examination.subject.keywords(np.float64)])
+    if any(word in names for word in ("causal", "mask", "ignore", "window", "offset")):
+        return "mask leak", f"{text} relate: its mask is missing here"
+    return "extra term", f"{text} relate"
+
+
+def right_or_zero(evidence: Evidence) -> Cause | None:
+    """Each entry of the Jacobian is right or zero."""
+    ours, exact = _pair(evidence)
+    size = np.abs(exact).max(initial=0.0)
+    right = np.abs(ours - exact) <= 1e-9 * size
+    lost = ~right & (np.abs(ours) <= 1e-9 * size)
+    if not (right | lost).all() or not (right & (np.abs(exact) > 1e-9 * size)).any():
+        return None
+    return "extra mask", (
+        f"of the {np.count_nonzero(exact)} pairs of an entry of y and one of the leaf, "
+        f"{np.count_nonzero(lost)} are taken for unrelated, and all others are right"
+    )
+
+
+def _entries(chosen: Array, shape: tuple[int, ...]) -> str:
+    """Return which entries are chosen, in a few words."""
+    first = [int(i) for i in np.unravel_index(int(np.flatnonzero(chosen)[0]), shape)]
+    count = int(chosen.sum())
+    return f"{count} entries, the first at {first}," if count > 1 else f"entry {first}"
