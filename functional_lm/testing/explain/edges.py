@@ -6,7 +6,7 @@ all wrong leaves together if one place explains them, else for one. Then it gets
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "factor_at_an_edge",
     "keyword_elsewhere",
     "mapped_otherwise",
+    "not_summed",
     "read_elsewhere",
     "selected_otherwise",
     "two_terms",
@@ -31,7 +32,7 @@ __all__ = [
 NEARLY = 1e-3
 """What a trial may leave of an error: constants such as an eps may differ a little."""
 
-MOST_TRIED = 4_000_000
+MOST_TRIED = 6_000_000
 """Entries of all edges together, over all trials of what is read."""
 
 MOST = 256
@@ -300,9 +301,36 @@ def _changed_map(exact: Array, ours: Array, edge: Edge, known: Array) -> Cause |
                 which = f"axes {a - first} and {b - first}"
                 return "transposed", f"{which} are exchanged where {step} is undone"
     reads = np.abs(ours[:, known]) > 1e-6
-    if edge.step.name in SPREADING and known.any() and (reads.sum(axis=0) <= 1).all():
-        if close(ours[:, known].sum(axis=0), exact[:, known].sum(axis=0), 1e-6):
-            return "misread", f"entries of g are read at wrong indices where {step} is undone"
+    single = edge.step.name in SPREADING and known.any() and (reads.sum(axis=0) <= 1).all()
+    if single and close(ours[:, known].sum(axis=0), exact[:, known].sum(axis=0), 1e-6):
+        return "misread", f"entries of g are read at wrong indices where {step} is undone"
+    return None
+
+
+def not_summed(evidence: Evidence) -> Cause | None:
+    """Where a sum is broadcast again, the backward treats each entry alone."""
+    here = jacobians_of(evidence.examination)
+    if here.network is None:
+        return None
+    error = _errors(here, [evidence.path])
+    for summed in here.network.edges:
+        entries = np.r_[summed.place]
+        if summed.step.name != "reduce_sum" or entries.size > MOST:
+            continue
+        down, up = _around(here, [evidence.path], entries)
+        alone = error + down @ up  # what ours has in the place of this path
+        for edge in here.network.edges:
+            if edge.shape != summed.shape or not edge.floating or edge.step is summed.step:
+                continue
+            arriving = here.down[:, edge.place]
+            place = _solve([edge], entries, arriving, up, alone)
+            if place is None or np.count_nonzero(place.known) < 4:
+                continue
+            slopes = (place.factors - 1).reshape(summed.shape)
+            axes = tuple(summed.step.params["axes"])
+            if np.ptp(slopes, axis=axes).max() <= 1e-6 * np.abs(slopes).max() and slopes.any():
+                step = text_of(summed.step.name, summed.step.line)
+                return "missing sum", f"each entry of {edge} is taken alone where {step} adds them"
     return None
 
 
@@ -360,12 +388,13 @@ def read_elsewhere(evidence: Evidence) -> Cause | None:
     if here.network is None:
         return None
     most = MOST_TRIED // here.network.size
-    trials = list(itertools.islice(_trials(here), most))
+    concerned = _concerned(here, evidence.path)
+    trials = list(itertools.islice(_trials(here, concerned), most))
     left = dict.fromkeys(range(len(trials)), 0.0)  # how much of the error each leaves, at worst
     for draw in range(min(3, len(evidence.comparisons))):
         there = trials
         if draw:
-            again = _trials(jacobians_of(evidence.examination, draw))
+            again = _trials(jacobians_of(evidence.examination, draw), concerned)
             there = list(itertools.islice(again, most))
         left = {
             i: max(left[i], rest)
@@ -384,6 +413,7 @@ class Trial(NamedTuple):
     cause: Cause
     reads: list[tuple[Edge, Array]]
     anew: bool = False  # whether what follows is computed with it, too
+    cut: tuple[Edge, ...] = ()  # edges without a cotangent
 
 
 def _rests(evidence: Evidence, draw: int, trials: dict[int, Trial]) -> Iterator[tuple[int, float]]:
@@ -399,62 +429,122 @@ def _rests(evidence: Evidence, draw: int, trials: dict[int, Trial]) -> Iterator[
         for row, i in enumerate(part):
             for edge, values in trials[i].reads:
                 shifts[row, edge.place] = values.reshape(-1) - here.operands[edge.place]
+        gates = np.array([[edge not in trials[i].cut for edge in here.network.edges] for i in part])
         anew = np.array([float(trials[i].anew) for i in part])
         g = [evidence.comparisons[draw].g] * len(part)
-        leaves = here.network.pull(g, here.at.inputs, shifts, anew)[1][leaf]
+        leaves = here.network.pull(g, here.at.inputs, shifts, anew, gates)[1][leaf]
         for i, mine in zip(part, leaves, strict=True):
             rest = np.linalg.norm(ours - mine) / np.linalg.norm(ours - exact)
             yield i, float(rest) if np.isfinite(rest) else np.inf
 
 
-def _trials(here: Jacobians) -> Iterator[Trial]:
+def _concerned(here: Jacobians, path: str) -> list[Edge]:
+    """Return the edges of the operations through which a leaf gets its gradient."""
+    assert here.network is not None
+    down, up = np.abs(here.down).max(axis=0), np.abs(here.up(path)).max(axis=1)
+    edges = here.network.edges
+    passed = {id(e.step) for e in edges if (down[e.place] * up[e.place]).any()}
+    codes = {edge.code for edge in edges if id(edge.step) in passed}
+    return [edge for edge in edges if edge.code in codes]
+
+
+def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
     """Yield what a backward may read instead; in the same order at every draw."""
     assert here.network is not None
     edges = here.network.edges
     operands = {edge: here.operands[edge.place].reshape(edge.shape) for edge in edges}
-    by_source: dict[int, list[Edge]] = {}
-    by_code: dict[Any, list[Edge]] = {}
-    for edge in edges:
-        by_source.setdefault(edge.source, []).append(edge)
-        by_code.setdefault(edge.code, []).append(edge)
-    for turns in by_code.values():
-        edge = turns[0]
-        if len(turns) > 1 and (edge.step.name not in LINEAR or not edge.floating):
-            stacked = np.stack([operands[turn] for turn in turns])
-            for how, values in variants(stacked):
-                text = f"{edge}, over the turns of the loop, is read {how}"
-                yield Trial(("misread", text), list(zip(turns, values, strict=True)))
-    for members in by_source.values():
-        edge = members[0]
-        for anew in (False, True):
-            again = ", and what follows from it is computed with that" if anew else ""
-            if not edge.floating or (not anew and all(m.step.name in LINEAR for m in members)):
-                continue
-            for name, function in FUNCTIONS.items():
-                if name != "{}":
-                    text = f"{edge}, v, is read as {name.replace('{}', 'v')}{again}"
-                    with np.errstate(all="ignore"):
-                        values = function(operands[edge])
-                    yield Trial(("wrong point", text), [(m, values) for m in members], anew)
-            for how, values in variants(operands[edge]):
-                text = f"{edge} is read {how}{again}"
-                yield Trial(("misread", text), [(m, values) for m in members], anew)
-    for edge in edges:
-        if edge.step.name in LINEAR and edge.floating:
-            continue
+    reading = [e for e in concerned if e.step.name not in LINEAR or not e.floating]
+    for edge in reading:
         for how, values in variants(operands[edge]):
-            cause = "misread"
-            if "exchanged" in how and edge.step.name == "dot_general":
-                cause = "jacobian not transposed"
+            cause = _meaning(here, edge, how)
             yield Trial((cause, f"{edge} is read {how}"), [(edge, values)])
-    for edge in edges:
-        if edge.step.name in LINEAR or not edge.floating:
-            continue
+        for how, values in _parts(operands[edge]) if edge.floating else ():
+            yield Trial(("slice kept", f"of {edge} {how} is used"), [(edge, values)])
+    for turns in _grouped(concerned, lambda edge: edge.code):
+        if len(turns) > 1:
+            yield from _in_a_loop(turns, operands, read=turns[0] in reading)
+    floating = [edge for edge in reading if edge.floating]
+    yield from _everywhere(here, floating, operands, anew=False)
+    first = [members[0] for members in _grouped(edges, lambda edge: (edge.source, edge.shape))]
+    for edge in floating:
         cause = "wrong point" if len(edge.step.inputs) == 1 else "misread"
-        for other in (members[0] for members in by_source.values()):
+        for other in first:
             if other.shape == edge.shape and other.source != edge.source and other.floating:
                 text = f"{edge} is read from {other}"
                 yield Trial((cause, text), [(edge, operands[other])])
+    yield from _everywhere(here, [e for e in edges if e.floating], operands, anew=True)
+
+
+def _grouped(edges: list[Edge], key: Callable[[Edge], Any]) -> list[list[Edge]]:
+    groups: dict[Any, list[Edge]] = {}
+    for edge in edges:
+        groups.setdefault(key(edge), []).append(edge)
+    return list(groups.values())
+
+
+def _in_a_loop(turns: list[Edge], operands: dict[Edge, Array], *, read: bool) -> Iterator[Trial]:
+    """Yield what goes wrong in all turns of a loop: some pass nothing, or read others' values."""
+    edge, count = turns[0], len(turns)
+    if edge.floating:
+        for period in range(2, count // 2 + 1):
+            for first in range(period):
+                text = f"nothing passes {edge} in every {period}th turn of the loop"
+                yield Trial(("missing term", text), [], cut=tuple(turns[first::period]))
+        for kept, which in ((0, "first"), (-1, "last")):
+            rest = tuple(turn for turn in turns if turn is not turns[kept])
+            text = f"of the turns of the loop only the {which} passes something at {edge}"
+            yield Trial(("slice kept", text), [], cut=rest)
+            text = f"the {which} turn of the loop passes nothing at {edge}"
+            yield Trial(("missing term", text), [], cut=(turns[kept],))
+    for how, values in variants(np.stack([operands[turn] for turn in turns])) if read else ():
+        text = f"{edge}, over the turns of the loop, is read {how}"
+        yield Trial(("misread", text), list(zip(turns, values, strict=True)))
+
+
+def _everywhere(
+    here: Jacobians, edges: list[Edge], operands: dict[Edge, Array], *, anew: bool
+) -> Iterator[Trial]:
+    """Yield what may stand for a value wherever it is read, or where all that follows is, too."""
+    again = ", and what follows from it is computed with that" if anew else ""
+    groups = _grouped(edges, lambda edge: (edge.source, edge.shape))
+    for members in groups:
+        edge = members[0]
+        for name, function in FUNCTIONS.items():
+            with np.errstate(all="ignore"):
+                values = function(operands[edge])
+            text = f"{edge}, v, is read as {name.replace('{}', 'v')}{again}"
+            if name != "{}":
+                yield Trial(("wrong point", text), [(m, values) for m in members], anew)
+        for how, values in variants(operands[edge]):
+            text = f"{edge} is read {how}{again}"
+            yield Trial((_meaning(here, edge, how), text), [(m, values) for m in members], anew)
+        for other in (others[0] for others in groups):
+            if other.shape == edge.shape and other is not edge:
+                values, text = operands[other], f"{edge} is read from {other}{again}"
+                yield Trial(("wrong point", text), [(m, values) for m in members], anew)
+
+
+def _meaning(here: Jacobians, edge: Edge, how: str) -> str:
+    """Return the cause that reading an array at wrong indices stands for."""
+    if "exchanged" in how and edge.step.name == "dot_general":
+        return "jacobian not transposed"
+    if not edge.floating and edge.step.name == "gather":
+        return "misplaced"  # its backward writes by these indices
+    assert here.network is not None
+    summed = "last index" in how and here.network.maker_of(edge) == "cumsum"
+    return "mask leak" if summed else "misread"
+
+
+def _parts(array: Array) -> Iterator[tuple[str, Array]]:
+    """Yield (how, values) of an array that is used in part."""
+    for axis, size in enumerate(array.shape):
+        for index, which in ((0, "first"), (size - 1, "last")) if size > 1 else ():
+            alone = np.zeros_like(array)
+            where = (slice(None),) * axis + (index,)
+            alone[where] = array[where]
+            yield f"only the {which} index of axis {axis}", alone
+            if size > 2:
+                yield f"all but the {which} index of axis {axis}", array - alone
 
 
 def keyword_elsewhere(evidence: Evidence) -> Cause | None:

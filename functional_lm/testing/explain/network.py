@@ -26,6 +26,9 @@ MOST_ENTRIES = 20_000
 """Of all edges together."""
 
 
+_ENTRYWISE = {"add", "sub", "mul", "div", "max", "min", "pow", "add_any", "atan2", "rem"}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edge:
     """One floating operand of one operation, or the indices or the mask that it goes by."""
@@ -33,7 +36,7 @@ class Edge:
     step: Step
     operand: int
     place: slice  # in the vector of all edges
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of what the operation combines: with its broadcasting
     code: Any  # the turns of a loop share it
     source: int  # the variable that it reads
     target: int  # the first output of the operation
@@ -88,9 +91,11 @@ class Network:
                 roots[id(variable)] = roots.get(id(source), id(source))
             for i, variable in enumerate(step.inputs):
                 if has_path(step, variable) or _is_index(step, i, variable):
-                    shape = tuple(variable.aval.shape)
+                    inner, result = (tuple(v.aval.shape) for v in (variable, step.outputs[0]))
+                    spread = step.name in _ENTRYWISE and len(inner) == len(result)
+                    shape = result if spread else inner
                     size = int(np.prod(shape))
-                    line = (step.line, step.name, i, shape, tuple(step.outputs[0].aval.shape))
+                    line = (step.line, step.name, i, shape, result)
                     code = line if step.line else (step.tag, i)
                     source = roots.get(id(variable), id(variable))
                     yield Edge(
@@ -104,12 +109,24 @@ class Network:
                     )
                     start += size
 
+    def maker_of(self, edge: Edge) -> str:
+        """Return the name of the operation that an edge reads from, or ""."""
+        makers = (step for step in self._steps if step.bound is None)
+        return next((s.name for s in makers if id(s.outputs[0]) == edge.source), "")
+
     def cotangent_of(self, target: int, down: Array) -> Array | None:
         """Return the cotangent of a variable from those of all edges; None if none reads it.
 
         ``down`` must be for the unit cotangents of the output, in order.
         """
-        parts = [down[:, edge.place] for edge in self.edges if edge.source == target]
+        parts = []
+        for edge in self.edges:
+            if edge.source == target:
+                inner = edge.step.inputs[edge.operand].aval.shape
+                whole = down[:, edge.place].reshape(-1, *edge.shape)
+                axes = [i for i, size in enumerate(edge.shape) if size != inner[i]]
+                summed = whole.sum(axis=tuple(i + 1 for i in axes))
+                parts.append(summed.reshape(len(down), -1))
         start = 0
         for variable in self._closed.jaxpr.outvars:
             size = int(np.prod(variable.aval.shape))
@@ -119,7 +136,7 @@ class Network:
         return sum(parts[1:], start=parts[0]) if parts else None
 
     def pull(
-        self, g: list[Any], inputs: Any, shifts: Any = 0.0, anew: Any = 0.0
+        self, g: list[Any], inputs: Any, shifts: Any = 0.0, anew: Any = 0.0, gates: Any = 1.0
     ) -> tuple[Array, list[Array]]:
         """Return the cotangents of all edges and of each floating leaf, a row for each g.
 
@@ -128,12 +145,13 @@ class Network:
             inputs: (params, x).
             shifts: what is added to each entry of an edge where the backward reads it, for each g.
             anew: 1 where the backward computes all that follows anew from what it reads there.
+            gates: what the cotangent of each edge is multiplied by, for each g and edge.
         """
 
-        def run(shifts: Any, anew: Any, g: Any, live: Any, params: Any, x: Any) -> Any:
+        def run(shifts: Any, anew: Any, gates: Any, g: Any, params: Any, x: Any) -> Any:
             def value(moves_and_params: Any, x: Any) -> Any:
                 moves, params = moves_and_params
-                return self._value(live, (shifts, moves, anew), params, x)[0]
+                return self._value(gates, (shifts, moves, anew), params, x)[0]
 
             moves = [self._jax.numpy.zeros(edge.shape) for edge in self.edges]
             return self._oracle.differentiated(value)((moves, params), x, g)[1]
@@ -141,6 +159,7 @@ class Network:
         count, rows = len(g), [self._jax.tree.leaves(one) for one in g]
         columns = [np.stack(column) for column in zip(*rows, strict=True)]
         columns.append(np.broadcast_to(anew, (count,)))
+        columns.append(np.broadcast_to(gates * self._live, (count, len(self.edges))))
         shifts = np.broadcast_to(shifts, (count, self.size))
         columns += [shifts[:, e.place].reshape(count, *e.shape) for e in self.edges]
         found = []
@@ -148,9 +167,9 @@ class Network:
             chunk = [_padded(a[start : start + CHUNK]) for a in columns]
             n = len(rows[0])
             tree = self._jax.tree.unflatten(self._output, chunk[:n])
-            batch = (chunk[n + 1 :], chunk[n], tree, self._live, *inputs)
+            batch = (chunk[n + 2 :], *chunk[n : n + 2], tree, *inputs)
             if "pull" not in self._compiled:
-                function = self._jax.vmap(run, in_axes=(0, 0, 0, None, None, None))
+                function = self._jax.vmap(run, in_axes=(0, 0, 0, 0, None, None))
                 self._compiled["pull"] = self._oracle.compiled(
                     function, *batch, dtype="float64", soon=True
                 )
@@ -194,7 +213,7 @@ class Network:
             found.append(np.asarray(derivatives)[: here.size])
         return np.asarray(operands), np.concatenate(found).T
 
-    def _value(self, live: Any, changes: Any, params: Any, x: Any) -> tuple[Any, Any]:
+    def _value(self, gates: Any, changes: Any, params: Any, x: Any) -> tuple[Any, Any]:
         """Return the output, with the derivative asked for, and the operands of all edges.
 
         ``changes`` are (shifts, moves, anew), or None for none. With ``moves`` zero, their
@@ -221,17 +240,20 @@ class Network:
                 continue
             operands = [read(v) for v in step.inputs]
             edges = self._of_step.get(id(step), ())
-            seen += [jnp.reshape(operands[edge.operand], -1) * 1.0 for edge in edges]
-            if step.name == "reduce_max" and edges:
-                (v,) = operands
-                operands = [stop(v) + live[numbers[id(edges[0])]] * change(v)]
+            for edge in edges:
+                operands[edge.operand] = jnp.broadcast_to(operands[edge.operand], edge.shape)
+                seen.append(operands[edge.operand].reshape(-1) * 1.0)
             moved = list(operands)
-            for edge in edges if changes is not None else ():
+            for edge in edges:
+                number, v = numbers[id(edge)], operands[edge.operand]
+                if changes is None:
+                    if step.name == "reduce_max":
+                        operands[edge.operand] = stop(v) + gates[number] * change(v)
+                    continue
                 shifts, moves, anew = changes
-                shift, move = (a[numbers[id(edge)]] for a in (shifts, moves))
-                v = jnp.asarray(operands[edge.operand])
+                shift, move = shifts[number], moves[number]
                 if edge.floating:
-                    moved[edge.operand] = stop(v) + shift + change(v) + move
+                    moved[edge.operand] = stop(v) + shift + gates[number] * change(v) + move
                     operands[edge.operand] = v + anew * shift
                 else:
                     moved[edge.operand] = jnp.round(v + shift).astype(v.dtype)

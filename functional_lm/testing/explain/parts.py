@@ -1,5 +1,7 @@
 """Signatures that show when g is kept at one index of one axis only."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .evidence import Cause, Evidence
@@ -58,19 +60,19 @@ def one_survives(evidence: Evidence) -> Cause | None:
 def scatter(evidence: Evidence) -> Cause | None:
     """Wrong in exactly the rows whose id occurs more than once.
 
-    Where ids stand for the leading axes of g, the leaf must be what the last of each alone gives.
+    The ids stand along some axes of g, and the leaf must be what the last of each alone gives.
     """
     g = evidence.comparisons[0].g
-    for ids in evidence.integers:
+    for ids in evidence.integers if isinstance(g, np.ndarray) else ():
         whole = ids.reshape(-1).astype(np.int64)
-        leading = isinstance(g, np.ndarray) and ids.ndim > 0 and ids.shape == g.shape[: ids.ndim]
-        if leading:
-            _, from_last = np.unique(whole[::-1], return_index=True)
-            kept = np.zeros(whole.size, bool)
-            kept[whole.size - 1 - from_last] = True
-            last = np.where(kept.reshape(ids.shape + (1,) * (g.ndim - ids.ndim)), g, 0.0)
-            if not evidence.close(evidence.ours, evidence.response(last)[1]):
-                continue
+        _, from_last = np.unique(whole[::-1], return_index=True)
+        kept = np.zeros(whole.size, bool)
+        kept[whole.size - 1 - from_last] = True
+        if not any(
+            evidence.close(evidence.ours, evidence.response(np.where(kept.reshape(shape), g, 0))[1])
+            for shape in _along(whole.size, g.shape)
+        ):
+            continue
         for axis, size in enumerate(evidence.exact.shape):
             if not whole.size or whole.min() < 0 or whole.max() >= size:
                 continue
@@ -87,6 +89,14 @@ def scatter(evidence: Evidence) -> Cause | None:
                     "by segment"
                 )
     return None
+
+
+def _along(size: int, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes in which so many ids stand along some neighbouring axes of g."""
+    for first in range(len(shape)):
+        for last in range(first + 1, len(shape) + 1):
+            if size == int(np.prod(shape[first:last])):
+                yield (1,) * first + shape[first:last] + (1,) * (len(shape) - last)
 
 
 def pure_leak(evidence: Evidence) -> Cause | None:

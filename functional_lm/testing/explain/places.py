@@ -1,12 +1,16 @@
 """Signatures of indices: which entries of g are read, and which of the leaf are written."""
 
+import itertools
+
 import numpy as np
 
+from ... import pytree
 from ...contract import Array
-from .evidence import Cause, Evidence
+from .evidence import Cause, Evidence, leaf_of
 from .jacobians import jacobians_of
 
 __all__ = [
+    "examples_mixed",
     "g_at_other_places",
     "lands_elsewhere",
     "other_leaves",
@@ -62,8 +66,9 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
             return None
         return "written in part", f"{_entries(zero, shape)} are zero, and all others are right"
     distance = np.abs(ours[:, wrong, None] - exact[:, None, :]).max(axis=0)  # (wrong, entries)
-    if (distance.min(axis=1) > 1e-9 * size).any():
-        return None
+    sources = [*distance.argmin(axis=1), *np.flatnonzero(right)]
+    if (distance.min(axis=1) > 1e-9 * size).any() or len({*sources}) < len(sources):
+        return None  # what is copied to several entries is no matter of places
     first = int(np.flatnonzero(wrong)[0])
     here, there = (
         [int(i) for i in np.unravel_index(k, shape)] for k in (first, int(distance[0].argmin()))
@@ -127,6 +132,25 @@ def other_leaves(evidence: Evidence) -> Cause | None:
     return ("extra term" if own == 1 else "wrong term"), f"it is {text}"
 
 
+def examples_mixed(evidence: Evidence) -> Cause | None:
+    """It is right for each example alone, and wrong for them together."""
+    first, subject = evidence.comparisons[0], evidence.examination.subject
+    leaves = pytree.leaves((first.inputs[1], first.g))
+    size = len(leaves[0]) if leaves[0].ndim else 0
+    arrays = pytree.leaves(subject.keywords(np.float64))
+    if size < 2 or any(a.ndim == 0 or len(a) != size for a in leaves):
+        return None
+    if any(a.ndim and len(a) == size for a in arrays):
+        return None
+    for i in range(size):
+        x, g = (pytree.map(lambda a, i=i: a[i : i + 1], t) for t in (first.inputs[1], first.g))
+        ours = subject.results((first.inputs[0], x), g)
+        exact = evidence.examination.oracle.results((first.inputs[0], x), g, "float64")
+        if not evidence.close(leaf_of(ours, evidence.path), leaf_of(exact, evidence.path)):
+            return None
+    return "edge shape", "it is right for each example alone: the examples of a batch are mixed"
+
+
 def unrelated(evidence: Evidence) -> Cause | None:
     """Entries of y send something to entries of the leaf that do not feed them."""
     ours, exact = _pair(evidence)
@@ -136,10 +160,26 @@ def unrelated(evidence: Evidence) -> Cause | None:
         return None
     pairs = np.count_nonzero(wrong)
     text = f"{pairs} pairs of an entry of y and one of the leaf are related that forward does not"
+    if _against_order(evidence, exact, wrong):
+        return "mask leak", f"{text} relate, all against the order of an axis"
     names = " ".join([*evidence.names[0], *evidence.examination.subject.keywords(np.float64)])
     if any(word in names for word in ("causal", "mask", "ignore", "window", "offset")):
         return "mask leak", f"{text} relate: its mask is missing here"
     return "extra term", f"{text} relate"
+
+
+def _against_order(evidence: Evidence, exact: Array, wrong: Array) -> bool:
+    """Tell whether forward looks back along an axis only, and all that is wrong looks ahead."""
+    g, shape = evidence.comparisons[0].g, evidence.exact.shape
+    if not isinstance(g, np.ndarray):
+        return False
+    for a, b in itertools.product(range(np.ndim(g)), range(len(shape))):
+        if g.shape[a] == shape[b] > 1:
+            here, there = np.indices(g.shape)[a].reshape(-1, 1), np.indices(shape)[b].reshape(-1)
+            ahead = there > here
+            if not exact[ahead].any() and exact[there < here].any() and not wrong[~ahead].any():
+                return True
+    return False
 
 
 def right_or_zero(evidence: Evidence) -> Cause | None:
