@@ -124,6 +124,7 @@ class JaxOracle:
         *,
         given: str | None = None,
         keywords: dict[str, Any] | None = None,
+        soon: bool = False,
     ) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
@@ -133,7 +134,7 @@ class JaxOracle:
         key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
             run = self.differentiated(self._jitted(dtype, keywords))
-            self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype), keywords
+            self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype, soon=soon), keywords
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key][0](*inputs, g)
         remaining = iter(cotangents)
@@ -157,9 +158,11 @@ class JaxOracle:
             return self.differentiated(function)(params, x, g)[1]
 
         if "swept" not in self.memory:
-            self.memory["swept"] = self.compiled(
-                run, arrays, *inputs, g, dtype="float64", soon=True
-            )
+            self.memory["swept"] = None  # if it needs them
+            options: dict[str, Any] = {"dtype": "float64", "soon": True}
+            self.memory["swept"] = self.compiled(run, arrays, *inputs, g, **options)
+        if self.memory["swept"] is None:
+            raise ValueError("the reference computes with the values of its keywords")
         with self.jax.enable_x64(True):
             return [np.asarray(leaf) for leaf in self.memory["swept"](arrays, *inputs, g)]
 

@@ -34,7 +34,7 @@ Signature = Callable[[Evidence], Cause | None]
 
 OF_PROJECTIONS: tuple[Signature, ...] = (
     rounding.tiny,
-    whole_leaf.never_written,
+    parts.never_written,
     whole_leaf.g_ignored,
     rounding.held,
     rounding.noisy,
@@ -53,7 +53,6 @@ OF_ENTRIES: tuple[Signature, ...] = (
     parts.slice_kept,
     parts.pure_leak,
     whole_leaf.misplaced,
-    edges.keyword_elsewhere,
     places.g_at_other_places,
     places.written_elsewhere,
     factors.constant_in_part,
@@ -62,15 +61,20 @@ OF_ENTRIES: tuple[Signature, ...] = (
     terms.replayed,
     whole_leaf.diagonal_only,
     parts.one_survives,
+    edges.keyword_elsewhere,
     edges.factor_at_an_edge,
     edges.selected_otherwise,
     edges.read_elsewhere,
+    edges.other_entries_read,
     edges.mapped_otherwise,
+    places.outputs_exchanged,
     places.passed_early,
     edges.not_summed,
     places.other_leaves,
     places.examples_mixed,
     places.unrelated,
+    places.copied,
+    places.one_term_each,
     edges.two_terms,
     places.lands_elsewhere,
     places.right_or_zero,
@@ -78,6 +82,7 @@ OF_ENTRIES: tuple[Signature, ...] = (
     terms.error_along,
     parts.mask_leak,
     rounding.small,
+    places.wider,
 )
 """In order of trial, after those; these need every entry."""
 
@@ -87,9 +92,16 @@ def explain(examination: Examination) -> None:
     report = examination.report
     report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
-    for path in wrong:
+    causes = {path: _cause_of(examination, Evidence(examination, path)) for path in wrong}
+    if "slice kept" in (cause for cause, _ in causes.values()):
+        for path in (path for path in wrong if causes[path][0] == "never written"):
+            # What is kept may be nothing, such as the first step of a loop that starts at zero.
+            with contextlib.suppress(Exception):
+                found = edges.read_elsewhere(Evidence(examination, path))
+                if found is not None and found[0] == "slice kept":
+                    causes[path] = found
+    for path, (cause, explanation) in causes.items():
         evidence = Evidence(examination, path)
-        cause, explanation = _cause_of(examination, evidence)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
             shallow = (path, "not linear in g")
             report.findings[:] = [

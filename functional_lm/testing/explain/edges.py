@@ -24,6 +24,7 @@ __all__ = [
     "keyword_elsewhere",
     "mapped_otherwise",
     "not_summed",
+    "other_entries_read",
     "read_elsewhere",
     "selected_otherwise",
     "two_terms",
@@ -35,12 +36,15 @@ NEARLY = 1e-3
 MOST_TRIED = 6_000_000
 """Entries of all edges together, over all trials of what is read."""
 
+MOST_SOLVED = 3_000_000
+"""Entries of a matrix of effects."""
+
 MOST = 256
 """Entries of an edge that are solved for together."""
 
 LINEAR = {"add", "sub", "neg", "reduce_sum", "broadcast_in_dim", "reshape", "transpose", "squeeze"}
 LINEAR |= {"concatenate", "slice", "select_n", "stack", "copy", "convert_element_type", "pad"}
-LINEAR |= {"gather", "cumsum", "rev", "expand_dims", "add_any", "while", "cond", "scan"}
+LINEAR |= {"output", "gather", "cumsum", "rev", "expand_dims", "add_any", "while", "cond", "scan"}
 """Operations whose derivative does not depend on their floating operands, or is not taken apart."""
 
 
@@ -110,15 +114,18 @@ def _solve(edges: list[Edge], entries: Array, down: Array, up: Array, error: Arr
     """Return the factors w for which down·diag(w − 1)·up is the error, if there are some."""
     gram = (down.T @ down) * (up @ up.T)
     along = np.einsum("gk,gl,kl->k", down, error, up, optimize=True)
-    sizes, vectors = np.linalg.eigh(gram)
-    kept = sizes > 1e-12 * sizes.max(initial=0.0)
-    if not kept.any():
-        return None
-    basis = vectors[:, kept]
-    excess = basis @ ((basis.T @ along) / sizes[kept])
+    excess, known = _least_squares(gram, along)
     if not close(down * excess @ up, error, 1e-7):
         return None
-    return Place(edges, entries, gram, 1 + excess, (basis**2).sum(axis=1) > 1 - 1e-6)
+    return Place(edges, entries, gram, 1 + excess, known)
+
+
+def _least_squares(gram: Array, along: Array) -> tuple[Array, Array]:
+    """Return the shortest solution of gram·z = along, and which entries all solutions share."""
+    sizes, vectors = np.linalg.eigh(gram)
+    kept = sizes > 1e-12 * max(sizes.max(initial=0.0), 1e-300)
+    basis = vectors[:, kept]
+    return basis @ ((basis.T @ along) / sizes[kept]), (basis**2).sum(axis=1) > 1 - 1e-6
 
 
 def _around(here: Jacobians, paths: list[str], entries: Array) -> tuple[Array, Array]:
@@ -142,11 +149,28 @@ def _mask(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Caus
         others = tuple(a for a in range(len(shape)) if a != axis)
         none, all_ = zeros.all(others), ones.all(others)
         if size > 1 and (none ^ all_).all():
+            if _repeats(evidence, np.flatnonzero(none), size):
+                return (0, -edge.place.start), (
+                    "scatter",
+                    f"of entries of {where} that share an index only the last is left: they must "
+                    "add; use np.add.at or a sum by segment",
+                )
             lost = ", ".join(map(str, np.flatnonzero(none)[:8]))
             text = f"{where} is left out at index {lost} of axis {axis} (size {size})"
             return (0, -edge.place.start), ("slice kept", text)
     text = f"{where} is masked: {np.count_nonzero(zero & known)} entries of it are zero"
     return (1, -edge.place.start), ("extra mask", text + ", and forward masks nothing there")
+
+
+def _repeats(evidence: Evidence, lost: Array, size: int) -> bool:
+    """Tell whether some ids occur again behind each lost index, and behind no other."""
+    for ids in evidence.integers:
+        whole = ids.reshape(-1)
+        _, from_last = np.unique(whole[::-1], return_index=True)
+        last = size - 1 - from_last
+        if whole.size == size and np.array_equal(np.setdiff1d(np.arange(size), last), lost):
+            return True
+    return False
 
 
 def _named(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Cause] | None:
@@ -261,6 +285,78 @@ def _arriving(here: Jacobians, edge: Edge) -> Array | None:
     for axis in sorted(edge.step.params.get("axes", ())) if shape != edge.shape else ():
         index = np.expand_dims(index, axis)
     return out[:, np.broadcast_to(index, edge.shape).reshape(-1)]
+
+
+def other_entries_read(evidence: Evidence) -> Cause | None:
+    """A product meets other entries than forward had: each is to be found somewhere else."""
+    here = jacobians_of(evidence.examination)
+    if here.network is None:
+        return None
+    pool = np.sort(
+        np.concatenate([here.operands, *(a.reshape(-1) for a in evidence.names[0].values())])
+    )
+    for edge in here.network.edges:
+        if edge.step.name not in ("mul", "dot_general"):
+            continue
+        partners = [e for e in here.network.edges if e.step is edge.step and e is not edge]
+        solved = _partner(here, evidence.path, edge, partners[0]) if partners else None
+        if solved is None:
+            continue
+        excess, known = solved
+        right = here.operands[partners[0].place]
+        wrong = known & (np.abs(excess) > 1e-6 * np.abs(right).max())
+        mine = (right + excess)[wrong]
+        place = np.searchsorted(pool, mine).clip(1, pool.size - 1)
+        distance = np.minimum(np.abs(pool[place] - mine), np.abs(pool[place - 1] - mine))
+        near = (distance <= 1e-7 * np.abs(right).max()) | (np.abs(mine) < 1e-9)
+        if wrong.sum() > 1 and near.all() and np.abs(mine).max() > 1e-9:
+            return "misread", (
+                f"in the backward of {edge} it meets entries that forward does not have there: "
+                f"{wrong.sum()} entries of {partners[0]} are read at wrong places"
+            )
+    return None
+
+
+def _partner(here: Jacobians, path: str, edge: Edge, other: Edge) -> tuple[Array, Array] | None:
+    """Return how far the other factor of a product is from what a leaf's error asks for."""
+    assert here.network is not None
+    out = here.network.cotangent_of(edge.target, here.down)
+    size, up, error = other.place.stop - other.place.start, here.up(path), _errors(here, [path])
+    if out is None or size > MOST or size * error.size > MOST_SOLVED:
+        return None
+    if edge.step.name == "mul":
+        if out.shape[1] != size or edge.shape != other.shape:
+            return None
+        effects = np.einsum("gk,kl->glk", out, up[edge.place])
+    else:
+        letters = iter("abcdefghijkmnopqrstuvw")
+        contracted, batched = edge.step.params["dimension_numbers"]
+        names = [[""] * len(e.shape) for e in (edge, other)]
+        sides = (edge.operand, other.operand)
+        for pairs in (contracted, batched):
+            for axes in zip(*(pairs[side] for side in sides), strict=True):
+                letter = next(letters)
+                for name, axis in zip(names, axes, strict=True):
+                    name[axis] = letter
+        free: list[list[str]] = [[], []]
+        for i, name in enumerate(names):
+            for axis, letter in enumerate(name):
+                if not letter:
+                    name[axis] = next(letters)
+                    free[i].append(name[axis])
+        shared = [names[0][axis] for axis in batched[edge.operand]]
+        order = free if edge.operand == 0 else free[::-1]
+        result = "".join([*shared, *order[0], *order[1]])
+        mine, theirs = ("".join(name) for name in names)
+        effects = np.einsum(
+            f"z{result},{mine}y->zy{theirs}",
+            out.reshape(-1, *edge.step.outputs[0].aval.shape),
+            up[edge.place].reshape(*edge.shape, -1),
+            optimize=True,
+        )
+    rows = effects.reshape(-1, size)
+    excess, known = _least_squares(rows.T @ rows, rows.T @ error.reshape(-1))
+    return (excess, known) if close(rows @ excess, error.reshape(-1), 1e-7) else None
 
 
 def mapped_otherwise(evidence: Evidence) -> Cause | None:
@@ -486,7 +582,7 @@ def _in_a_loop(turns: list[Edge], operands: dict[Edge, Array], *, read: bool) ->
     """Yield what goes wrong in all turns of a loop: some pass nothing, or read others' values."""
     edge, count = turns[0], len(turns)
     if edge.floating:
-        for period in range(2, count // 2 + 1):
+        for period in range(2, max(2, count // 2) + 1):
             for first in range(period):
                 text = f"nothing passes {edge} in every {period}th turn of the loop"
                 yield Trial(("missing term", text), [], cut=tuple(turns[first::period]))

@@ -10,7 +10,7 @@ from ..oracle import JaxOracle
 from ..subject import Comparison, Examination
 from .network import Network
 
-__all__ = ["Jacobians", "jacobians_of"]
+__all__ = ["MOST_OUTPUTS", "Jacobians", "jacobians_of"]
 
 MOST_OUTPUTS, MOST_INPUTS = 256, 400
 """Entries of y, and of a leaf, up to which its Jacobian is computed."""
@@ -61,9 +61,6 @@ class Jacobians:
     @functools.cached_property
     def exact(self) -> dict[str, Array]:
         """The truth, likewise."""
-        if self.network is not None:
-            columns = [leaf.reshape(len(leaf), -1) for leaf in self._pulled[1]]
-            return dict(zip(self.paths, columns, strict=True))
         rows: dict[str, list[Array]] = {}
         for unit in self.units:
             tree = self._examination.oracle.results(self.at.inputs, unit, "float64")
@@ -101,14 +98,10 @@ class Jacobians:
         return found
 
     @functools.cached_property
-    def _pulled(self) -> tuple[Array, list[Array]]:
-        assert self.network is not None
-        return self.network.pull(self.units, self.at.inputs)
-
-    @property
     def down(self) -> Array:
         """The cotangents of the network's edges, (entries of y, entries of all edges)."""
-        return self._pulled[0]
+        assert self.network is not None
+        return self.network.pull(self.units, self.at.inputs)[0]
 
     @property
     def operands(self) -> Array:

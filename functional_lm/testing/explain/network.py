@@ -44,9 +44,16 @@ class Edge:
     @property
     def floating(self) -> bool:
         """Whether a gradient flows through the operand; none does through indices and masks."""
-        return is_floating(self.step.inputs[self.operand])
+        return is_floating(self.variable)
+
+    @property
+    def variable(self) -> Any:
+        """What it reads."""
+        return self.step.inputs[0 if self.step.name == "output" else self.operand]
 
     def __str__(self) -> str:
+        if self.step.name == "output":
+            return "g"
         name, line = self.step.name, self.step.line
         return f"operand {self.operand + 1} of `{name}`" + (f" in `{line}`" if line else "")
 
@@ -85,7 +92,7 @@ class Network:
 
     def _find_edges(self) -> Iterator[Edge]:
         start = 0
-        roots = self._roots = dict[int, int]()
+        roots: dict[int, int] = {}
         for step in self._steps:
             for variable, source in zip(step.outputs, step.bound or (), strict=False):
                 roots[id(variable)] = roots.get(id(source), id(source))
@@ -108,6 +115,15 @@ class Network:
                         id(step.outputs[0]),
                     )
                     start += size
+        for i, variable in enumerate(self._closed.jaxpr.outvars):
+            if is_floating(variable):
+                shape = tuple(variable.aval.shape)
+                size = int(np.prod(shape))
+                source = roots.get(id(variable), id(variable))
+                step = Step("output", [variable], [variable], list)
+                place = slice(start, start + size)
+                yield Edge(step, i, place, shape, ("output", i), source, 0)
+                start += size
 
     def maker_of(self, edge: Edge) -> str:
         """Return the name of the operation that an edge reads from, or ""."""
@@ -115,24 +131,15 @@ class Network:
         return next((s.name for s in makers if id(s.outputs[0]) == edge.source), "")
 
     def cotangent_of(self, target: int, down: Array) -> Array | None:
-        """Return the cotangent of a variable from those of all edges; None if none reads it.
-
-        ``down`` must be for the unit cotangents of the output, in order.
-        """
+        """Return the cotangent of a variable from those of all edges; None if none reads it."""
         parts = []
         for edge in self.edges:
             if edge.source == target:
-                inner = edge.step.inputs[edge.operand].aval.shape
+                inner = edge.variable.aval.shape
                 whole = down[:, edge.place].reshape(-1, *edge.shape)
                 axes = [i for i, size in enumerate(edge.shape) if size != inner[i]]
                 summed = whole.sum(axis=tuple(i + 1 for i in axes))
                 parts.append(summed.reshape(len(down), -1))
-        start = 0
-        for variable in self._closed.jaxpr.outvars:
-            size = int(np.prod(variable.aval.shape))
-            if self._roots.get(id(variable), id(variable)) == target:
-                parts.append(np.eye(len(down))[:, start : start + size])
-            start += size
         return sum(parts[1:], start=parts[0]) if parts else None
 
     def pull(
@@ -264,8 +271,14 @@ class Network:
                     for a, b in zip(outputs, step.apply(moved), strict=True)
                 ]
             values |= dict(zip(map(id, step.outputs), outputs, strict=True))
-        y = jax.tree.unflatten(self._output, [read(v) for v in jaxpr.outvars])
-        return y, jnp.concatenate(seen)
+        outputs = [read(v) for v in jaxpr.outvars]
+        for number, edge in enumerate(self.edges):
+            if edge.step.name == "output":
+                v = outputs[edge.operand] * 1.0
+                seen.append(v.reshape(-1))
+                if changes is not None:
+                    outputs[edge.operand] = stop(v) + gates[number] * change(v) + changes[1][number]
+        return jax.tree.unflatten(self._output, outputs), jnp.concatenate(seen)
 
 
 def _is_index(step: Step, i: int, variable: Any) -> bool:

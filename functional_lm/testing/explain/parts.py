@@ -6,11 +6,35 @@ import numpy as np
 
 from .evidence import Cause, Evidence
 
-__all__ = ["mask_leak", "one_survives", "pure_leak", "scatter", "slice_kept"]
+__all__ = ["mask_leak", "never_written", "one_survives", "pure_leak", "scatter", "slice_kept"]
+
+
+def never_written(evidence: Evidence) -> Cause | None:
+    """Nothing but zeros, whatever goes in."""
+    if any(ours.any() or not exact.any() for ours, exact in evidence.pairs):
+        return None
+    return "never written", "it is zero for every g, and should not be"
 
 
 def slice_kept(evidence: Evidence) -> Cause | None:
     """Right for the g of some indices of an axis, zero or doubled for that of the others."""
+    for axis, none, right, twice in _kept(evidence):
+        size = sum(a == axis for a, _ in evidence.responses)
+        where = f"axis {axis} of g (size {size})"
+        if none and not twice:
+            apart = _written_in_part(evidence)
+            return apart or (
+                "slice kept",
+                f"only index {_listed(right)} of {where} contributes, and {_listed(none)} is left "
+                "out: a sum over that axis keeps a part",
+            )
+        if twice and not none:
+            return "constant factor", f"index {_listed(twice)} of {where} is counted twice"
+    return None
+
+
+def _kept(evidence: Evidence) -> Iterator[tuple[int, list[int], list[int], list[int]]]:
+    """Yield (axis, ...) with the indices of g that count for nothing, rightly, and twice."""
     for axis in sorted({axis for axis, _ in evidence.responses}):
         parts = {i: pair for (a, i), pair in evidence.responses.items() if a == axis}
         times: dict[int, list[int]] = {0: [], 1: [], 2: []}
@@ -25,15 +49,20 @@ def slice_kept(evidence: Evidence) -> Cause | None:
             none, right, twice = (
                 [i for i in indices if parts[i][1].any()] for indices in times.values()
             )
-            where = f"axis {axis} of g (size {len(parts)})"
-            if right and none and not twice:
-                return "slice kept", (
-                    f"only index {_listed(right)} of {where} contributes, and {_listed(none)} is "
-                    "left out: a sum over that axis keeps a part"
-                )
-            if right and twice and not none:
-                return "slice kept", f"index {_listed(twice)} of {where} is counted twice"
-    return None
+            if right:
+                yield axis, none, right, twice
+
+
+def _written_in_part(evidence: Evidence) -> Cause | None:
+    """For a leaf that sums nothing over what is left out: its entries are right or zero."""
+    lost = evidence.ours == 0
+    if not lost.any() or not all(
+        evidence.close(np.where(lost, 0.0, exact), ours) and (exact[lost] != 0).any()
+        for ours, exact in evidence.pairs
+    ):
+        return None
+    count = np.count_nonzero(lost)
+    return "written in part", f"{count} of {lost.size} entries are zero, and all others are right"
 
 
 def one_survives(evidence: Evidence) -> Cause | None:

@@ -10,13 +10,17 @@ from .evidence import Cause, Evidence, leaf_of
 from .jacobians import jacobians_of
 
 __all__ = [
+    "copied",
     "examples_mixed",
     "g_at_other_places",
     "lands_elsewhere",
+    "one_term_each",
     "other_leaves",
+    "outputs_exchanged",
     "passed_early",
     "right_or_zero",
     "unrelated",
+    "wider",
     "written_elsewhere",
 ]
 
@@ -102,7 +106,7 @@ def passed_early(evidence: Evidence) -> Cause | None:
     ours, exact = _pair(evidence)
     if jacobians.network is None:
         return None
-    given = [(np.eye(len(ours)), "g itself")] if ours.shape[0] == ours.shape[1] else []
+    given = []
     for edge in jacobians.network.edges:
         arriving = jacobians.down[:, edge.place]
         if arriving.shape == ours.shape and not evidence.close(arriving, exact):
@@ -142,6 +146,17 @@ def examples_mixed(evidence: Evidence) -> Cause | None:
         return None
     if any(a.ndim and len(a) == size for a in arrays):
         return None
+    ours, exact = (a.reshape(size, -1, *evidence.exact.shape) for a in _pair(evidence))
+    if evidence.path.startswith("params"):
+        report = evidence.examination.report
+        wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
+        own = [Evidence(evidence.examination, path) for path in wrong if path.startswith("x")]
+        if not any(examples_mixed(other) for other in own):
+            return None
+    elif evidence.exact.shape[:1] != (size,) or not all(
+        evidence.close(ours[i, :, i], exact[i, :, i]) for i in range(size)
+    ):
+        return None
     for i in range(size):
         x, g = (pytree.map(lambda a, i=i: a[i : i + 1], t) for t in (first.inputs[1], first.g))
         ours = subject.results((first.inputs[0], x), g)
@@ -149,6 +164,75 @@ def examples_mixed(evidence: Evidence) -> Cause | None:
         if not evidence.close(leaf_of(ours, evidence.path), leaf_of(exact, evidence.path)):
             return None
     return "edge shape", "it is right for each example alone: the examples of a batch are mixed"
+
+
+def outputs_exchanged(evidence: Evidence) -> Cause | None:
+    """The cotangent of one output is treated as that of another."""
+    sizes = [leaf.size for leaf in pytree.leaves(evidence.comparisons[0].g)]
+    ours, exact = (np.split(a, np.cumsum(sizes)[:-1]) for a in _pair(evidence))
+    taken = {}
+    for i, mine in enumerate(ours):
+        if evidence.close(mine, exact[i]) or not (mine.any() or exact[i].any()):
+            continue
+        others = [j for j, truth in enumerate(exact) if evidence.close(mine, truth)]
+        if not others:
+            return None
+        taken[i] = others[0]
+    if not taken:
+        return None
+    i, j = next(iter(taken.items()))
+    cause = "swapped" if taken.get(j) == i else "wrong term"
+    return cause, f"the cotangent of output {i} of y is sent back as if it were that of output {j}"
+
+
+def copied(evidence: Evidence) -> Cause | None:
+    """Entries of the leaf are copies of what others should be, for every g."""
+    ours, exact = _pair(evidence)
+    size = np.abs(exact).max(initial=0.0)
+    distance = np.abs(ours[:, :, None] - exact[:, None, :]).max(axis=0)
+    source = distance.argmin(axis=1)
+    if (distance.min(axis=1) > 1e-9 * size).any() or (np.diag(distance) <= 1e-9 * size).all():
+        return None
+    wrong = int((np.diag(distance) > 1e-9 * size).argmax())
+    here, there = (_index(k, evidence.exact.shape) for k in (wrong, int(source[wrong])))
+    return "misread", f"entry {here} is a copy of what belongs at {there}"
+
+
+def one_term_each(evidence: Evidence) -> Cause | None:
+    """Each entry of the leaf reads one entry of g, where it should sum over several."""
+    ours, exact = _pair(evidence)
+    mine, true = np.count_nonzero(ours, axis=0), np.count_nonzero(exact, axis=0)
+    if exact.shape[1] < 4 or (true < 2).any() or (mine > 1).any() or not mine.any():
+        return None
+    return "missing sum", (
+        "each entry has one entry of g in it, where it should have a sum over "
+        f"{true.min()} or more: a product of matrices is taken entry by entry"
+    )
+
+
+def wider(evidence: Evidence) -> Cause | None:
+    """It mixes more entries than forward does, and is wrong where forward mixes them, too."""
+    jacobians = jacobians_of(evidence.examination)
+    ours, exact = _pair(evidence)
+    added = (exact == 0) & (np.abs(ours) > 1e-9 * np.abs(exact).max(initial=0.0))
+    if not added.any() or ((ours == 0) & (exact != 0)).any() or jacobians.network is None:
+        return None
+    if _reduces(evidence):
+        return "wrong term", "a sum or a mean runs over more entries than in forward"
+    return "extra term", "it mixes entries that forward does not mix"
+
+
+def _reduces(evidence: Evidence) -> bool:
+    """Tell whether forward sums on the way from the leaf, and uses the sum."""
+    jacobians = jacobians_of(evidence.examination)
+    assert jacobians.network is not None
+    up = np.abs(jacobians.up(evidence.path)).max(axis=1)
+    sums = [e.place for e in jacobians.network.edges if e.step.name == "reduce_sum"]
+    return any(up[place].any() and jacobians.down[:, place].any() for place in sums)
+
+
+def _index(k: int, shape: tuple[int, ...]) -> list[int]:
+    return [int(i) for i in np.unravel_index(k, shape)]
 
 
 def unrelated(evidence: Evidence) -> Cause | None:
@@ -165,6 +249,8 @@ def unrelated(evidence: Evidence) -> Cause | None:
     names = " ".join([*evidence.names[0], *evidence.examination.subject.keywords(np.float64)])
     if any(word in names for word in ("causal", "mask", "ignore", "window", "offset")):
         return "mask leak", f"{text} relate: its mask is missing here"
+    if jacobians_of(evidence.examination).network is not None and _reduces(evidence):
+        return "wrong term", f"{text} relate: a sum runs over more entries"
     return "extra term", f"{text} relate"
 
 
