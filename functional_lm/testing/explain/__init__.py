@@ -5,11 +5,16 @@ rounding is the likely cause:
 
     whole_leaf   it is the truth times a constant, transposed, misplaced, another leaf's; its shape
     parts        its answers to parts of g: a slice kept, a scatter, a leak through a mask
+    places       which entries of g are read, and which of the leaf are written
     factors      a factor is missing or stands there twice
     terms        a term is missing or wrong: the reference with one step differentiated wrongly
+    edges        a cotangent inside the reference is masked or multiplied; two terms are wrong
+    maps         one step is undone along other axes, at other entries, without its sum
+    trials       another value is read, or part of a loop cut off
     rounding     right algebra, wrong rounding
 
     evidence     what the signatures look at: the truth and the answer at any g; names of constants
+    network      for edges, maps and trials: the reference as linear maps; Jacobians
     replay       for terms: all wrong derivatives of a reference as one compiled function
     steps        for replay: a traced reference as a list of single operations
 """
@@ -24,7 +29,7 @@ from ... import pytree
 from ..inputs import cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer, Examination
-from . import edges, factors, parts, places, rounding, terms, whole_leaf
+from . import edges, factors, maps, parts, places, rounding, terms, trials, whole_leaf
 from .evidence import Cause, Evidence, leaf_of
 from .whole_leaf import explain_shape
 
@@ -61,15 +66,15 @@ OF_ENTRIES: tuple[Signature, ...] = (
     terms.replayed,
     whole_leaf.diagonal_only,
     parts.one_survives,
-    edges.keyword_elsewhere,
+    trials.keyword_elsewhere,
     edges.factor_at_an_edge,
-    edges.selected_otherwise,
-    edges.read_elsewhere,
-    edges.other_entries_read,
-    edges.mapped_otherwise,
+    maps.selected_otherwise,
+    trials.read_elsewhere,
+    maps.other_entries_read,
+    maps.mapped_otherwise,
     places.outputs_exchanged,
     places.passed_early,
-    edges.not_summed,
+    maps.not_summed,
     places.other_leaves,
     places.examples_mixed,
     places.unrelated,
@@ -97,9 +102,8 @@ def explain(examination: Examination) -> None:
         for path in (path for path in wrong if causes[path][0] == "never written"):
             # What is kept may be nothing, such as the first step of a loop that starts at zero.
             with contextlib.suppress(Exception):
-                found = edges.read_elsewhere(Evidence(examination, path))
-                if found is not None and found[0] == "slice kept":
-                    causes[path] = found
+                found = trials.read_elsewhere(Evidence(examination, path), only="slice kept")
+                causes[path] = found or causes[path]
     for path, (cause, explanation) in causes.items():
         evidence = Evidence(examination, path)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):

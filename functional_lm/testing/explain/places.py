@@ -7,7 +7,7 @@ import numpy as np
 from ... import pytree
 from ...contract import Array
 from .evidence import Cause, Evidence, leaf_of
-from .jacobians import jacobians_of
+from .network import jacobians_of
 
 __all__ = [
     "copied",

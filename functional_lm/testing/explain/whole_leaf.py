@@ -9,7 +9,7 @@ import numpy as np
 from ... import pytree
 from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, leaf_of, name_constant
-from .jacobians import MOST_OUTPUTS, jacobians_of
+from .network import MOST_OUTPUTS, jacobians_of
 
 __all__ = [
     "diagonal_only",
