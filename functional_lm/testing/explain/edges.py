@@ -65,6 +65,7 @@ def together(evidence: Evidence, here: Jacobians) -> list[list[str]]:
 
 
 def errors(here: Jacobians, paths: list[str]) -> Array:
+    """Return the errors of the Jacobians of some leaves, side by side."""
     return np.concatenate([here.ours[path] - here.exact[path] for path in paths], axis=1)
 
 
@@ -104,6 +105,7 @@ def least_squares(gram: Array, along: Array) -> tuple[Array, Array]:
 
 
 def around(here: Jacobians, paths: list[str], entries: Array) -> tuple[Array, Array]:
+    """Return the cotangents of some entries of edges, and the derivatives of these by leaves."""
     ups = [here.up(path)[entries] for path in paths]
     return here.down[:, entries], np.concatenate(ups, axis=1)
 
