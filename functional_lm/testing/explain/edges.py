@@ -121,17 +121,17 @@ def _mask(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Caus
     edge = place.edges[-1]
     shape = edge.shape if len(place.edges) == 1 else (len(place.edges), *edge.shape)
     where = f"the cotangent of {edge}"
+    if _keeps_the_last(evidence, one.reshape(shape), known.reshape(shape)):
+        return (0, -edge.place.start), (
+            "scatter",
+            f"of entries of {where} that share an index only the last is left, where all must add; "
+            "use np.add.at or a sum by segment",
+        )
     zeros, ones = (np.where(known, a, True).reshape(shape) for a in (zero, one))
     for axis, size in enumerate(shape):
         others = tuple(a for a in range(len(shape)) if a != axis)
         none, all_ = zeros.all(others), ones.all(others)
         if size > 1 and (none ^ all_).all():
-            if _repeats(evidence, np.flatnonzero(none), size):
-                return (0, -edge.place.start), (
-                    "scatter",
-                    f"of entries of {where} that share an index only the last is left: they must "
-                    "add; use np.add.at or a sum by segment",
-                )
             lost = ", ".join(map(str, np.flatnonzero(none)[:8]))
             text = f"{where} is left out at index {lost} of axis {axis} (size {size})"
             return (0, -edge.place.start), ("slice kept", text)
@@ -139,14 +139,18 @@ def _mask(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Caus
     return (1, -edge.place.start), ("extra mask", text + ", and forward masks nothing there")
 
 
-def _repeats(evidence: Evidence, lost: Array, size: int) -> bool:
-    """Tell whether some ids occur again behind each lost index, and behind no other."""
+def _keeps_the_last(evidence: Evidence, kept: Array, known: Array) -> bool:
+    """Tell whether of the entries that share an id only the last is kept."""
     for ids in evidence.integers:
         whole = ids.reshape(-1)
         _, from_last = np.unique(whole[::-1], return_index=True)
-        last = size - 1 - from_last
-        if whole.size == size and np.array_equal(np.setdiff1d(np.arange(size), last), lost):
-            return True
+        last = np.zeros(whole.size, bool)
+        last[whole.size - 1 - from_last] = True
+        for axes in itertools.combinations(range(kept.ndim), ids.ndim):
+            if not last.all() and ids.shape == tuple(kept.shape[a] for a in axes):
+                shape = [kept.shape[a] if a in axes else 1 for a in range(kept.ndim)]
+                if ((last.reshape(shape) == kept) | ~known).all():
+                    return True
     return False
 
 

@@ -86,9 +86,6 @@ def other_entries_read(evidence: Evidence) -> Cause | None:
     here = jacobians_of(evidence.examination)
     if here.network is None:
         return None
-    pool = np.sort(
-        np.concatenate([here.operands, *(a.reshape(-1) for a in evidence.names[0].values())])
-    )
     for edge in here.network.edges:
         if edge.step.name not in ("mul", "dot_general"):
             continue
@@ -98,6 +95,8 @@ def other_entries_read(evidence: Evidence) -> Cause | None:
             continue
         excess, known = solved
         right = here.operands[partners[0].place]
+        sources = here.network.rearranged_by(partners[0])
+        pool = np.sort(np.concatenate([here.operands[e.place] for e in [partners[0], *sources]]))
         wrong = known & (np.abs(excess) > 1e-6 * np.abs(right).max())
         mine = (right + excess)[wrong]
         place = np.searchsorted(pool, mine).clip(1, pool.size - 1)

@@ -32,6 +32,9 @@ MOST_ENTRIES = 20_000
 """Of all edges together."""
 
 
+_REARRANGING = {"gather", "slice", "reshape", "transpose", "broadcast_in_dim", "concatenate"}
+_REARRANGING |= {"squeeze", "pad", "rev", "stack", "dynamic_slice", "expand_dims", "select_n"}
+
 _ENTRYWISE = {"add", "sub", "mul", "div", "max", "min", "pow", "add_any", "atan2", "rem"}
 
 
@@ -131,10 +134,18 @@ class Network:
                 yield Edge(step, i, place, shape, ("output", i), source, 0)
                 start += size
 
-    def maker_of(self, edge: Edge) -> str:
-        """Return the name of the operation that an edge reads from, or ""."""
+    def maker_of(self, edge: Edge) -> Step | None:
+        """Return the operation that an edge reads from; None for an input."""
         makers = (step for step in self._steps if step.bound is None)
-        return next((s.name for s in makers if id(s.outputs[0]) == edge.source), "")
+        return next((step for step in makers if id(step.outputs[0]) == edge.source), None)
+
+    def rearranged_by(self, edge: Edge) -> list[Edge]:
+        """Return the edges whose entries an edge reads in another arrangement."""
+        maker = self.maker_of(edge)
+        if maker is None or maker.name not in _REARRANGING:
+            return []
+        above = [e for e in self._of_step.get(id(maker), []) if e.floating]
+        return above + [other for e in above for other in self.rearranged_by(e)]
 
     def cotangent_of(self, target: int, down: Array) -> Array | None:
         """Return the cotangent of a variable from those of all edges; None if none reads it."""

@@ -181,7 +181,8 @@ def _meaning(here: Jacobians, edge: Edge, how: str) -> str:
     if not edge.floating and edge.step.name == "gather":
         return "misplaced"  # its backward writes by these indices
     assert here.network is not None
-    summed = "last index" in how and here.network.maker_of(edge) == "cumsum"
+    maker = here.network.maker_of(edge)
+    summed = "last index" in how and maker is not None and maker.name == "cumsum"
     return "mask leak" if summed else "misread"
 
 
