@@ -1,6 +1,7 @@
 """Signatures of indices: which entries of g are read, and which of the leaf are written."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -256,16 +257,34 @@ def unrelated(evidence: Evidence) -> Cause | None:
 
 def _against_order(evidence: Evidence, exact: Array, wrong: Array) -> bool:
     """Tell whether forward looks back along an axis only, and all that is wrong looks ahead."""
-    g, shape = evidence.comparisons[0].g, evidence.exact.shape
-    if not isinstance(g, np.ndarray):
-        return False
-    for a, b in itertools.product(range(np.ndim(g)), range(len(shape))):
-        if g.shape[a] == shape[b] > 1:
-            here, there = np.indices(g.shape)[a].reshape(-1, 1), np.indices(shape)[b].reshape(-1)
-            ahead = there > here
-            if not exact[ahead].any() and exact[there < here].any() and not wrong[~ahead].any():
-                return True
-    return False
+    seen = False
+    for tables in _along_axes(evidence, exact != 0, wrong):
+        if any(bad.any() for _, bad in tables):
+            seen = True
+            if not any(_looks_back(true) and not np.tril(bad).any() for true, bad in tables):
+                return False
+    return seen
+
+
+def _looks_back(table: Array) -> bool:
+    return bool(np.tril(table, -1).any() and not np.triu(table, 1).any())
+
+
+def _along_axes(evidence: Evidence, *matrices: Array) -> Iterator[list[tuple[Array, ...]]]:
+    """Yield for each output a list with the matrices, summed up along each pair of like axes.
+
+    Each is a table (index of y, index of the leaf): whether any pair of entries there is marked.
+    """
+    shape, start = evidence.exact.shape, 0
+    for g in pytree.leaves(evidence.comparisons[0].g):
+        rows = [m[start : start + g.size].reshape(*g.shape, *shape) for m in matrices]
+        start += g.size
+        tables = []
+        for a, b in itertools.product(range(g.ndim), range(len(shape))):
+            if g.shape[a] == shape[b] > 1:
+                others = tuple(i for i in range(g.ndim + len(shape)) if i not in (a, g.ndim + b))
+                tables.append(tuple(row.any(axis=others) for row in rows))
+        yield tables
 
 
 def right_or_zero(evidence: Evidence) -> Cause | None:
@@ -276,6 +295,15 @@ def right_or_zero(evidence: Evidence) -> Cause | None:
     lost = ~right & (np.abs(ours) <= 1e-9 * size)
     if not (right | lost).all() or not (right & (np.abs(exact) > 1e-9 * size)).any():
         return None
+    for tables in _along_axes(evidence, exact != 0, right & (exact != 0), lost):
+        for true, kept, gone in tables:
+            block = np.cumsum(~np.append(True, np.diagonal(kept, -1)))
+            if (
+                _looks_back(true)
+                and not (kept & gone).any()
+                and (np.tril(kept) == np.tril(block[:, None] == block)).all()
+            ):
+                return "missing term", "what comes before a step gets nothing from those after it"
     return "extra mask", (
         f"of the {np.count_nonzero(exact)} pairs of an entry of y and one of the leaf, "
         f"{np.count_nonzero(lost)} are taken for unrelated, and all others are right"
