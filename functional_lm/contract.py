@@ -106,6 +106,11 @@ def init_nothing(key: Key | None = (), *, dtype: Any = np.float32) -> Tree:
 _FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def is_floating(leaf: Any) -> bool:
+    """Tell whether an array has real floating numbers, those of half precision included."""
+    return leaf.dtype.kind == "f" or leaf.dtype.name == "bfloat16"
+
+
 def expect_dtype(dtype: Any) -> np.dtype:
     """Return ``np.dtype(dtype)`` if it is float32 or float64.
 

@@ -15,6 +15,8 @@ from ..files import write_atomic
 from ..models.loading import load, split_reference
 from ..prng import integers, normal
 from ..testing import LeafReport, Report, cases, check_layer, check_vjp, names
+from ..testing.check import DTYPES
+from ..testing.half_precision import HALF
 from ..testing.registry import modules
 from ..testing.report import columns, figure
 from .flags import Argument, setting, split_setting
@@ -37,7 +39,8 @@ class Check:
             below 11.
         set: its keywords, such as causal=true or eps=1e-5.
         strict: fail for habits that are otherwise notes.
-        dtype: the precision. Not given: both.
+        dtype: the precision. Not given: float64 and float32. A layer in a file may also be checked
+            in bfloat16 or float16.
         seed: the seed of the cotangents and of the redrawn inputs.
         json: a file to write all figures and findings to.
     """
@@ -47,12 +50,12 @@ class Check:
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
     strict: bool = False
-    dtype: Literal["float64", "float32"] | None = None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
     seed: int = 0
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        dtypes = {"choices": ["float64", "float32"]}
+        dtypes = {"choices": [*DTYPES, *HALF]}
         expect_fields(self, (expect_int, "seed", {"minimum": 0}), (expect_choice, "dtype", dtypes))
 
     def run(self) -> int:
@@ -66,6 +69,11 @@ class Check:
             raise ValueError(
                 "--reference, --shape and --set are for a layer of yours: got "
                 f"{', '.join(self.layers) or 'none'}; give FILE.py:NAME"
+            )
+        if self.dtype in HALF:
+            raise ValueError(
+                f"layers of this library compute in float64 and float32: got --dtype {self.dtype}; "
+                "give FILE.py:NAME for a layer in half precision"
             )
         chosen = list(dict.fromkeys(self.layers)) or names()
         for name in chosen:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Differentiable, Tree
+from ..contract import Array, Differentiable, Tree, is_floating
 
 __all__ = ["as_jax", "as_torch", "from_jax", "from_object", "from_pair", "from_torch"]
 
@@ -63,7 +63,7 @@ def from_object(
         made: the object.
         parameters: by name, the attribute of each parameter and that of its gradient after
             ``backward``. One string: the attribute of the gradient; the parameter has its name.
-            Dots lead into attributes and dicts: ``{"w": ("parameters.W", "gradients.W")}``.
+            Dots lead into attributes, dicts and lists: ``{"w": ("weights.0", "gradients.W")}``.
         forward: the method that takes x and keywords and returns y.
         backward: the method that takes ``g`` and returns the gradients of the inputs.
 
@@ -143,9 +143,7 @@ def from_torch(
             )
         gradients = zip(leaves, found, strict=True)
         arrays = iter([_array(leaf * 0 if d is None else d) for leaf, d in gradients])
-        return pytree.map(
-            lambda leaf: next(arrays) if leaf.dtype.kind == "f" else None, (params, x)
-        )
+        return pytree.map(lambda leaf: next(arrays) if is_floating(leaf) else None, (params, x))
 
     layer = _layer(function, layer_forward, layer_vjp)
     if module is not None:
@@ -172,7 +170,7 @@ def from_jax(function: Callable[..., Any]) -> Differentiable:
         params, x, pull = residuals.values
         with _precision(jax, (params, x)):
             found = pull(g)
-        kept = (leaf.dtype.kind == "f" for leaf in pytree.leaves((params, x)))
+        kept = (is_floating(leaf) for leaf in pytree.leaves((params, x)))
         # The gradient of an integer has the dtype float0.
         return jax.tree.map(lambda d: np.array(d) if next(kept) else None, found)
 
@@ -352,7 +350,7 @@ def _like_inputs(params: Tree, x: Any, found: Any) -> tuple[Tree, Any]:
         (d_x,) = rest
 
     def one(leaf: Array, d: Any) -> Any:
-        if leaf.dtype.kind != "f":
+        if not is_floating(leaf):
             return None
         return np.zeros_like(leaf) if d is None else d
 
@@ -360,17 +358,24 @@ def _like_inputs(params: Tree, x: Any, found: Any) -> tuple[Tree, Any]:
 
 
 def _get(start: Any, place: str) -> Any:
-    """Follow the dots of a place into attributes and dicts."""
+    """Follow the dots of a place into attributes, dicts and lists."""
     for name in place.split("."):
-        start = start[name] if isinstance(start, dict) else getattr(start, name)
+        if isinstance(start, (dict, list)):
+            start = start[_key(start, name)]
+        else:
+            start = getattr(start, name)
     return start
+
+
+def _key(owner: dict[str, Any] | list[Any], name: str) -> Any:
+    return int(name) if isinstance(owner, list) else name
 
 
 def _set(start: Any, place: str, value: Any) -> None:
     *before, last = place.split(".")
     owner = _get(start, ".".join(before)) if before else start
-    if isinstance(owner, dict):
-        owner[last] = value
+    if isinstance(owner, (dict, list)):
+        owner[_key(owner, last)] = value
     else:
         setattr(owner, last, value)
 
@@ -393,7 +398,14 @@ def _leaves(tree: Tree) -> list[Any]:
 
 def _array(tensor: Any) -> Array:
     """Return the values of a tensor in an array of its own."""
-    return np.array(tensor.detach().numpy() if hasattr(tensor, "detach") else tensor)
+    if not hasattr(tensor, "detach"):
+        return np.array(tensor)
+    if str(tensor.dtype) == "torch.bfloat16":  # PyTorch has no NumPy dtype for it
+        import ml_dtypes
+        import torch
+
+        return np.array(tensor.detach().view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+    return np.array(tensor.detach().numpy())
 
 
 def _tensor(array: Array) -> Any:
@@ -401,6 +413,8 @@ def _tensor(array: Array) -> Any:
     import torch
 
     array = np.asarray(array)
+    if array.dtype.name == "bfloat16":
+        return _tensor(array.view(np.int16)).view(torch.bfloat16)
     plain = torch.from_numpy(np.array(array, order="C"))
     strides = [stride // array.itemsize for stride in array.strides]
     if array.size == 0 or min(strides, default=1) < 0:  # PyTorch has no negative ones

@@ -12,6 +12,7 @@ from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
+from .half_precision import HALF, check_half
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
@@ -19,7 +20,7 @@ from .own_inputs import check_own_inputs
 from .refusals import check_refusals
 from .report import Finding, Report
 from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
-from .variants import check_examples, check_layouts, check_one_token, check_scales
+from .variants import check_bitwise, check_examples, check_layouts, check_one_token, check_scales
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
 
@@ -38,6 +39,7 @@ def check_vjp(
     seed: int = 0,
     dtypes: tuple[str, ...] = DTYPES,
     refusals: bool = False,
+    bitwise: bool = False,
     strict: bool = False,
     own_inputs: bool = True,
     name: str = "",
@@ -68,9 +70,12 @@ def check_vjp(
             `interop.from_torch` of a plain function; then no step of it can be named as the cause.
         cotangent: what to pull back; drawn from N(0, 1) if not given.
         seed: of the draws.
-        dtypes: those to check, float64 and float32 or one of them.
+        dtypes: those to check, float64 and float32 or one of them; bfloat16 and float16 for a
+            layer that computes in half precision. There each leaf has a verdict: right, inexact
+            by a factor, wrong, or ill-conditioned here; see `testing.half_precision`.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
+        bitwise: require the same bits in every call, and for an example in whatever batch it comes.
         strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
             integers, a y that lies in the memory of a residual, an empty batch that raises.
         own_inputs: also try inputs that the check draws itself in these shapes, where ``forward``
@@ -88,7 +93,8 @@ def check_vjp(
     Raises:
         ImportError: for a reference without jax.
         TypeError: for a layer without ``forward`` and ``vjp``, or inputs that hold no array.
-        ValueError: for an unknown dtype, a cotangent unlike y, or inputs that are not finite.
+        ValueError: for an unknown dtype, half precision without a reference, a cotangent unlike y,
+            or inputs that are not finite.
 
     >>> from functional_lm.layers import silu
     >>> import jax
@@ -102,11 +108,13 @@ def check_vjp(
         "seed": seed,
         "dtypes": dtypes,
         "refusals": refusals,
+        "bitwise": bitwise,
         "strict": strict,
         "own_inputs": own_inputs,
         "name": name,
     }
-    usual = {"dtypes": DTYPES, "refusals": False, "strict": False, "own_inputs": True, "name": ""}
+    usual = {"dtypes": DTYPES, "refusals": False, "bitwise": False, "strict": False}
+    usual |= {"own_inputs": True, "name": ""}
     arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
     arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
@@ -119,6 +127,7 @@ def check_vjp(
         seed=seed,
         dtypes=dtypes,
         refusals=refusals,
+        bitwise=bitwise,
         strict=strict,
         own_inputs=own_inputs,
         keywords=dict(keywords or {}) | more,
@@ -138,6 +147,7 @@ def check(
     dtypes: tuple[str, ...] = DTYPES,
     factor: float = FACTOR,
     refusals: bool = False,
+    bitwise: bool = False,
     strict: bool = True,
     own_inputs: bool = False,
     keywords: dict[str, Any],
@@ -160,6 +170,8 @@ def check(
         return report
     subject = Subject(layer, pytree.map(np.array, keywords), strict=strict)
     given = cast((params, x), np.float64)
+    if reference is None and set(dtypes) & set(HALF):
+        raise ValueError("half precision is compared with a reference: got none; pass reference")
     oracle: Oracle
     if reference is None:
         oracle = NumericOracle(subject)
@@ -174,7 +186,7 @@ def check(
             draw = drawing(given, _output(oracle, subject, given), cotangent, seed)
             draws = [draw(i) for i in range(oracle.draws)]
             examination = Examination(subject, oracle, draws, draw, dtypes, factor, report)
-            stages = _stages(examination, refusals)
+            stages = _stages(examination, refusals, bitwise)
             for i, stage in enumerate(stages):
                 stage()
                 progress((i + 1) / len(stages))
@@ -227,9 +239,10 @@ def _output(oracle: Oracle, subject: Subject, given: tuple[Tree, Any]) -> Any:
     return y
 
 
-def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]]:
+def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Callable[[], None]]:
     """Return the stages in order; what breaks one of them ends the check."""
-    dtypes = examination.dtypes
+    halves = [dtype for dtype in examination.dtypes if dtype in HALF]
+    dtypes = [dtype for dtype in examination.dtypes if dtype not in HALF]
     by_dtype = [(check_contract, d) for d in dtypes]
     by_dtype += [(stage, d) for d in dtypes for stage in (check_purity, check_linearity)]
     stages: list[Callable[[], None]]
@@ -242,6 +255,9 @@ def _stages(examination: Examination, refusals: bool) -> list[Callable[[], None]
     if "float64" in dtypes:
         others = (check_examples, check_one_token, check_scales)
         stages += [partial(stage, examination) for stage in others]
+    if bitwise:
+        stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
+    stages += [partial(check_half, examination, dtype) for dtype in halves]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 
 
@@ -267,8 +283,9 @@ def _expect_arguments(layer: Any, inputs: Any, dtypes: Any, seed: int) -> tuple[
             )
     dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
     for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtypes must be float64 or float32: got {dtype!r}; pass their names")
+        if dtype not in (*DTYPES, *HALF):
+            known = ", ".join((*DTYPES, *HALF))
+            raise ValueError(f"dtypes must be some of {known}: got {dtype!r}; pass their names")
     if not dtypes:
         raise ValueError("dtypes must name at least one: got none; pass ('float64', 'float32')")
     expect_int("seed", seed, minimum=0)

@@ -33,6 +33,7 @@ __all__ = [
     "float32_limit",
     "float64_limit",
     "flush",
+    "largest_number",
     "norm",
     "root_mean_square",
     "ulp_error",
@@ -97,6 +98,16 @@ FORMATS = {  # significant bits with the hidden one, smallest and largest normal
     "float32": (24, -126, 127),
     "float64": (53, -1022, 1023),
 }
+
+
+def largest_number(name: str) -> float:
+    """Return the largest finite number of a format.
+
+    >>> largest_number("float16")
+    65504.0
+    """
+    bits, _, highest = FORMATS[name]
+    return math.ldexp(2.0 - 2.0 ** (1 - bits), highest)
 
 
 def unit_in_last_place(value: Any, dtype: Any) -> Array:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from .. import pytree
-from ..contract import Array, Differentiable, Tree
+from ..contract import Array, Differentiable, Tree, is_floating
 from .inputs import cast, same_bits
 
-__all__ = ["JaxOracle", "LayerOracle"]
+__all__ = ["SOON", "JaxOracle", "LayerOracle"]
+
+SOON = {"xla_backend_optimization_level": 0}
+"""Options for what runs a few times: compiled in half the time."""
 
 
 class JaxOracle:
@@ -101,12 +104,20 @@ class JaxOracle:
             forget()
 
     def compiled(
-        self, function: Callable[..., Any], *arguments: Any, dtype: str, soon: bool = False
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        dtype: str,
+        options: dict[str, Any] | None = None,
     ) -> Any:
-        """Compile a function for the shapes of these arguments; ``soon``, at half the speed."""
-        options = {"xla_backend_optimization_level": 0} if soon else None
+        """Compile a function for the shapes of these arguments, with options of XLA."""
         with self.tracing(dtype):
             return self.jax.jit(function).lower(*arguments).compile(compiler_options=options)
+
+    def half_results(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> Tree:
+        """Return the results as computed in half precision, every operation rounded."""
+        options = {"xla_allow_excess_precision": False}
+        return self.results(inputs, g, dtype, keywords=self.keywords["float64"], options=options)
 
     def output(
         self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None
@@ -124,22 +135,24 @@ class JaxOracle:
         *,
         given: str | None = None,
         keywords: dict[str, Any] | None = None,
-        soon: bool = False,
+        options: dict[str, Any] | None = None,
     ) -> Tree:
         """Return ``{"y", "params", "x"}``: the value and the cotangents, None for integers.
 
-        ``dtype`` is that of the computation, ``given`` that of the inputs if it is another.
+        ``dtype`` is that of the computation, ``given`` that of the inputs if it is another, and
+        ``options`` are those of XLA.
         """
         keywords = self.keywords[given or dtype] if keywords is None else keywords
         key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
             run = self.differentiated(self._jitted(dtype, keywords))
-            self._compiled[key] = self.compiled(run, *inputs, g, dtype=dtype, soon=soon), keywords
+            compiled = self.compiled(run, *inputs, g, dtype=dtype, options=options)
+            self._compiled[key] = compiled, keywords
         with self.jax.enable_x64(dtype == "float64"):
             y, cotangents = self._compiled[key][0](*inputs, g)
         remaining = iter(cotangents)
         d_params, d_x = pytree.map(
-            lambda leaf: np.asarray(next(remaining)) if _is_floating(leaf) else None, inputs
+            lambda leaf: np.asarray(next(remaining)) if is_floating(leaf) else None, inputs
         )
         return {"y": self.jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
 
@@ -159,8 +172,8 @@ class JaxOracle:
 
         if "swept" not in self.memory:
             self.memory["swept"] = None  # if it needs them
-            options: dict[str, Any] = {"dtype": "float64", "soon": True}
-            self.memory["swept"] = self.compiled(run, arrays, *inputs, g, **options)
+            compiled = self.compiled(run, arrays, *inputs, g, dtype="float64", options=SOON)
+            self.memory["swept"] = compiled
         if self.memory["swept"] is None:
             raise ValueError("the reference computes with the values of its keywords")
         with self.jax.enable_x64(True):
@@ -195,7 +208,7 @@ class JaxOracle:
 
         def run(params: Tree, x: Any, g: Any) -> tuple[Any, list[Any]]:
             leaves, structure = jax.tree.flatten((params, x))
-            floating = [i for i, leaf in enumerate(leaves) if _is_floating(leaf)]
+            floating = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
 
             def of_floating(inputs: list[Any]) -> Any:
                 merged = list(leaves)
@@ -204,7 +217,8 @@ class JaxOracle:
                 return function(*jax.tree.unflatten(structure, merged))
 
             y, pullback = jax.vjp(of_floating, [leaves[i] for i in floating])
-            (cotangents,) = pullback(g)
+            # In half precision a reference may return float32.
+            (cotangents,) = pullback(jax.tree.map(lambda a, b: b.astype(a.dtype), y, g))
             return y, cotangents
 
         return run
@@ -260,6 +274,15 @@ class LayerOracle:
         d_params, d_x = self._layer.vjp(residuals, cast(g, dtype))
         return {"y": y, "params": d_params, "x": d_x}
 
+    def half_results(self, inputs: tuple[Tree, Any], g: Any, dtype: str) -> Tree:
+        """Return the results as the reference computes them in half precision."""
+        keywords = pytree.map(
+            lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, self.keywords["float64"]
+        )
+        y, residuals = self._layer.forward(*inputs, **keywords)
+        d_params, d_x = self._layer.vjp(residuals, g)
+        return {"y": y, "params": d_params, "x": d_x}
+
     def project(self, results: Tree) -> Tree:
         """Return the results as they are: this oracle knows every entry."""
         return results
@@ -275,7 +298,3 @@ def _constant(leaf: Array, dtype: str) -> Array:
     if leaf.dtype.kind == "f":
         return np.array(leaf, dtype)
     return np.array(leaf, np.int32 if leaf.dtype == np.int64 else None)
-
-
-def _is_floating(leaf: Any) -> bool:
-    return leaf.dtype.kind == "f"

@@ -6,7 +6,7 @@ import textwrap
 from html import escape
 from typing import Any
 
-__all__ = ["CAUSES", "CHECKS", "Finding", "LeafReport", "Report", "columns", "figure"]
+__all__ = ["CAUSES", "CHECKS", "Finding", "HalfReport", "LeafReport", "Report", "columns", "figure"]
 
 
 @dataclasses.dataclass
@@ -55,7 +55,40 @@ class LeafReport:
         return math.inf if self.float32_error else 1.0
 
 
-CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "refusals")
+@dataclasses.dataclass
+class HalfReport:
+    """How far one leaf is from the truth in half precision.
+
+    Errors are root mean squares over the draws, relative to the norm of the oracle's leaf.
+
+    Attributes:
+        path: as in `LeafReport`.
+        dtype: bfloat16 or float16.
+        error: of our result.
+        unit: what rounding does to the problem itself; see `testing.half_precision`.
+        systematic: the share of the error that does not change with the rounding.
+        verdict: ``right``, ``inexact``, ``wrong`` or ``ill-conditioned here``.
+    """
+
+    path: str
+    dtype: str
+    error: float
+    unit: float
+    systematic: float
+    verdict: str
+
+    @property
+    def factor(self) -> float:
+        """The error in units."""
+        return self.error / self.unit if self.unit else math.inf if self.error else 1.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the leaf is right, or nobody could compute it in this dtype."""
+        return self.verdict in ("right", "ill-conditioned here")
+
+
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "bitwise", "refusals")
 """What a check looks at, in this order.
 
 contract: structure, shapes, dtypes and finite values of what forward and vjp return.
@@ -63,6 +96,7 @@ purity: nothing is written to, nothing hidden or shared; the same bits every tim
 linearity: of vjp in g.
 accuracy: the value and each gradient against the oracle.
 inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+bitwise: the same bits in every call and in every batch; where it is asked for.
 refusals: inputs spoilt in one place raise an error that names the argument; where it is asked for.
 """
 
@@ -106,6 +140,7 @@ CAUSES = {
     "not refused": "an input that the layer cannot work with raises no error that names it",
     # numbers
     "precision": "right algebra, wrong rounding: a narrower or wider dtype, or a cancellation",
+    "not reproducible": "the bits change from call to call, or with the batch around an example",
     "not finite": "NaN or infinity",
     "value": "forward computes something else than the reference",
     "unknown": "no signature and no replay matches",
@@ -152,6 +187,7 @@ class Report:
             they share with inputs and parameters; None if forward failed.
         oracle: what the gradients were compared with.
         reproduce: a line of Python that makes this report again.
+        half: a `HalfReport` for each leaf and each dtype of half precision.
     """
 
     name: str
@@ -161,11 +197,13 @@ class Report:
     residual_bytes: int | None = None
     oracle: str = ""
     reproduce: str = ""
+    half: list[HalfReport] = dataclasses.field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether the layer is right: something was compared, and nothing was found."""
-        return bool(self.leaves) and not self.findings and all(x.ok for x in self.leaves.values())
+        compared: list[LeafReport | HalfReport] = [*self.leaves.values(), *self.half]
+        return bool(compared) and not self.findings and all(leaf.ok for leaf in compared)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -198,12 +236,21 @@ class Report:
                 if name != "path"
             }
             record["leaves"][path] = {"path": path, **shown, "ok": leaf.ok}
+        record["half"] = [
+            {
+                name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in (dataclasses.asdict(leaf) | {"factor": leaf.factor}).items()
+            }
+            for leaf in self.half
+        ]
         return record
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {'ok' if self.ok else 'FAILED'}"]
         if self.leaves:
             lines += ["  " + line for line in columns([HEADER, *map(_row, self.leaves.values())])]
+        if self.half:
+            lines += ["  " + line for line in columns([HALF_HEADER, *map(_half_row, self.half)])]
         for messages, cause in self._by_cause():
             for message in messages:
                 lines += _wrapped("  - ", message, "    ")
@@ -222,10 +269,15 @@ class Report:
         verdict = "ok" if self.ok else "FAILED"
         against = f", certified numerically against {self.oracle}" if self.ok else ""
         parts = [f"<p><b>{escape(self.name)}: {verdict}</b>{escape(against)}</p>"]
-        for i, row in enumerate([HEADER, *map(_row, self.leaves.values())]):
-            cells = "".join(f"<t{'d' if i else 'h'}>{escape(text)}" for text in row)
-            parts.append(f"{'' if i else '<table>'}<tr>{cells}")
-        parts.append("</table>")
+        tables = (
+            [HEADER, *map(_row, self.leaves.values())],
+            [HALF_HEADER, *map(_half_row, self.half)],
+        )
+        for rows in tables:
+            for i, row in enumerate(rows if len(rows) > 1 else ()):
+                cells = "".join(f"<t{'d' if i else 'h'}>{escape(text)}" for text in row)
+                parts.append(f"{'' if i else '<table>'}<tr>{cells}")
+            parts += ["</table>"] * (len(rows) > 1)
         for messages, cause in self._by_cause():
             shown = "<br>".join(map(escape, messages))
             parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
@@ -289,6 +341,14 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
         "-" if leaf.ulps is None else f"{leaf.ulps:.2g}",
         "ok" if leaf.ok else "WRONG",
     )
+
+
+HALF_HEADER = ("leaf", "dtype", "error", "unit", "factor", "systematic", "")
+
+
+def _half_row(leaf: HalfReport) -> tuple[str, ...]:
+    shares = f"{leaf.factor:.2g}", f"{leaf.systematic:.0%}"
+    return leaf.path, leaf.dtype, figure(leaf.error), figure(leaf.unit), *shares, leaf.verdict
 
 
 def figure(value: float | None) -> str:

@@ -10,14 +10,15 @@ from ..contract import Tree
 from . import limits
 from .accuracy import distance, rows
 from .conduct import like_faults
-from .inputs import LAYOUTS, cast, finite, scaled
+from .inputs import LAYOUTS, cast, finite, same_bits, scaled
 from .oracle import JaxOracle
 from .subject import BrokenLayer, Examination
 
-__all__ = ["check_examples", "check_layouts", "check_one_token", "check_scales"]
+__all__ = ["check_bitwise", "check_examples", "check_layouts", "check_one_token", "check_scales"]
 
 
 EMPTY = "an empty batch (x[:0])"
+CALLS = 4
 
 
 def check_layouts(examination: Examination, dtype: str) -> None:
@@ -40,20 +41,50 @@ def check_examples(examination: Examination) -> None:
     Only where the leading axis is a batch: every leaf of x and y but scalars has it, and the
     reference gives an example and the scalars the same value in whatever company it comes.
     """
-    oracle = examination.oracle
     (inputs, g), *_ = examination.draws
-    size = _batch_size(examination, inputs, g)
-    if size is None or not oracle.has_float32:
+    batch = _batch(examination, inputs, g)
+    if batch is None:
         return
-    whole = oracle.results(inputs, g, "float64")
-    if not _separable(oracle, inputs, g, whole, size):
-        return
+    oracle, (size, whole) = examination.oracle, batch
     parts = {f"one example (x[{i}:{i + 1}])": slice(i, i + 1) for i in range(min(size, 3))}
     for at, part in (parts | {EMPTY: slice(0)}).items():
         exact = oracle.results(inputs, _only(g, part), "float64")
         exact |= {name: _pick(exact[name], part) for name in ("y", "x")}
         few = (inputs[0], _pick(inputs[1], part))
         _compare(examination, exact, few, _pick(g, part), at, whole=whole)
+
+
+def check_bitwise(examination: Examination, dtype: str) -> None:
+    """Require the same bits in every call, and for an example in whatever batch it comes.
+
+    An example is compared alone, among the others in reverse, and in a batch of twice the size.
+    What is summed over the batch, such as the gradients of params, is compared from call to call.
+    """
+    subject = examination.subject
+    inputs, g = cast(examination.draws[0], dtype)
+    first = subject.results(inputs, g)
+
+    def require(expected: Tree, received: Tree, when: str) -> None:
+        for path, a, b in pytree.zip_with_path(expected, received):
+            if b is not None and not same_bits(a, b):
+                message = f"{path} has other bits in {dtype} {when}"
+                more = {"leaf": path, "dtype": dtype, "cause": "not reproducible"}
+                examination.find("bitwise", message, **more)
+
+    for _ in range(CALLS):
+        require(first, subject.results(inputs, g), "in another call of the same inputs")
+    batch = _batch(examination, *cast((inputs, g), np.float64))
+    if batch is None:
+        return
+    size = batch[0]
+    orders = {f"for x[{i}:{i + 1}] alone": [i] for i in range(size)}
+    orders["for the batch in reverse"] = list(range(size))[::-1]
+    orders["for a batch of twice the size"] = [*range(size), *range(size)]
+    for when, order in orders.items():
+        some_x, some_g = _pick(inputs[1], order), _pick(g, order)
+        found = subject.results((inputs[0], some_x), some_g)
+        names = ("y", "x")
+        require({n: _pick(first[n], order) for n in names}, {n: found[n] for n in names}, when)
 
 
 def check_one_token(examination: Examination) -> None:
@@ -158,19 +189,21 @@ def _compare(
             examination.find("inputs", message, leaf=path, dtype=dtype, cause=cause)
 
 
-def _batch_size(examination: Examination, inputs: Any, g: Any) -> int | None:
-    """Return the size of the leading axis that x and y share; None where there is none.
+def _batch(examination: Examination, inputs: Any, g: Any) -> tuple[int, Tree] | None:
+    """Return the size of the leading axis of x and y and the results; None if it is no batch.
 
     A keyword array that might have that axis too leaves it open what one example is.
     """
+    oracle = examination.oracle
     sizes = {leaf.shape[0] for leaf in _with_axes((inputs[1], g))}
-    if not (sizes and _with_axes(g)):
+    if not (sizes and _with_axes(g) and oracle.has_float32):
         return None
     sides = pytree.leaves(examination.subject.keywords(np.float64))
     size = next(iter(sizes))
     if len(sizes) > 1 or size < 2 or any(size in np.shape(leaf) for leaf in sides):
         return None
-    return size
+    whole = oracle.results(inputs, g, "float64")
+    return (size, whole) if _separable(oracle, inputs, g, whole, size) else None
 
 
 def _separable(oracle: Any, inputs: Any, g: Any, whole: Tree, size: int) -> bool:
@@ -191,7 +224,7 @@ def _with_axes(tree: Any) -> list[Any]:
     return [leaf for leaf in pytree.leaves(tree) if leaf.ndim]
 
 
-def _pick(tree: Any, part: slice) -> Any:
+def _pick(tree: Any, part: slice | list[int]) -> Any:
     return pytree.map(lambda leaf: np.array(leaf[part], order="C") if leaf.ndim else leaf, tree)
 
 

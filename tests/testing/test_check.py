@@ -326,7 +326,7 @@ WIDE = {
 }
 MISUSE = [
     ({"reference": 3}, TypeError, "reference must be a function"),
-    ({"dtypes": ("float16",)}, ValueError, "'float16'"),
+    ({"dtypes": ("float8",)}, ValueError, "'float8'"),
     ({"dtypes": ()}, ValueError, "at least one"),
     ({"cotangent": np.ones(5)}, ValueError, "have shape (3, 5): got (5,)"),
     ({"x": 3.0}, TypeError, "must hold arrays: got {} and 3.0"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ... import pytree
 from ...contract import Array
-from ..oracle import JaxOracle
+from ..oracle import SOON, JaxOracle
 from ..subject import Comparison, Examination
 from .replay import has_path
 from .steps import Step, is_constant, is_floating, steps_of
@@ -195,7 +195,7 @@ class Network:
             if "pull" not in self._compiled:
                 function = self._jax.vmap(run, in_axes=(0, 0, 0, 0, None, None))
                 self._compiled["pull"] = self._oracle.compiled(
-                    function, *batch, dtype="float64", soon=True
+                    function, *batch, dtype="float64", options=SOON
                 )
             with self._jax.enable_x64(True):
                 found.append([np.asarray(a) for a in self._compiled["pull"](*batch)])
@@ -230,7 +230,7 @@ class Network:
             if "push" not in self._compiled:
                 function = jax.vmap(run, in_axes=(0, None, None, None), out_axes=(None, 0))
                 self._compiled["push"] = self._oracle.compiled(
-                    function, *batch, dtype="float64", soon=True
+                    function, *batch, dtype="float64", options=SOON
                 )
             with jax.enable_x64(True):
                 operands, derivatives = self._compiled["push"](*batch)

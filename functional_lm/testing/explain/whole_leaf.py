@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import pytree
-from ..oracle import JaxOracle
+from ..oracle import SOON, JaxOracle
 from .evidence import Cause, Evidence, close, fit, leaf_of, name_constant
 from .network import MOST_OUTPUTS, jacobians_of
 
@@ -166,7 +166,7 @@ def other_setting(evidence: Evidence) -> Cause | None:
             try:
                 changed = oracle.keywords["float64"] | {name: value}
                 memory[f"setting {i}"] = [
-                    oracle.results(c.inputs, c.g, "float64", keywords=changed, soon=True)
+                    oracle.results(c.inputs, c.g, "float64", keywords=changed, options=SOON)
                     for c in evidence.comparisons[:2]
                 ]
             except Exception:  # whatever the reference raises for that value

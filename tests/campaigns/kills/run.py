@@ -53,6 +53,8 @@ SETTINGS = [
     *("--steps", "60", "--checkpoint-every", "1", "--eval-every", "7", "--sample-every", "20"),
     *("--statistics-every", "10", "--batch-size", "4", "--seq-len", "16", "--d-model", "16"),
     *("--n-heads", "2", "--n-layers", "2", "--dropout", "0.1", "--shards", "2"),
+    *("--optimizer", "muon", "--normuon", "--windows", "shuffled", "--ema-decay", "0.9"),
+    *("--gradient-accumulation-steps", "2"),
 ]
 COUNTS = {
     "kills": 1000,

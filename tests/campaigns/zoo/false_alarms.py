@@ -1,9 +1,10 @@
 """Count the checker's false alarms on right layers, at many seeds and two scales of the inputs.
 
-python tests/campaigns/zoo/false_alarms.py [--seeds 50] [NAMES]
+python tests/campaigns/zoo/false_alarms.py [--seeds 50] [--own-inputs] [NAMES]
 
 Every layer, loss and model of the library at each of its cases, and every right layer of the bug
-zoo, with the inputs as they are and a hundred times smaller.
+zoo, with the inputs as they are and a hundred times smaller. With --own-inputs the check also draws
+inputs itself, as `check_vjp` does for a layer of a user.
 """
 
 import argparse
@@ -26,17 +27,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--own-inputs", action="store_true")
     options = parser.parse_args()
-    start, runs, alarms = time.perf_counter(), 0, []
+    start, runs, count, alarms = time.perf_counter(), 0, 0, []
     for subject in track(subjects(options.names), console=Console(stderr=True), transient=True):
-        for report in reports(subject, range(options.seeds)):
+        count += 1
+        for report in reports(subject, range(options.seeds), options.own_inputs):
             runs += 1
             if not report:
                 alarms.append(str(report))
     seconds = time.perf_counter() - start
     print(
         *alarms,
-        f"{runs} checks of right layers, {len(alarms)} false alarms, {seconds:.0f} s",
+        f"{runs} checks of {count} right layers and settings, {len(alarms)} false alarms, "
+        f"{seconds:.0f} s",
         sep="\n",
     )
     return 1 if alarms else 0
@@ -59,7 +63,7 @@ def subjects(chosen):
     return [s for s in found if not chosen or s[0].partition(" ")[0].rstrip(":") in chosen]
 
 
-def reports(subject, seeds):
+def reports(subject, seeds, own_inputs=False):
     """Check one layer at inputs redrawn for each seed, at both scales; compiled once."""
     name, layer, reference, params, x, keywords, factor = subject
     oracle = JaxOracle(reference, keywords)
@@ -76,6 +80,8 @@ def reports(subject, seeds):
                 seed=seed,
                 dtypes=("float64", "float32"),
                 factor=factor,
+                strict=not own_inputs,
+                own_inputs=own_inputs,
                 keywords=keywords,
                 reproduce="",
             )
