@@ -199,5 +199,5 @@ def test_a_network_multiplies_to_the_jacobian():
     for i, unit in enumerate(g):
         exact = oracle.results(({}, X), unit, "float64")["x"]
         np.testing.assert_allclose(jacobian[i], exact, atol=1e-14)
-    last = network.edges[-2].place  # the probabilities
+    last = next(e.place for e in network.edges if e.step.name == "dot_general")
     np.testing.assert_allclose(down[:, last] @ up[last], jacobian.reshape(12, 12), atol=1e-14)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...contract import Array
-from .evidence import Cause, Evidence, close
+from .evidence import Cause, Evidence, close, fit
 from .factors import FUNCTIONS, fitting
 from .network import Edge, Jacobians, jacobians_of
 
@@ -163,25 +163,40 @@ def _named(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Cau
     for rank, (name, values) in enumerate(_arrays(evidence, here, edge.shape, 0)):
         for inverse in (True, False):
             with np.errstate(all="ignore"):
-                excess = (1 / values if inverse else values).reshape(-1) - 1
-            known = place.known
-            if not np.isfinite(excess).all() or not close(
-                excess[known], place.factors[known] - 1, 1e-5
-            ):
+                factors = (1 / values if inverse else values).reshape(-1)
+            if not np.isfinite(factors).all():
+                continue
+            known, times = place.known, 1.0
+            if known.all() and np.ptp(factors) > 1e-3 * np.abs(factors).max():
+                times = fit(place.factors, factors) or 1.0
+            excess = times * factors - 1
+            if not close(excess[known], place.factors[known] - 1, 1e-5):
                 off = excess - (place.factors - 1)
-                if known.all() or not np.isfinite(excess).all():
+                if known.all() or off @ place.gram @ off > 1e-9 * (excess @ place.gram @ excess):
                     continue
-                if off @ place.gram @ off > 1e-9 * (excess @ place.gram @ excess):
-                    continue
-            if _holds(evidence, paths, edge, rank, inverse):
+            if _holds(evidence, paths, edge, rank, inverse, times):
                 cause = "missing factor" if inverse else "extra factor"
                 what = "is left out" if inverse else "is applied once too often"
+                if not inverse and _divides(here, values):
+                    cause, name, what = "missing factor", f"1/{name}", "is left out"
+                if abs(times - 1) > 1e-6:
+                    what += f" (and the constant {times:.4g})"
                 text = f"the factor {name} {what} at {edge}"
                 return (rank, not inverse, -edge.place.start), (cause, text)
     return None
 
 
-def _holds(evidence: Evidence, paths: list[str], edge: Edge, rank: int, inverse: bool) -> bool:
+def _divides(here: Jacobians, values: Array) -> bool:
+    """Tell whether forward divides by an array."""
+    assert here.network is not None
+    mine = np.unique(values)
+    divisors = [e.place for e in here.network.edges if e.step.name == "div" and e.operand == 1]
+    return any(close(np.unique(here.operands[place]), mine, 1e-12) for place in divisors)
+
+
+def _holds(
+    evidence: Evidence, paths: list[str], edge: Edge, rank: int, inverse: bool, times: float
+) -> bool:
     """Tell whether a named factor explains the error at the inputs of the second draw as well."""
     if len(evidence.comparisons) < 2:
         return True
@@ -190,7 +205,7 @@ def _holds(evidence: Evidence, paths: list[str], edge: Edge, rank: int, inverse:
     _, values = next(itertools.islice(arrays, rank, None))
     down, up = around(there, paths, np.r_[edge.place])
     with np.errstate(all="ignore"):
-        excess = (1 / values if inverse else values).reshape(-1) - 1
+        excess = times * (1 / values if inverse else values).reshape(-1) - 1
     return close(down * excess @ up, errors(there, paths), 1e-6)
 
 

@@ -212,14 +212,15 @@ def one_term_each(evidence: Evidence) -> Cause | None:
 
 
 def wider(evidence: Evidence) -> Cause | None:
-    """It mixes more entries than forward does, and is wrong where forward mixes them, too."""
+    """It mixes other entries than forward does, and is wrong where forward mixes them, too."""
     jacobians = jacobians_of(evidence.examination)
     ours, exact = _pair(evidence)
     added = (exact == 0) & (np.abs(ours) > 1e-9 * np.abs(exact).max(initial=0.0))
-    if not added.any() or ((ours == 0) & (exact != 0)).any() or jacobians.network is None:
+    lost = ((ours == 0) & (exact != 0)).any()
+    if not added.any() or jacobians.network is None or (lost and not _reduces(evidence)):
         return None
     if _reduces(evidence):
-        return "wrong term", "a sum or a mean runs over more entries than in forward"
+        return "wrong term", "a sum or a mean runs over other entries than in forward"
     return "extra term", "it mixes entries that forward does not mix"
 
 

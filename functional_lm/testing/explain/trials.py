@@ -171,7 +171,9 @@ def _everywhere(
         for other in (others[0] for others in groups):
             if other.shape == edge.shape and other is not edge:
                 values, text = operands[other], f"{edge} is read from {other}{again}"
-                yield Trial(("wrong point", text), [(m, values) for m in members], anew)
+                curved = anew or any(len(m.step.inputs) == 1 for m in members)
+                cause = "wrong point" if curved else "misread"
+                yield Trial((cause, text), [(m, values) for m in members], anew)
 
 
 def _meaning(here: Jacobians, edge: Edge, how: str) -> str:
