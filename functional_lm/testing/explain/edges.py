@@ -167,7 +167,8 @@ def _named(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Cau
             if not np.isfinite(factors).all():
                 continue
             known, times = place.known, 1.0
-            if known.all() and np.ptp(factors) > 1e-3 * np.abs(factors).max():
+            varied = np.ptp(factors) > 1e-3 * np.abs(factors).max()
+            if known.all() and varied and np.ptp(place.factors) > 1e-3:
                 times = fit(place.factors, factors) or 1.0
             excess = times * factors - 1
             if not close(excess[known], place.factors[known] - 1, 1e-5):
