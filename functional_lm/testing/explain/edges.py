@@ -48,11 +48,24 @@ def factor_at_an_edge(evidence: Evidence) -> Cause | None:
         return None
     for paths in together(evidence, here):
         error = errors(here, paths)
+        left_out = _left_out(here, paths, error)
+        if left_out is not None:
+            return left_out
         places = list(_solved(here, paths, error))
         for signature in (_mask, _named):
             found = [cause for place in places if (cause := signature(evidence, place, paths))]
             if found:
                 return min(found)[1]
+    return None
+
+
+def _left_out(here: Jacobians, paths: list[str], error: Array) -> Cause | None:
+    """The path through one edge is left out."""
+    assert here.network is not None
+    for edge in reversed(here.network.edges):
+        down, up = around(here, paths, np.r_[edge.place])
+        if edge.step.name != "output" and close(down @ up, -error, 1e-8):
+            return "missing term", f"the term through {edge} is left out"
     return None
 
 
