@@ -4,7 +4,7 @@ import numpy as np
 
 from .contract import Array, expect_int
 
-__all__ = ["decays", "decays_vjp", "join", "split", "without_padding"]
+__all__ = ["decays", "decays_jvp", "decays_vjp", "join", "split", "without_padding"]
 
 
 def split(x: Array, chunk_size: int) -> Array:
@@ -56,3 +56,12 @@ def decays_vjp(left: Array, g: Array) -> Array:
     C = left.shape[-2]
     inside = np.tri(C, dtype=g.dtype).T @ (g * left)  # summed over t ≥ r
     return np.asarray((inside * np.tri(C, 1 + C, dtype=g.dtype)).sum(axis=-1, keepdims=True))
+
+
+def decays_jvp(left: Array, t: Array) -> Array:
+    """Return the tangent (..., C, 1+C) of what `decays` returned, for that of the log decays.
+
+    t_Lₜₛ = Lₜₛ·Σ t_gᵣ over s < r ≤ t
+    """
+    C, dtype = t.shape[-2], t.dtype
+    return left * (np.tri(C, dtype=dtype) @ (t * np.tri(C, 1 + C, dtype=dtype)))

@@ -179,6 +179,10 @@ class Bound(_Composed):
         """Run the layer's vjp."""
         return self.layer.vjp(residuals, g)
 
+    def jvp(self, residuals: Any, t: Any) -> Any:
+        """Run the layer's jvp."""
+        return self.layer.jvp(residuals, t)
+
     def __getattr__(self, name: str) -> Any:
         """Return another function of the layer, with the settings that it takes."""
         if name.startswith("_") or name in ("layer", "settings"):
@@ -260,6 +264,15 @@ class Serial(_Composed):
             d_params.append(d_layer)
         return self._pack(reversed(d_params)), g
 
+    def jvp(self, residuals: Any, t: Any) -> Any:
+        """Run the layers' jvps in order."""
+        t_params, t_x = t
+        tangents = [own for _name, _layer, own in self._with(t_params)]
+        parts = zip(self._with(residuals, "residuals"), tangents, strict=True)
+        for (_name, layer, own), t_own in parts:
+            t_x = layer.jvp(own, (t_own, t_x))
+        return t_x
+
     def init_cache(self, params: Tree, batch: int, length: int) -> list[Any]:
         """Return the caches of the layers that have a ``step``, and None for the others."""
         return [cache_for(layer, own, batch, length) for _, layer, own in self._with(params)]
@@ -323,6 +336,10 @@ class Residual(_Wrapper):
         d_params, d_branch = self.layer.vjp(residuals, g)
         return d_params, g + d_branch
 
+    def jvp(self, residuals: Any, t: Any) -> Any:
+        """Return the layer's jvp with t_x added."""
+        return t[1] + self.layer.jvp(residuals, t)
+
     def step(self, params: Tree, x: Any, cache: Any, *, lengths: Any = None) -> tuple[Any, Any]:
         """Return x + f(x) for the next positions."""
         branch, cache = self.layer.step(params, x, cache, lengths=lengths)  # type: ignore[attr-defined]
@@ -342,6 +359,12 @@ class Remat(_Wrapper):
         params, x, side = residuals
         _, layer_residuals = self.layer.forward(params, x, **side)
         return self.layer.vjp(layer_residuals, g)
+
+    def jvp(self, residuals: Any, t: Any) -> Any:
+        """Run the forward again, then the layer's jvp."""
+        params, x, side = residuals
+        _, layer_residuals = self.layer.forward(params, x, **side)
+        return self.layer.jvp(layer_residuals, t)
 
     def step(self, params: Tree, x: Any, cache: Any, *, lengths: Any = None) -> tuple[Any, Any]:
         """Run the layer's step."""

@@ -9,8 +9,15 @@ A layer is anything with ``init``, ``forward`` and ``vjp``; normally a module, o
 Positional means differentiated, keyword-only means not differentiated. ``residuals`` holds
 everything that ``vjp`` needs. Arguments, residuals and ``g`` are never written to.
 
-Every ``forward`` and ``vjp`` raises a TypeError or ValueError that names the argument where the
-parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
+A layer may also have a forward mode, the product of its Jacobian with a tangent::
+
+    t_y = jvp(residuals, (t_params, t_x))
+
+Tangents have the structure, shapes and dtypes of ``params`` and ``x``. As with cotangents, that of
+integers is None. What does not move has zeros.
+
+Every ``forward``, ``vjp`` and ``jvp`` raises a TypeError or ValueError that names the argument
+where the parameters, dtypes or shapes do not fit. Their docstrings list what they refuse besides.
 
 The shape letters, everywhere in this package:
 
@@ -61,6 +68,10 @@ class Layer(Differentiable, Protocol):
     @property
     def init(self) -> Callable[..., Tree]:
         """Make the parameters from a key and the sizes."""
+
+    @property
+    def jvp(self) -> Callable[[Any, Any], Any]:
+        """Map ``(residuals, (t_params, t_x))`` to ``t_y``; only forward mode needs it."""
 
 
 class Stream(NamedTuple):
@@ -333,6 +344,52 @@ def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise TypeError(f"g must have the dtype of y, {dtype}: got {received}; cast with astype")
     if g.shape != shape:
         raise ValueError(f"g must have the shape of y, {shape}: got {g.shape}; broadcast it first")
+
+
+def expect_tangent(t: Any, shapes: tuple[Tree, Any], dtype: np.dtype) -> tuple[Tree, Any]:
+    """Require tangents ``(t_params, t_x)``, and return them.
+
+    Args:
+        t: the tangents.
+        shapes: those of params and x, in trees like them; None for integers, and ``...`` for what
+            a layer inside checks.
+        dtype: of params and x.
+
+    Raises:
+        TypeError: for anything but a pair, another structure or another dtype.
+        ValueError: for another shape, even one that would broadcast.
+    """
+    if not isinstance(t, tuple) or len(t) != 2:
+        raise TypeError(f"t must be (t_params, t_x): got {type(t).__name__}; pass both")
+    for name, part, shape in zip(("t_params", "t_x"), t, shapes, strict=True):
+        _expect_tangent(name, part, shape, dtype)
+    return t
+
+
+def _expect_tangent(name: str, t: Any, shape: Any, dtype: np.dtype) -> None:
+    if shape is ...:
+        return
+    fields = getattr(shape, "_fields", None)
+    if isinstance(shape, dict) or fields:
+        required = shape if fields is None else shape._asdict()
+        received = t._asdict() if fields and getattr(t, "_fields", None) == fields else t
+        if not isinstance(received, dict) or received.keys() != required.keys():
+            raise TypeError(
+                f"{name} must be a {type(shape).__name__} of {', '.join(required) or 'nothing'}: "
+                f"got a {type(t).__name__}"
+                f"{' of ' + ', '.join(received) if isinstance(received, dict) else ''}; "
+                "pass zeros for what does not move"
+            )
+        for key, inner in required.items():
+            _expect_tangent(f"{name}.{key}", received[key], inner, dtype)
+    elif shape is None:
+        if t is not None:
+            raise TypeError(f"{name} must be None, that of integers: got {type(t).__name__}")
+    elif getattr(t, "dtype", None) != dtype:
+        received = getattr(t, "dtype", type(t).__name__)
+        raise TypeError(f"{name} must be {dtype}, like the layer: got {received}; use astype")
+    elif t.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}: got {t.shape}; broadcast it first")
 
 
 def expect_tokens(

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["FUNCTIONS", "located", "name_of"]
 
-FUNCTIONS = ("init", "forward", "vjp", "input_vjp", "init_cache", "step")
+FUNCTIONS = ("init", "forward", "vjp", "jvp", "input_vjp", "init_cache", "step")
 """The functions of a layer, whose frames count."""
 
 _P = ParamSpec("_P")
@@ -90,7 +90,8 @@ def _locate(error: Exception) -> None:
 def _name(outer: FrameType, line: int, inner: FrameType | None) -> str:
     """Return what a layer calls the one inside it; "" if that is itself, as in a bound layer."""
     whole, part = _first_argument(outer), _first_argument(inner)
-    again = inner is not None and (outer.f_code.co_name, inner.f_code.co_name) == ("vjp", "forward")
+    back = outer.f_code.co_name in ("vjp", "jvp")  # of a layer that runs its forward again
+    again = back and inner is not None and inner.f_code.co_name == "forward"
     if (part is whole and part is not None) or again:
         return ""
     found = None if part is None or isinstance(part, (int, str)) else _find(whole, part)

@@ -127,16 +127,18 @@ def test_every_layer_is_whole(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docstring = ast.get_docstring(tree)
     assert "Shapes:" in docstring
-    assert "VJP" in docstring or "models" in path.parts
+    assert {"VJP", "JVP"} <= {*re.findall(r"\w+", docstring)} or "models" in path.parts
     order = list(map(defined, tree.body))
     assert order.index("Residuals") < order.index("init") < order.index("forward")
-    assert order[order.index("forward") + 1] == "vjp"
+    at = order.index("forward")
+    assert order[at + 1 : at + 3] == ["vjp", "jvp"]
     (exports,) = [n.value for n in tree.body if defined(n) == "__all__"]
     public = {name for name in functions(path) if not name.startswith("_")}
     assert public | {"Residuals", "init"} <= set(ast.literal_eval(exports))
     positional = {name: [a.arg for a in f.args.args] for name, f in functions(path).items()}
     assert positional.get("init", ["key"]) == ["key"]
     assert positional["vjp"] == ["residuals", "g"]
+    assert positional["jvp"] == ["residuals", "t"]
     assert positional["forward"][0] == "params"
     assert len(positional["forward"]) == 2
 

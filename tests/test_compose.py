@@ -58,6 +58,9 @@ def test_combinators_equal_the_written_out_model_bit_for_bit(dtype, wrap):
     assert sketch_loss == loss
     assert d_tokens is None
     chex.assert_trees_all_equal(d_sketch, rearrange(d_params))
+    t_loss = language_model.jvp(residuals, (params, None))
+    t_params = {**rearrange(params), "loss": {}}
+    assert model.jvp(sketch_residuals, (t_params, None)) == pytest.approx(t_loss, rel=1e-6)
 
 
 def test_init_sends_each_size_to_the_layers_that_name_it():

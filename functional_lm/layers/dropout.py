@@ -11,6 +11,8 @@ VJP. The map is linear with a diagonal Jacobian, so it is its own transpose:
 Without a key, or at rate 0, nothing is drawn and the layer is the identity: ``y`` is ``x`` itself
 and ``d_x`` is ``g`` itself, not copies. At rate 1 both are zero.
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·m/(1 − rate).
+
 Shapes: x and y (...).
 """
 
@@ -24,11 +26,12 @@ from ..contract import (
     expect_inputs,
     expect_number,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 from ..prng import bernoulli, expect_key
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 SHARES_MEMORY = "without a key, or at rate 0, y is x itself and d_x is g itself"
 
@@ -69,3 +72,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     multiplier, x = residuals
     expect_cotangent(g, x.shape, x.dtype)
     return {}, g if multiplier is None else g * multiplier
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    multiplier, x = residuals
+    _, t_x = expect_tangent(t, ({}, x.shape), x.dtype)
+    return t_x if multiplier is None else t_x * multiplier

@@ -8,6 +8,8 @@ VJP. A token that occurs several times uses its row several times, so the cotang
 
 Tokens are labels, not numbers: their cotangent is None.
 
+JVP. The map is linear: t_y = t_W[tokens].
+
 Shapes: tokens (...), y (..., D).
 """
 
@@ -23,12 +25,13 @@ from ..contract import (
     expect_inputs,
     expect_residuals,
     expect_sizes,
+    expect_tangent,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
 from ..prng import normal
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -64,3 +67,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, None]:
     expect_cotangent(g, (*tokens.shape, weight.shape[1]), weight.dtype)
     d_weight = segment_sum(rows(g), tokens.ravel(), len(weight))  # (V, D)
     return {"weight": d_weight}, None  # tokens are labels
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, None]) -> Array:
+    """Return t_y (..., D) for the tangents ``({"weight"}, None)``."""
+    expect_residuals(residuals, Residuals)
+    tokens, weight = residuals
+    t_params, _ = expect_tangent(t, ({"weight": weight.shape}, None), weight.dtype)
+    return t_params["weight"][tokens]

@@ -7,6 +7,8 @@ VJP. y is a sum, and row m of W is used wherever the position is m, so the cotan
 
     d_x = g      ∂L/∂W[m] = Σₙ gₙ·[pₙ = m]
 
+JVP. The map is linear: t_y = t_x + t_W[positions].
+
 Shapes: x and y (..., T, D); positions (T,), or (..., T) with the leading axes of x.
 """
 
@@ -22,12 +24,13 @@ from ..contract import (
     expect_inputs,
     expect_residuals,
     expect_sizes,
+    expect_tangent,
     expect_tokens,
 )
 from ..numerics import rows, segment_sum
 from ..prng import normal
 
-__all__ = ["Residuals", "expect_positions", "forward", "init", "vjp"]
+__all__ = ["Residuals", "expect_positions", "forward", "init", "jvp", "vjp"]
 
 SHARES_MEMORY = "d_x is g itself"
 
@@ -67,6 +70,14 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     each = np.broadcast_to(positions, shape[:-1]).ravel()  # (N,)
     d_weight = segment_sum(rows(g), each, len(weight))  # (M, D)
     return {"weight": d_weight}, g
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., T, D) for the tangents ``({"weight"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    positions, weight, shape = residuals
+    t_params, t_x = expect_tangent(t, ({"weight": weight.shape}, shape), weight.dtype)
+    return t_x + t_params["weight"][positions]
 
 
 def expect_positions(positions: Any, n_positions: int, leading: tuple[int, ...]) -> None:

@@ -10,6 +10,8 @@ VJP. With N rows and cotangent g (N, D_out):
     ∂L/∂bⱼ  = Σₙ gₙⱼ      ⇒  d_b = sum of the rows of g
     ∂L/∂xₙᵢ = Σⱼ gₙⱼ·Wᵢⱼ  ⇒  d_x = g·Wᵀ
 
+JVP. The product rule: t_y = t_x·W + x·t_W + t_b.
+
 Shapes: x (..., D_in), y (..., D_out).
 """
 
@@ -25,11 +27,12 @@ from ..contract import (
     expect_inputs,
     expect_int,
     expect_residuals,
+    expect_tangent,
 )
 from ..numerics import rows, sum_rows
 from ..prng import matrix_std, normal
 
-__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
+__all__ = ["Residuals", "forward", "init", "input_vjp", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -86,6 +89,18 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if has_bias:
         d_params["bias"] = sum_rows(g)
     return d_params, (g @ weight.T).reshape(x.shape)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D_out) for the tangents ``({"weight", "bias"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x, weight, has_bias = residuals
+    shapes = {"weight": weight.shape} | ({"bias": weight.shape[1:]} if has_bias else {})
+    t_params, t_x = expect_tangent(t, (shapes, x.shape), x.dtype)
+    t_y = rows(t_x) @ weight + rows(x) @ t_params["weight"]  # (N, D_out)
+    if has_bias:
+        t_y += t_params["bias"]
+    return t_y.reshape(*x.shape[:-1], weight.shape[1])
 
 
 def input_vjp(residuals: Residuals, g: Array) -> Array:

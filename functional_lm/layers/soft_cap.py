@@ -10,6 +10,8 @@ VJP. tanh' = 1 − tanh², and the factors c and 1/c cancel:
 
     d_x = g·(1 − tanh²(x/c))
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·(1 − tanh²).
+
 Shapes: x and y (...).
 """
 
@@ -24,10 +26,11 @@ from ..contract import (
     expect_inputs,
     expect_number,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -57,3 +60,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     (tanh,) = residuals
     expect_cotangent(g, tanh.shape, tanh.dtype)
     return {}, g * (1.0 - tanh * tanh)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (tanh,) = residuals
+    _, t_x = expect_tangent(t, ({}, tanh.shape), tanh.dtype)
+    return t_x * (1.0 - tanh * tanh)

@@ -6,15 +6,25 @@ VJP. The maximum cancels, so it needs no derivative. ∂pᵢ/∂xⱼ = pᵢ·(δ
 
     d_xⱼ = Σᵢ gᵢ·pᵢ·(δᵢⱼ − pⱼ)  ⇒  d_x = p·(g − Σᵢ gᵢ·pᵢ)
 
+JVP. The Jacobian is symmetric, so it is its own transpose: t_y = p·(t_x − Σ p·t_x).
+
 Shapes: x and y (..., D). Entries of −inf get probability zero; a row of −inf alone gives NaN.
 """
 
 from typing import NamedTuple
 
-from ..contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ..contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 from ..numerics import softmax, softmax_vjp
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 SHARES_MEMORY = "y is the residual probs, which is all that vjp needs"
 
@@ -41,3 +51,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     (probs,) = residuals
     expect_cotangent(g, probs.shape, probs.dtype)
     return {}, softmax_vjp(probs, g)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (probs,) = residuals
+    _, t_x = expect_tangent(t, ({}, probs.shape), probs.dtype)
+    return softmax_vjp(probs, t_x)

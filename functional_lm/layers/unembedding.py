@@ -13,6 +13,8 @@ With a ``soft_cap`` c (Gemma Team 2024, section 2) the logits are c·tanh(y/c), 
 W has the shape of an embedding, so tying the two is one addition of two cotangents
 (Press and Wolf 2017).
 
+JVP. The product rule, t_y = t_x·Wᵀ + x·t_Wᵀ, and times 1 − tanh² behind a cap.
+
 Shapes: x (..., D), y (..., V).
 """
 
@@ -29,11 +31,12 @@ from ..contract import (
     expect_number,
     expect_residuals,
     expect_sizes,
+    expect_tangent,
 )
 from ..numerics import rows
 from ..prng import normal
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -76,3 +79,14 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if tanh is not None:
         g = g * (1.0 - tanh * tanh)
     return {"weight": g.T @ rows(x)}, (g @ weight).reshape(x.shape)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., V) for the tangents ``({"weight"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x, weight, tanh = residuals
+    t_params, t_x = expect_tangent(t, ({"weight": weight.shape}, x.shape), x.dtype)
+    t_y = rows(t_x) @ weight.T + rows(x) @ t_params["weight"].T  # (N, V)
+    if tanh is not None:
+        t_y *= 1.0 - tanh * tanh
+    return t_y.reshape(*x.shape[:-1], len(weight))

@@ -21,6 +21,8 @@ VJP. ∂ log Σ exp(x)/∂xᵥ = softmax(x)ᵥ = pᵥ, and ∂x_t/∂xᵥ = [v =
 and with both settings d_x = g·((1 + 2·ζ·z)·p − (1 − ε)·onehot(t) − ε/V)/N, since ∂z/∂xᵥ = pᵥ.
 Nothing kept gives loss 0 and zero gradient. Residuals hold d_x for g = 1.
 
+JVP. t_y = Σ d_x·t_x, with d_x for g = 1.
+
 Shapes: x (..., V), targets (...), y scalar. The loss is in nats.
 """
 
@@ -36,12 +38,13 @@ from ..contract import (
     expect_inputs,
     expect_number,
     expect_residuals,
+    expect_tangent,
     expect_targets,
     init_nothing,
 )
 from ..numerics import rows
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -113,3 +116,11 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     (d_logits,) = residuals
     expect_cotangent(g, (), d_logits.dtype)
     return {}, d_logits * g
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Scalar:
+    """Return t_y, a scalar, for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (d_logits,) = residuals
+    _, t_x = expect_tangent(t, ({}, d_logits.shape), d_logits.dtype)
+    return np.vdot(d_logits, t_x)

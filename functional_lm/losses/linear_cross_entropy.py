@@ -24,6 +24,8 @@ A vjp that recomputes the logits takes four products of N·V·D instead of three
 V = 50257. ``recompute`` asks for that: the forward then takes only the one product that the loss
 needs, for evaluation, which needs no gradient.
 
+JVP. t_y = Σ d_W·t_W + Σ d_x·t_x, with the gradient for g = 1.
+
 Shapes: ``weight`` (V, D), x (..., D), targets (...), y scalar. The loss is in nats.
 """
 
@@ -43,12 +45,13 @@ from ..contract import (
     expect_number,
     expect_residuals,
     expect_sizes,
+    expect_tangent,
     expect_targets,
 )
 from ..numerics import rows
 from ..prng import normal
 
-__all__ = ["Residuals", "forward", "init", "input_vjp", "vjp"]
+__all__ = ["Residuals", "forward", "init", "input_vjp", "jvp", "vjp"]
 
 
 class Settings(NamedTuple):
@@ -145,6 +148,16 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Array]:
     if d_weight is None:
         _, d_weight, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, True)
     return {"weight": d_weight * g}, input_vjp(residuals._replace(d_x=d_x), g)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Scalar:
+    """Return t_y, a scalar, for the tangents ``({"weight"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    d_weight, d_x, weight, x, target, kept, shape, settings, chunk_size = residuals
+    t_params, t_x = expect_tangent(t, ({"weight": weight.shape}, shape), weight.dtype)
+    if d_weight is None or d_x is None:
+        _, d_weight, d_x = _in_chunks(weight, x, target, settings, chunk_size, True, True)
+    return np.vdot(d_weight, t_params["weight"]) + np.vdot(d_x, rows(t_x)[kept])
 
 
 def input_vjp(residuals: Residuals, g: Any) -> Array:

@@ -22,7 +22,7 @@ from ..compose import Bound
 from ..contract import Array, Key, Scalar, Stream, Tree, expect_residuals, unpack
 from ..outline import as_html, describe
 
-__all__ = ["LanguageModel", "Residuals", "forward", "init", "vjp"]
+__all__ = ["LanguageModel", "Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -89,6 +89,14 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     return model.vjp(inner, g if d_auxiliary is None else Stream(g, d_auxiliary * g))
 
 
+def jvp(residuals: Residuals, t: tuple[Tree, None]) -> Scalar:
+    """Return the tangent of the loss for ``(t_params, None)``."""
+    expect_residuals(residuals, Residuals)
+    inner, model, d_auxiliary = residuals
+    t_loss, t_of_blocks = unpack(model.jvp(inner, t))
+    return t_loss if d_auxiliary is None else t_loss + d_auxiliary * t_of_blocks
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class LanguageModel:
     """A model and its loss, as training, decoding and runs use them: a layer without settings.
@@ -150,6 +158,10 @@ class LanguageModel:
     def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, None]:
         """Return ``(d_params, None)`` for the scalar cotangent g."""
         return vjp(residuals, g)
+
+    def jvp(self, residuals: Residuals, t: tuple[Tree, None]) -> Scalar:
+        """Return the tangent of the loss for ``(t_params, None)``."""
+        return jvp(residuals, t)
 
     @property
     def can_step(self) -> bool:

@@ -252,6 +252,14 @@ class CustomModel:
         _, d_logits = self.head.vjp(r_head, d_y)
         return self.layer.vjp(r_layer, pack(d_logits, d_auxiliary))
 
+    def jvp(self, residuals: Any, t: Any) -> Any:
+        """Return the jvp of the layer, then that of the head."""
+        if self.head is None:
+            return self.layer.jvp(residuals, t)
+        r_layer, r_head = residuals
+        t_logits, t_auxiliary = unpack(self.layer.jvp(r_layer, t))
+        return pack(self.head.jvp(r_head, ({}, t_logits)), t_auxiliary)
+
     def with_head(self, head: Layer) -> "CustomModel":
         """Return the model with a layer after the logits."""
         return dataclasses.replace(self, head=head)

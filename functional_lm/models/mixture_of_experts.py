@@ -18,7 +18,7 @@ from ..layers.routing.routed_experts import Routed
 from ..layers.routing.top_k_router import Gates
 from ..prng import fold_in
 
-__all__ = ["Residuals", "expert_shares", "forward", "idle_weights", "init", "vjp"]
+__all__ = ["Residuals", "expert_shares", "forward", "idle_weights", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -102,6 +102,19 @@ def vjp(residuals: Residuals, g: Stream) -> tuple[Tree, Array]:
         d_params["shared"], d_x_shared = shared.vjp(residuals.shared, d_y)
         d_x = d_x + d_x_shared
     return d_params, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Stream:
+    """Return the tangent of y for ``({"router", "experts", "shared"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    router, gate, experts, shared = residuals.layers
+    t_params, t_x = t
+    t_logits = router.jvp(residuals.router, (t_params["router"], t_x))
+    t_weights, t_auxiliary = gate.jvp(residuals.gate, ({}, t_logits))
+    t_y = experts.jvp(residuals.experts, (t_params["experts"], Routed(t_x, t_weights)))
+    if shared is not None:
+        t_y = t_y + shared.jvp(residuals.shared, (t_params["shared"], t_x))
+    return Stream(t_y, t_auxiliary)
 
 
 def expert_shares(residuals: Residuals) -> Array:

@@ -14,7 +14,7 @@ from ..contract import Array, Key, Layer, Tree, expect_params, expect_residuals
 from ..layers import linear, swiglu
 from ..prng import fold_in
 
-__all__ = ["Residuals", "forward", "hidden_units", "init", "vjp"]
+__all__ = ["Residuals", "forward", "hidden_units", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -80,6 +80,16 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     _, d_h = activation.vjp(residuals.activation, d_hidden)
     d_up, d_x = up.vjp(residuals.up, d_h)
     return {"up": d_up, "down": d_down}, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents ``({"up", "down"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    up, activation, down = residuals.layers
+    t_params, t_x = t
+    t_h = up.jvp(residuals.up, (t_params["up"], t_x))
+    t_hidden = activation.jvp(residuals.activation, ({}, t_h))
+    return down.jvp(residuals.down, (t_params["down"], t_hidden))
 
 
 def hidden_units(residuals: Residuals) -> Array:

@@ -34,7 +34,7 @@ from ..outline import describe, tree
 from ..prng import fold_in
 from .transformer_block import apart, expect_shape_of
 
-__all__ = ["Block", "Residuals", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = ["Block", "Residuals", "forward", "init", "init_cache", "jvp", "step", "vjp"]
 
 SHARES_MEMORY = "an auxiliary loss and its cotangent are passed on as they are"
 
@@ -134,6 +134,21 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Any]:
     g = g + d_branch  # x feeds the skip path and the norm
     d_params = {"norm": d_norm, "mixer": d_mixer, "mlp": d_mlp}
     return d_params, Stream(g, d_auxiliary) if x_has_loss else g
+
+
+@located
+def jvp(residuals: Residuals, t: tuple[Tree, Any]) -> Any:
+    """Return the tangent of y for ``({"norm", "mixer", "mlp"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    block = residuals.block
+    t_params, t_x = t
+    t_x, t_auxiliary = unpack(t_x)
+    t_h = block.norm.jvp(residuals.norm, (t_params["norm"], t_x))
+    t_a = block.mixer.jvp(residuals.mixer, (t_params["mixer"], t_h))
+    t_a = block.dropout.jvp(residuals.dropout1, ({}, t_a))
+    t_m, t_router_loss = unpack(block.mlp.jvp(residuals.mlp, (t_params["mlp"], t_h)))
+    t_m = block.dropout.jvp(residuals.dropout2, ({}, t_m))
+    return pack(t_x + t_a + t_m, t_auxiliary, t_router_loss)
 
 
 def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:

@@ -56,6 +56,7 @@ __all__ = [
     "documents",
     "forward",
     "init",
+    "jvp",
     "positions_in",
     "vjp",
 ]
@@ -211,6 +212,28 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     return d_params, None  # tokens are labels
 
 
+@located
+def jvp(residuals: Residuals, t: tuple[Tree, None]) -> Any:
+    """Return the tangent of the logits for ``(t_params, None)``."""
+    expect_residuals(residuals, Residuals)
+    model = residuals.model
+    t_params, _ = t
+    t_x = model.embedding.jvp(residuals.embedding, (t_params["embedding"], None))
+    if model.positions is not None:
+        t_x = model.positions.jvp(residuals.positions, (t_params["positions"], t_x))
+    t_x = model.dropout.jvp(residuals.dropout, ({}, t_x))
+    T = t_x.shape[1]
+    if model.prompt is not None:
+        t_x = model.prompt.jvp(residuals.prompt, (t_params["prompt"], t_x))  # (B, P + T, D)
+    for block, r_block, own in zip(model.blocks, residuals.blocks, t_params["blocks"], strict=True):
+        t_x = model.wiring(block).jvp(r_block, (own, t_x))
+    t_x, t_auxiliary = unpack(t_x)
+    t_x = model.norm.jvp(residuals.norm, (t_params["norm"], t_x[:, t_x.shape[1] - T :]))
+    t_x = t_x if residuals.batched else t_x[0]
+    head = model.head_params(t_params)
+    return pack(model.unembedding.jvp(residuals.unembedding, (head, t_x)), t_auxiliary)
+
+
 class Transformer(Layers):
     """A transformer as a layer: with init, forward and vjp, and what decoding and training need."""
 
@@ -237,6 +260,10 @@ class Transformer(Layers):
     def vjp(self, residuals: Residuals, g: Any) -> tuple[Tree, None]:
         """Return ``(d_params, None)``."""
         return vjp(residuals, g)
+
+    def jvp(self, residuals: Residuals, t: tuple[Tree, None]) -> Any:
+        """Return the tangent of the logits; see `jvp` of this module."""
+        return jvp(residuals, t)
 
     def with_head(self, head: Layer) -> "Transformer":
         """Return the model with another layer, of the same parameters, for the unembedding."""

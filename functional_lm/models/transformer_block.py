@@ -41,6 +41,7 @@ __all__ = [
     "forward",
     "init",
     "init_cache",
+    "jvp",
     "step",
     "vjp",
 ]
@@ -147,6 +148,23 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, Any]:
     g = g + d_branch
     d_params = {"norm1": d_norm1, "mixer": d_mixer, "norm2": d_norm2, "mlp": d_mlp}
     return d_params, Stream(g, d_auxiliary) if x_has_loss else g
+
+
+@located
+def jvp(residuals: Residuals, t: tuple[Tree, Any]) -> Any:
+    """Return the tangent of y for ``({"norm1", "mixer", "norm2", "mlp"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    block = residuals.block
+    t_params, t_x = t
+    t_x, t_auxiliary = unpack(t_x)
+    t_h = block.norm1.jvp(residuals.norm1, (t_params["norm1"], t_x))
+    t_a = block.mixer.jvp(residuals.mixer, (t_params["mixer"], t_h))
+    t_x = t_x + block.dropout.jvp(residuals.dropout1, ({}, t_a))
+
+    t_h = block.norm2.jvp(residuals.norm2, (t_params["norm2"], t_x))
+    t_m, t_router_loss = unpack(block.mlp.jvp(residuals.mlp, (t_params["mlp"], t_h)))
+    t_x = t_x + block.dropout.jvp(residuals.dropout2, ({}, t_m))
+    return pack(t_x, t_auxiliary, t_router_loss)
 
 
 def init_cache(params: Tree, batch: int, length: int, *, block: Block) -> Any:

@@ -53,7 +53,9 @@ def certify(
         cases = registered_cases(layer)
     if not cases:
         raise ValueError("certify needs at least one case: got none; pass cases=[Case(...)]")
-    checks = [c for c in CHECKS if c != "refusals" or refusals or isinstance(layer, str)]
+    ours = isinstance(layer, str)
+    asked = {"refusals": refusals or ours, "jvp": ours or hasattr(layer, "jvp"), "bitwise": False}
+    checks = [c for c in CHECKS if asked.get(c, True)]
     reports: dict[str, Report] = {}
 
     def report_of(case: Case) -> Report:

@@ -12,6 +12,7 @@ from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
+from .forward_mode import check_jvp
 from .half_precision import HALF, check_half
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
@@ -255,6 +256,7 @@ def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Cal
     if "float64" in dtypes:
         others = (check_examples, check_one_token, check_scales)
         stages += [partial(stage, examination) for stage in others]
+    stages += [partial(check_jvp, examination, dtype) for dtype in dtypes]
     if bitwise:
         stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
     stages += [partial(check_half, examination, dtype) for dtype in halves]

@@ -16,6 +16,7 @@ from .. import prng, pytree
 from ..contract import Array, Key, Tree
 from .accuracy import compare_float64
 from .explain import explain
+from .forward_mode import check_jvp
 from .inputs import finite, normal_like
 from .limits import norm
 from .report import Report
@@ -52,6 +53,7 @@ def check_own_inputs(examination: Examination) -> None:
             for leaf in other.report.leaves.values():
                 if leaf.float64_limit is not None and not examination.oracle.has_float32:
                     leaf.float64_limit *= DIFFERENCES
+            check_jvp(other, "float64")
             explain(other)
         if other.report.findings:
             for finding in other.report.findings:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Array
+from .forward_mode import tangent_like
 from .inputs import at, cast
 from .subject import Examination
 
@@ -24,7 +25,8 @@ def check_refusals(examination: Examination) -> None:
 
     Those are: params that are no dict, lack a key or have an unknown one; a leaf that is a list,
     float16, integers, or float64 among float32; floating tokens; a shape that the reference does
-    not accept either; a cotangent of another dtype or shape, also one that would broadcast.
+    not accept either; a cotangent or tangent of another dtype or shape, also one that would
+    broadcast.
     """
     subject = examination.subject
     (params, x), g = cast(examination.draws[0], np.float32)
@@ -47,6 +49,15 @@ def check_refusals(examination: Examination) -> None:
             spoilt = _replaced(g, path, changed)
             message = f"vjp accepts {at('g', path)} {what}"
             _require(examination, message, {"g"}, partial(subject.layer.vjp, residuals, spoilt))
+    t_params, t_x = tangent_like((params, x), "float32")
+    tangents = {"t_params": t_params, "t_x": t_x}
+    jvp: Any = getattr(subject.layer, "jvp", None)
+    for path, leaf in _some_leaves(tangents) if jvp else ():
+        for what, changed in _cotangents(leaf):
+            pair = (*_replaced(tangents, path, changed).values(),)
+            names = {*tangents}  # in the middle of a model, another may be named
+            call = partial(jvp, residuals, pair)
+            _require(examination, f"jvp accepts {path} {what}", names, call)
 
 
 def _require(

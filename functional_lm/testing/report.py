@@ -88,7 +88,7 @@ class HalfReport:
         return self.verdict in ("right", "ill-conditioned here")
 
 
-CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "bitwise", "refusals")
+CHECKS = ("contract", "purity", "linearity", "accuracy", "inputs", "jvp", "bitwise", "refusals")
 """What a check looks at, in this order.
 
 contract: structure, shapes, dtypes and finite values of what forward and vjp return.
@@ -96,6 +96,7 @@ purity: nothing is written to, nothing hidden or shared; the same bits every tim
 linearity: of vjp in g.
 accuracy: the value and each gradient against the oracle.
 inputs: other memory layouts, examples one by one, one token, an empty batch, extreme scales.
+jvp: the forward mode of a layer that has one: all of this, and that it fits the gradient.
 bitwise: the same bits in every call and in every batch; where it is asked for.
 refusals: inputs spoilt in one place raise an error that names the argument; where it is asked for.
 """
@@ -139,6 +140,7 @@ CAUSES = {
     "edge shape": "the layer fails at a batch of one or none, or mixes the examples of a batch",
     "not refused": "an input that the layer cannot work with raises no error that names it",
     # numbers
+    "jvp": "forward mode disagrees with the gradient, or breaks the contract",
     "precision": "right algebra, wrong rounding: a narrower or wider dtype, or a cancellation",
     "not reproducible": "the bits change from call to call, or with the batch around an example",
     "not finite": "NaN or infinity",

@@ -99,6 +99,10 @@ def test_a_frozen_weight_costs_no_product(V, settings, monkeypatch):
     d_params, d_x = linear_cross_entropy.vjp(residuals, -1.7)  # as if nothing were frozen
     np.testing.assert_array_equal(d_x, expected)
     assert d_params["weight"].shape == (V, 7)
+    t_y = linear_cross_entropy.jvp(residuals, (params, x))
+    assert -1.7 * t_y == pytest.approx(
+        np.vdot(d_params["weight"], params["weight"]) + np.vdot(d_x, x), rel=1e-12
+    )
 
 
 def test_a_confident_prediction_keeps_its_accuracy():

@@ -156,6 +156,21 @@ def test_a_model_by_name_is_the_language_model_bit_for_bit():
     chex.assert_trees_all_equal(ours, language_model.vjp(others, one)[0])
 
 
+@pytest.mark.parametrize("kind", ["by name", "custom"])
+def test_forward_mode_fits_the_gradient_of_any_model(kind):
+    model = custom(serial(embedding=embedding, unembedding=unembedding))
+    if kind == "by name":
+        model = build("llama", vocab_size=13, d_model=24, n_layers=1, max_seq_len=8)
+    params = model.init((0,), dtype=np.float64)
+    _, residuals = model.forward(params, X, targets=Y)
+    d_params, _ = model.vjp(residuals, 1.0)
+    pairs = pytree.zip_with_path(params, d_params)
+    expected = sum(np.vdot(t, d_leaf) for _, t, d_leaf in pairs)
+    assert model.jvp(residuals, (params, None)) == pytest.approx(expected, rel=1e-11)
+    head, inner = model.model.forward(params, X)
+    assert model.model.jvp(inner, (params, None)).shape == head.shape
+
+
 def test_a_custom_model_gets_what_it_names():
     seen = {}
 

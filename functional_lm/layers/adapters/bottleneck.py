@@ -14,6 +14,11 @@ VJP. With a = max(z, 0):
 
 and d_x is that of the base for d_h.
 
+JVP. With t_h from the base:
+
+    t_z = t_h·D + h·t_D + t_d        t_a = t_z·[z > 0]
+    t_y = t_h + t_a·U + a·t_U + t_u
+
 Shapes: x (..., D_in), y (..., D_out); D (D_out, R) and U (R, D_out) are ``down`` and ``up``.
 """
 
@@ -31,11 +36,12 @@ from ...contract import (
     expect_int,
     expect_params,
     expect_residuals,
+    expect_tangent,
 )
 from ...numerics import rows, sum_rows
 from ...prng import fold_in, normal
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 OWN = ("down", "down_bias", "up", "up_bias")
 SHAPES = "down: D R, down_bias: R, up: R D, up_bias: D"
@@ -120,3 +126,17 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
         "up_bias": sum_rows(flat),
     }
     return d_params, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D_out) for the tangents of the parameters and of x."""
+    expect_residuals(residuals, Residuals)
+    r_base, h, activated, down, up, layer = residuals
+    shapes = (down.shape, down.shape[1:], up.shape, up.shape[1:])
+    of_params = {"base": ..., **dict(zip(OWN, shapes, strict=True))}
+    t_params, t_x = expect_tangent(t, (of_params, ...), h.dtype)
+    t_h = layer.jvp(r_base, (t_params["base"], t_x))
+    t_z = rows(t_h) @ down + rows(h) @ t_params["down"] + t_params["down_bias"]  # (N, R)
+    t_activated = t_z * (activated > 0)
+    t_added = t_activated @ up + activated @ t_params["up"] + t_params["up_bias"]
+    return t_h + t_added.reshape(h.shape)

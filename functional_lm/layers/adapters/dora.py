@@ -22,6 +22,12 @@ Of V only Aᵀ·V is kept, as V·e·Bᵀ = W·(e·B)ᵀ + s·A·(B·(e·B)ᵀ). 
 layer with its parameters, so that a frozen one computes no d_W. A magnitude of zero counts as
 `SMALL`: its gradient could not be found from a z of zero.
 
+JVP. With t_V = t_W + s·(t_A·B + A·t_B), the lengths change by t_n = Σ V·t_V/n over the rows of V,
+and ρ by ρ·q with q = t_μ/μ − t_n/n. As z = ρ·(x·W + s·x̃·A·B),
+
+    t_z = that of the base for ρ·t_W and t_x
+          + ρ·(s·x̃·t_A·B + h·t_B + s·(m − 1)·t_x·A·B) + q·z
+
 Shapes: x (..., D_in), y (..., D_out), μ (W,); those of A and B are in `functional_lm.low_rank`.
 """
 
@@ -37,11 +43,12 @@ from ...contract import (
     expect_cotangent,
     expect_inputs,
     expect_residuals,
+    expect_tangent,
 )
 from ...low_rank import Columns, Part, dropped, expect_thin, init_low_rank, parts_of, scale_of
 from ...numerics import rows, sum_rows
 
-__all__ = ["Residuals", "forward", "init", "merge", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "merge", "vjp"]
 
 SHARES_MEMORY = (
     "without a bias, y is kept in the residuals: the gradient of the magnitudes needs it"
@@ -168,6 +175,33 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
             d_weight[:, part.wide] += wide * e[part.b]
         d_base = {"weight": d_weight} | ({"bias": sum_rows(flat)} if r.has_bias else {})
     return {"base": d_base, "a": d_a, "b": d_b, "magnitude": c / r.magnitude}, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D_out) for the tangents ``({"base", "a", "b", "magnitude"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    r = residuals
+    of_base = {"weight": r.weight.shape} | ({"bias": r.weight.shape[1:]} if r.has_bias else {})
+    shapes = {"base": of_base, "a": r.a.shape, "b": r.b.shape, "magnitude": r.magnitude.shape}
+    t_params, t_x = expect_tangent(t, (shapes, r.x.shape), r.x.dtype)
+    t_base, t_weight = t_params["base"], t_params["base"]["weight"].copy()
+    hidden, t_hidden = rows(r.x) @ r.a, rows(r.x) @ t_params["a"]  # (N, P·R)
+    if r.multiplier is not None:
+        t_hidden += rows(t_x * (r.multiplier - 1)) @ r.a
+    t_z = np.zeros_like(r.z)
+    for part in r.parts:
+        a, b, t_a = r.a[:, part.a], r.b[:, part.b], t_params["a"][:, part.a]
+        t_b, ratio = t_params["b"][:, part.b], r.ratio[part.b]
+        wide = _adapted(r.weight, r.a, r.b, part, r.scale)
+        t_wide = t_base["weight"][:, part.wide] + r.scale * (t_a @ b + a @ t_b)
+        t_weight[:, part.wide] *= ratio
+        longer = sum_rows(wide * t_wide) / r.lengths[part.b] ** 2  # t_n/n
+        q = t_params["magnitude"][part.b] / r.magnitude[part.b] - longer
+        t_added = r.scale * ratio * (t_hidden[:, part.a] @ b + hidden[:, part.a] @ t_b)
+        t_z[:, part.wide] = t_added + q * r.z[:, part.wide]
+    t_y = r.layer.jvp(r.base, ({"weight": t_weight}, t_x))
+    t_y = t_y + t_z.reshape(t_y.shape)
+    return t_y + t_base["bias"] if r.has_bias else t_y
 
 
 def merge(params: Tree, *, alpha: float, rslora: bool = False, columns: Columns = None) -> Tree:

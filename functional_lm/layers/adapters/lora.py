@@ -13,6 +13,8 @@ VJP. With h = s·x̃·A, so that y = base(x) + h·B, for each range of columns:
     d_B = hᵀ·g          d_h = g·Bᵀ
     d_A = s·x̃ᵀ·d_h      d_x = that of the base + s·m·(d_h·Aᵀ)
 
+JVP. t_y = that of the base + t_h·B + h·t_B with t_h = s·(m·t_x·A + x̃·t_A), for each range.
+
 Shapes: x (..., D_in), y (..., D_out); those of A and B are in `functional_lm.low_rank`.
 """
 
@@ -20,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...contract import Array, Key, Layer, Tree, expect_cotangent, expect_residuals
+from ...contract import Array, Key, Layer, Tree, expect_cotangent, expect_residuals, expect_tangent
 from ...low_rank import Columns, Part, dropped, expect_thin, init_low_rank, parts_of, scale_of
 from ...numerics import rows
 
-__all__ = ["Residuals", "forward", "init", "merge", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "merge", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -98,6 +100,21 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_base, d_x = layer.vjp(r_base, g)
     d_x = d_x + (d_dropped if multiplier is None else d_dropped * multiplier)
     return {"base": d_base, "a": d_a, "b": d_b}, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D_out) for the tangents ``({"base", "a", "b"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    r_base, x, hidden, a, b, multiplier, scale, parts, _, layer = residuals
+    t_params, t_x = expect_tangent(t, ({"base": ..., "a": a.shape, "b": b.shape}, x.shape), x.dtype)
+    t_y = np.array(layer.jvp(r_base, (t_params["base"], t_x)))
+    t_dropped = t_x if multiplier is None else t_x * multiplier
+    t_hidden = scale * (rows(t_dropped) @ a + rows(x) @ t_params["a"])  # (N, P·R)
+    for part in parts:
+        t_b = t_params["b"][:, part.b]
+        t_added = t_hidden[:, part.a] @ b[:, part.b] + hidden[:, part.a] @ t_b
+        t_y[..., part.wide] += t_added.reshape(*x.shape[:-1], t_added.shape[1])
+    return t_y
 
 
 def merge(params: Tree, *, alpha: float, rslora: bool = False, columns: Columns = None) -> Tree:

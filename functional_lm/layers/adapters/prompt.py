@@ -8,6 +8,8 @@ VJP. Each text gives its cotangent to p:
 
     d_p = Σ_b g[b, :P]        d_x[b] = g[b, P:]
 
+JVP. The map is linear: t_y[b] = [t_p; t_x[b]].
+
 Shapes: x (B, T, D), p (P, D), y (B, P + T, D).
 """
 
@@ -23,10 +25,11 @@ from ...contract import (
     expect_inputs,
     expect_residuals,
     expect_sizes,
+    expect_tangent,
 )
 from ...prng import normal
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -58,3 +61,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     B, T, D = x.shape
     expect_cotangent(g, (B, P + T, D), x.dtype)
     return {"weight": g[:, :P].sum(axis=0)}, g[:, P:].copy()
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, P + T, D) for the tangents ``({"weight"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x, P = residuals
+    t_params, t_x = expect_tangent(t, ({"weight": (P, x.shape[-1])}, x.shape), x.dtype)
+    front = np.broadcast_to(t_params["weight"], (len(x), P, x.shape[-1]))
+    return np.concatenate([front, t_x], axis=1)

@@ -11,6 +11,8 @@ VJP. A product gives each factor the cotangent times the other:
 
     d_φ = g·u  ⇒  d_a from the vjp of φ        d_u = g·φ(a)
 
+JVP. The product rule: t_y = t_φ·u + φ(a)·t_u, with t_φ from the jvp of φ.
+
 Shapes: x (..., 2F), y (..., F). The matrices around it belong to `models.mlp`.
 """
 
@@ -25,10 +27,11 @@ from ...contract import (
     expect_cotangent,
     expect_inputs,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -72,3 +75,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, phi.shape, phi.dtype)
     _, d_a = activation.vjp(inner, g * u)
     return {}, np.concatenate([d_a, g * phi], axis=-1)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., F) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    inner, phi, u, activation = residuals
+    _, t_x = expect_tangent(t, ({}, (*phi.shape[:-1], 2 * phi.shape[-1])), phi.dtype)
+    t_a, t_u = np.split(t_x, 2, axis=-1)
+    return activation.jvp(inner, ({}, t_a)) * u + phi * t_u

@@ -13,6 +13,8 @@ VJP. y' = Φ + x·Φ', where
 
     ⇒  d_x = g·(Φ + x·Φ')
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·(Φ + x·Φ').
+
 Shapes: x and y (...).
 """
 
@@ -28,11 +30,12 @@ from ...contract import (
     expect_cotangent,
     expect_inputs,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 from ...numerics import normal_cdf
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 _SLOPE = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
@@ -72,3 +75,10 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     else:
         density = np.exp(-0.5 * x**2) * (1 / math.sqrt(2 * math.pi))
     return {}, g * (cdf + x * density)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    _, t_x = expect_tangent(t, ({}, residuals.x.shape), residuals.x.dtype)
+    return vjp(residuals, t_x)[1]  # a diagonal is its own transpose

@@ -7,6 +7,8 @@ every framework:
 
     d_x = g·[x > 0]
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·[x > 0].
+
 Shapes: x and y (...).
 """
 
@@ -14,9 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -40,3 +50,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     (x,) = residuals
     expect_cotangent(g, x.shape, x.dtype)
     return {}, g * (x > 0.0)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (x,) = residuals
+    _, t_x = expect_tangent(t, ({}, x.shape), x.dtype)
+    return t_x * (x > 0.0)

@@ -6,6 +6,8 @@ VJP. y' is 2x above zero and zero elsewhere, that is
 
     d_x = 2·g·max(x, 0)
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = 2·t_x·max(x, 0).
+
 Shapes: x and y (...).
 """
 
@@ -13,9 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -40,3 +50,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     (relu,) = residuals
     expect_cotangent(g, relu.shape, relu.dtype)
     return {}, 2.0 * g * relu
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (relu,) = residuals
+    _, t_x = expect_tangent(t, ({}, relu.shape), relu.dtype)
+    return 2.0 * t_x * relu

@@ -6,15 +6,25 @@ VJP. From the formula, σ' = e⁻ˣ/(1 + e⁻ˣ)² = σ·(1 − σ):
 
     d_x = g·y·(1 − y)
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·y·(1 − y).
+
 Shapes: x and y (...).
 """
 
 from typing import NamedTuple
 
-from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 from ...numerics import sigmoid
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 SHARES_MEMORY = "y is the residual"
 
@@ -41,3 +51,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     y = residuals.y
     expect_cotangent(g, y.shape, y.dtype)
     return {}, g * y * (1.0 - y)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    y = residuals.y
+    _, t_x = expect_tangent(t, ({}, y.shape), y.dtype)
+    return t_x * y * (1.0 - y)

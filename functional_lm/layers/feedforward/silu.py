@@ -6,15 +6,25 @@ VJP. With σ' = σ·(1 − σ):
 
     y' = σ + x·σ·(1 − σ)  ⇒  d_x = g·σ·(1 + x·(1 − σ))
 
+JVP. The Jacobian is diagonal, so it is its own transpose: t_y = t_x·σ·(1 + x·(1 − σ)).
+
 Shapes: x and y (...).
 """
 
 from typing import NamedTuple
 
-from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 from ...numerics import sigmoid
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -40,3 +50,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     x, sigma = residuals
     expect_cotangent(g, x.shape, x.dtype)
     return {}, g * sigma * (1.0 + x * (1.0 - sigma))
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (...) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x, sigma = residuals
+    _, t_x = expect_tangent(t, ({}, x.shape), x.dtype)
+    return t_x * sigma * (1.0 + x * (1.0 - sigma))

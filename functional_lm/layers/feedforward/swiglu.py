@@ -9,6 +9,8 @@ VJP. With σ' = σ·(1 − σ), silu' = σ + a·σ·(1 − σ) = silu + σ·(1 �
     ∂y/∂a = u·silu'(a) = y + σ(a)·(u − y)  ⇒  d_a = g·(y + σ(a)·(u − y))
     ∂y/∂u = silu(a)                        ⇒  d_u = g·silu(a)
 
+JVP. With the same two slopes, t_y = (y + σ(a)·(u − y))·t_a + silu(a)·t_u.
+
 Shapes: x (..., 2F), y (..., F). The matrices around it belong to `models.mlp`.
 """
 
@@ -16,10 +18,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...contract import Array, Tree, expect_cotangent, expect_inputs, expect_residuals, init_nothing
+from ...contract import (
+    Array,
+    Tree,
+    expect_cotangent,
+    expect_inputs,
+    expect_residuals,
+    expect_tangent,
+    init_nothing,
+)
 from ...numerics import sigmoid
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -58,3 +68,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     gate_slope, silu = residuals
     expect_cotangent(g, silu.shape, silu.dtype)
     return {}, np.concatenate([g * gate_slope, g * silu], axis=-1)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., F) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    gate_slope, silu = residuals
+    _, t_x = expect_tangent(t, ({}, (*silu.shape[:-1], 2 * silu.shape[-1])), silu.dtype)
+    t_a, t_u = np.split(t_x, 2, axis=-1)
+    return gate_slope * t_a + silu * t_u

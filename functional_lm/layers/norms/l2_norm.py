@@ -10,6 +10,8 @@ VJP. With cotangent g of one row:
             = r·(δᵢⱼ − yᵢ·yⱼ)
     ⇒  d_x = r·(g − y·Σ(g·y))
 
+JVP. The Jacobian is symmetric, so it is its own transpose: t_y = r·(t_x − y·Σ(y·t_x)).
+
 Shapes: x and y (..., D).
 """
 
@@ -24,11 +26,12 @@ from ...contract import (
     expect_inputs,
     expect_number,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 from ...numerics import row_dot
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -59,3 +62,12 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, x.shape, x.dtype)
     y = x * scale
     return {}, scale * (g - y * row_dot(g, y))
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x, scale = residuals
+    _, t_x = expect_tangent(t, ({}, x.shape), x.dtype)
+    y = x * scale
+    return scale * (t_x - y * row_dot(t_x, y))

@@ -13,6 +13,10 @@ mean is linear, ∂cᵢ/∂xⱼ = δᵢⱼ − 1/D, so that d_x = d_c − mean(d
 
     d_x = rstd·(h − mean(h) − x̂·mean(h·x̂))
 
+JVP. The same Jacobian of x̂, which is symmetric, and the product rule:
+
+    t_x̂ = rstd·(t_x − mean(t_x) − x̂·mean(t_x·x̂))        t_y = t_x̂·s + x̂·t_s + t_b
+
 Shapes: x and y (..., D).
 """
 
@@ -30,10 +34,11 @@ from ...contract import (
     expect_int,
     expect_number,
     expect_residuals,
+    expect_tangent,
 )
 from ...numerics import row_dot, row_mean, rows, sum_rows
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -85,3 +90,15 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if has_bias:
         d_params["bias"] = sum_rows(rows(g))
     return d_params, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D) for the tangents ``({"scale", "bias"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x_hat, rstd, scale, has_bias = residuals
+    shapes = {"scale": scale.shape} | ({"bias": scale.shape} if has_bias else {})
+    t_params, t_x = expect_tangent(t, (shapes, x_hat.shape), x_hat.dtype)
+    along = row_dot(t_x, x_hat) / len(scale)  # (..., 1)
+    t_x_hat = rstd * (t_x - row_mean(t_x) - x_hat * along)
+    t_y = t_x_hat * scale + x_hat * t_params["scale"]
+    return t_y + t_params["bias"] if has_bias else t_y

@@ -15,6 +15,10 @@ VJP. With cotangent g of one row, and h = g·s the cotangent of x̂:
             = rstd·(δᵢⱼ − x̂ᵢ·x̂ⱼ/D)
     ⇒  d_x = rstd·(h − x̂·mean(h·x̂))
 
+JVP. The same Jacobian of x̂, which is symmetric, and the product rule:
+
+    t_x̂ = rstd·(t_x − x̂·mean(t_x·x̂))        t_y = t_x̂·s + x̂·t_s
+
 Shapes: x and y (..., D).
 """
 
@@ -32,10 +36,11 @@ from ...contract import (
     expect_int,
     expect_number,
     expect_residuals,
+    expect_tangent,
 )
 from ...numerics import row_dot, rows, sum_rows
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -82,3 +87,13 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_x = rstd * (h - x_hat * mean_product)
     d_scale = sum_rows(rows(g * x_hat))  # (D,)
     return {"scale": d_scale}, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., D) for the tangents ``({"scale"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    x_hat, rstd, scale = residuals
+    t_params, t_x = expect_tangent(t, ({"scale": scale.shape}, x_hat.shape), x_hat.dtype)
+    along = row_dot(t_x, x_hat) / len(scale)  # (..., 1)
+    t_x_hat = rstd * (t_x - x_hat * along)
+    return t_x_hat * scale + x_hat * t_params["scale"]

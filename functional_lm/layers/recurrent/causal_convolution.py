@@ -14,6 +14,10 @@ cotangents g of y and h of the state after:
 and d_p is d_state and d_x in one row. A text shorter than the taps needs no case of its own: some
 of the last W − 1 entries of p then come from the state, and h goes there.
 
+JVP. With the tangents of the state and x in one row t_p, each tap by the product rule:
+
+    t_yₜ = Σⱼ wⱼ·t_xₜ₋ⱼ + t_wⱼ·xₜ₋ⱼ + t_b        t_state after = the last W − 1 of t_p
+
 Shapes: x is ``WithState(x, state)`` with x (B, T, D) and state (B, W−1, D), its last entry just
 before the text; y is ``WithState(y, state)`` alike. The weight is (W, D): row j is the tap on the
 input of j positions ago.
@@ -35,12 +39,13 @@ from ...contract import (
     expect_residuals,
     expect_shape,
     expect_sizes,
+    expect_tangent,
     expect_with_state,
 )
 from ...numerics import rows, sum_rows
 from ...prng import normal
 
-__all__ = ["Residuals", "forward", "init", "state_after", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "state_after", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -108,6 +113,25 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     if has_bias:
         d_params["bias"] = sum_rows(rows(g.x))
     return d_params, WithState(d_padded[:, W - 1 :], d_padded[:, : W - 1])
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
+    """Return ``WithState(t_y, t_state)`` for the tangents of the parameters, x and the state."""
+    expect_residuals(residuals, Residuals)
+    padded, weight, has_bias = residuals
+    (B, length, D), W = padded.shape, len(weight)
+    T = length - (W - 1)
+    of_params = {"weight": (W, D)} | ({"bias": (D,)} if has_bias else {})
+    shapes = of_params, WithState._make([(B, T, D), (B, W - 1, D)])
+    t_params, (t_x, t_state) = expect_tangent(t, shapes, padded.dtype)
+    t_padded = np.concatenate([t_state, t_x], axis=1)  # (B, W−1+T, D)
+    t_y = np.zeros_like(t_x)
+    reads = zip(_reads(padded, W), _reads(t_padded, W), strict=True)
+    for tap, t_tap, (read, t_read) in zip(weight, t_params["weight"], reads, strict=True):
+        t_y += tap * t_read + t_tap * read
+    if has_bias:
+        t_y += t_params["bias"]
+    return WithState(t_y, t_padded[:, T:].copy())
 
 
 def state_after(x: WithState, lengths: Array) -> Array:

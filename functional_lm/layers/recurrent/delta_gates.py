@@ -13,6 +13,10 @@ VJP. With cotangents g_β and g_g, σ' = σ·(1 − σ) and softplus' = σ:
     d_a = −g_g·exp(A_log)·σ(a + bias)        d_bias = sum of the rows of d_a
     d_A_log = sum of the rows of g_g·g       as ∂g/∂A_log = g
 
+JVP. With the same slopes:
+
+    t_β = β·(1 − β)·t_b        t_g = −exp(A_log)·σ(a + bias)·(t_a + t_bias) + g·t_A_log
+
 Shapes: x is ``Gates(b, a)`` and y ``Gates(beta, log_decay)``, each of them (..., H).
 """
 
@@ -29,11 +33,12 @@ from ...contract import (
     expect_inputs,
     expect_int,
     expect_residuals,
+    expect_tangent,
 )
 from ...numerics import rows, sigmoid, sum_rows
 from ...prng import fold_in, uniform
 
-__all__ = ["Gates", "Residuals", "forward", "init", "vjp"]
+__all__ = ["Gates", "Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Gates(NamedTuple):
@@ -87,3 +92,14 @@ def vjp(residuals: Residuals, g: Gates) -> tuple[Tree, Gates]:
     d_a = g.log_decay * slope
     d_params = {"A_log": sum_rows(rows(g.log_decay * log_decay)), "bias": sum_rows(rows(d_a))}
     return d_params, Gates(g.beta * beta * (1.0 - beta), d_a)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Gates]) -> Gates:
+    """Return the tangents of both gates for ``({"A_log", "bias"}, Gates(t_b, t_a))``."""
+    expect_residuals(residuals, Residuals)
+    beta, log_decay, slope = residuals
+    of_heads = dict.fromkeys(("A_log", "bias"), beta.shape[-1:])
+    of_x = Gates._make([beta.shape, beta.shape])
+    t_params, t_x = expect_tangent(t, (of_heads, of_x), beta.dtype)
+    t_log_decay = slope * (t_x.log_decay + t_params["bias"]) + log_decay * t_params["A_log"]
+    return Gates(beta * (1.0 - beta) * t_x.beta, t_log_decay)

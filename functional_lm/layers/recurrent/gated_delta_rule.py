@@ -54,6 +54,17 @@ L occurs in l, M, N, m and L_C0, so the entry (t, s) of d_L is the sum of
 
 and the log decay gᵣ occurs in each Lₜₛ with s < r ≤ t: d_gᵣ = Σ d_Lₜₛ·Lₜₛ over s < r ≤ t.
 
+JVP. With Z the bracket in the third line, U = β∘Z, and Z' what its tangent is without those of S
+and U, the small change of the triangular system gives
+
+    Z'  = t_V − t_l∘(K·S) − l∘(t_K·S) − (t_N∘(K·Kᵀ) + N∘(t_K·Kᵀ + K·t_Kᵀ))·U
+    t_U = R·(t_β∘Z + β∘Z') − W·t_S
+    t_O  = t_l∘(Q·S) + l∘(t_Q·S + Q·t_S)
+           + (t_M∘(Q·Kᵀ) + M∘(t_Q·Kᵀ + Q·t_Kᵀ))·U + (M∘(Q·Kᵀ))·t_U
+    t_S' = t_L_C0·S + L_C0·t_S + (t_m∘K + m∘t_K)ᵀ·U + (m∘K)ᵀ·t_U
+
+where t_l, t_M, t_N and t_m are the parts of t_L, from `chunks.decays_jvp`.
+
 Shapes: x is ``WithState(Inputs(q, k, v, beta, log_decay), state)`` with q and k (B, T, H, K),
 v (B, T, H, Kv), beta and log_decay (B, T, H) and state (B, H, K, Kv); y is ``WithState(y, state)``
 with y (B, T, H, Kv).
@@ -63,7 +74,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...chunks import decays, decays_vjp, join, split
+from ...chunks import decays, decays_jvp, decays_vjp, join, split
 from ...contract import (
     Array,
     Tree,
@@ -72,12 +83,13 @@ from ...contract import (
     expect_inputs,
     expect_params,
     expect_residuals,
+    expect_tangent,
     expect_with_state,
     init_nothing,
 )
 from ...numerics import row_dot
 
-__all__ = ["Inputs", "Residuals", "forward", "init", "vjp"]
+__all__ = ["Inputs", "Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Inputs(NamedTuple):
@@ -188,6 +200,41 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     of_vectors = [join(part, T) for part in (d_q, d_k, d_v)]
     of_numbers = [join(part, T)[..., 0] for part in (d_beta, d_log_decay)]
     return {}, WithState(Inputs(*of_vectors, *of_numbers), d_states[0])
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
+    """Return ``WithState(t_y, t_state)`` for ``({}, WithState(Inputs(...), t_state))``."""
+    expect_residuals(residuals, Residuals)
+    q, k, v, beta, left, inverse, w, u, states, T = residuals
+    n, B, H, K, Kv = states.shape
+    of_keys, of_numbers = (B, T, H, K), (B, T, H)
+    of_inputs = Inputs._make([of_keys, of_keys, (B, T, H, Kv), of_numbers, of_numbers])
+    of_x = WithState._make([of_inputs, (B, H, K, Kv)])
+    _, (t_inputs, t_state) = expect_tangent(t, ({}, of_x), q.dtype)
+    C = q.shape[-2]
+    t_q, t_k, t_v = (split(part, C) for part in t_inputs[:3])  # (…, C, K or Kv)
+    t_beta, t_log_decay = (split(part[..., None], C) for part in t_inputs[3:])  # (…, C, 1)
+    t_left = decays_jvp(left, t_log_decay)
+    from_start, within, before, to_end, over_all = _parts(left)
+    t_from_start, t_within, t_before, t_to_end, t_over_all = _parts(t_left)
+    scores, overlaps = q @ k.mT, k @ k.mT  # (…, C, C)
+    t_scores, t_overlaps = t_q @ k.mT + q @ t_k.mT, t_k @ k.mT + k @ t_k.mT
+    of_state = k @ states  # (…, C, Kv)
+
+    bracket = v - from_start * of_state - (before * overlaps) @ u
+    t_bracket = t_v - t_from_start * of_state - from_start * (t_k @ states)
+    t_bracket -= (t_before * overlaps + before * t_overlaps) @ u
+    t_u = inverse @ (t_beta * bracket + beta * t_bracket)  # W·t_S is subtracted once it is known
+    t_kept = t_to_end * k + to_end * t_k
+    t_states = np.empty((n + 1, B, H, K, Kv), q.dtype)
+    t_states[0] = t_state
+    for i in range(n):
+        t_u[i] -= w[i] @ t_states[i]
+        t_written = t_kept[i].mT @ u[i] + (to_end[i] * k[i]).mT @ t_u[i]
+        t_states[i + 1] = t_over_all[i] * states[i] + over_all[i] * t_states[i] + t_written
+    t_y = t_from_start * (q @ states) + from_start * (t_q @ states + q @ t_states[:-1])
+    t_y += (t_within * scores + within * t_scores) @ u + (within * scores) @ t_u
+    return WithState(join(t_y, T), t_states[-1])
 
 
 def _parts(left: Array) -> tuple[Array, Array, Array, Array, Array]:

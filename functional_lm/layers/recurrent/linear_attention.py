@@ -23,6 +23,11 @@ VJP. With G = g/√K for the cotangent g of O, and d_S' that of S', which the ne
 All chunks run at once: S and d_S are cumulative sums over them. One state a chunk is kept, and A
 is computed again, so that time and memory grow with T·C.
 
+JVP. Every line is a sum of products, so with t_A below and on the diagonal, else 0:
+
+    t_A = t_Q·Kᵀ + Q·t_Kᵀ        t_O = (t_Q·S + Q·t_S + t_A·V + A·t_V)/√K
+    t_S' = t_S + t_Kᵀ·V + Kᵀ·t_V
+
 Shapes: x is ``WithState(QKV(q, k, v), state)`` with q and k (B, T, H, K), v (B, T, H, Kv) and state
 (B, H, K, Kv); y is ``WithState(y, state)`` with y (B, T, H, Kv).
 """
@@ -41,12 +46,13 @@ from ...contract import (
     expect_inputs,
     expect_params,
     expect_residuals,
+    expect_tangent,
     expect_with_state,
     init_nothing,
 )
 from ...heads import QKV
 
-__all__ = ["Inputs", "Residuals", "forward", "init", "vjp"]
+__all__ = ["Inputs", "Residuals", "forward", "init", "jvp", "vjp"]
 
 Inputs = QKV
 """What the layer reads along time."""
@@ -107,6 +113,23 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     d_k = d_scores.mT @ q + v @ d_after.mT
     d_v = _causal(q @ k.mT).mT @ d_read + k @ d_after
     return {}, WithState(QKV(*(join(part, T) for part in (d_q, d_k, d_v))), d_states[0])
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
+    """Return ``WithState(t_y, t_state)`` for ``({}, WithState(QKV(t_q, t_k, t_v), t_state))``."""
+    expect_residuals(residuals, Residuals)
+    q, k, v, states, T = residuals
+    _, B, H, K, Kv = states.shape
+    of_keys = (B, T, H, K)
+    of_inputs = QKV._make([of_keys, of_keys, (B, T, H, Kv)])
+    of_x = WithState._make([of_inputs, (B, H, K, Kv)])
+    _, (t_inputs, t_state) = expect_tangent(t, ({}, of_x), q.dtype)
+    t_q, t_k, t_v = (split(part, q.shape[-2]) for part in t_inputs)  # (n, B, H, C, ...)
+    t_added = t_k.mT @ v + k.mT @ t_v  # (n, B, H, K, Kv)
+    t_states = np.cumsum(np.concatenate([t_state[None], t_added]), axis=0)  # (n+1, B, H, K, Kv)
+    t_read = t_q @ states + q @ t_states[:-1]
+    t_read += _causal(t_q @ k.mT + q @ t_k.mT) @ v + _causal(q @ k.mT) @ t_v
+    return WithState(join(t_read * (1 / math.sqrt(K)), T), t_states[-1])
 
 
 def _causal(scores: Array) -> Array:

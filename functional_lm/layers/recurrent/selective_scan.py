@@ -43,6 +43,14 @@ cancel down to rounding errors where decays are strong. At last, with α = Δ·a
     d_Δ = a·d_α + Σ over P of x·d_u        d_x = Δ·d_u + D·g
     d_A_log = a·Σ Δ·d_α                    d_D = Σ g·x                     as ∂a/∂A_log = a
 
+JVP. Reading the forward downwards, with t_L from `chunks.decays_jvp`, whose parts are t_l, t_m and
+t_L_Q0:
+
+    t_α = a·t_Δ + Δ·t_a, where t_a = a·t_A_log        t_u = x·t_Δ + Δ·t_x
+    t_S = t_C·Bᵀ + C·t_Bᵀ        t_W = t_L∘S + L∘t_S
+    t_Y  = t_W·U + W·t_U + t_l∘(C·h) + l∘(t_C·h + C·t_h) + t_D·X + D·t_X
+    t_h' = t_L_Q0·h + L_Q0·t_h + (m∘t_B + t_m∘B)ᵀ·U + (m∘B)ᵀ·t_U
+
 Shapes: x is ``WithState(Inputs(x, dt, b, c), state)`` with x (B, T, H, P), dt (B, T, H), b and c
 (B, T, G, N) and state (B, H, N, P); y is ``WithState(y, state)`` with y (B, T, H, P).
 """
@@ -51,7 +59,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...chunks import decays, decays_vjp, join, split
+from ...chunks import decays, decays_jvp, decays_vjp, join, split
 from ...contract import (
     Array,
     Key,
@@ -62,12 +70,13 @@ from ...contract import (
     expect_inputs,
     expect_int,
     expect_residuals,
+    expect_tangent,
     expect_with_state,
 )
 from ...numerics import row_dot, rows, sum_rows
 from ...prng import uniform
 
-__all__ = ["Inputs", "Residuals", "forward", "init", "vjp"]
+__all__ = ["Inputs", "Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Inputs(NamedTuple):
@@ -170,6 +179,38 @@ def vjp(residuals: Residuals, g: WithState) -> tuple[Tree, WithState]:
     d_params = {"A_log": d_a * a.ravel(), "D": d_skip}
     d_inputs = Inputs(_join(d_x, T), _join(d_dt, T)[..., 0], _join(d_b, T), _join(d_c, T))
     return d_params, WithState(d_inputs, d_states[0].reshape(g.state.shape))
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, WithState]) -> WithState:
+    """Return ``WithState(t_y, t_state)`` for the tangents of the parameters, inputs and state."""
+    expect_residuals(residuals, Residuals)
+    X, dt, b, c, decay, scores, states, a, skip, T = residuals
+    _, B, G, R, N, P = states.shape
+    of_groups, of_heads = (B, T, G, N), dict.fromkeys(("A_log", "D"), (G * R,))
+    of_inputs = Inputs._make([(B, T, G * R, P), (B, T, G * R), of_groups, of_groups])
+    shapes = of_heads, WithState._make([of_inputs, (B, G * R, N, P)])
+    t_params, (t_inputs, t_state) = expect_tangent(t, shapes, X.dtype)
+    t_inputs = t_inputs._replace(dt=t_inputs.dt[..., None])
+    t_x, t_dt, t_b, t_c = (_split(part, X.shape[-2], G) for part in t_inputs)
+
+    t_a = a * t_params["A_log"].reshape(a.shape)
+    t_decay = decays_jvp(decay, a * t_dt + dt * t_a)  # (…, Q, 1+Q)
+    from_start, to_end, over_all = decay[..., :1], _to_end(decay), decay[..., -1:, :1]
+    t_from_start, t_to_end, t_over_all = t_decay[..., :1], _to_end(t_decay), t_decay[..., -1:, :1]
+    u, t_u = dt * X, t_dt * X + dt * t_x
+    t_written = t_b.mT @ (to_end * u) + b.mT @ (t_to_end * u + to_end * t_u)  # (…, N, P)
+    t_states = np.empty_like(states)
+    t_states[0] = t_state.reshape(states[0].shape)
+    for i in range(len(X)):
+        t_states[i + 1] = t_over_all[i] * states[i] + over_all[i] * t_states[i] + t_written[i]
+    before, t_before = states[:-1], t_states[:-1]
+
+    t_scores = t_c @ b.mT + c @ t_b.mT  # (…, Q, Q)
+    t_weights = t_decay[..., 1:] * scores + decay[..., 1:] * t_scores
+    t_y = t_weights @ u + (decay[..., 1:] * scores) @ t_u
+    t_y += t_from_start * (c @ before) + from_start * (t_c @ before + c @ t_before)
+    t_y += t_params["D"].reshape(skip.shape) * X + skip * t_x
+    return WithState(_join(t_y, T), t_states[-1].reshape(t_state.shape).copy())
 
 
 def _to_end(decay: Array) -> Array:

@@ -8,6 +8,8 @@ VJP. softplus'(z) = eᶻ/(1 + eᶻ) = σ(z), the sigmoid, so
 
     d_x = g·σ(x + b)        d_b = sum of the rows of d_x
 
+JVP. t_y = (t_x + t_b)·σ(x + b).
+
 Shapes: x and y (..., H).
 """
 
@@ -26,11 +28,12 @@ from ...contract import (
     expect_int,
     expect_number,
     expect_residuals,
+    expect_tangent,
 )
 from ...numerics import rows, sigmoid, sum_rows
 from ...prng import uniform
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -72,3 +75,11 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     expect_cotangent(g, slope.shape, slope.dtype)
     d_x = g * slope
     return {"bias": sum_rows(rows(d_x))}, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., H) for the tangents ``({"bias"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (slope,) = residuals
+    t_params, t_x = expect_tangent(t, ({"bias": slope.shape[-1:]}, slope.shape), slope.dtype)
+    return (t_x + t_params["bias"]) * slope

@@ -18,6 +18,10 @@ other's transpose. For each copy, with the cotangent g of its row and t = g·V�
 
 An expert without rows has zero gradients.
 
+JVP. The copies of the tangents take the same order. For each copy, with t_h from φ's jvp:
+
+    t_h from t_x·U + x·t_U        t_y = Σⱼ (t_w·h + w·t_h)·V + (w·h)·t_V
+
 Shapes: ``up`` (E, D, F), or (E, D, 2F) if gated; ``down`` (E, F, D); x and y (..., D), weights and
 experts (..., k). In the code M = N·k is the number of copies.
 """
@@ -28,8 +32,8 @@ import numpy as np
 
 from ...contract import (
     Array,
-    Differentiable,
     Key,
+    Layer,
     Tree,
     expect_cotangent,
     expect_floating,
@@ -37,12 +41,13 @@ from ...contract import (
     expect_residuals,
     expect_shape,
     expect_sizes,
+    expect_tangent,
     expect_tokens,
 )
 from ...numerics import row_dot, rows
 from ...prng import fold_in, matrix_std, normal
 
-__all__ = ["Residuals", "Routed", "forward", "init", "vjp"]
+__all__ = ["Residuals", "Routed", "forward", "init", "jvp", "vjp"]
 
 
 class Routed(NamedTuple):
@@ -63,7 +68,7 @@ class Residuals(NamedTuple):
     order: Array  # (M,) which copy comes at each place
     counts: Array  # (E,) copies of each expert
     shape: tuple[int, ...]  # of the experts that were chosen, (..., k)
-    activation: Differentiable
+    activation: Layer
     r_activation: Any
 
 
@@ -88,7 +93,7 @@ def init(
 
 
 def forward(
-    params: Tree, x: Routed, *, experts: Array, activation: Differentiable
+    params: Tree, x: Routed, *, experts: Array, activation: Layer
 ) -> tuple[Array, Residuals]:
     """Return for each row the weighted sum of what its experts make of it; shape (..., D).
 
@@ -141,6 +146,21 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Routed]:
     d_x = _sum_of_copies(_products(d_h, up.swapaxes(1, 2), counts), order, k)
     d_x = d_x.reshape(*shape[:-1], D)
     return {"up": d_up, "down": d_down}, Routed(d_x, d_weights.reshape(shape))
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Routed]) -> Array:
+    """Return t_y (..., D) for the tangents ``({"up", "down"}, Routed(t_x, t_weights))``."""
+    expect_residuals(residuals, Residuals)
+    copies, hidden, weights, up, down, order, counts, shape, activation, _ = residuals
+    D, k = copies.shape[-1], shape[-1]
+    shapes = {"up": up.shape, "down": down.shape}, Routed._make([(*shape[:-1], D), shape])
+    t_params, (t_x, t_w) = expect_tangent(t, shapes, copies.dtype)
+    t_copies, t_weights = rows(t_x)[order // k], t_w.reshape(-1, 1)[order]  # (M, D), (M, 1)
+    t_h = _products(t_copies, up, counts) + _products(copies, t_params["up"], counts)
+    t_hidden = activation.jvp(residuals.r_activation, ({}, t_h))  # (M, F)
+    t_y = _products(t_weights * hidden + weights * t_hidden, down, counts)
+    t_y += _products(weights * hidden, t_params["down"], counts)
+    return _sum_of_copies(t_y, order, k).reshape(*shape[:-1], D)
 
 
 def _products(x: Array, weight: Array, counts: Array) -> Array:

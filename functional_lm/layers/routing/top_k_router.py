@@ -23,6 +23,11 @@ VJP. f counts, so it has no derivative. With u the cotangent of w and v that of 
     ∂Pₑ/∂xₙ: that of p, over N           ⇒  d_x += v·balance_loss·E/N·p·(f − Σₑ fₑ·pₑ)
     ∂z/∂xₑ = pₑ                          ⇒  d_x += v·z_loss·2/N·z·p
 
+JVP. With the tangents t_p = p·(t_x − t_z) and t_z = Σₑ pₑ·t_xₑ:
+
+    t_w = w·(t_x[chosen] − Σ w·t_x[chosen])
+    t_a = (balance_loss·E·Σₑ fₑ·Σₙ t_p + z_loss·2·Σₙ z·t_z)/N
+
 Shapes: x (..., E), experts and weights (..., k), the auxiliary loss a scalar.
 """
 
@@ -38,12 +43,13 @@ from ...contract import (
     expect_int,
     expect_number,
     expect_residuals,
+    expect_tangent,
     expect_tokens,
     init_nothing,
 )
-from ...numerics import rows, softmax, softmax_vjp
+from ...numerics import row_dot, rows, softmax, softmax_vjp
 
-__all__ = ["Gates", "Residuals", "choose", "forward", "init", "vjp"]
+__all__ = ["Gates", "Residuals", "choose", "forward", "init", "jvp", "vjp"]
 
 
 class Gates(NamedTuple):
@@ -122,6 +128,23 @@ def vjp(residuals: Residuals, g: Gates) -> tuple[Tree, Array]:
     at_chosen = np.arange(N)[:, None], rows(experts)
     d_logits[at_chosen] += softmax_vjp(weights, rows(d_weights))
     return {}, d_logits.reshape(*experts.shape[:-1], E)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Gates:
+    """Return the tangents of the weights and of the auxiliary loss for ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    probs, log_total, shares, weights, experts, (balance_loss, z_loss) = residuals
+    N, E = probs.shape
+    _, t_x = expect_tangent(t, ({}, (*experts.shape[:-1], E)), probs.dtype)
+    t_logits = rows(t_x)
+    at_chosen = np.take_along_axis(t_logits, rows(experts))
+    t_weights = softmax_vjp(weights, at_chosen)  # a softmax has a symmetric Jacobian
+    t_log_total = row_dot(probs, t_logits)  # (N, 1)
+    t_probs = probs * (t_logits - t_log_total)  # (N, E)
+    t_balance = E * (t_probs.sum(axis=0) @ shares)
+    t_size = 2.0 * (log_total * t_log_total).sum()
+    t_auxiliary = (balance_loss * t_balance + z_loss * t_size) / max(N, 1)
+    return Gates(t_weights.reshape(experts.shape), t_auxiliary)
 
 
 def choose(x: Array, *, k: int) -> Array:

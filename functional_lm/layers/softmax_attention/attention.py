@@ -28,6 +28,12 @@ VJP. With cotangent g of O, reading the forward upwards:
 The rows of a group share K and V, so the products P̃ᵀ·g and d_Aᵀ·Q over all R·T rows are the sum
 over the group. A row that may see no key has P = 0: its output and its gradients are zero.
 
+JVP. Reading the forward downwards, with t_z the tangent of the sink's score:
+
+    t_A = (t_Q·Kᵀ + Q·t_Kᵀ)/√K, times 1 − τ² behind a cap
+    t_P = P·(t_A − Σ over keys of P·t_A − P_z·t_z)        (softmax, whose Jacobian is symmetric)
+    t_O = (t_P·m/(1 − rate))·V + P̃·t_V
+
 Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
 y (B, T, H, Kv); the sinks z (H,).
 """
@@ -37,13 +43,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...contract import (
-    Array,
-    Key,
-    Tree,
-    expect_cotangent,
-    expect_residuals,
-)
+from ...contract import Array, Key, Tree, expect_cotangent, expect_residuals, expect_tangent
 from ...heads import (
     FULL,
     QKV,
@@ -58,7 +58,7 @@ from ...heads import (
 )
 from ...numerics import row_dot, softmax_vjp
 
-__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp", "weights"]
 
 
 class Residuals(NamedTuple):
@@ -147,6 +147,28 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     d_q = (d_scores @ k) * (1 / math.sqrt(K))  # (B, G, R·T, K)
     d_k = d_scores.swapaxes(-1, -2) @ q  # (B, G, S, K), summed over the group; q is over √K
     return d_params, QKV(_ungroup(d_q, H), _ungroup(d_k, G), _ungroup(d_v, G))
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, QKV]) -> Array:
+    """Return t_y (B, T, H, Kv) for the tangents ``({"sinks"?}, QKV(t_q, t_k, t_v))``."""
+    expect_residuals(residuals, Residuals)
+    q, k, v, probs, H, tanh, sink_probs, multiplier = residuals
+    (B, G, RT, K), (_, _, S, Kv) = q.shape, v.shape
+    of_sinks = {} if sink_probs is None else {"sinks": (H,)}
+    of_heads = QKV._make([(B, RT * G // H, H, K), (B, S, G, K), (B, S, G, Kv)])
+    t_params, t_x = expect_tangent(t, (of_sinks, of_heads), q.dtype)
+    t_q = _group(t_x.q * (1 / math.sqrt(K)), G)  # (B, G, R·T, K)
+    t_k, t_v = _group(t_x.k, G), _group(t_x.v, G)  # (B, G, S, K), (B, G, S, Kv)
+    t_scores = t_q @ k.mT + q @ t_k.mT  # (B, G, R·T, S)
+    if tanh is not None:
+        t_scores *= 1 - tanh * tanh
+    mean = row_dot(t_scores, probs)  # (B, G, R·T, 1)
+    if sink_probs is not None:
+        mean += (sink_probs * t_params["sinks"][:, None, None]).reshape(mean.shape)
+    weights, t_weights = probs, probs * (t_scores - mean)
+    if multiplier is not None:
+        weights, t_weights = weights * multiplier, t_weights * multiplier
+    return _ungroup(t_weights @ v + weights @ t_v, H)
 
 
 def weights(residuals: Residuals) -> Array:

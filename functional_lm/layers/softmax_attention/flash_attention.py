@@ -40,6 +40,12 @@ as in `attention`.
 Tiles that causality or a window hides are skipped. A row that sees no key has zero output and
 gradient.
 
+JVP. Σ over keys of P·V is O, so that the mean that softmax subtracts from t_A can wait until the
+end, and one pass over the tiles is enough. With t_A = (t_Q·Kᵀ + Q·t_Kᵀ)/√K, behind a cap times
+1 − τ²,
+
+    t_O = (Σ (E·t_A·μ)·V + (E·μ)·t_V − O·(exp(z − m)·t_z + Σ E·t_A))/l
+
 Shapes: x is ``QKV(q, k, v)`` with q (B, T, H, K), k (B, S, G, K) and v (B, S, G, Kv);
 y (B, T, H, Kv); the sinks z (H,).
 """
@@ -59,6 +65,7 @@ from ...contract import (
     expect_cotangent,
     expect_int,
     expect_residuals,
+    expect_tangent,
 )
 from ...heads import (
     FULL,
@@ -75,7 +82,7 @@ from ...heads import (
 from ...numerics import row_dot
 from ...speed.threads import one_thread, run
 
-__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp", "weights"]
 
 SHARES_MEMORY = "y is kept in the residuals: its rows say what vjp has to subtract"
 
@@ -223,6 +230,44 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, QKV]:
     if sinks is not None:
         d_params["sinks"] = (np.exp(sinks[:, None] - top) * g[..., -1:]).sum(axis=(0, 1, 3))
     return d_params, QKV(d_q * (1 / math.sqrt(K)), d_k, d_v)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, QKV]) -> Array:
+    """Return t_y (B, T, H, Kv) for the tangents ``({"sinks"?}, QKV(t_q, t_k, t_v))``."""
+    expect_residuals(residuals, Residuals)
+    q, k, v, top, total, y, sinks, settings = residuals
+    (B, T, H, K), (_, S, G, _) = q.shape, k.shape
+    of_sinks = {} if sinks is None else {"sinks": sinks.shape}
+    of_heads = QKV._make([q.shape, k.shape, (B, S, G, y.shape[-1])])
+    t_params, (t_q, t_k, t_v) = expect_tangent(t, (of_sinks, of_heads), y.dtype)
+    t_q, t_y = t_q * (1 / math.sqrt(K)), np.empty_like(y)
+
+    def attend_jvp(b: int, h: int) -> None:
+        group = h * G // H
+        for rows, tiles in _tiles(T, S, b, settings):
+            q_rows, t_q_rows = q[b, rows, h], t_q[b, rows, h]
+            out = np.zeros((len(q_rows), v.shape[-1]), y.dtype)  # the last column is Σ E·t_A
+            if sinks is not None:
+                out[:, -1:] = np.exp(sinks[h] - top[b, rows, h]) * t_params["sinks"][h]
+            multiplier = _multiplier((b, h, rows), q.shape, S, settings, q.dtype)
+            for columns in tiles:
+                k_columns, t_k_columns = k[b, columns, group], t_k[b, columns, group]
+                exps, tanh = _scores(q_rows, k_columns, (b, h, rows, columns), settings)
+                np.exp(np.subtract(exps, top[b, rows, h], out=exps), out=exps)  # (rows, columns)
+                t_scores = t_q_rows @ k_columns.T + q_rows @ t_k_columns.T
+                if tanh is not None:
+                    t_scores *= 1 - tanh * tanh
+                t_exps = exps * t_scores
+                out[:, -1] += t_exps.sum(axis=-1)
+                if multiplier is not None:
+                    exps *= multiplier[:, columns]
+                    t_exps *= multiplier[:, columns]
+                out[:, :-1] += t_exps @ v[b, columns, group, :-1] + exps @ t_v[b, columns, group]
+            out[:, :-1] -= y[b, rows, h] * out[:, -1:]
+            t_y[b, rows, h] = out[:, :-1] / total[b, rows, h]
+
+    _side_by_side(attend_jvp, B, H)
+    return t_y
 
 
 def weights(residuals: Residuals) -> Array:

@@ -18,6 +18,8 @@ VJP. A rotation is orthogonal, so its transpose is the rotation by −φ:
 
 and the cotangent of an entry that passes is g.
 
+JVP. The map is linear: t_y is t_x turned by φ.
+
 Shapes: x and y (..., T, H, K); positions (T,), or (..., T) with the leading axes of x.
 Angles are computed in float64 and rounded once: at position 10⁵ a float32 angle is off by 4e-3.
 """
@@ -33,12 +35,13 @@ from ...contract import (
     expect_inputs,
     expect_int,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 from ...rotation import PAIRINGS as PAIRINGS
 from ...rotation import expect_rotary, rotations, turn
 
-__all__ = ["Residuals", "forward", "init", "vjp"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -90,6 +93,14 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     rotation, pairing, shape = residuals
     expect_cotangent(g, shape, rotation.real.dtype)
     return {}, _turn_first(g, rotation.conj(), pairing)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (..., T, H, K) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    rotation, pairing, shape = residuals
+    _, t_x = expect_tangent(t, ({}, shape), rotation.real.dtype)
+    return _turn_first(t_x, rotation, pairing)
 
 
 def _turn_first(x: Array, rotation: Array, pairing: str) -> Array:

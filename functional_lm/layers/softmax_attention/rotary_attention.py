@@ -21,6 +21,11 @@ With g' = g/Z and δ = Σ_k g'·y this is
 
 and the R query heads of a group that share a key/value head add up in d_k' and d_v.
 
+JVP. The turns are linear, and Σ_s E_ts·v_s/Z_t is y_t, so that softmax subtracts a multiple of y:
+
+    t_S_ts = t_q'_t·k'_s + q'_t·t_k'_s        t_q'_t = R_t·t_q_t/√K        t_k'_s = R_s·t_k_s
+    t_y_t = (Σ_s E_ts·(t_S_ts·v_s + t_v_s) − y_t·Σ_s E_ts·t_S_ts)/Z_t
+
 Shapes: x (B, T, (H + 2G)·K) with H query, G key and G value heads; y (B, T, H·K).
 Sources: Vaswani et al. 2017, eq. 1; Su et al. 2021, eq. 34; Ainslie et al. 2023.
 """
@@ -36,12 +41,13 @@ from ...contract import (
     expect_cotangent,
     expect_inputs,
     expect_residuals,
+    expect_tangent,
     init_nothing,
 )
 from ...heads import split_sizes
 from ...rotation import expect_rotary, rotations, turn
 
-__all__ = ["Residuals", "forward", "init", "vjp", "weights"]
+__all__ = ["Residuals", "forward", "init", "jvp", "vjp", "weights"]
 
 SHARES_MEMORY = "y is a view of residuals.y, which vjp needs and never writes to"
 
@@ -147,6 +153,30 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_turned = d_x[:, :, : H + G]
     turn(d_turned, rotation.conj(), pairing, d_turned)
     return {}, d_x.reshape(B, T, (H + 2 * G) * K)
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, H·K) for the tangents ``({}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    turned, v, weights, reciprocal, y, rotation, pairing = residuals
+    B, T, H, K = y.shape
+    G = v.shape[2]
+    _, t_x = expect_tangent(t, ({}, (B, T, (H + 2 * G) * K)), y.dtype)
+    packed = np.ascontiguousarray(t_x).reshape(B, T, H + 2 * G, K)
+    t_turned = turn(packed[:, :, : H + G], rotation, pairing, np.empty_like(turned))
+    t_y = np.empty_like(y)
+
+    q, k, values = _grouped(turned[:, :, :H], G), _grouped(turned[:, :, H:], G), _grouped(v, G)
+    t_q, t_k = _grouped(t_turned[:, :, :H], G), _grouped(t_turned[:, :, H:], G)
+    t_values, t_rows = _grouped(packed[:, :, H + G :], G), _grouped(t_y, G)
+    y_rows = _grouped(y, G)  # (B, G, R, T, K)
+    for i, exponentials in enumerate(weights):
+        rows, keys = slice(i * BLOCK, (i + 1) * BLOCK), slice((i + 1) * BLOCK)
+        t_scores = t_q[..., rows, :] @ k[..., keys, :].mT + q[..., rows, :] @ t_k[..., keys, :].mT
+        t_scores *= exponentials
+        t_out = t_scores @ values[..., keys, :] + exponentials @ t_values[..., keys, :]
+        t_rows[..., rows, :] = t_out - y_rows[..., rows, :] * _row_sums(t_scores)
+    return (t_y * reciprocal).reshape(B, T, H * K)
 
 
 def weights(residuals: Residuals) -> Array:

@@ -46,7 +46,17 @@ from ...layers import (
 from ...layers.recurrent.delta_gates import Gates
 from ...prng import fold_in
 
-__all__ = ["Cache", "Residuals", "context_flops", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = [
+    "Cache",
+    "Residuals",
+    "context_flops",
+    "forward",
+    "init",
+    "init_cache",
+    "jvp",
+    "step",
+    "vjp",
+]
 
 
 class Cache(NamedTuple):
@@ -214,6 +224,32 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
         d_h += d_for_gates
     d_params["packed"], d_x = packed.vjp(r.packed, np.concatenate(d_h, axis=-1))
     return d_params, d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents ``({"packed", "convolution", ...}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    r = residuals
+    packed, convolution, qk_norm, gates, core, norm, out = r.layers
+    t_params, t_x = t
+    (B, H, K, Kv), T = r.after.core.shape, t_x.shape[1]
+    t_h = packed.jvp(r.packed, (t_params["packed"], t_x))
+    ends = [H * (2 * K + Kv), H * (2 * K + 2 * Kv)]
+    t_qkv, t_z, t_for_gates = np.split(t_h, ends, axis=-1)
+    t_text = WithState(t_qkv, np.zeros_like(r.after.convolution))
+    t_convolved = convolution.jvp(r.convolution, (t_params["convolution"], t_text))
+    t_active = silu.jvp(r.silu, ({}, t_convolved.x))
+    t_qk, t_v = np.split(t_active, [2 * H * K], axis=-1)
+    t_qk = qk_norm.jvp(r.qk_norm, ({}, t_qk.reshape(B, T, 2 * H, K)))
+    t_others: Any = ()
+    if gates is not None:
+        t_pair = Gates(*np.split(t_for_gates, 2, axis=-1))
+        t_others = gates.jvp(r.gates, (t_params["gates"], t_pair))
+    t_inputs = core.Inputs(t_qk[:, :, :H], t_qk[:, :, H:], t_v.reshape(B, T, H, Kv), *t_others)
+    t_y = core.jvp(r.core, ({}, WithState(t_inputs, np.zeros_like(r.after.core))))
+    t_normed = norm.jvp(r.norm, (t_params["norm"], t_y.x)).reshape(B, T, H * Kv)
+    t_gated = swiglu.jvp(r.gating, ({}, np.concatenate([t_z, t_normed], axis=-1)))
+    return out.jvp(r.out, (t_params["out"], t_gated))
 
 
 def init_cache(params: Tree, batch: int, length: int, *, n_heads: int) -> Cache:

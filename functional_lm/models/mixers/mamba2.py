@@ -36,7 +36,17 @@ from ...layers import causal_convolution, linear, rms_norm, selective_scan, silu
 from ...layers.recurrent.selective_scan import Inputs
 from ...prng import fold_in
 
-__all__ = ["Cache", "Residuals", "context_flops", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = [
+    "Cache",
+    "Residuals",
+    "context_flops",
+    "forward",
+    "init",
+    "init_cache",
+    "jvp",
+    "step",
+    "vjp",
+]
 
 
 class Cache(NamedTuple):
@@ -202,6 +212,32 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     d_zxbcdt, d_x = zxbcdt.vjp(residuals.zxbcdt, d_packed)
     d_params = (d_zxbcdt, d_convolution, d_time_step, d_scan, d_norm, d_out)
     return dict(zip(LAYERS, d_params, strict=True)), d_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents of the six layers' parameters and of x."""
+    expect_residuals(residuals, Residuals)
+    after = residuals.after
+    zxbcdt, convolution, time_step, scan, norm, out = residuals.layers
+    t_params, t_x = t
+    (B, H, N, P), T = after.scan.shape, t_x.shape[1]
+    E = H * P
+    t_packed = zxbcdt.jvp(residuals.zxbcdt, (t_params["zxbcdt"], t_x))
+    t_z, t_xbc, t_dt = np.split(t_packed, [E, t_packed.shape[-1] - H], axis=-1)
+    t_text = WithState(t_xbc, np.zeros_like(after.convolution))
+    t_convolved = convolution.jvp(residuals.convolution, (t_params["convolution"], t_text))
+    t_active = silu.jvp(residuals.silu, ({}, t_convolved.x))
+    t_dt = time_step.jvp(residuals.time_step, (t_params["time_step"], t_dt))
+    t_values, t_bc = np.split(t_active, [E], axis=-1)
+    group = (B, T, t_bc.shape[-1] // (2 * N), N)
+    t_b, t_c = (part.reshape(group) for part in np.split(t_bc, 2, axis=-1))
+    t_inputs = Inputs(t_values.reshape(B, T, H, P), t_dt, t_b, t_c)
+    t_text = WithState(t_inputs, np.zeros_like(after.scan))
+    t_y = scan.jvp(residuals.scan, (t_params["scan"], t_text))
+    t_zy = np.concatenate([t_z, t_y.x.reshape(B, T, E)], axis=-1)
+    t_gated = swiglu.jvp(residuals.gate, ({}, t_zy))
+    t_normed = norm.jvp(residuals.norm, (t_params["norm"], t_gated))
+    return out.jvp(residuals.out, (t_params["out"], t_normed))
 
 
 LAYERS = ("zxbcdt", "convolution", "time_step", "scan", "norm", "out")

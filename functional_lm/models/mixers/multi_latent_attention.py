@@ -50,6 +50,7 @@ __all__ = [
     "forward",
     "init",
     "init_cache",
+    "jvp",
     "step",
     "vjp",
 ]
@@ -249,6 +250,36 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
         d_params["q_norm"], d_branch = layers.q_norm.vjp(of.q_norm, d_branch)
         d_params["q_down"], d_branch = layers.q_down.vjp(of.q_down, d_branch)
     return d_params, d_x + d_branch  # x feeds queries and latent: cotangents add
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents of the parameters and of x."""
+    expect_residuals(residuals, Residuals)
+    of, r_rotary, r_attention, core, layers, (H, K, R, Kv) = residuals
+    t_params, t_x = t
+    t_branch = t_x
+    if of.q_down is not None:
+        t_branch = layers.q_down.jvp(of.q_down, (t_params["q_down"], t_x))
+        t_branch = layers.q_norm.jvp(of.q_norm, (t_params["q_norm"], t_branch))
+    t_packed = layers.q.jvp(of.q, (t_params["q"], t_branch))
+    t_queries, t_q_rope = _split_heads(t_packed, H, K)
+
+    t_down = layers.kv_down.jvp(of.kv_down, (t_params["kv_down"], t_x))  # (B, T, C + R)
+    t_latent = layers.kv_norm.jvp(of.kv_norm, (t_params["kv_norm"], t_down[..., :-R]))
+    t_packed = layers.kv.jvp(of.kv, (t_params["kv"], t_latent))
+    t_keys, t_values = _split_heads(t_packed, H, K)
+
+    t_rope = np.concatenate([t_q_rope, t_down[..., None, -R:]], axis=2)  # (B, T, H + 1, R)
+    t_rope = rotary.jvp(r_rotary, ({}, t_rope))
+    t_shared = np.broadcast_to(t_rope[:, :, H:], t_q_rope.shape)
+    t_heads = QKV(
+        np.concatenate([t_queries, t_rope[:, :, :H]], axis=-1),  # (B, T, H, K + R)
+        np.concatenate([t_keys, t_shared], axis=-1),
+        t_values,
+    )
+    t_attended = core.jvp(r_attention, (pick(t_params, {"sinks"}), t_heads))  # (B, T, H, Kv)
+    t_attended = t_attended.reshape(*t_x.shape[:2], H * Kv)
+    return layers.out.jvp(of.out, (t_params["out"], t_attended))
 
 
 def init_cache(params: Tree, batch: int, length: int) -> Cache:

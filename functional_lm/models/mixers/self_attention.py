@@ -52,6 +52,7 @@ __all__ = [
     "forward",
     "init",
     "init_cache",
+    "jvp",
     "prefix_sizes",
     "step",
     "vjp",
@@ -81,7 +82,7 @@ class Unpacked(NamedTuple):
     prefix: Any
     attention: attention_layer.Residuals | flash_attention.Residuals
     core: Any  # `attention` or `flash_attention`
-    n_heads: int
+    heads: tuple[int, int, int, int]  # H, G, K, Kv
 
 
 class Residuals(NamedTuple):
@@ -259,7 +260,7 @@ def forward(
             key=fold_in(key, 1),
         )  # (B, T, H, Kv)
         attended = y.reshape(*x.shape[:2], H * Kv)
-        r_attention = Unpacked(r_q, r_k, r_prefix, r_core, core, H)
+        r_attention = Unpacked(r_q, r_k, r_prefix, r_core, core, heads)
     r_gate = r_gated = None
     if gate is not None:
         g, r_gate = gate.forward(params["gate"], x, **keyed(gate, fold_in(key, 2)))
@@ -283,7 +284,7 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     if isinstance(r_attention, rotary_attention.Residuals):
         _, d_packed = rotary_attention.vjp(r_attention, d_attended)
     else:
-        r_q, r_k, r_prefix, r_core, core, H = r_attention
+        r_q, r_k, r_prefix, r_core, core, (H, *_) = r_attention
         B, T, width = d_attended.shape
         d_sinks, d_own = core.vjp(r_core, d_attended.reshape(B, T, H, width // H))
         if prefix is not None:
@@ -297,6 +298,30 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
         d_params |= {} if r_q.layer is None else {"q_norm": d_q_norm}
     d_params["qkv"], d_x = qkv.vjp(r_qkv, d_packed)
     return d_params, d_x if d_gate_x is None else d_x + d_gate_x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents ``({"qkv", "out", ...}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    r_qkv, r_attention, r_gate, r_gated, r_out, (qkv, prefix, gate, out) = residuals
+    t_params, t_x = t
+    t_packed = qkv.jvp(r_qkv, (t_params["qkv"], t_x))
+    if isinstance(r_attention, rotary_attention.Residuals):
+        t_attended = rotary_attention.jvp(r_attention, ({}, t_packed))
+    else:
+        r_q, r_k, r_prefix, r_core, core, (H, _, _, Kv) = r_attention
+        t_q, t_k, t_v = _unpacked(t_packed, r_attention.heads)
+        t_q = _prepare_jvp(r_q, t_params.get("q_norm"), t_q)
+        t_k = _prepare_jvp(r_k, t_params.get("k_norm"), t_k)
+        t_own = QKV(t_q, t_k, t_v)
+        if prefix is not None:
+            t_own = prefix.jvp(r_prefix, (t_params["prefix"], t_own))
+        t_y = core.jvp(r_core, (pick(t_params, {"sinks"}), t_own))  # (B, T, H, Kv)
+        t_attended = t_y.reshape(*t_x.shape[:2], H * Kv)
+    if gate is not None:
+        t_gate = gate.jvp(r_gate, (t_params["gate"], t_x))
+        t_attended = gated.jvp(r_gated, ({}, np.concatenate([t_gate, t_attended], axis=-1)))
+    return out.jvp(r_out, (t_params["out"], t_attended))
 
 
 def _prepare(
@@ -319,6 +344,15 @@ def _prepare_vjp(residuals: Prepared, g: Array) -> tuple[Tree, Array]:
     if norm is not None:
         d_norm, g = norm.vjp(r_norm, g)
     return d_norm, g
+
+
+def _prepare_jvp(residuals: Prepared, t_norm: Tree, t_heads: Array) -> Array:
+    r_norm, r_rotary, norm = residuals
+    if norm is not None:
+        t_heads = norm.jvp(r_norm, (t_norm, t_heads))
+    if r_rotary is not None:
+        t_heads = rotary.jvp(r_rotary, ({}, t_heads))
+    return t_heads
 
 
 def init_cache(params: Tree, batch: int, length: int) -> Cache:

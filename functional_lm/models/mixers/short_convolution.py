@@ -16,7 +16,7 @@ import numpy as np
 from ...contract import Array, Key, Tree, WithState, expect_inputs, expect_residuals
 from ...layers import causal_convolution
 
-__all__ = ["Residuals", "forward", "init", "init_cache", "step", "vjp"]
+__all__ = ["Residuals", "forward", "init", "init_cache", "jvp", "step", "vjp"]
 
 
 class Residuals(NamedTuple):
@@ -45,6 +45,15 @@ def vjp(residuals: Residuals, g: Array) -> tuple[Tree, Array]:
     unread = init_cache({"weight": inner.weight}, len(inner.padded))
     d_params, d = causal_convolution.vjp(inner, WithState(g, unread))
     return d_params, d.x
+
+
+def jvp(residuals: Residuals, t: tuple[Tree, Array]) -> Array:
+    """Return t_y (B, T, D) for the tangents ``({"weight"}, t_x)``."""
+    expect_residuals(residuals, Residuals)
+    (inner,) = residuals
+    t_params, t_x = t
+    t_past = init_cache({"weight": inner.weight}, len(inner.padded))
+    return causal_convolution.jvp(inner, (t_params, WithState(t_x, t_past))).x
 
 
 def init_cache(params: Tree, batch: int, length: int = 0) -> Array:

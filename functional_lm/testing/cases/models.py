@@ -42,7 +42,8 @@ def _transposed() -> Any:
         return {"weight": linear.init(key, **sizes)["weight"].T.copy()}
 
     twin = SimpleNamespace(forward=lambda params, x: x @ params["weight"].T)
-    return SimpleNamespace(init=init, forward=unembedding.forward, vjp=unembedding.vjp, twin=twin)
+    functions = {name: getattr(unembedding, name) for name in ("forward", "vjp", "jvp")}
+    return SimpleNamespace(init=init, twin=twin, **functions)
 
 
 def _short_convolution(draw: Draws, _: Any, leading: Any, D: int, *, W: int = 4) -> Inputs:
@@ -224,6 +225,11 @@ class _Router:
         r_linear, x = residuals
         d_params, d_x = _linear().vjp(r_linear, g.x)
         return d_params, d_x + g.auxiliary * 2 * x / x.size
+
+    @staticmethod
+    def jvp(residuals: Any, t: Any) -> Stream:
+        r_linear, x = residuals
+        return Stream(_linear().jvp(r_linear, t), 2 * (x * t[1]).mean())
 
     class twin:
         @staticmethod

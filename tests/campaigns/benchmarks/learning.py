@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -504,6 +506,61 @@ def adapters(
             f"| {name} | {count:,} | {count / total:.1%} | {losses[name]:.3f} | {gain:.0%} | "
             f"{1000 * median:.1f} | {median / time_of_whole:.2f} | {peaks[name] / 1e6:.1f} |"
         )
+
+
+def sharpness(
+    preset: str = "tiny", steps: int = 500, rows: int = 5, products: int = 20, seed: int = 0
+) -> None:
+    """Train, and print the sharpness on the way: the largest eigenvalue of the curvature.
+
+    That of the Gauss-Newton matrix comes from forward and reverse mode, that of the Hessian from
+    differences of the gradient, both on the first batch, in float64, by Lanczos. The last column is
+    the lowest eigenvalue of the Hessian; the Gauss-Newton matrix has none below zero.
+
+    Args:
+        preset: the sizes of the model.
+        steps: of training on Tiny Shakespeare.
+        rows: of the table.
+        products: with each matrix, for one row.
+        seed: of everything.
+    """
+    _tuned()
+    from functional_lm.text import load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+
+    settings = TrainConfig(steps=steps, seed=seed)
+    experiment = Experiment.build(load_corpus("shakespeare"), settings, sizes=_sizes(preset))
+    print("| step | loss | Gauss-Newton | Hessian | lowest |\n|---|---|---|---|---|")
+    for step, loss, *values in _curvatures(experiment, rows, products):
+        print(f"| {step} | {loss:.3f} | {' | '.join(f'{value:.4g}' for value in values)} |")
+
+
+def _curvatures(experiment: Any, rows: int, products: int) -> Iterator[tuple[float, ...]]:
+    """Yield the step, the loss, and the eigenvalues that `sharpness` prints."""
+    from functional_lm import pytree
+    from functional_lm.gradient import (
+        gauss_newton_product,
+        hessian_product,
+        lanczos,
+        value_and_grad,
+    )
+
+    tokens, side = experiment.batch_at(0)
+    model, batch = experiment.model, {"targets": side["targets"]}
+    state = experiment.init_state()
+    shown = {round(i * experiment.steps / (rows - 1)) for i in range(rows)}
+    states = itertools.chain([state], (step.state for step in experiment.run(state)))
+    for state in states:
+        if state.step not in shown:
+            continue
+        params = pytree.map(lambda leaf: leaf.astype("float64"), state.params)
+        key, size = (experiment.settings.seed, 5), {"steps": products}
+        by_vector = functools.partial(gauss_newton_product, model.model, params, tokens)
+        gauss_newton, _ = lanczos(by_vector, params, key, **size)
+        by_vector = functools.partial(hessian_product, model, params, tokens, **batch)
+        hessian, _ = lanczos(by_vector, params, key, **size)
+        loss, _ = value_and_grad(model, params, tokens, **batch)
+        yield state.step, float(loss), gauss_newton[0], hessian[0], hessian[-1]
 
 
 RATES = (0.3, 0.6, 1.0, 1.6, 2.6, 4.0, 6.5)

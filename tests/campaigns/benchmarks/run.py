@@ -26,6 +26,7 @@ COMMANDS = {
     "find-lr": learning.find_lr,
     "tokenizers": learning.tokenizers,
     "adapters": learning.adapters,
+    "sharpness": learning.sharpness,
 }
 
 

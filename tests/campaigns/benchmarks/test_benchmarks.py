@@ -26,8 +26,11 @@ from harness import (
     share_of_others,
     summary,
 )
+from learning import _curvatures
 from speed import GENERATIONS, STEPS, choose, choose_settings
 from workload import SETTINGS, Setting, draw
+
+from functional_lm.training import Experiment, TrainConfig
 
 SMALL = dataclasses.asdict(Setting("small", 8, 1, 2, 12, batch_size=2, seq_len=12, vocab_size=11))
 
@@ -162,6 +165,16 @@ def test_the_arithmetic_of_a_step_is_that_of_its_matrices():
     matrices = sum(leaf.size for leaf in given.params.values() if leaf.ndim == 2)
     attention = 4 * 4 * 64 * 128  # scores and values, in four blocks
     assert given.setting.flops == 3 * (2 * matrices + attention) * 16 * 64
+
+
+def test_sharpness_is_positive_and_finite_on_the_way_of_training():
+    text, sizes = "to be or not to be " * 40, {"d_model": 8, "n_heads": 2, "n_layers": 1}
+    settings = TrainConfig(steps=4, batch_size=2, seq_len=8, shards=1)
+    table = list(_curvatures(Experiment.build(text, settings, sizes=sizes), rows=2, products=9))
+    assert [row[0] for row in table] == [0, 4]
+    for _, loss, gauss_newton, hessian, lowest in table:
+        assert loss < 3
+        assert lowest < 0 < min(gauss_newton, hessian)
 
 
 def test_the_command_lists_what_is_measured():

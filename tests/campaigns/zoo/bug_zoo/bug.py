@@ -1,5 +1,6 @@
 """What a bug of the zoo consists of, and how it is planted: as a patch of a right layer."""
 
+import ast
 import functools
 import inspect
 import re
@@ -67,7 +68,7 @@ def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterat
     layer_name = right.__name__.rpartition(".")[2]
     reference = twin_of(right) if module else right.reference
     outside = {"__package__": right.__package__} if module else vars(inspect.getmodule(right))
-    source = inspect.getsource(right).splitlines()
+    source = _without_jvp(inspect.getsource(right))
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         title, verdict, *patch = paragraph.splitlines()
         leaves, cause, says = re.fullmatch(r"(?:(.+): )?(.+?)(?: \((.+)\))?", verdict).groups("")
@@ -81,6 +82,15 @@ def bugs_of(right: Any, params: Any, x: Any, keywords: Any, text: str) -> Iterat
         layer = faulty if module else vars(faulty)[layer_name]
         expected = (reference, tuple(leaves.split()), cause, tuple(says.split()))
         yield Bug(name, layer, right, params, x, keywords, *expected)
+
+
+def _without_jvp(code: str) -> list[str]:
+    """Return the lines without those of forward mode, which shares some with the backward."""
+    lines = code.splitlines()
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "jvp":
+            return lines[: node.lineno - 1] + lines[node.end_lineno :]
+    return lines
 
 
 def twin_of(module: Any) -> Any:
