@@ -57,7 +57,7 @@ def constant_in_part(evidence: Evidence) -> Cause | None:
         wrong = [
             i
             for i, pair in enumerate(zip(*parts, strict=True))
-            if not np.allclose(*pair, rtol=1e-8)
+            if not np.allclose(pair[0], pair[1], rtol=1e-8)
         ]
         if not 0 < len(wrong) < exact.shape[axis] or not exact.take(wrong, axis).any():
             continue

@@ -127,7 +127,7 @@ def other_leaves(evidence: Evidence) -> Cause | None:
         return None
     columns = np.stack([a.reshape(-1) for a in others.values()], axis=1)
     weights, _, rank, _ = np.linalg.lstsq(columns, ours.reshape(-1), rcond=None)
-    whole = np.round(weights)
+    whole: Array = np.round(weights)
     if rank < len(others) or not np.allclose(weights, whole, atol=1e-6):
         return None
     if not evidence.close(columns @ whole, ours.reshape(-1)) or abs(whole).sum() < 2:
@@ -284,7 +284,7 @@ def _along_axes(evidence: Evidence, *matrices: Array) -> Iterator[list[tuple[Arr
         for a, b in itertools.product(range(g.ndim), range(len(shape))):
             if g.shape[a] == shape[b] > 1:
                 others = tuple(i for i in range(g.ndim + len(shape)) if i not in (a, g.ndim + b))
-                tables.append(tuple(row.any(axis=others) for row in rows))
+                tables.append(tuple(np.asarray(row.any(axis=others)) for row in rows))
         yield tables
 
 
