@@ -39,6 +39,7 @@ class Check:
             below 11.
         set: its keywords, such as causal=true or eps=1e-5.
         strict: fail for habits that are otherwise notes.
+        audit: for a layer of yours, also list what the inputs do not test.
         dtype: the precision. Not given: float64 and float32. A layer in a file may also be checked
             in bfloat16 or float16.
         seed: the seed of the cotangents and of the redrawn inputs.
@@ -50,6 +51,7 @@ class Check:
     shape: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
     strict: bool = False
+    audit: bool = False
     dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
     seed: int = 0
     json: Path | None = None
@@ -65,9 +67,9 @@ class Check:
         dtypes = ("float64", "float32") if self.dtype is None else (self.dtype,)
         if any(split_reference(name)[0].endswith(".py") for name in self.layers):
             return self._check_file(dtypes)
-        if self.reference or self.shape or self.set:
+        if self.reference or self.shape or self.set or self.audit:
             raise ValueError(
-                "--reference, --shape and --set are for a layer of yours: got "
+                "--reference, --shape, --set and --audit are for a layer of yours: got "
                 f"{', '.join(self.layers) or 'none'}; give FILE.py:NAME"
             )
         if self.dtype in HALF:
@@ -132,6 +134,7 @@ class Check:
             seed=self.seed,
             dtypes=dtypes,
             strict=self.strict,
+            audit=self.audit,
             name=name,
         )
         report.reproduce = ""

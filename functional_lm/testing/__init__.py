@@ -8,7 +8,8 @@
     cases       inputs for them                       inputs      casts, draws, memory layouts
     golden      values for kernels elsewhere          report      leaves, findings, causes
 
-    stages: conduct, accuracy (with limits), variants, refusals; explain names the likely causes
+    stages: conduct, accuracy (with limits), variants, refusals, own_inputs (with changes); explain
+    names the likely causes, audit says what the inputs do not test
 """
 
 from .cases import Case

@@ -10,6 +10,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
 from .accuracy import compare_float32, compare_float64
+from .audit import audit as audited
 from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
 from .forward_mode import check_jvp
@@ -43,6 +44,7 @@ def check_vjp(
     bitwise: bool = False,
     strict: bool = False,
     own_inputs: bool = True,
+    audit: bool = False,
     name: str = "",
     keywords: Mapping[str, Any] | None = None,
     **more: Any,
@@ -79,9 +81,11 @@ def check_vjp(
         bitwise: require the same bits in every call, and for an example in whatever batch it comes.
         strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
             integers, a y that lies in the memory of a residual, an empty batch that raises.
-        own_inputs: also try inputs that the check draws itself in these shapes, where ``forward``
-            still agrees with the reference: other scales and biases, ids that repeat, masks that
-            hide, a broadcast ``g``.
+        own_inputs: also try inputs that the check makes itself, where ``forward`` still agrees with
+            the reference: other scales and biases, ids that repeat, masks that hide, a broadcast
+            ``g``; other settings, sizes and optional inputs.
+        audit: list in `Report.audit` what the inputs given do not test: the steps of the reference
+            whose derivative could be wrong unseen, and sizes and settings without a verdict.
         name: what the report calls the layer; its ``__name__`` if not given.
         keywords: keyword-only inputs of the layer and the reference; floating arrays among them are
             cast like the inputs.
@@ -112,10 +116,11 @@ def check_vjp(
         "bitwise": bitwise,
         "strict": strict,
         "own_inputs": own_inputs,
+        "audit": audit,
         "name": name,
     }
-    usual = {"dtypes": DTYPES, "refusals": False, "bitwise": False, "strict": False}
-    usual |= {"own_inputs": True, "name": ""}
+    usual = {"dtypes": DTYPES, "own_inputs": True, "name": ""}
+    usual |= dict.fromkeys(("refusals", "bitwise", "strict", "audit"), False)
     arguments = [f"{key}={key}" for key, value in given.items() if value is not None]
     arguments += [f"{k}={v!r}" for k, v in settings.items() if v != usual.get(k, ())]
     return check(
@@ -131,6 +136,7 @@ def check_vjp(
         bitwise=bitwise,
         strict=strict,
         own_inputs=own_inputs,
+        audit=audit,
         keywords=dict(keywords or {}) | more,
         reproduce=f"check_vjp({', '.join([called, 'params', 'x', *arguments])})",
     )
@@ -151,6 +157,7 @@ def check(
     bitwise: bool = False,
     strict: bool = True,
     own_inputs: bool = False,
+    audit: bool = False,
     keywords: dict[str, Any],
     reproduce: str = "",
     progress: Callable[[float], None] = lambda share: None,
@@ -204,6 +211,8 @@ def check(
             explain(examination)
             if own_inputs and "float64" in dtypes:
                 check_own_inputs(examination)
+            if audit and "float64" in dtypes:
+                report.audit += audited(examination)
     return report
 
 

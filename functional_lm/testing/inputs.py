@@ -22,6 +22,7 @@ __all__ = [
     "normal_like",
     "same_bits",
     "scaled",
+    "stretched",
 ]
 
 
@@ -94,6 +95,15 @@ def jitter(key: Key, tree: Tree, spread: float = 0.1) -> Tree:
         return np.asarray(leaf * factor.astype(leaf.dtype))
 
     return pytree.map(one, tree)
+
+
+def stretched(key: Key, leaf: Array) -> Array:
+    """Return the leaf with each entry times a positive number of its own; zeros are drawn anew."""
+    if leaf.dtype.kind != "f":
+        return leaf
+    if not leaf.any():
+        return 0.5 * prng.normal(key, leaf.shape, dtype=np.float64)
+    return leaf * np.exp(0.4 * prng.normal(key, leaf.shape, dtype=np.float64))
 
 
 def scaled(tree: Tree, factor: float) -> Tree:

@@ -55,8 +55,9 @@ class NumericOracle:
         """The relative error allowed in float64."""
         return 1e-11 if self._complex else 1e-7
 
-    def with_keywords(self, keywords: dict[str, Any]) -> "NumericOracle":
-        """Return the oracle with other values of the keywords."""
+    def with_keywords(self, changes: dict[str, Any]) -> "NumericOracle":
+        """Return the oracle with other values of some keywords."""
+        keywords = self._subject.keywords(np.float64) | changes
         return NumericOracle(Subject(self._subject.layer, keywords))
 
     def output(self, inputs: Any, dtype: str) -> Any:

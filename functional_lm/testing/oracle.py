@@ -61,10 +61,20 @@ class JaxOracle:
         self._compiled: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
 
-    def with_keywords(self, keywords: dict[str, Any]) -> "JaxOracle":
-        """Return the oracle with other values of the keywords; itself if they are the same."""
-        same = same_bits(keywords, self.keywords["float64"])
-        return self if same else JaxOracle(self._reference, keywords)
+    def with_keywords(self, changes: dict[str, Any]) -> "JaxOracle":
+        """Return a fresh oracle with other values of some keywords."""
+        keywords = self.keywords["float64"] | changes
+        return JaxOracle(self._reference, keywords, holds_arrays=self._holds_arrays)
+
+    def visit(self, params: Tree, x: Any) -> None:
+        """Run the reference with no arrays computed, at params and x as they are."""
+        with self.tracing("float64"):
+            self.jax.eval_shape(lambda: self.function()(params, x))
+
+    def traced(self, inputs: tuple[Tree, Any]) -> str:
+        """Return the operations of the reference as text."""
+        with self.tracing("float64"):
+            return str(self.jax.make_jaxpr(self.function())(*inputs))
 
     def function(
         self, dtype: str = "float64", keywords: dict[str, Any] | None = None
@@ -247,9 +257,9 @@ class LayerOracle:
         self.keywords = {"float64": keywords, "float32": keywords}
         self.name = f"the vjp of {getattr(layer, '__name__', type(layer).__name__)}"
 
-    def with_keywords(self, keywords: dict[str, Any]) -> "LayerOracle":
-        """Return the oracle with other values of the keywords."""
-        return LayerOracle(self._layer, keywords)
+    def with_keywords(self, changes: dict[str, Any]) -> "LayerOracle":
+        """Return the oracle with other values of some keywords."""
+        return LayerOracle(self._layer, self.keywords["float64"] | changes)
 
     def output(
         self, inputs: tuple[Tree, Any], dtype: str, keywords: dict[str, Any] | None = None

@@ -1,28 +1,50 @@
-"""Inputs that a check draws itself, in the shapes given: friendly ones hide most real mistakes.
+"""Inputs that a check draws itself: friendly ones hide most real mistakes.
 
-Scales of one, biases of zero, ids that never repeat, masks that hide nothing and a ``g`` with
-memory of its own for every entry let a wrong backward pass. Each kind of draw replaces some of
-them. It counts only where ``forward`` still agrees with the oracle: elsewhere the inputs are not
-what the layer is made for, such as a negative variance.
+Scales of one, biases of zero, ids that never repeat, masks that hide nothing, a ``g`` with memory
+of its own for every entry, a stride of one and a length that the block divides let a wrong
+backward pass. First other values are drawn in the shapes given, then settings and sizes change
+(`changes`). An attempt counts only where ``forward`` still agrees with the oracle: elsewhere the
+inputs are not what the layer is made for, such as a negative variance.
+
+JAX compiles a reference anew for every shape and setting, which takes longer than all the rest.
+So these are screened without it: along a random direction, ``vjp`` must give what differences of
+``forward`` give. Only where it does not, the oracle decides.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+import itertools
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import prng, pytree
 from ..contract import Array, Key, Tree
 from .accuracy import compare_float64
+from .changes import Problem, changed, defaults_of
+from .conduct import check_contract
 from .explain import explain
 from .forward_mode import check_jvp
-from .inputs import finite, normal_like
+from .inputs import finite, jitter, normal_like, same_bits, stretched
 from .limits import norm
-from .report import Report
+from .numeric import NumericOracle
+from .oracle import JaxOracle
+from .report import Finding, Report
 from .subject import BrokenLayer, Examination, Subject
 
-__all__ = ["check_own_inputs"]
+__all__ = [
+    "KINDS",
+    "Attempt",
+    "agrees",
+    "check_own_inputs",
+    "compared",
+    "is_right",
+    "problems",
+    "tried",
+]
 
 DRAWS = 2
 """Of each kind."""
@@ -30,61 +52,262 @@ DRAWS = 2
 DIFFERENCES = 100.0
 """Times the usual limit where the oracle takes differences: few draws say little of its noise."""
 
+DOUBTS = 8
+"""So many attempts the oracle may clear before the rest are given up."""
+
+CLOSE = 1e-6
+"""How near central differences come to the derivative, with room to spare."""
+
+
+class Attempt(NamedTuple):
+    """The same check at other inputs, with a report of its own."""
+
+    problem: Problem
+    examination: Examination
+    is_new: bool  # whether JAX has yet to compile it
+
 
 def check_own_inputs(examination: Examination) -> None:
     """Compare the gradients at inputs of each kind; the first that shows a mistake is explained."""
     report = examination.report
     if report.findings or not all(leaf.ok for leaf in report.leaves.values()):
         return
-    (inputs, g), *_ = examination.draws
+    doubts, free, failed = 0, {0}, []  # lengths that may change; attempts without a verdict
+    for attempt in itertools.chain(
+        _redrawn(examination), tried(examination, problems(examination))
+    ):
+        if _ignored(examination, attempt):
+            message = "forward gives the same y, but the reference another"
+            found = [Finding("inputs", message, "y", "float64", "value", "forward ignores it")]
+        elif attempt.is_new and is_right(attempt):
+            free.add(attempt.problem.length)
+            continue
+        else:
+            found = compared(attempt)
+            doubts += attempt.is_new
+            failed.append(attempt)
+        if _added(report, attempt, found):
+            return
+        if doubts == DOUBTS:
+            break
+    # Many a forward slices or broadcasts what it was not made for. Where the backward is right at
+    # some other size of an axis, forward is made for any. What is broadcast along axes of one many
+    # a right backward does not sum.
+    for attempt in failed:
+        if attempt.problem.length in free - {0, 1} and _broadcasts_no_more(examination, attempt):
+            everything = attempt._replace(problem=attempt.problem._replace(counts="everything"))
+            found = compared(everything)
+            if _added(report, attempt, found):
+                return
+
+
+def _added(report: Report, attempt: Attempt, found: list[Finding]) -> bool:
+    """Add to a report what an attempt has shown; tell whether something is wrong."""
+    where = f"(with {attempt.problem.what}; not at the inputs given)"
+    theirs = attempt.examination.report
+    report.notes += [f"{note} {where}" for note in theirs.notes]
+    report.findings += [
+        dataclasses.replace(f, check="inputs", message=f"{f.message} {where}") for f in found
+    ]
+    report.leaves |= {path: x for path, x in theirs.leaves.items() if found and not x.ok}
+    return bool(found)
+
+
+def _broadcasts_no_more(examination: Examination, attempt: Attempt) -> bool:
+    """Tell whether the reference meets no more axes of one than at the inputs given."""
+    before, after = examination.oracle, attempt.examination.oracle
+    if not (isinstance(before, JaxOracle) and isinstance(after, JaxOracle)):
+        return False
+    ones = [
+        sum(shape.split(",").count("1") for shape in re.findall(r":\w+\[([\d,]*)\]", text))
+        for text in (
+            before.traced(examination.draws[0][0]),
+            after.traced(attempt.problem.inputs),
+        )
+    ]
+    return ones[1] <= ones[0]
+
+
+def _redrawn(examination: Examination) -> Iterator[Attempt]:
+    """Yield attempts with other values in the shapes given."""
     keywords = examination.subject.keywords(np.float64)
+    (inputs, g), *_ = examination.draws
     for number, (what, redraw) in enumerate(KINDS.items()):
         drawn: list[Any] = [redraw((number, i), inputs, g, keywords) for i in range(DRAWS)]
-        if any(one is None for one in drawn):
-            continue
-        other = _examined(examination, [one[:2] for one in drawn], drawn[0][2])
-        if not all(_agrees(other, *draw) for draw in other.draws):
-            continue
+        if all(one is not None for one in drawn):
+            arrays = {name: v for name, v in drawn[0][2].items() if pytree.leaves(v)}
+            changes = {} if drawn[0][2] is keywords else arrays
+            problem = Problem(what, drawn[0][0], changes, "everything")
+            yield _attempt(examination, problem, [one[:2] for one in drawn], bool(changes))
+
+
+def problems(examination: Examination) -> Iterator[Problem]:
+    """Yield problems with other settings and sizes; defaults count as settings given."""
+    subject, oracle = examination.subject, examination.oracle
+    (inputs, g), *_ = examination.draws
+    forward = subject.layer.forward
+    taken = oracle.settings if isinstance(oracle, JaxOracle) else None
+    defaults = defaults_of(subject.layer)
+    settings = {name: v for name, v in defaults.items() if taken is None or name in taken}
+    visit = oracle.visit if isinstance(oracle, JaxOracle) else forward
+    return changed(forward, inputs, settings | subject.keywords(np.float64), g, visit)
+
+
+def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Attempt]:
+    """Yield attempts at those problems of which forward computes something finite."""
+    subject = examination.subject
+    for problem in problems:
+        if problem.counts == "infinities" and isinstance(examination.oracle, NumericOracle):
+            continue  # differences do not know them
+        keywords = {**subject.keywords(np.float64), **problem.keywords}
+        other = Subject(subject.layer, keywords, strict=subject.strict)
         try:
-            compare_float64(other)
-        except BrokenLayer as error:
-            other.report.findings.append(error.finding)
-        else:
-            for leaf in other.report.leaves.values():
-                if leaf.float64_limit is not None and not examination.oracle.has_float32:
-                    leaf.float64_limit *= DIFFERENCES
-            check_jvp(other, "float64")
-            explain(other)
-        if other.report.findings:
-            for finding in other.report.findings:
-                message = f"{finding.message} (with {what}; not at the inputs given)"
-                report.findings.append(
-                    dataclasses.replace(finding, check="inputs", message=message)
-                )
-            for path, leaf in other.report.leaves.items():
-                if not leaf.ok:
-                    report.leaves[path] = leaf
-            return
+            y, _ = other.forward(problem.inputs)
+            leaves = pytree.leaves(y)
+        except BrokenLayer:
+            continue
+        if not other.float_faults and all(a.size and np.isfinite(a).all() for a in leaves):
+            near = [problem.inputs, jitter((1,), problem.inputs)]
+            draws = [(moved, normal_like((i,), y)) for i, moved in enumerate(near)]
+            yield _attempt(examination, problem, draws, is_new=True)
 
 
-def _examined(
-    examination: Examination, draws: list[tuple[Any, Any]], keywords: dict[str, Any]
-) -> Examination:
-    """Return the same check at other inputs, with a report of its own."""
-    subject = Subject(examination.subject.layer, keywords, strict=examination.subject.strict)
-    return dataclasses.replace(
+def _attempt(
+    examination: Examination, problem: Problem, draws: list[tuple[Any, Any]], is_new: bool
+) -> Attempt:
+    subject, oracle = examination.subject, examination.oracle
+    keywords = {**subject.keywords(np.float64), **problem.keywords}
+    other = dataclasses.replace(
         examination,
-        subject=subject,
-        oracle=examination.oracle.with_keywords(keywords),
+        subject=Subject(subject.layer, keywords, strict=subject.strict),
+        oracle=oracle.with_keywords({**problem.keywords}) if is_new else oracle,
         draws=draws,
         draw=lambda i: draws[i % len(draws)],
         report=Report(examination.report.name),
         comparisons=[],
         returned=None,
     )
+    return Attempt(problem, other, is_new)
 
 
-def _agrees(examination: Examination, inputs: Any, g: Any) -> bool:
+def is_right(attempt: Attempt) -> bool:
+    """Tell whether vjp gives, along one direction, what central differences of forward give."""
+    subject = attempt.examination.subject
+    keywords = subject.keywords(np.float64)  # for a subject whose faults do not count
+    subject = Subject(subject.layer, keywords, strict=subject.strict)
+    (inputs, g), *_ = attempt.examination.draws
+    try:
+        _, residuals = subject.forward(inputs)
+        pairs = pytree.zip_with_path(inputs, subject.vjp(residuals, g))
+        floating = [(leaf, d_leaf) for _, leaf, d_leaf in pairs if leaf.dtype.kind == "f"]
+        if any(leaf.shape != d_leaf.shape for leaf, d_leaf in floating):
+            return False
+        if attempt.problem.counts == "infinities":
+            return all(np.isfinite(d_leaf).all() for _, d_leaf in floating)
+        sizes = [min(norm(leaf) / max(leaf.size, 1) ** 0.5, 1.0) or 1.0 for leaf, _ in floating]
+        v = [s * z for s, z in zip(sizes, normal_like((0,), [a for a, _ in floating]), strict=True)]
+        there, back = (_values(subject, inputs, v, h) for h in (1e-5, -1e-5))
+        triples = zip(pytree.leaves(g), there, back, strict=True)
+        changes = [np.sum(a * (b - c) / 2e-5) for a, b, c in triples]
+    except Exception:  # whatever a layer raises, the oracle decides
+        return False
+    products = [np.zeros(1), *(np.ravel(d * w) for (_, d), w in zip(floating, v, strict=True))]
+    slack = CLOSE * (norm(np.concatenate(products)) + sum(map(abs, changes)))
+    return bool(abs(sum(p.sum() for p in products) - sum(changes)) <= slack)
+
+
+def _values(subject: Subject, inputs: Any, v: list[Array], h: float) -> list[Array]:
+    """Return the leaves of y at inputs moved by h·v."""
+    steps = iter(v)
+    moved = pytree.map(lambda a: a + h * next(steps) if a.dtype.kind == "f" else a, inputs)
+    return pytree.leaves(subject.forward(moved)[0])
+
+
+def _ignored(examination: Examination, attempt: Attempt) -> bool:
+    """Tell whether the reference uses a changed setting that forward does not look at."""
+    problem, other, _ = attempt
+    (inputs, g), *_ = examination.draws
+    before, after = examination.oracle, other.oracle
+    if problem.inputs is not inputs or pytree.leaves(problem.keywords):
+        return False
+    if not (isinstance(before, JaxOracle) and isinstance(after, JaxOracle)):
+        return False
+    try:
+        y, mine = (e.subject.forward(inputs)[0] for e in (examination, other))
+        if not same_bits(y, mine) or before.traced(inputs) == after.traced(inputs):
+            return False
+        theirs = [o.results(inputs, g, "float64")["y"] for o in (before, after)]
+        pairs = pytree.zip_with_path(*theirs)
+    except Exception:  # whatever a reference raises at a setting that it does not have
+        return False
+    return any(norm(a - b) > CLOSE * norm(a) and np.isfinite(b).all() for _, a, b in pairs)
+
+
+def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
+    """Return what is wrong; nothing where forward and the oracle differ in value.
+
+    A backward that refuses the inputs, by an error of its own, is a note unless the check is
+    strict. One that breaks down is wrong: forward has taken them.
+    """
+    problem, other, is_new = attempt
+    report, subject = other.report, other.subject
+    only_values = problem.counts == "values" or (is_new and isinstance(other.oracle, NumericOracle))
+    if not all(agrees(other, *draw) for draw in other.draws):
+        return []
+    if problem.resized and _is_cut_off(attempt):
+        return []
+    try:
+        if is_new:
+            check_contract(other, "float64")
+        if problem.counts == "infinities":
+            return [finding for finding in report.findings if finding.cause == "not finite"]
+        compare_float64(other)
+        if not is_new:
+            check_jvp(other, "float64")
+    except BrokenLayer as error:
+        if only_values:
+            return []
+        if _is_refusal(error.__cause__) and not subject.strict:
+            report.notes.append(str(error))
+            return []
+        if error.finding not in report.findings:
+            report.findings.append(error.finding)
+    for leaf in report.leaves.values():
+        if leaf.float64_limit is not None and not other.oracle.has_float32:
+            leaf.float64_limit *= DIFFERENCES
+    if explained:
+        explain(other)
+    return report.findings
+
+
+def _is_cut_off(attempt: Attempt) -> bool:
+    """Tell whether entries of an axis that y has too have no gradient at all.
+
+    Such as queries before all keys, which a causal mask hides from everything.
+    """
+    inputs, g = attempt.examination.draws[0]
+    exact = attempt.examination.oracle.results(inputs, g, "float64")
+    sizes = {size for leaf in pytree.leaves(g) for size in leaf.shape}
+    return any(
+        size in sizes and not np.moveaxis(leaf, axis, 0).reshape(size, -1).any(axis=1).all()
+        for leaf in pytree.leaves((exact["params"], exact["x"]))
+        for axis, size in enumerate(leaf.shape)
+    )
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Tell whether a backward raised an error of its own, rather than broke down."""
+    if not isinstance(error, _BREAKDOWNS):
+        return error is not None
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    own = "site-packages" not in Path(last.filename).parts
+    return own and (last.line or "").startswith(("raise", "assert"))
+
+
+_BREAKDOWNS = (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError)
+
+
+def agrees(examination: Examination, inputs: Any, g: Any) -> bool:
     """Tell whether ``forward`` takes the inputs and computes what the oracle does."""
     try:
         exact = examination.oracle.results(inputs, g, "float64")
@@ -121,23 +344,22 @@ def _anew(key: Key, leaf: Array) -> Array:
     return (0.3 + prng.normal(key, leaf.shape, dtype=np.float64)) * (size or 1.0)
 
 
-def _stretched(key: Key, leaf: Array) -> Array:
-    """Return the leaf with each entry times a positive number of its own; zeros are drawn anew."""
-    if leaf.dtype.kind != "f":
-        return leaf
-    if not leaf.any():
-        return 0.5 * prng.normal(key, leaf.shape, dtype=np.float64)
-    return leaf * np.exp(0.4 * prng.normal(key, leaf.shape, dtype=np.float64))
-
-
 def _repeated(key: Key, leaf: Array) -> Array:
-    """Return integers in the same range that repeat, and booleans that are mixed."""
+    """Return integers of those present that repeat, and booleans that are mixed.
+
+    Rows in which none repeats, as of the k largest, stay so.
+    """
     if leaf.dtype.kind == "b":
         return prng.uniform(key, leaf.shape) < 0.7
     if leaf.dtype.kind not in "iu" or not leaf.size:
         return leaf
-    low, high = int(leaf.min()), int(leaf.max())
-    return prng.integers(key, leaf.shape, low=low, high=high + 1).astype(leaf.dtype)
+    values = np.unique(leaf)
+    ordered = np.sort(leaf, axis=-1) if leaf.ndim > 1 else leaf
+    distinct = leaf.ndim > 1 and leaf.shape[-1] > 1 and (np.diff(ordered, axis=-1) != 0).all()
+    if distinct and leaf.size // leaf.shape[-1] * values.size < 10**6:
+        chances = prng.uniform(key, (*leaf.shape[:-1], values.size))
+        return values[np.argsort(chances, axis=-1)[..., : leaf.shape[-1]]]
+    return values[prng.integers(key, leaf.shape, low=0, high=values.size)]
 
 
 def _with_new(one: Callable[[Key, Array], Array], *, x: bool = True) -> Redraw:
@@ -174,7 +396,7 @@ def _with_broadcast_g(key: Key, inputs: Any, g: Any, keywords: dict[str, Any]) -
 KINDS: dict[str, Redraw] = {
     "params and x drawn anew": _with_new(_anew),
     "params drawn anew": _with_new(_anew, x=False),
-    "params and x stretched, and zeros drawn anew": _with_new(_stretched),
+    "params and x stretched, and zeros drawn anew": _with_new(stretched),
     "ids that repeat and masks that hide": _with_labels,
     "floating keywords drawn anew": _with_new_keywords,
     "one number broadcast as g": _with_broadcast_g,

@@ -185,6 +185,7 @@ class Report:
         leaves: a `LeafReport` for the value ``y`` and for each gradient, by path.
         findings: a `Finding` for each fault, with its likely cause.
         notes: what a strict check would not forgive.
+        audit: what the inputs do not test, where it was asked for.
         residual_bytes: of the float32 residuals (float64 if that alone was checked), beyond what
             they share with inputs and parameters; None if forward failed.
         oracle: what the gradients were compared with.
@@ -196,6 +197,7 @@ class Report:
     leaves: dict[str, LeafReport] = dataclasses.field(default_factory=dict)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
+    audit: list[str] = dataclasses.field(default_factory=list)
     residual_bytes: int | None = None
     oracle: str = ""
     reproduce: str = ""
@@ -260,6 +262,9 @@ class Report:
                 lines += _wrapped("      likely cause: ", cause, "        ")
         for note in self.notes:
             lines += _wrapped("  - note: ", note, "    ")
+        lines += ["  these inputs do not test"] * bool(self.audit)
+        for untested in self.audit:
+            lines += _wrapped("  - ", untested, "    ")
         if not self.ok and self.reproduce:
             lines.append(f"  reproduce: {self.reproduce}")
         return "\n".join(lines)
@@ -284,6 +289,8 @@ class Report:
             shown = "<br>".join(map(escape, messages))
             parts.append(f"<p>{shown}<br><i>{escape(cause and f'likely cause: {cause}')}</i></p>")
         parts += [f"<p>note: {escape(note)}</p>" for note in self.notes]
+        untested = "".join(f"<li>{escape(line)}" for line in self.audit)
+        parts += [f"<p>these inputs do not test<ul>{untested}</ul>"] * bool(untested)
         if not self.ok and self.reproduce:
             parts.append(f"<pre>{escape(self.reproduce)}</pre>")
         return "\n".join(parts)
@@ -297,14 +304,34 @@ class Report:
             groups.setdefault(key, []).append(finding)
         found = []
         for findings in groups.values():
-            first, messages = findings[0], [finding.message for finding in findings]
+            first, messages = findings[0], _folded(findings)
             if not first.explanation:
                 found.append((["; ".join(messages)], ""))
                 continue
             leaves = ", ".join(finding.leaf for finding in findings)
-            explains = f" (explains {leaves})" if len(findings) > 1 else ""
+            explains = f" (explains {leaves})" if len(messages) > 1 else ""
             found.append((messages, f"{first.cause}: {first.explanation}{explains}"))
         return found
+
+
+def _folded(findings: list[Finding]) -> list[str]:
+    """Return the messages, in one line where they say the same of several leaves or layouts."""
+    said: dict[str, list[str]] = {}  # of which leaves
+    for finding in findings:
+        rest = finding.message.removeprefix(f"{finding.leaf} is ")
+        same = rest.startswith("wrong for ") or " where the inputs are " in rest
+        said.setdefault(rest if same else finding.message, []).extend([finding.leaf] * same)
+    found: dict[str, list[str]] = {}  # in which layouts
+    for rest, leaves in said.items():
+        *others, last = leaves or [""]
+        start = f"{', '.join(others)} and {last} are " if others else f"{last} is " if last else ""
+        kind = "wrong for " if start and rest.startswith("wrong for ") else ""
+        found.setdefault(start + kind, []).append(rest.removeprefix(kind))
+    return [
+        start + text
+        for start, rests in found.items()
+        for text in ([", ".join(rests)] if start.endswith("for ") else rests)
+    ]
 
 
 def _wrapped(start: str, text: str, indent: str) -> list[str]:

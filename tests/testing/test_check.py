@@ -518,3 +518,29 @@ def test_one_cause_is_stated_once_with_the_leaves_that_it_explains():
     assert "<td>1.0e+00<td>1.0e-01" in shown
     assert "a is &lt;off&gt;<br>x is &lt;off&gt;<br><i>likely cause: sign: of a &amp; b" in shown
     assert "certified numerically against jax.vjp" in check()._repr_html_()
+
+
+def test_layouts_and_dtypes_are_one_line_a_cause():
+    layouts = [
+        Finding("inputs", f"{leaf} is wrong for {kind} inputs in float64", leaf, "", "layout")
+        for kind in ("strided", "reversed")
+        for leaf in ("params.w", "x")
+    ]
+    dtypes = [
+        Finding(
+            "contract", f"{at} is float64 where the inputs are float32", at, "", "precision", "S"
+        )
+        for at in ("residuals.0", "y", "x")
+    ]
+    assert str(Report("mine", findings=[*layouts, *dtypes])).splitlines()[1:] == [
+        "  - params.w and x are wrong for strided inputs in float64, reversed inputs in float64",
+        "  - residuals.0, y and x are float64 where the inputs are float32",
+        "      likely cause: precision: S",
+    ]
+    report = check(vjp=lambda r, g: ({}, 2 * r * g.ravel(order="K").reshape(g.shape)))
+    assert str(report).count("wrong for") == 1
+    scale = np.ones(())
+    report = check(
+        forward=lambda p, x: (x * x * scale, x * scale), vjp=lambda x, g: ({}, 2 * x * g * scale)
+    )
+    assert str(report).count("where the inputs are float32") == 1

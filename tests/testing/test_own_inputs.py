@@ -154,3 +154,194 @@ def test_attention_under_other_masks_is_right():
     causal = np.tril(np.ones((3, 3), bool))
     report = check_vjp(layer(forward, vjp), {}, X, reference=reference, mask=causal)
     assert report, report
+
+
+def switch(params, x, *, causal):
+    return np.cumsum(x, axis=1) if causal else 2 * x, causal
+
+
+def power(params, x, *, power):
+    return x**power, (x, power)
+
+
+def scale(params, x, *, scale=1.0):
+    return scale * x, scale
+
+
+def rows(params, x):
+    return x * params["weight"], (params, x)
+
+
+def rows_vjp(residuals, g, kept=slice(None)):
+    params, x = residuals
+    return {"weight": (g * x)[kept].sum(axis=0)}, g * params["weight"]
+
+
+def columns(params, x):
+    return x * x, x
+
+
+def last(params, x):
+    """Adds to each query the key as far from the end."""
+    ahead = x["k"].shape[1] - x["q"].shape[1]
+    return x["q"] + x["k"][:, ahead:], ahead
+
+
+def last_vjp(ahead, g, front=True):
+    padding = (ahead, 0) if front else (0, ahead)
+    return {}, {"q": g.copy(), "k": np.pad(g, [(0, 0), padding, (0, 0)])}
+
+
+def sigmoid(params, x):
+    small = np.exp(-abs(x))
+    return np.where(x < 0, small, 1) / (1 + small), x
+
+
+def reduced(params, x, *, reduction):
+    return (x.mean() if reduction == "mean" else x.sum()), (x, reduction)
+
+
+def reduced_vjp(residuals, g, mean=True):
+    x, reduction = residuals
+    return {}, np.full_like(x, g / (x.size if mean and reduction == "mean" else 1))
+
+
+def shifted(params, x):
+    return (x + params["bias"] if "bias" in params else x + 0), (params, x)
+
+
+def shifted_vjp(residuals, g, times=1):
+    return {name: times * g.sum(axis=0) for name in residuals[0]}, g.copy()
+
+
+def weighted(params, x, *, weight):
+    return x * (1 if weight is None else weight), weight
+
+
+WIDE = RNG.standard_normal((2, 4))
+CHANGES = {  # forward, the right vjp, the wrong one, (params, x), keywords
+    "causal=True instead of False": (
+        switch,
+        lambda c, g: ({}, np.cumsum(g[:, ::-1], axis=1)[:, ::-1].copy() if c else 2 * g),
+        lambda causal, g: ({}, 2 * g),
+        ({}, WIDE),
+        {"causal": False},
+    ),
+    "power=2 instead of 1": (
+        power,
+        lambda r, g: ({}, r[1] * r[0] ** (r[1] - 1) * g),
+        lambda r, g: ({}, g * 1),
+        ({}, WIDE),
+        {"power": 1},
+    ),
+    "scale=1.3 instead of 1.0": (
+        scale,
+        lambda scale, g: ({}, scale * g),
+        lambda scale, g: ({}, g * 1),
+        ({}, WIDE),
+        {},  # known by its default
+    ),
+    "2 instead of 1 entries in every axis of 1": (
+        rows,
+        rows_vjp,
+        lambda r, g: rows_vjp(r, g, kept=slice(1)),
+        ({"weight": X[0, 0]}, X[0, :1]),
+        {},
+    ),
+    "5 instead of 4 entries in every axis of 4": (
+        columns,
+        lambda x, g: ({}, 2 * x * g),
+        lambda x, g: ({}, 2 * x * g * (np.arange(x.shape[1]) < x.shape[1] // 4 * 4)),
+        ({}, WIDE),
+        {},
+    ),
+    "3 instead of 4 entries in axis 1 of x.q": (
+        last,
+        last_vjp,
+        lambda ahead, g: last_vjp(ahead, g, front=False),
+        ({}, {"q": RNG.standard_normal((2, 4, 3)), "k": RNG.standard_normal((2, 4, 3))}),
+        {},
+    ),
+    "some entries of x 10000 times as large": (
+        sigmoid,
+        lambda x, g: ({}, g * np.exp(-abs(x)) / (1 + np.exp(-abs(x))) ** 2),
+        lambda x, g: ({}, g * sigmoid({}, x)[0] ** 2 * np.exp(-x)),
+        ({}, X[0]),
+        {},
+    ),
+    "reduction='mean' instead of 'sum'": (
+        reduced,
+        reduced_vjp,
+        lambda r, g: reduced_vjp(r, g, mean=False),
+        ({}, WIDE),
+        {"reduction": "sum"},
+    ),
+    "params.bias of shape (4,)": (
+        shifted,
+        shifted_vjp,
+        lambda r, g: shifted_vjp(r, g, times=2),
+        ({}, WIDE),
+        {},
+    ),
+    "weight of shape (2, 4) instead of None": (
+        weighted,
+        lambda weight, g: ({}, g * (1 if weight is None else weight)),
+        lambda weight, g: ({}, g * 1),
+        ({}, WIDE),
+        {"weight": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_other_settings_and_sizes_show_what_is_hidden(what):
+    forward, right, wrong, inputs, keywords = CHANGES[what]
+    reference = layer(forward, right)  # with a vjp of its own, so that nothing is compiled
+    usual = {"reference": reference, "keywords": keywords}
+    report = check_vjp(reference, *inputs, **usual)
+    assert report, report
+    assert not report.notes
+    assert check_vjp(layer(forward, wrong), *inputs, own_inputs=False, **usual)
+    report = check_vjp(layer(forward, wrong), *inputs, **usual)
+    assert f"(with {what}; not at the inputs given)" in report.findings[0].message
+
+
+def test_a_wrong_shape_counts_where_another_size_is_right():
+    def vjp(x, g):
+        return {}, (2 * x * g)[:, : x.shape[1] // 2 * 2]
+
+    x = RNG.standard_normal((2, 6))
+    usual = {"reference": lambda params, x: x * x, "dtypes": "float64"}
+    report = check_vjp(layer(columns, vjp), {}, x, **usual)
+    assert "got (2, 6) (with 7 instead of 6 entries in every axis of 6" in str(report.findings[0])
+    fixed = layer(columns, lambda x, g: ({}, (2 * x * g)[:, :6].reshape(-1, 6)))  # for six alone
+    assert check_vjp(fixed, {}, x, **usual)
+
+
+@pytest.mark.parametrize("error", ["refused", "broken"])
+def test_a_backward_may_refuse_a_setting_but_not_break_down(error):
+    def vjp(causal, g):
+        if causal and error == "refused":
+            raise ValueError("causal is not supported")
+        return {}, 2 * g if not causal else g @ g
+
+    given = layer(switch, vjp), {}, WIDE
+    right = layer(switch, CHANGES["causal=True instead of False"][1])
+    usual = {"reference": right, "keywords": {"causal": False}}
+    report, strict = (check_vjp(*given, strict=strict, **usual) for strict in (False, True))
+    (said, *_) = report.notes if error == "refused" else [report.findings[0].message]
+    assert report.ok == (error == "refused")
+    assert said.startswith("vjp raised ValueError: ")
+    assert "(with causal=True instead of False" in said
+    assert strict.findings[0].cause == "exception"
+
+
+def test_a_setting_that_forward_ignores_is_found():
+    def reference(params, x, *, causal):
+        return jnp.cumsum(x, axis=1) if causal else 2 * x
+
+    twice = layer(lambda params, x, *, causal: (2 * x, ()), lambda r, g: ({}, 2 * g))
+    report = check_vjp(twice, {}, WIDE, reference=reference, dtypes="float64", causal=False)
+    (finding,) = report.findings
+    assert "but the reference another (with causal=True instead of False" in finding.message
+    assert finding.cause == "value"

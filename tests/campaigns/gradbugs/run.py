@@ -23,7 +23,7 @@ from bug_ports import ALL, NEGATIVES, half_of
 from other_checkers import installed
 from rich.console import Console
 from rich.progress import track
-from scoring import NAMED, our_verdict, verdict_of
+from scoring import NAMED, audited, our_verdict, verdict_of
 
 OURS = "ours"
 WIDTH = 100
@@ -110,6 +110,8 @@ def not_named(bugs: list[Any], verdicts: Any) -> None:
         cases = verdicts[port.__name__]
         if "friendly" in cases and not cases["friendly"][OURS].caught:
             print_wrapped(f"hidden by its fixture: {port.__name__} ({port.thread}): {port.fixture}")
+            for line in audited(port):
+                print_wrapped(f"  the audit: {line}")
 
 
 def print_wrapped(text: str) -> None:

@@ -41,6 +41,14 @@ def checked(port: type[Port], inputs: Inputs, oracle: JaxOracle, *, wrong: bool)
     return check_vjp(layer, params, x, reference=oracle, cotangent=cotangent, **keywords)
 
 
+def audited(port: type[Port]) -> list[str]:
+    """Return what the check says that the friendly fixture does not test."""
+    params, x, keywords, cotangent = port.friendly or port.awkward
+    layer, reference = layer_of(port, wrong=True), reference_of(port)
+    more = {"cotangent": cotangent, "audit": True, "keywords": keywords}
+    return check_vjp(layer, params, x, reference=reference, **more).audit
+
+
 def named(port: type[Port], report: Report) -> str:
     """Grade the causes: right for all leaves, half right for some or by a label that says less."""
     if report.ok:

@@ -66,7 +66,7 @@ def subjects(chosen):
 def reports(subject, seeds, own_inputs=False):
     """Check one layer at inputs redrawn for each seed, at both scales; compiled once."""
     name, layer, reference, params, x, keywords, factor = subject
-    oracle = JaxOracle(reference, keywords)
+    oracle = JaxOracle(reference, registry.twin(keywords))
     for seed in seeds:
         for scale in SCALES:
             moved = jitter((seed, 7), (params, x), spread=0.5)
