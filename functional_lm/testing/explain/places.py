@@ -126,9 +126,9 @@ def other_leaves(evidence: Evidence) -> Cause | None:
     if len(others) < 2:
         return None
     columns = np.stack([a.reshape(-1) for a in others.values()], axis=1)
-    weights, _, rank, _ = np.linalg.lstsq(columns, ours.reshape(-1), rcond=None)
-    whole: Array = np.round(weights)
-    if rank < len(others) or not np.allclose(weights, whole, atol=1e-6):
+    weights: Array = np.linalg.pinv(columns) @ ours.reshape(-1)
+    whole: Array = np.rint(weights)
+    if np.linalg.matrix_rank(columns) < len(others) or not np.allclose(weights, whole, atol=1e-6):
         return None
     if not evidence.close(columns @ whole, ours.reshape(-1)) or abs(whole).sum() < 2:
         return None
