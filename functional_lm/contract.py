@@ -339,7 +339,7 @@ def expect_cotangent(g: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """
     if shape == () and type(g) is float:
         return
-    if getattr(g, "dtype", None) != dtype:
+    if getattr(g, "dtype", object) != dtype:  # to NumPy, None is float64
         received = getattr(g, "dtype", type(g).__name__)
         raise TypeError(f"g must have the dtype of y, {dtype}: got {received}; cast with astype")
     if g.shape != shape:
@@ -385,7 +385,7 @@ def _expect_tangent(name: str, t: Any, shape: Any, dtype: np.dtype) -> None:
     elif shape is None:
         if t is not None:
             raise TypeError(f"{name} must be None, that of integers: got {type(t).__name__}")
-    elif getattr(t, "dtype", None) != dtype:
+    elif getattr(t, "dtype", object) != dtype:
         received = getattr(t, "dtype", type(t).__name__)
         raise TypeError(f"{name} must be {dtype}, like the layer: got {received}; use astype")
     elif t.shape != shape:

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -87,6 +88,37 @@ def test_a_scalar_cotangent(g):
 def test_a_scalar_cotangent_that_would_promote_is_refused(g):
     with pytest.raises(TypeError, match="dtype of y"):
         contract.expect_cotangent(g, (), np.dtype(np.float32))
+    with pytest.raises(TypeError, match="dtype of y, float64: got NoneType"):
+        contract.expect_cotangent(None, (), np.dtype(np.float64))
+
+
+W, A = np.ones((3, 2)), np.ones(2)
+
+
+class Pair(NamedTuple):
+    a: object
+    b: object
+
+
+SHAPES = {"weight": (3, 2), "base": ...}, Pair((2,), None)
+
+
+@pytest.mark.parametrize(
+    ("t", "error", "says"),
+    [
+        ([{}, 1], TypeError, r"t must be \(t_params, t_x\): got list"),
+        (({"weight": W}, Pair(A, None)), TypeError, "t_params must be a dict of weight, base: got"),
+        (({"weight": W, "base": 1}, (A, None)), TypeError, "t_x must be a Pair of a, b: got a tup"),
+        (({"weight": W, "base": 1}, Pair(A, A)), TypeError, "t_x.b must be None, that of integers"),
+        (({"weight": 1.0, "base": 1}, Pair(A, None)), TypeError, "t_params.weight must be float64"),
+        (({"weight": A, "base": 1}, Pair(A, None)), ValueError, r"shape \(3, 2\): got \(2,\); br"),
+    ],
+)
+def test_tangents_unlike_the_inputs_are_refused(t, error, says):
+    right = {"weight": W, "base": "its own business"}, Pair(A, None)
+    assert contract.expect_tangent(right, SHAPES, np.dtype(np.float64)) is right
+    with pytest.raises(error, match=says):
+        contract.expect_tangent(t, SHAPES, np.dtype(np.float64))
 
 
 def test_integers():

@@ -133,7 +133,8 @@ def like_faults(name: str, primal: Any, cotangent: Any) -> list[Finding]:
                 faults.append(_fault("integer cotangent", place, message + describe(received)))
         elif not pytree.is_leaf(received):
             message = f"{place} must be an array: got {describe(received)}"
-            faults.append(_fault("structure", place, message))
+            cause = "never written" if received is None else "structure"
+            faults.append(_fault(cause, place, message))
         elif received.shape != required.shape:
             message = f"{place} must have shape {required.shape}: got {received.shape}"
             faults.append(_fault("shape", place, message))

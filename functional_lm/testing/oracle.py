@@ -12,7 +12,10 @@ from .. import pytree
 from ..contract import Array, Differentiable, Tree, is_floating
 from .inputs import cast, same_bits
 
-__all__ = ["JaxOracle", "LayerOracle"]
+__all__ = ["SOON", "JaxOracle", "LayerOracle"]
+
+SOON = {"xla_backend_optimization_level": 0}
+"""Options for what runs a few times: compiled in half the time."""
 
 
 class JaxOracle:
@@ -54,7 +57,7 @@ class JaxOracle:
         rounded = pytree.map(_round, keywords)
         same = same_bits(rounded, keywords)  # then one compiled function is enough
         self.keywords = {"float64": keywords, "float32": keywords if same else rounded}
-        self.memory: list[Any] = []  # for what a diagnosis makes of the reference, once
+        self.memory: dict[str, Any] = {}  # what a diagnosis makes of the reference, once
         self._compiled: dict[Any, Any] = {}
         self._functions: dict[Any, Any] = {}
 
@@ -162,6 +165,29 @@ class JaxOracle:
             lambda leaf: np.asarray(next(remaining)) if is_floating(leaf) else None, inputs
         )
         return {"y": self.jax.tree.map(np.asarray, y), "params": d_params, "x": d_x}
+
+    def swept(self, arrays: dict[str, Any], inputs: tuple[Tree, Any], g: Any) -> list[Any]:
+        """Return the cotangents of the floating leaves for other values of array keywords.
+
+        All values share one compiled function, so the reference must not need to know them.
+        """
+        rest = {k: v for k, v in self.keywords["float64"].items() if k not in arrays}
+        constants = pytree.map(lambda leaf: _constant(leaf, "float64"), rest)
+
+        def run(arrays: Any, params: Tree, x: Any, g: Any) -> Any:
+            def function(params: Tree, x: Any) -> Any:
+                return self._reference(params, x, **constants, **arrays)
+
+            return self.differentiated(function)(params, x, g)[1]
+
+        if "swept" not in self.memory:
+            self.memory["swept"] = None  # if it needs them
+            compiled = self.compiled(run, arrays, *inputs, g, dtype="float64", options=SOON)
+            self.memory["swept"] = compiled
+        if self.memory["swept"] is None:
+            raise ValueError("the reference computes with the values of its keywords")
+        with self.jax.enable_x64(True):
+            return [np.asarray(leaf) for leaf in self.memory["swept"](arrays, *inputs, g)]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -112,7 +112,9 @@ CAUSES = {
     "missing sum": "a sum over a broadcast axis is missing",
     "transposed": "the result has two axes exchanged",
     "misplaced": "the right values are in the wrong places",
+    "misread": "an array is read at wrong indices, or another one in its place",
     "never written": "the leaf stays zero, or uninitialised",
+    "written in part": "some entries of the leaf stay zero, and the others are right",
     # the algebra
     "sign": "the whole leaf has the wrong sign",
     "constant factor": "the whole leaf is off by one constant",
@@ -124,6 +126,8 @@ CAUSES = {
     "jacobian not transposed": "the Jacobian is applied where its transpose is needed: W for Wᵀ",
     "slice kept": "one part of a batch, head or group sum is kept, or one part is dropped",
     "scatter": "entries that share an index overwrite each other where they must add",
+    "extra term": "a term is added that the forward does not have",
+    "extra mask": "a gradient is masked where the forward masks nothing",
     "mask leak": "a gradient passes through a mask, or against the causal order",
     # the role of g
     "g ignored": "the result does not depend on g",

@@ -217,6 +217,7 @@ class Examination:
     report: Report
     comparisons: list[Comparison] = dataclasses.field(default_factory=list)
     returned: Any = None  # (d_params, d_x) as the first vjp gave them, whatever their shapes
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the diagnosis
 
     def find(self, check: str, message: str, **fields: Any) -> None:
         """Add a finding, unless the same was found before."""

@@ -13,8 +13,8 @@ PARAMS = {"weight": np.linspace(-1, 1, 15).reshape(5, 3)}
 X = np.linspace(-2, 2, 10).reshape(2, 5)
 
 
-def refusals(forward=None, vjp=None, refusals=True):
-    layer = types.SimpleNamespace(forward=forward or linear.forward, vjp=vjp or linear.vjp)
+def refusals(forward=None, vjp=None, refusals=True, **more):
+    layer = types.SimpleNamespace(forward=forward or linear.forward, vjp=vjp or linear.vjp, **more)
     report = check_vjp(
         layer, PARAMS, X, reference=lambda params, x: x @ params["weight"], refusals=refusals
     )
@@ -87,6 +87,16 @@ def test_a_cotangent_that_is_not_refused_is_named():
         return vjp(residuals, g)
 
     assert refusals(vjp=checked) == ""
+
+
+def test_a_tangent_that_is_not_refused_is_named():
+    def jvp(residuals, t):
+        return t[1] @ residuals.weight + residuals.x @ t[0]["weight"]
+
+    said = refusals(jvp=jvp)
+    assert "jvp accepts t_x as float64 for float32" in said
+    assert "jvp accepts t_x that would broadcast along axis 0" in said
+    assert refusals(jvp=linear.jvp) == ""
 
 
 def test_floating_tokens_must_be_refused():

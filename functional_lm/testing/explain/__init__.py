@@ -5,11 +5,16 @@ rounding is the likely cause:
 
     whole_leaf   it is the truth times a constant, transposed, misplaced, another leaf's; its shape
     parts        its answers to parts of g: a slice kept, a scatter, a leak through a mask
+    places       which entries of g are read, and which of the leaf are written
     factors      a factor is missing or stands there twice
     terms        a term is missing or wrong: the reference with one step differentiated wrongly
+    edges        a cotangent inside the reference is masked or multiplied; two terms are wrong
+    maps         one step is undone along other axes, at other entries, without its sum
+    trials       another value is read, or part of a loop cut off
     rounding     right algebra, wrong rounding
 
     evidence     what the signatures look at: the truth and the answer at any g; names of constants
+    network      for edges, maps and trials: the reference as linear maps; Jacobians
     replay       for terms: all wrong derivatives of a reference as one compiled function
     steps        for replay: a traced reference as a list of single operations
 """
@@ -24,7 +29,7 @@ from ... import pytree
 from ..inputs import cast, finite
 from ..report import Finding
 from ..subject import BrokenLayer, Examination
-from . import factors, parts, rounding, terms, whole_leaf
+from . import edges, factors, maps, parts, places, rounding, terms, trials, whole_leaf
 from .evidence import Cause, Evidence, leaf_of
 from .whole_leaf import explain_shape
 
@@ -34,7 +39,7 @@ Signature = Callable[[Evidence], Cause | None]
 
 OF_PROJECTIONS: tuple[Signature, ...] = (
     rounding.tiny,
-    whole_leaf.never_written,
+    parts.never_written,
     whole_leaf.g_ignored,
     rounding.held,
     rounding.noisy,
@@ -53,14 +58,36 @@ OF_ENTRIES: tuple[Signature, ...] = (
     parts.slice_kept,
     parts.pure_leak,
     whole_leaf.misplaced,
+    places.g_at_other_places,
+    places.written_elsewhere,
+    factors.constant_in_part,
     factors.entrywise,
     factors.in_the_sum,
     terms.replayed,
     whole_leaf.diagonal_only,
     parts.one_survives,
+    trials.keyword_elsewhere,
+    edges.factor_at_an_edge,
+    maps.selected_otherwise,
+    trials.read_elsewhere,
+    maps.other_entries_read,
+    maps.mapped_otherwise,
+    places.outputs_exchanged,
+    places.passed_early,
+    maps.not_summed,
+    places.other_leaves,
+    places.examples_mixed,
+    places.unrelated,
+    places.copied,
+    places.one_term_each,
+    edges.two_terms,
+    places.lands_elsewhere,
+    places.right_or_zero,
+    factors.pattern,
     terms.error_along,
     parts.mask_leak,
     rounding.small,
+    places.wider,
 )
 """In order of trial, after those; these need every entry."""
 
@@ -70,9 +97,15 @@ def explain(examination: Examination) -> None:
     report = examination.report
     report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
-    for path in wrong:
+    causes = {path: _cause_of(examination, Evidence(examination, path)) for path in wrong}
+    if "slice kept" in (cause for cause, _ in causes.values()):
+        for path in (path for path in wrong if causes[path][0] == "never written"):
+            # What is kept may be nothing, such as the first step of a loop that starts at zero.
+            with contextlib.suppress(Exception):
+                found = trials.read_elsewhere(Evidence(examination, path), only="slice kept")
+                causes[path] = found or causes[path]
+    for path, (cause, explanation) in causes.items():
         evidence = Evidence(examination, path)
-        cause, explanation = _cause_of(examination, evidence)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
             shallow = (path, "not linear in g")
             report.findings[:] = [

@@ -9,11 +9,11 @@ import numpy as np
 from ...contract import Array
 from ..inputs import scaled
 from ..subject import BrokenLayer
-from .evidence import Cause, Evidence, leaf_of
+from .evidence import Cause, Evidence, fit, leaf_of, name_constant
 
-__all__ = ["entrywise", "in_the_sum"]
+__all__ = ["FUNCTIONS", "constant_in_part", "entrywise", "fitting", "in_the_sum", "pattern"]
 
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "{}": lambda a: a,
     "1/{}": lambda a: 1 / a,
     "{}²": lambda a: a * a,
@@ -40,13 +40,38 @@ def entrywise(evidence: Evidence) -> Cause | None:
     """The truth times or over an array that has a name, entry by entry."""
     draws = zip(evidence.pairs, evidence.names, strict=False)
     views = [_View(*pair, names) for pair, names in draws]
-    return _factor(evidence, views, "") or _pattern(evidence)
+    return _factor(evidence, views, "")
 
 
 def in_the_sum(evidence: Evidence) -> Cause | None:
     """The same inside of a sum over rows: with g at one row, the sum has one term."""
     views = [view for view in _single_rows(evidence) if view.ours.any() and view.exact.any()][:2]
     return _factor(evidence, views, " inside the sum") if views else None
+
+
+def constant_in_part(evidence: Evidence) -> Cause | None:
+    """Some slices are the truth times one number, and the others are right."""
+    ours, exact = evidence.pairs[0]
+    for axis in range(exact.ndim):
+        parts = [np.moveaxis(a, axis, 0).reshape(exact.shape[axis], -1) for a in (ours, exact)]
+        wrong = [
+            i
+            for i, pair in enumerate(zip(*parts, strict=True))
+            if not np.allclose(pair[0], pair[1], rtol=1e-8)
+        ]
+        if not 0 < len(wrong) < exact.shape[axis] or not exact.take(wrong, axis).any():
+            continue
+        factor = fit(ours.take(wrong, axis), exact.take(wrong, axis)) or 0.0
+        shape = [-1 if a == axis else 1 for a in range(exact.ndim)]
+        factors = np.where(np.isin(np.arange(exact.shape[axis]), wrong), factor, 1.0).reshape(shape)
+        if abs(factor) > 1e-6 and exact.size > 2 and evidence.always(lambda t, f=factors: t * f):
+            cause = "sign" if abs(factor + 1) < 1e-7 else "constant factor"
+            listed = ", ".join(map(str, wrong[:8]))
+            return cause, (
+                f"index {listed} of axis {axis} (size {exact.shape[axis]}) is "
+                f"{name_constant(factor, evidence)} times what it should be; the others are right"
+            )
+    return None
 
 
 def _factor(evidence: Evidence, views: list[_View], where: str) -> Cause | None:
@@ -64,17 +89,17 @@ def _factor(evidence: Evidence, views: list[_View], where: str) -> Cause | None:
 def _candidates(views: list[_View]) -> Iterator[tuple[str, str, list[Array]]]:
     """Yield (name, path, its values in each view) of what is not constant and broadcasts."""
     target = views[0].exact.shape
-    for path, (text, function) in itertools.product(views[0].names, _FUNCTIONS.items()):
+    for path, (text, function) in itertools.product(views[0].names, FUNCTIONS.items()):
         with np.errstate(all="ignore"):
             values = [function(view.names[path]) for view in views]
         usable = all(np.isfinite(v).all() and v.any() for v in values)
         if not usable or all((v == values[0].flat[0]).all() for v in values):
             continue
-        for shape in _fitting(values[0].shape, target):
+        for shape in fitting(values[0].shape, target):
             yield text.replace("{}", path), path, [v.reshape(shape) for v in values]
 
 
-def _fitting(shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def fitting(shape: tuple[int, ...], target: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """Yield the shapes that an array can be given so that it broadcasts to the target."""
     for trial in ((*shape, *(1,) * extra) for extra in range(3)):
         try:
@@ -107,7 +132,7 @@ def _divides(evidence: Evidence, name: str) -> bool:
     return bool(abs(growth) > 0.3 and power / growth < -0.3)
 
 
-def _pattern(evidence: Evidence) -> Cause | None:
+def pattern(evidence: Evidence) -> Cause | None:
     """A ratio that is constant along an axis, whatever it is."""
     ours, exact = evidence.pairs[0]
     size = np.abs(ours).max(initial=0.0)

@@ -1,14 +1,40 @@
 """Signatures that show when g is kept at one index of one axis only."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .evidence import Cause, Evidence
 
-__all__ = ["mask_leak", "one_survives", "pure_leak", "scatter", "slice_kept"]
+__all__ = ["mask_leak", "never_written", "one_survives", "pure_leak", "scatter", "slice_kept"]
+
+
+def never_written(evidence: Evidence) -> Cause | None:
+    """Nothing but zeros, whatever goes in."""
+    if any(ours.any() or not exact.any() for ours, exact in evidence.pairs):
+        return None
+    return "never written", "it is zero for every g, and should not be"
 
 
 def slice_kept(evidence: Evidence) -> Cause | None:
     """Right for the g of some indices of an axis, zero or doubled for that of the others."""
+    for axis, none, right, twice in _kept(evidence):
+        size = sum(a == axis for a, _ in evidence.responses)
+        where = f"axis {axis} of g (size {size})"
+        if none and not twice:
+            apart = _written_in_part(evidence)
+            return apart or (
+                "slice kept",
+                f"only index {_listed(right)} of {where} contributes, and {_listed(none)} is left "
+                "out: a sum over that axis keeps a part",
+            )
+        if twice and not none:
+            return "constant factor", f"index {_listed(twice)} of {where} is counted twice"
+    return None
+
+
+def _kept(evidence: Evidence) -> Iterator[tuple[int, list[int], list[int], list[int]]]:
+    """Yield (axis, ...) with the indices of g that count for nothing, rightly, and twice."""
     for axis in sorted({axis for axis, _ in evidence.responses}):
         parts = {i: pair for (a, i), pair in evidence.responses.items() if a == axis}
         times: dict[int, list[int]] = {0: [], 1: [], 2: []}
@@ -23,15 +49,20 @@ def slice_kept(evidence: Evidence) -> Cause | None:
             none, right, twice = (
                 [i for i in indices if parts[i][1].any()] for indices in times.values()
             )
-            where = f"axis {axis} of g (size {len(parts)})"
-            if right and none and not twice:
-                return "slice kept", (
-                    f"only index {_listed(right)} of {where} contributes, and {_listed(none)} is "
-                    "left out: a sum over that axis keeps a part"
-                )
-            if right and twice and not none:
-                return "slice kept", f"index {_listed(twice)} of {where} is counted twice"
-    return None
+            if right:
+                yield axis, none, right, twice
+
+
+def _written_in_part(evidence: Evidence) -> Cause | None:
+    """For a leaf that sums nothing over what is left out: its entries are right or zero."""
+    lost = evidence.ours == 0
+    if not lost.any() or not all(
+        evidence.close(np.where(lost, 0.0, exact), ours) and (exact[lost] != 0).any()
+        for ours, exact in evidence.pairs
+    ):
+        return None
+    count = np.count_nonzero(lost)
+    return "written in part", f"{count} of {lost.size} entries are zero, and all others are right"
 
 
 def one_survives(evidence: Evidence) -> Cause | None:
@@ -58,19 +89,19 @@ def one_survives(evidence: Evidence) -> Cause | None:
 def scatter(evidence: Evidence) -> Cause | None:
     """Wrong in exactly the rows whose id occurs more than once.
 
-    Where ids stand for the leading axes of g, the leaf must be what the last of each alone gives.
+    The ids stand along some axes of g, and the leaf must be what the last of each alone gives.
     """
     g = evidence.comparisons[0].g
-    for ids in evidence.integers:
+    for ids in evidence.integers if isinstance(g, np.ndarray) else ():
         whole = ids.reshape(-1).astype(np.int64)
-        leading = isinstance(g, np.ndarray) and ids.ndim > 0 and ids.shape == g.shape[: ids.ndim]
-        if leading:
-            _, from_last = np.unique(whole[::-1], return_index=True)
-            kept = np.zeros(whole.size, bool)
-            kept[whole.size - 1 - from_last] = True
-            last = np.where(kept.reshape(ids.shape + (1,) * (g.ndim - ids.ndim)), g, 0.0)
-            if not evidence.close(evidence.ours, evidence.response(last)[1]):
-                continue
+        _, from_last = np.unique(whole[::-1], return_index=True)
+        kept = np.zeros(whole.size, bool)
+        kept[whole.size - 1 - from_last] = True
+        if not any(
+            evidence.close(evidence.ours, evidence.response(np.where(kept.reshape(shape), g, 0))[1])
+            for shape in _along(whole.size, g.shape)
+        ):
+            continue
         for axis, size in enumerate(evidence.exact.shape):
             if not whole.size or whole.min() < 0 or whole.max() >= size:
                 continue
@@ -87,6 +118,14 @@ def scatter(evidence: Evidence) -> Cause | None:
                     "by segment"
                 )
     return None
+
+
+def _along(size: int, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes in which so many ids stand along some neighbouring axes of g."""
+    for first in range(len(shape)):
+        for last in range(first + 1, len(shape) + 1):
+            if size == int(np.prod(shape[first:last])):
+                yield (1,) * first + shape[first:last] + (1,) * (len(shape) - last)
 
 
 def pure_leak(evidence: Evidence) -> Cause | None:

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ..oracle import JaxOracle
+from ..oracle import SOON, JaxOracle
 from .steps import Step, is_constant, is_floating, steps_of
 
 __all__ = ["Replays", "Site", "Wrong"]
@@ -206,7 +206,7 @@ class Replays:
 
         rows = np.tile(self.normal, (CHUNK, 1))
         all_rows = jax.vmap(run, in_axes=(0, None, None, None))
-        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64")
+        self._run = oracle.compiled(all_rows, rows, *inputs, g, dtype="float64", options=SOON)
 
     def gradients(self, weights: list[Any], inputs: Any, g: Any) -> Iterator[list[Any]]:
         """Yield the cotangents of the floating leaves for each vector of weights."""

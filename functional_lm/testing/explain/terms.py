@@ -11,7 +11,7 @@ from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, name_constant
 from .replay import Replays, Site
 
-__all__ = ["error_along", "replayed"]
+__all__ = ["error_along", "replayed", "text_of"]
 
 _SAYS = {
     "unmasked": ("mask leak", "it is the gradient that passes {step} everywhere, unmasked"),
@@ -94,17 +94,18 @@ def replays_of(evidence: Evidence) -> Replays | None:
     oracle, first = evidence.examination.oracle, evidence.comparisons[0]
     if not isinstance(oracle, JaxOracle):
         return None
-    if not oracle.memory:
+    if "replays" not in oracle.memory:
         try:
             replays = Replays(oracle, first.inputs, first.g)
             (plain,) = replays.gradients([replays.normal], first.inputs, first.g)
         except Exception:  # a reference that cannot be taken apart is no fault of the layer
-            oracle.memory.append(None)
+            oracle.memory["replays"] = None
             return None
         exact = pytree.leaves({name: first.exact[name] for name in ("params", "x")})
         same = all(close(a, b, 1e-9) or not b.any() for a, b in zip(plain, exact, strict=True))
-        oracle.memory.append(replays if same else None)
-    return oracle.memory[0]
+        oracle.memory["replays"] = replays if same else None
+    found: Replays | None = oracle.memory["replays"]
+    return found
 
 
 def error_along(evidence: Evidence) -> Cause | None:
@@ -185,7 +186,12 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
 
 
 def _step(site: Site) -> str:
-    return f"`{site.operation}` in `{site.line}`" if site.line else f"`{site.operation}`"
+    return text_of(site.operation, site.line)
+
+
+def text_of(operation: str, line: str) -> str:
+    """Return what a report calls an operation of the reference."""
+    return f"`{operation}` in `{line}`" if line else f"`{operation}`"
 
 
 def _where(site: Site) -> str:

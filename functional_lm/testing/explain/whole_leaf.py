@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ... import pytree
-from ..oracle import JaxOracle
+from ..oracle import SOON, JaxOracle
 from .evidence import Cause, Evidence, close, fit, leaf_of, name_constant
+from .network import MOST_OUTPUTS, jacobians_of
 
 __all__ = [
     "diagonal_only",
@@ -17,20 +18,12 @@ __all__ = [
     "g_ignored",
     "jacobian_not_transposed",
     "misplaced",
-    "never_written",
     "not_linear",
     "other_setting",
     "sign_or_constant",
     "swapped",
     "transposed",
 ]
-
-
-def never_written(evidence: Evidence) -> Cause | None:
-    """Nothing but zeros, whatever goes in."""
-    if all(not ours.any() and exact.any() for ours, exact in evidence.pairs):
-        return "never written", "it is zero for every g, and should not be"
-    return None
 
 
 def g_ignored(evidence: Evidence) -> Cause | None:
@@ -49,6 +42,17 @@ def not_linear(evidence: Evidence) -> Cause | None:
     """Found before, by scaling and adding cotangents."""
     for finding in evidence.examination.report.findings:
         if finding.cause == "not linear in g" and finding.leaf in (evidence.path, ""):
+            first, *_ = evidence.comparisons
+            zero = evidence.response(pytree.map(np.zeros_like, first.g))[0]
+            held = (zero != 0) & (evidence.ours == zero)
+            if held.any() and evidence.close(
+                np.where(held, 0.0, evidence.ours), np.where(held, 0.0, evidence.exact)
+            ):
+                count = np.count_nonzero(held)
+                return "never written", (
+                    f"{count} entries are the same for any g, as what lay in memory before would "
+                    "be; all others are right"
+                )
             return "not linear in g", "a vjp is linear in g, and this one is not"
     return None
 
@@ -120,10 +124,16 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
     """The Jacobian times g, where its transpose is needed."""
     oracle = evidence.examination.oracle
     first = evidence.comparisons[0]
-    if not isinstance(oracle, JaxOracle) or np.shape(first.g) != evidence.exact.shape:
+    shape = evidence.exact.shape
+    if not isinstance(oracle, JaxOracle) or getattr(first.g, "shape", None) != shape:
         return None
-    for c, (ours, _) in zip(evidence.comparisons[:2], evidence.pairs, strict=False):
-        if not evidence.close(ours, oracle.pushforward(c.inputs, evidence.path, c.g)):
+    for i, (c, (ours, _)) in enumerate(zip(evidence.comparisons[:2], evidence.pairs, strict=False)):
+        if c.g.size <= MOST_OUTPUTS:
+            jacobian = jacobians_of(evidence.examination, i).exact[evidence.path]
+            times_g = (jacobian @ c.g.reshape(-1)).reshape(shape)
+        else:
+            times_g = oracle.pushforward(c.inputs, evidence.path, c.g)
+        if not evidence.close(ours, times_g):
             return None
     return "jacobian not transposed", (
         "it is the Jacobian times g, where a vjp needs its transpose: look for W in place of Wᵀ, "
@@ -134,7 +144,7 @@ def jacobian_not_transposed(evidence: Evidence) -> Cause | None:
 def diagonal_only(evidence: Evidence) -> Cause | None:
     """The diagonal of the Jacobian times g: what each entry does to the others is left out."""
     g = evidence.comparisons[0].g
-    if np.shape(g) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
+    if getattr(g, "shape", None) != evidence.exact.shape or not 1 < evidence.exact.size <= 256:
         return None
     diagonal = np.diag([exact for _, exact in evidence.unit_responses(g)])
     if not evidence.close(evidence.ours, g * diagonal.reshape(g.shape)):
@@ -150,18 +160,26 @@ def other_setting(evidence: Evidence) -> Cause | None:
     oracle = evidence.examination.oracle
     if not isinstance(oracle, JaxOracle):
         return None
-    for name, value, cause in _other_settings(oracle.settings):
-        try:
-            changed = oracle.keywords["float64"] | {name: value}
-            truths = [
-                leaf_of(oracle.results(c.inputs, c.g, "float64", keywords=changed), evidence.path)
-                for c in evidence.comparisons[:2]
-            ]
-        except Exception:  # whatever the reference raises for that value
-            continue
-        if all(evidence.close(pair[0], t) for pair, t in zip(evidence.pairs, truths, strict=False)):
+    memory = evidence.examination.memory
+    for i, (name, value, cause) in enumerate(_other_settings(oracle.settings)):
+        if f"setting {i}" not in memory:
+            try:
+                changed = oracle.keywords["float64"] | {name: value}
+                memory[f"setting {i}"] = [
+                    oracle.results(c.inputs, c.g, "float64", keywords=changed, options=SOON)
+                    for c in evidence.comparisons[:2]
+                ]
+            except Exception:  # whatever the reference raises for that value
+                memory[f"setting {i}"] = []
+        truths = [leaf_of(tree, evidence.path) for tree in memory[f"setting {i}"]]
+        pairs = zip(evidence.pairs, truths, strict=False)
+        if truths and all(evidence.close(pair[0], truth) for pair, truth in pairs):
             return cause, f"it is the gradient for {name}={value!r}"
     return None
+
+
+_PLAIN = ((0.0, "missing term"), (1.0, "wrong point"))
+"""Values of a setting that stand for its absence, and the cause where it is absent."""
 
 
 def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
@@ -169,8 +187,8 @@ def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str
         if isinstance(value, (bool, np.bool_)):
             masks = "causal" in name or "mask" in name
             yield name, not value, "mask leak" if masks else "wrong term"
-        elif isinstance(value, (float, np.floating)) and value != 0:
-            yield name, 0.0, "missing term"
+        elif isinstance(value, (float, np.floating)):
+            yield from ((name, v, c) for v, c in _PLAIN if value not in (0, v))
         elif isinstance(value, np.ndarray) and value.dtype == bool:
             yield name, np.ones_like(value), "mask leak"
         elif hasattr(value, "_fields"):  # a NamedTuple of settings, such as Visibility
@@ -190,6 +208,14 @@ def explain_shape(received: Any, exact: Any, others: dict[str, Any]) -> Cause:
                 if all(received.shape[a] == 1 for a in axes):
                     return "structure", f"the numbers are right, but axis {which} must go"
                 return "missing sum", f"sum it over axis {which}: broadcasting forward adds back"
+    for axis, size in enumerate(required if received.ndim == len(required) else ()):
+        parts, rest = divmod(received.shape[axis], size) if size else (0, 0)
+        shape = received.shape[:axis], received.shape[axis + 1 :]
+        for group in ((size, parts), (parts, size)) if parts > 1 and not rest else ():
+            summed = received.reshape(*shape[0], *group, *shape[1])
+            summed = summed.sum(axis=axis + (group[0] == size))
+            if summed.shape == required and close(summed, exact, 1e-8):
+                return "missing sum", f"axis {axis} has groups of {parts}: sum each; {shown}"
     for axes in itertools.permutations(range(received.ndim)) if received.ndim <= 4 else ():
         moved = received.transpose(axes)
         if moved.shape == required and close(moved, exact, 1e-8):

@@ -514,8 +514,9 @@ def sharpness(
     """Train, and print the sharpness on the way: the largest eigenvalue of the curvature.
 
     That of the Gauss-Newton matrix comes from forward and reverse mode, that of the Hessian from
-    differences of the gradient, both on the first batch, in float64, by Lanczos. The last column is
-    the lowest eigenvalue of the Hessian; the Gauss-Newton matrix has none below zero.
+    differences of the gradient, both on the first batch, in float64, by Lanczos, with how far an
+    eigenvalue may be from it. The last column is the lowest eigenvalue of the Hessian; the
+    Gauss-Newton matrix has none below zero.
 
     Args:
         preset: the sizes of the model.
@@ -532,11 +533,12 @@ def sharpness(
     experiment = Experiment.build(load_corpus("shakespeare"), settings, sizes=_sizes(preset))
     print("| step | loss | Gauss-Newton | Hessian | lowest |\n|---|---|---|---|---|")
     for step, loss, *values in _curvatures(experiment, rows, products):
-        print(f"| {step} | {loss:.3f} | {' | '.join(f'{value:.4g}' for value in values)} |")
+        cells = [f"{value:.4g} ± {bound:.1g}" for value, bound in values]
+        print(f"| {step} | {loss:.3f} | {' | '.join(cells)} |", flush=True)
 
 
-def _curvatures(experiment: Any, rows: int, products: int) -> Iterator[tuple[float, ...]]:
-    """Yield the step, the loss, and the eigenvalues that `sharpness` prints."""
+def _curvatures(experiment: Any, rows: int, products: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the step, the loss, and the eigenvalues that `sharpness` prints, with their bounds."""
     from functional_lm import pytree
     from functional_lm.gradient import (
         gauss_newton_product,
@@ -556,9 +558,9 @@ def _curvatures(experiment: Any, rows: int, products: int) -> Iterator[tuple[flo
         params = pytree.map(lambda leaf: leaf.astype("float64"), state.params)
         key, size = (experiment.settings.seed, 5), {"steps": products}
         by_vector = functools.partial(gauss_newton_product, model.model, params, tokens)
-        gauss_newton, _ = lanczos(by_vector, params, key, **size)
+        gauss_newton = list(zip(*lanczos(by_vector, params, key, **size), strict=True))
         by_vector = functools.partial(hessian_product, model, params, tokens, **batch)
-        hessian, _ = lanczos(by_vector, params, key, **size)
+        hessian = list(zip(*lanczos(by_vector, params, key, **size), strict=True))
         loss, _ = value_and_grad(model, params, tokens, **batch)
         yield state.step, float(loss), gauss_newton[0], hessian[0], hessian[-1]
 

@@ -172,9 +172,10 @@ def test_sharpness_is_positive_and_finite_on_the_way_of_training():
     settings = TrainConfig(steps=4, batch_size=2, seq_len=8, shards=1)
     table = list(_curvatures(Experiment.build(text, settings, sizes=sizes), rows=2, products=9))
     assert [row[0] for row in table] == [0, 4]
-    for _, loss, gauss_newton, hessian, lowest in table:
+    for _, loss, (gauss_newton, bound), (hessian, _), (lowest, _) in table:
         assert loss < 3
         assert lowest < 0 < min(gauss_newton, hessian)
+        assert bound < 0.1 * gauss_newton
 
 
 def test_the_command_lists_what_is_measured():

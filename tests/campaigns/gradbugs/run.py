@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "zoo"))
 
-from bug_ports import ALL, NEGATIVES, NEW_CAUSES, half_of
+from bug_ports import ALL, NEGATIVES, half_of
 from other_checkers import installed
 from rich.console import Console
 from rich.progress import track
@@ -76,8 +76,7 @@ def report(title: str, bugs: list[Any], verdicts: Any, names: list[str]) -> None
         print(row(name, *cells))
     grades = Counter(verdicts[b.__name__]["awkward"][OURS].named for b in bugs)
     print("  causes: " + ", ".join(f"{grades[grade]} {grade}" for grade in NAMED if grades[grade]))
-    unnameable = sum(bool({*b.causes.values()} & {*NEW_CAUSES}) for b in bugs)
-    print(f"  {unnameable} of them have a label that the checker does not know\n")
+    print()
 
 
 def alarms(negatives: list[Any], bugs: list[Any], verdicts: Any, names: list[str]) -> None:

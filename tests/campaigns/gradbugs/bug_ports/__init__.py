@@ -16,12 +16,11 @@ from . import (  # noqa: F401
     recurrent,
 )
 from .negatives import NEGATIVES
-from .port import ALL, NEW_CAUSES, Inputs, Port, half_of, layer_of, reference_of
+from .port import ALL, Inputs, Port, half_of, layer_of, reference_of
 
 __all__ = [
     "ALL",
     "NEGATIVES",
-    "NEW_CAUSES",
     "Inputs",
     "Port",
     "half_of",

@@ -196,8 +196,9 @@ class Dropout(Port):
     """The softmax's backward takes the probabilities after dropout, and g before it."""
 
     thread = "aws-neuron/nki-samples 81"
-    causes = {"x.q": "missing factor", "x.k": "missing factor"}
-    near = ("wrong term", "misread", "extra factor")
+    # p∘k∘(d − Σ p∘k∘d) for p∘(k∘d − Σ p∘k∘d): the sum's term has the mask k once too often.
+    causes = {"x.q": "extra factor", "x.k": "extra factor"}
+    near = ("wrong term", "misread", "missing factor")
     fixture = "Attention without dropout hides it; the thread names no test."
     keep = np.random.default_rng(112).random((2, 2, 5, 5)) < 0.7
     awkward = Inputs({}, qkv(), {"kept": keep / 0.7})

@@ -150,8 +150,8 @@ class NotByGroups(Port):
     """With a stride, the gradient of a grouped convolution is computed as if not grouped."""
 
     thread = "ml-explore/mlx 3800"
-    causes = {"x": "misread"}
-    near = ("missing sum", "wrong term", "extra term")
+    causes = {"x": "extra term"}  # every term of the right sum is there, and others beside them
+    near = ("missing sum", "wrong term", "misread")
     fixture = "A stride of one, or one group (thread); that every filter is read is our guess."
     awkward = Inputs({"weight": draw(507, 3, 3)}, draw(508, 2, 3, 11), {"stride": 2})
     friendly = Inputs({"weight": draw(507, 3, 3)}, draw(508, 2, 3, 11), {"stride": 1})

@@ -61,8 +61,8 @@ class Cosine(Port):
     """The scale multiplies the first of two terms of the weight's gradient."""
 
     thread = "torch/nn 1238"
-    causes = {"params.weight": "missing factor"}
-    near = ("wrong term",)
+    causes = {"params.weight": "wrong term"}  # its constant, the setting, is missing in one of two
+    near = ("missing factor",)
     fixture = "A scale of one hides it; the thread names no test."
     awkward = Inputs({"weight": draw(704, 4, 3)}, draw(705, 5, 3), {"scale": 0.3})
     friendly = Inputs({"weight": draw(704, 4, 3)}, draw(705, 5, 3), {"scale": 1.0})

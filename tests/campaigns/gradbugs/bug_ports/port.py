@@ -13,14 +13,6 @@ from functional_lm.testing import CAUSES
 ALL: list[type["Port"]] = []
 """Every bug, in the order of the files."""
 
-NEW_CAUSES = {
-    "misread": "a factor is read from the wrong place",
-    "written in part": "the entries are right or zero",
-    "extra term": "a term is added that the forward does not have",
-    "extra mask": "the backward masks what the forward does not",
-}
-"""Labels for what no cause of `functional_lm.testing.CAUSES` describes."""
-
 
 class Inputs(NamedTuple):
     """What a layer is checked at."""
@@ -63,7 +55,7 @@ class Port:
         for name in ("value", "wrong_value", "backward"):
             if name in vars(cls):
                 setattr(cls, name, staticmethod(vars(cls)[name]))
-        unknown = {*cls.causes.values(), *cls.near} - {*CAUSES, *NEW_CAUSES}
+        unknown = {*cls.causes.values(), *cls.near} - {*CAUSES}
         if unknown or not cls.__doc__:
             raise TypeError(f"{cls.__name__} needs a docstring and known causes: got {unknown}")
         ALL.append(cls)

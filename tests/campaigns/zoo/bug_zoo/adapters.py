@@ -40,7 +40,7 @@ plant(
     + e = 0 * c
 
     the lengths pass on their gradient without the magnitudes
-    params.a params.b params.base.weight: unknown
+    params.a params.b params.base.weight: missing factor
     - e = -c / r.lengths**2
     + e = -c / (r.magnitude * r.lengths)
     """,

@@ -96,7 +96,7 @@ plant(
     draw(232, 2, 5, 3, 6),
     """
     the entries that pass get no gradient
-    x: slice kept
+    x: written in part
     - return {}, _turn_first(g, rotation.conj(), pairing)
     + d_x = _turn_first(g, rotation.conj(), pairing)
     + d_x[..., 2 * rotation.shape[-1] :] = 0.0

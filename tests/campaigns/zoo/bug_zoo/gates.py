@@ -391,7 +391,7 @@ plant(
     + d_x = d_x.reshape(*shape[:-1], D) / k
 
     one expert too few in the backward
-    params.up: slice kept
+    params.up: written in part
     - d_up = _outer_products(copies, d_h, counts)
     + d_up = _outer_products(copies, d_h, counts)
     + d_up[-1] = 0.0

@@ -29,7 +29,7 @@ plant(
     draw(512, 7, 11),
     """
     the gradient of the z-loss lacks the probabilities
-    x: missing term
+    x: missing factor
     - d_logits *= 1.0 + 2.0 * z_loss * z
     + d_logits += 2.0 * z_loss * z / n_kept
 
