@@ -146,7 +146,7 @@ def _untested(examination: Examination) -> Iterator[str]:
     inputs, _ = examination.draws[0]
     others = disputed(inputs, examination.subject.keywords(np.float64))
     for attempt in tried(examination, [*problems(examination), *others]):
-        problem, other, _ = attempt = attempt._replace(
+        problem, other, *_ = attempt = attempt._replace(
             problem=attempt.problem._replace(counts="everything")
         )
         plain = problem.inputs is inputs and not pytree.leaves(problem.keywords)

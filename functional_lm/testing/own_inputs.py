@@ -65,6 +65,7 @@ class Attempt(NamedTuple):
     problem: Problem
     examination: Examination
     is_new: bool  # whether JAX has yet to compile it
+    usual: dict[tuple[str, int], tuple[int, int]]  # what has no gradient at the inputs given
 
 
 def check_own_inputs(examination: Examination) -> None:
@@ -187,7 +188,7 @@ def _attempt(
         comparisons=[],
         returned=None,
     )
-    return Attempt(problem, other, is_new)
+    return Attempt(problem, other, is_new, _without_gradient(examination.comparisons[0].exact))
 
 
 def is_right(attempt: Attempt) -> bool:
@@ -225,7 +226,7 @@ def _values(subject: Subject, inputs: Any, v: list[Array], h: float) -> list[Arr
 
 def _ignored(examination: Examination, attempt: Attempt) -> bool:
     """Tell whether the reference uses a changed setting that forward does not look at."""
-    problem, other, _ = attempt
+    problem, other, *_ = attempt
     (inputs, g), *_ = examination.draws
     before, after = examination.oracle, other.oracle
     if problem.inputs is not inputs or pytree.leaves(problem.keywords):
@@ -249,7 +250,7 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
     A backward that refuses the inputs, by an error of its own, is a note unless the check is
     strict. One that breaks down is wrong: forward has taken them.
     """
-    problem, other, is_new = attempt
+    problem, other, is_new, _ = attempt
     report, subject = other.report, other.subject
     only_values = problem.counts == "values" or (is_new and isinstance(other.oracle, NumericOracle))
     if not all(agrees(other, *draw) for draw in other.draws):
@@ -281,18 +282,33 @@ def compared(attempt: Attempt, *, explained: bool = True) -> list[Finding]:
 
 
 def _is_cut_off(attempt: Attempt) -> bool:
-    """Tell whether entries of an axis that y has too have no gradient at all.
+    """Tell whether more entries of an axis have no gradient at all than at the inputs given.
 
-    Such as queries before all keys, which a causal mask hides from everything.
+    Such as queries before all keys, which a causal mask hides from everything: y has that axis
+    too. Or what a loop over another axis does not reach in one that was lengthened alone.
     """
-    inputs, g = attempt.examination.draws[0]
-    exact = attempt.examination.oracle.results(inputs, g, "float64")
+    problem, other, _, usual = attempt
+    inputs, g = other.draws[0]
     sizes = {size for leaf in pytree.leaves(g) for size in leaf.shape}
+    alone = problem.counts == "everything" and not problem.length
+    found = _without_gradient(other.oracle.results(inputs, g, "float64"))
     return any(
-        size in sizes and not np.moveaxis(leaf, axis, 0).reshape(size, -1).any(axis=1).all()
-        for leaf in pytree.leaves((exact["params"], exact["x"]))
-        for axis, size in enumerate(leaf.shape)
+        count > usual.get(place, (size, 0))[1] and (alone or size in sizes)
+        for place, (size, count) in found.items()
     )
+
+
+def _without_gradient(exact: Tree) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return by leaf and axis its size, and how many of its entries have no gradient."""
+    return {
+        (path, axis): (
+            size,
+            int((~np.moveaxis(leaf, axis, 0).reshape(size, -1).any(axis=1)).sum()),
+        )
+        for path, leaf in pytree.leaves_with_path({name: exact[name] for name in ("params", "x")})
+        for axis, size in enumerate(leaf.shape)
+        if leaf.size
+    }
 
 
 def _is_refusal(error: BaseException | None) -> bool:
