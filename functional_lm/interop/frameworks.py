@@ -14,7 +14,7 @@ tuple or dict of arrays; then ``g`` has that form too.
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from types import SimpleNamespace
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def from_object(
         return {name: np.asarray(_get(own, place)) for name, (_, place) in places.items()}, d_x
 
     layer = _layer(type(made), layer_forward, layer_vjp)
-    layer.init = init
+    layer.init, layer.FIXED_SIZES = init, _sizes_of(made)
     return layer
 
 
@@ -148,6 +148,7 @@ def from_torch(
     layer = _layer(function, layer_forward, layer_vjp)
     if module is not None:
         layer.init = lambda: _nested({n: _array(p).copy() for n, p in module.named_parameters()})
+        layer.FIXED_SIZES = frozenset().union(*map(_sizes_of, module.modules()))
     return layer
 
 
@@ -271,6 +272,21 @@ def as_torch(layer: Differentiable, **keywords: Any) -> Callable[[Tree, Any], An
         return pytree.map(lambda _: next(y), outputs[0])
 
     return function
+
+
+_NO_PARTS = (type, FunctionType, MethodType, ModuleType)
+
+
+def _sizes_of(made: Any, depth: int = 3) -> frozenset[int]:
+    """Return the integers that an object and its parts keep: sizes that it was made for."""
+    found = set()
+    for value in vars(made).values():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if type(item) is int:
+                found.add(item)
+            elif depth and hasattr(item, "__dict__") and not isinstance(item, _NO_PARTS):
+                found |= _sizes_of(item, depth - 1)
+    return frozenset(found)
 
 
 class _Kept:

@@ -62,9 +62,9 @@ def check_vjp(
     differences. This needs no JAX, and cannot tell whether the value is right.
 
     Args:
-        layer: anything with ``forward`` and ``vjp``. Three constants in its module change what is
-            required of it: ``SHARES_MEMORY``, ``MAY_BE_NON_FINITE`` and ``EXTREME_SCALES``; see
-            `testing.subject.Subject`.
+        layer: anything with ``forward`` and ``vjp``. Constants in its module change what is
+            required of it: ``SHARES_MEMORY``, ``MAY_BE_NON_FINITE``, ``EXTREME_SCALES`` and
+            ``FIXED_SIZES``; see `testing.subject.Subject`.
         params: its parameters; float64 is best, since float32 has the values of float32 only. The
             arrays here and in x may be of NumPy, JAX or PyTorch, or lists of numbers.
         x: its positional input.

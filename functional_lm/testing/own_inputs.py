@@ -160,6 +160,8 @@ def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Att
     for problem in problems:
         if problem.counts == "infinities" and isinstance(examination.oracle, NumericOracle):
             continue  # differences do not know them
+        if subject.fixed_sizes & _lost(examination.draws[0][0], problem.inputs):
+            continue
         keywords = {**subject.keywords(np.float64), **problem.keywords}
         other = Subject(subject.layer, keywords, strict=subject.strict)
         try:
@@ -171,6 +173,13 @@ def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Att
             near = [problem.inputs, jitter((1,), problem.inputs)]
             draws = [(moved, normal_like((i,), y)) for i, moved in enumerate(near)]
             yield _attempt(examination, problem, draws, is_new=True)
+
+
+def _lost(before: Any, after: Any) -> set[int]:
+    """Return the lengths of axes that change."""
+    pairs = zip(pytree.leaves(before), pytree.leaves(after), strict=False)
+    shapes = ((a.shape, b.shape) for a, b in pairs if a.ndim == b.ndim)
+    return {n for old, new in shapes for n, m in zip(old, new, strict=True) if n != m}
 
 
 def _attempt(

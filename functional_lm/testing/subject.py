@@ -46,7 +46,8 @@ class Subject:
     - ``SHARES_MEMORY``: why results are views of inputs, ``g`` or residuals, in a sentence;
     - ``MAY_BE_NON_FINITE``: True if NaN or infinity is a legitimate value of results. They then
       must stand where the oracle's do;
-    - ``EXTREME_SCALES``: factors; the layer is also checked at inputs this much larger.
+    - ``EXTREME_SCALES``: factors; the layer is also checked at inputs this much larger;
+    - ``FIXED_SIZES``: lengths of axes that it was made for, so that no others are tried.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Subject:
         self.float_faults: list[str] = []
         self.shares_memory: str = getattr(layer, "SHARES_MEMORY", "")
         self.may_be_non_finite = bool(getattr(layer, "MAY_BE_NON_FINITE", False))
+        self.fixed_sizes: frozenset[int] = frozenset(getattr(layer, "FIXED_SIZES", ()))
         self.extreme_scales: tuple[float, ...] = tuple(getattr(layer, "EXTREME_SCALES", ()))
 
     def keywords(self, dtype: Any) -> dict[str, Any]:

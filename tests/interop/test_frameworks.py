@@ -255,3 +255,25 @@ def test_a_torch_function_that_does_not_depend_on_its_input_has_no_gradient():
     layer = from_torch(lambda x: torch.ones(3, dtype=x.dtype))
     y, residuals = layer.forward({}, X)
     np.testing.assert_array_equal(layer.vjp(residuals, y)[1], np.zeros_like(X))
+
+
+def test_an_object_is_not_tried_at_other_sizes_than_it_keeps():
+    class Mean:
+        def __init__(self, features):
+            self.features = features
+
+        def forward(self, x):
+            return x.mean(-1)
+
+        def backward(self, g):
+            return np.repeat(g[:, None], self.features, axis=1) / self.features
+
+    def reference(params, x):
+        return x.mean(-1)
+
+    layer = from_object(Mean(5))
+    x = np.random.default_rng(0).standard_normal((3, 5))
+    assert layer.FIXED_SIZES == frozenset([5])
+    assert check_vjp(layer, {}, x, reference=reference)
+    del layer.FIXED_SIZES
+    assert "instead of 5" in str(check_vjp(layer, {}, x, reference=reference))
