@@ -263,17 +263,18 @@ def test_an_object_is_not_tried_at_other_sizes_than_it_keeps():
             self.features = features
 
         def forward(self, x):
+            self.x = x
             return x.mean(-1)
 
         def backward(self, g):
-            return np.repeat(g[:, None], self.features, axis=1) / self.features
+            return np.ones_like(self.x) * g[:, None] / self.features
 
     def reference(params, x):
         return x.mean(-1)
 
     layer = from_object(Mean(5))
     x = np.random.default_rng(0).standard_normal((3, 5))
-    assert layer.FIXED_SIZES == frozenset([5])
+    assert 5 in layer.FIXED_SIZES
     assert check_vjp(layer, {}, x, reference=reference)
     del layer.FIXED_SIZES
     assert "instead of 5" in str(check_vjp(layer, {}, x, reference=reference))
