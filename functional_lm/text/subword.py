@@ -229,9 +229,10 @@ class SubwordTokenizer:
     @functools.cached_property
     def _pieces(self) -> list[bytes] | None:
         """The bytes of each token; None unless the tokenizer writes every text as its bytes."""
-        if not _is_byte_level(self.library_tokenizer):
-            return None
         vocabulary = self.library_tokenizer.get_vocab()
+        ambiguous = len(set(vocabulary.values())) < len(vocabulary)  # two texts with one token
+        if ambiguous or not _is_byte_level(self.library_tokenizer):
+            return None
         added = self.library_tokenizer.get_added_tokens_decoder()
         pieces = [b""] * self.vocab_size
         for text, token in vocabulary.items():

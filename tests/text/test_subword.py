@@ -122,6 +122,14 @@ def test_tokens_that_eat_spaces_are_not_byte_level():
     assert of_library(made).token_bytes is None
 
 
+def test_two_texts_with_one_token_are_not_byte_level():
+    data = json.loads(SubwordTokenizer.train(["a b c"], vocab_size=257).json)
+    data["model"]["vocab"]["b"] = data["model"]["vocab"]["a"]
+    tokenizer = SubwordTokenizer(json.dumps(data))
+    assert tokenizer.token_bytes is None
+    assert tokenizer.losses
+
+
 def test_split_before_bytes_is_byte_level():
     made = Tokenizer.from_str(trained("bpe").json)
     made.pre_tokenizer = pre_tokenizers.Sequence(
