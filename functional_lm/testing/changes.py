@@ -198,7 +198,9 @@ def _cut(paths: list[str], axis: int, n: int, m: int, inputs: tuple[Tree, Any]) 
 
     moved = pytree.map_with_path(one, dict(zip(_ROOTS, inputs, strict=True)))
     what = f"{m} instead of {n} entries in axis {axis} of {' and '.join(paths)}"
-    counts: Literal["everything", "values"] = "everything" if m > n else "values"
+    first = {leaf.shape[:1] for leaf in pytree.leaves(inputs[1])}
+    batch = axis == 0 and len(first) == 1 and paths[0].startswith("x")  # one that all of x share
+    counts: Literal["everything", "values"] = "everything" if m > n and not batch else "values"
     return Problem(what, (moved["params"], moved["x"]), counts=counts, resized=True)
 
 
