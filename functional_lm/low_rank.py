@@ -108,7 +108,13 @@ def expect_thin(params: Tree, x: Any, columns: Columns, *more: str) -> None:
     (D_in,) = expect_shape("x", x, "... D_in")
     expect_shape("a", params["a"], "D_in P·R", D_in=D_in)
     ranges = 1 if columns is None else len(columns)
-    expect_shape("b", params["b"], "R W", R=params["a"].shape[1] // ranges)
+    width = params["a"].shape[1]
+    if width % ranges:
+        raise ValueError(
+            f"a must have as many columns for each of the {ranges} ranges: got {width}; "
+            "pass what init returns"
+        )
+    expect_shape("b", params["b"], "R W", R=width // ranges)
     for name in more:
         expect_shape(name, params[name], "W", W=params["b"].shape[1])
 

@@ -81,13 +81,14 @@ def forward(
     Args:
         params: ``{}``.
         x: logits (..., E).
-        experts: (..., k) the chosen ones, integers from `choose`.
+        experts: (..., k) the chosen ones of each row, distinct integers from `choose`.
         balance_loss: the weight of the load-balancing loss.
         z_loss: the weight of the mean of z².
 
     Raises:
         TypeError: for experts that are not integers.
-        ValueError: for experts of another shape, or outside ``[0, E)``; for a weight below zero.
+        ValueError: for experts of another shape, outside ``[0, E)``, or twice in a row; for a
+            weight below zero.
     """
     expect_inputs(params, "", x, "... E")
     E = x.shape[-1]
@@ -95,6 +96,12 @@ def forward(
     if experts.ndim != x.ndim or experts.shape[:-1] != x.shape[:-1]:
         raise ValueError(
             f"experts must have shape (..., k) for x {x.shape}: got {experts.shape}; "
+            "pass what choose returns for x"
+        )
+    in_order = np.sort(experts, axis=-1)
+    if (in_order[..., 1:] == in_order[..., :-1]).any():
+        raise ValueError(
+            "experts must differ from each other in each row: got one that is chosen twice; "
             "pass what choose returns for x"
         )
     balance_loss = expect_number("balance_loss", balance_loss, low=0.0)

@@ -21,6 +21,7 @@ rounding is the likely cause:
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -28,7 +29,7 @@ import numpy as np
 from ... import pytree
 from ..inputs import cast, finite
 from ..report import Finding
-from ..subject import BrokenLayer, Examination
+from ..subject import BrokenLayer, Comparison, Examination
 from . import edges, factors, maps, parts, places, rounding, terms, trials, whole_leaf
 from .evidence import Cause, Evidence, leaf_of
 from .whole_leaf import explain_shape
@@ -97,12 +98,16 @@ def explain(examination: Examination) -> None:
     report = examination.report
     report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
-    causes = {path: _cause_of(examination, Evidence(examination, path)) for path in wrong}
+    part = _of_wrong_outputs(examination) if wrong else examination
+    causes = {path: _cause_of(part, Evidence(part, path)) for path in wrong}
+    for path in (path for path in wrong if causes[path][0] == "never written"):
+        if Evidence(examination, path).ours.any():
+            causes[path] = "missing term", "the cotangent of another output of y adds nothing to it"
     if "slice kept" in (cause for cause, _ in causes.values()):
         for path in (path for path in wrong if causes[path][0] == "never written"):
             # What is kept may be nothing, such as the first step of a loop that starts at zero.
             with contextlib.suppress(Exception):
-                found = trials.read_elsewhere(Evidence(examination, path), only="slice kept")
+                found = trials.read_elsewhere(Evidence(part, path), only="slice kept")
                 causes[path] = found or causes[path]
     for path, (cause, explanation) in causes.items():
         evidence = Evidence(examination, path)
@@ -125,6 +130,34 @@ def explain(examination: Examination) -> None:
         cause, explanation = rounding.in_float32(error, leaf.over_xla)
         message = f"{path} is wrong in float32: error {error:.1e}, limit {leaf.float32_limit:.1e}"
         report.findings.append(Finding("accuracy", message, path, "float32", cause, explanation))
+
+
+def _of_wrong_outputs(examination: Examination) -> Examination:
+    """Return the same with zeros in g for the outputs of y that it is pulled back rightly from."""
+    first = examination.comparisons[0]
+    count = len(pytree.leaves(first.g))
+    if count < 2 or examination.oracle.project(first.exact) is not first.exact:
+        return examination
+    wrong: set[int] = set()
+    with contextlib.suppress(Exception):  # a layer may fail at zeros
+        for whole, i in itertools.product(examination.comparisons[:2], range(count)):
+            part = _with_outputs(examination, whole, {i})
+            sizes = dict(pytree.leaves_with_path(whole.exact))
+            for path, exact, ours in pytree.zip_with_path(part.exact, part.ours):
+                if np.linalg.norm(ours - exact) > 1e-9 * np.linalg.norm(sizes[path]):
+                    wrong.add(i)
+        if 0 < len(wrong) < count:
+            parts = [_with_outputs(examination, c, wrong) for c in examination.comparisons]
+            return dataclasses.replace(examination, comparisons=parts, memory={})
+    return examination
+
+
+def _with_outputs(examination: Examination, whole: Comparison, kept: set[int]) -> Comparison:
+    """Return a comparison with zeros in g for the other outputs of y."""
+    numbers = itertools.count()
+    g = pytree.map(lambda a: a if next(numbers) in kept else np.zeros_like(a), whole.g)
+    exact = examination.oracle.results(whole.inputs, g, "float64")
+    return Comparison(whole.inputs, g, exact, examination.subject.results(whole.inputs, g))
 
 
 def _cause_of(examination: Examination, evidence: Evidence) -> Cause:

@@ -1,6 +1,7 @@
 """Signatures of one operation of the reference that the backward undoes otherwise."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -86,36 +87,84 @@ def other_entries_read(evidence: Evidence) -> Cause | None:
     here = jacobians_of(evidence.examination)
     if here.network is None:
         return None
+    pairs: dict[Any, list[tuple[Edge, Edge]]] = {}
     for edge in here.network.edges:
-        if edge.step.name not in ("mul", "dot_general"):
-            continue
-        partners = [e for e in here.network.edges if e.step is edge.step and e is not edge]
-        solved = _partner(here, evidence.path, edge, partners[0]) if partners else None
-        if solved is None:
-            continue
-        excess, known = solved
-        right = here.operands[partners[0].place]
-        sources = here.network.rearranged_by(partners[0])
-        pool = np.sort(np.concatenate([here.operands[e.place] for e in [partners[0], *sources]]))
-        wrong = known & (np.abs(excess) > 1e-6 * np.abs(right).max())
-        mine = (right + excess)[wrong]
-        place = np.searchsorted(pool, mine).clip(1, pool.size - 1)
-        distance = np.minimum(np.abs(pool[place] - mine), np.abs(pool[place - 1] - mine))
-        near = (distance <= 1e-7 * np.abs(right).max()) | (np.abs(mine) < 1e-9)
-        if wrong.sum() > 1 and near.all() and np.abs(mine).max() > 1e-9:
-            return "misread", (
-                f"in the backward of {edge} it meets entries that forward does not have there: "
-                f"{wrong.sum()} entries of {partners[0]} are read at wrong places"
-            )
+        if edge.step.name in ("mul", "dot_general"):
+            partners = [e for e in here.network.edges if e.step is edge.step and e is not edge]
+            pairs.setdefault(edge.code, []).extend((edge, partner) for partner in partners[:1])
+    singles = [[pair] for turns in pairs.values() if len(turns) > 1 for pair in turns]
+    for turns in [*pairs.values(), *singles]:
+        cause = _entries_read(here, evidence.path, turns)
+        if cause is not None:
+            return cause
     return None
 
 
-def _partner(here: Jacobians, path: str, edge: Edge, other: Edge) -> tuple[Array, Array] | None:
-    """Return how far the other factor of a product is from what a leaf's error asks for."""
+def _entries_read(here: Jacobians, path: str, turns: list[tuple[Edge, Edge]]) -> Cause | None:
+    """Say what the factors read that a product meets in each turn of a loop, or in its only one."""
+    assert here.network is not None
+    error = errors(here, [path])
+    explained, ahead, elsewhere, count = np.zeros_like(error), True, True, 0
+    partners = [partner for _, partner in turns]
+    for i, (edge, partner) in enumerate(turns):
+        right = here.operands[partner.place]
+        solved = _partner(here, path, edge, partner, error)
+        if solved is None:
+            return None
+        excess, known, change = solved
+        explained += change
+        wrong = known & (np.abs(excess) > 1e-6 * np.abs(right).max())
+        mine = (right + excess)[wrong]
+        if not mine.size:
+            continue
+        count += mine.size
+        others = [partner, *here.network.rearranged_by(partner), *partners]
+        ahead &= _drawn_from(here, mine, partners[i + 1 :], right)
+        elsewhere &= _drawn_from(here, mine, others, right)
+        if not elsewhere or not np.abs(mine).max() > 1e-9:
+            return None
+    if count < 2 or not close(explained, error, 1e-7):
+        return None
+    edge, partner = turns[0]
+    if ahead:
+        return "mask leak", f"in the backward of {edge} it meets {partner} of later turns"
+    return "misread", (
+        f"in the backward of {edge} it meets entries that forward does not have there: {count} "
+        f"entries of {partner} are read at wrong places"
+    )
+
+
+def _drawn_from(here: Jacobians, values: Array, edges: list[Edge], right: Array) -> bool:
+    """Tell whether each value is zero or that of an entry of some edges."""
+    if not edges:
+        return False
+    pool = np.sort(np.concatenate([here.operands[e.place] for e in edges]))
+    if pool.size < 2:
+        return False
+    place = np.searchsorted(pool, values).clip(1, pool.size - 1)
+    distance = np.minimum(np.abs(pool[place] - values), np.abs(pool[place - 1] - values))
+    near = (distance <= 1e-7 * np.abs(right).max()) | (np.abs(values) < 1e-9)
+    return bool(near.all())
+
+
+def _partner(
+    here: Jacobians, path: str, edge: Edge, other: Edge, error: Array
+) -> tuple[Array, Array, Array] | None:
+    """Return how far the other factor of a product is from what an error asks for.
+
+    Besides, which entries of it are known, and the error that it explains.
+    """
     assert here.network is not None
     out = here.network.cotangent_of(edge.target, here.down)
-    size, up, error = other.place.stop - other.place.start, here.up(path), errors(here, [path])
-    if out is None or size > MOST or size * error.size > MOST_SOLVED:
+    size, up = other.place.stop - other.place.start, here.up(path)
+    if out is None or size > MOST:
+        return None
+    rows, columns = out.any(axis=1), up[edge.place].any(axis=0)
+    out, up = out[rows], up[:, columns]
+    part, explained = error[np.ix_(rows, columns)], np.zeros_like(error)
+    if np.linalg.norm(part) <= 1e-9 * np.linalg.norm(error):
+        return np.zeros(size), np.zeros(size, bool), explained  # nothing is wrong here
+    if size * part.size > MOST_SOLVED:
         return None
     if edge.step.name == "mul":
         if out.shape[1] != size or edge.shape != other.shape:
@@ -147,9 +196,13 @@ def _partner(here: Jacobians, path: str, edge: Edge, other: Edge) -> tuple[Array
             up[edge.place].reshape(*edge.shape, -1),
             optimize=True,
         )
-    rows = effects.reshape(-1, size)
-    excess, known = least_squares(rows.T @ rows, rows.T @ error.reshape(-1))
-    return (excess, known) if close(rows @ excess, error.reshape(-1), 1e-7) else None
+    effects = effects.reshape(-1, size)
+    excess, known = least_squares(effects.T @ effects, effects.T @ part.reshape(-1))
+    change = (effects @ excess).reshape(part.shape)
+    if not close(change, part, 1e-7):
+        return None
+    explained[np.ix_(rows, columns)] = change
+    return excess, known, explained
 
 
 def mapped_otherwise(evidence: Evidence) -> Cause | None:

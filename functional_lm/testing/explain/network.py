@@ -23,7 +23,7 @@ from .steps import Step, is_constant, is_floating, steps_of
 
 __all__ = ["CHUNK", "MOST_OUTPUTS", "Edge", "Jacobians", "Network", "jacobians_of"]
 
-MOST_OUTPUTS, MOST_INPUTS = 256, 400
+MOST_OUTPUTS, MOST_INPUTS = 400, 400
 """Entries of y, and of a leaf, up to which its Jacobian is computed."""
 
 CHUNK = 64
@@ -139,12 +139,16 @@ class Network:
         makers = (step for step in self._steps if step.bound is None)
         return next((step for step in makers if id(step.outputs[0]) == edge.source), None)
 
+    def edges_of(self, step: Step) -> list[Edge]:
+        """Return the floating operands of an operation."""
+        return [edge for edge in self._of_step.get(id(step), []) if edge.floating]
+
     def rearranged_by(self, edge: Edge) -> list[Edge]:
         """Return the edges whose entries an edge reads in another arrangement."""
         maker = self.maker_of(edge)
         if maker is None or maker.name not in _REARRANGING:
             return []
-        above = [e for e in self._of_step.get(id(maker), []) if e.floating]
+        above = self.edges_of(maker)
         return above + [other for e in above for other in self.rearranged_by(e)]
 
     def cotangent_of(self, target: int, down: Array) -> Array | None:

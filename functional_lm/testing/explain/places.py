@@ -85,9 +85,11 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def lands_elsewhere(evidence: Evidence) -> Cause | None:
-    """Each entry of g sends the right total, to other entries of the leaf."""
+    """Each entry of g sends the right total, or the right numbers, to other entries of the leaf."""
     for draw in range(min(2, len(evidence.comparisons))):
         ours, exact = _pair(evidence, draw)
+        if exact.shape[1] > 2 and evidence.close(np.sort(ours, axis=1), np.sort(exact, axis=1)):
+            continue
         totals, size = exact.sum(axis=1), np.abs(exact).sum(axis=1)
         if not (np.abs(totals) > 1e-3 * size).all() or exact.shape[1] < 3:
             return None
@@ -96,8 +98,8 @@ def lands_elsewhere(evidence: Evidence) -> Cause | None:
         if ((exact == 0) == (ours == 0)).all():
             return None
     return "misplaced", (
-        "what each entry of g sends has the right total, and arrives at other entries of the "
-        "leaf: an index is computed wrongly"
+        "what each entry of g sends is right in sum, and arrives at other entries of the leaf: an "
+        "index is computed wrongly"
     )
 
 

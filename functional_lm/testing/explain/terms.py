@@ -11,6 +11,9 @@ from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, name_constant
 from .replay import Replays, Site
 
+STOPPED = 50
+"""So many paths are left out in pairs."""
+
 __all__ = ["error_along", "replayed", "text_of"]
 
 _SAYS = {
@@ -34,6 +37,7 @@ def replayed(evidence: Evidence) -> Cause | None:
     leaf = _floating_paths(first.inputs).index(evidence.path)
     found: list[tuple[Site, float]] = []
     effects: list[tuple[Site, Array]] = []
+    silent: list[Site] = []  # paths that cancel others, or lead nowhere
     weights = [replays.weights({site: 0.0}) for site in replays.sites]
     cotangents = replays.gradients(weights, first.inputs, first.g)
     for site, leaves in zip(replays.sites, cotangents, strict=True):
@@ -44,6 +48,7 @@ def replayed(evidence: Evidence) -> Cause | None:
             continue
         effect = evidence.exact - altered
         if not np.abs(effect).max(initial=0.0) > 1e-9 * np.abs(evidence.exact).max():
+            silent += [site] if site.kind == "path" else []
             continue
         if site.kind == "path":
             effects.append((site, effect))
@@ -51,7 +56,11 @@ def replayed(evidence: Evidence) -> Cause | None:
         if scale is not None and evidence.close(evidence.ours, altered + scale * effect):
             found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
     found = [item for item in found if _confirmed(evidence, replays, dict([item]))]
-    return _best(evidence, found) if found else _two_paths(evidence, replays, effects)
+    if found:
+        return _best(evidence, found)
+    return _two_paths(evidence, replays, effects) or _two_stops(
+        evidence, replays, effects, silent
+    )
 
 
 def _two_paths(
@@ -77,6 +86,24 @@ def _two_paths(
             cause = "missing term" if left_out else "wrong term"
             text = " and that through ".join(named)
             return cause, f"two terms are wrong: that through {text}"
+    return None
+
+
+def _two_stops(
+    evidence: Evidence, replays: Replays, effects: list[tuple[Site, Array]], silent: list[Site]
+) -> Cause | None:
+    """Two paths are left out, one of which leads through the other: their effects do not add up."""
+    first = evidence.comparisons[0]
+    leaf = _floating_paths(first.inputs).index(evidence.path)
+    sites = [site for site, _ in _distinct(effects)[:STOPPED]]
+    both = [*itertools.combinations(sites, 2), *itertools.product(sites, silent[:STOPPED])]
+    pairs = [dict.fromkeys(pair, 0.0) for pair in both]
+    weights = [replays.weights(changes) for changes in pairs]
+    cotangents = replays.gradients(weights, first.inputs, first.g)
+    for changes, leaves in zip(pairs, cotangents, strict=True):
+        if evidence.close(evidence.ours, leaves[leaf]) and _confirmed(evidence, replays, changes):
+            named = " and that through ".join(map(_where, changes))
+            return "missing term", f"two terms are left out: that through {named}"
     return None
 
 
@@ -115,6 +142,17 @@ def error_along(evidence: Evidence) -> Cause | None:
         return "missing term", "it lacks g itself: x also reaches y by a path that skips the layer"
     if g is not None and evidence.close(-error, g):
         return "wrong term", "g itself is added once too often"
+    for ids in evidence.integers:
+        chosen = ids[..., None] == np.arange(error.shape[-1]) if error.ndim else ids
+        if chosen.size == error.size and chosen.any():
+            one_hot = chosen.reshape(error.shape).astype(float)
+            times = fit(error, one_hot) or 0.0
+            if all(
+                evidence.close(exact - ours, fit(exact - ours, one_hot) * one_hot)
+                for ours, exact in evidence.pairs
+            ):
+                called = name_constant(times, evidence)
+                return "missing term", f"at the entries that an index names it lacks {called}"
     name = _direction(evidence)
     if not name:
         return None

@@ -105,7 +105,8 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
     operands = {edge: here.operands[edge.place].reshape(edge.shape) for edge in edges}
     reading = [e for e in concerned if e.step.name not in LINEAR or not e.floating]
     for edge in reading:
-        for how, values in _variants(operands[edge]):
+        array = operands[edge] if edge.floating else operands[edge].astype(np.int64)
+        for how, values in _variants(array):
             cause = _meaning(here, edge, how)
             yield Trial((cause, f"{edge} is read {how}"), [(edge, values)])
         for how, values in _parts(operands[edge]) if edge.floating else ():
@@ -122,6 +123,11 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
             if other.shape == edge.shape and other.source != edge.source and other.floating:
                 text = f"{edge} is read from {other}"
                 yield Trial((cause, text), [(edge, operands[other])])
+                hidden = operands[edge] == 0
+                if hidden.any() and not hidden.all():
+                    meant = "missing factor" if _is_product(here, edge, other) else cause
+                    text += ", where it is not zero"
+                    yield Trial((meant, text), [(edge, np.where(hidden, 0.0, operands[other]))])
     yield from _everywhere(here, [e for e in edges if e.floating], operands, anew=True)
 
 
@@ -188,6 +194,19 @@ def _meaning(here: Jacobians, edge: Edge, how: str) -> str:
     return "mask leak" if summed else "misread"
 
 
+def _is_product(here: Jacobians, edge: Edge, factor: Edge) -> bool:
+    """Tell whether an edge reads a product that has another value among its factors."""
+    assert here.network is not None
+    maker = here.network.maker_of(edge)
+    while maker is not None and maker.name in ("transpose", "reshape", "broadcast_in_dim"):
+        maker = here.network.maker_of(here.network.edges_of(maker)[0])
+    if maker is None or maker.name not in ("mul", "dot_general", "div"):
+        return False
+    factors = here.network.edges_of(maker)
+    sources = {e.source for f in factors for e in [f, *here.network.rearranged_by(f)]}
+    return factor.source in sources
+
+
 def _parts(array: Array) -> Iterator[tuple[str, Array]]:
     """Yield (how, values) of an array that is used in part."""
     for axis, size in enumerate(array.shape):
@@ -219,7 +238,8 @@ def keyword_elsewhere(evidence: Evidence) -> Cause | None:
                 evidence.close(ours, oracle.swept(changed, c.inputs, c.g)[leaf])
                 for c, (ours, _) in pairs
             ):
-                return "misread", f"it is the gradient for {name} read {how}"
+                cause = "misplaced" if array.dtype.kind in "iu" else "misread"
+                return cause, f"it is the gradient for {name} read {how}"
     return None
 
 
@@ -235,6 +255,10 @@ def _variants(array: Array) -> Iterator[tuple[str, Array]]:
                 named = " and ".join(map(str, some))
                 how = f"at the {which} index of axis {named} for all"
                 yield how, np.broadcast_to(one, array.shape)
+    for axis in axes if array.dtype.kind in "iu" else ():
+        shape = [-1 if a == axis else 1 for a in range(array.ndim)]
+        counted = np.arange(array.shape[axis], dtype=array.dtype).reshape(shape)
+        yield f"as 0, 1, 2, … along axis {axis}", np.broadcast_to(counted, array.shape)
     for axis in axes:
         for by in (1, -1):
             rolled = np.roll(array, by, axis)

@@ -61,6 +61,14 @@ def test_rank_zero_is_refused(layer):
 
 
 @pytest.mark.parametrize("layer", [lora, dora])
+def test_columns_of_a_that_the_ranges_do_not_share_are_refused(layer):
+    params = filled(layer, TWO)
+    uneven = params | {"a": params["a"][:, :3]}
+    with pytest.raises(ValueError, match="a must have as many columns for each of the 2 ranges"):
+        layer.forward(uneven, np.ones((1, 5)), base=linear, alpha=4.0, columns=TWO)
+
+
+@pytest.mark.parametrize("layer", [lora, dora])
 def test_what_the_base_keeps_is_not_written_to(layer):
     kept = []
 

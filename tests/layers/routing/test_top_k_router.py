@@ -61,6 +61,7 @@ def test_one_choice_gives_the_logits_no_gradient_through_its_weight():
     [
         ({"experts": np.array([[0, 5]])}, ValueError, r"experts must lie in \[0, 5\): got 5"),
         ({"experts": np.array([[-1]])}, ValueError, "got -1 .*pass what choose returns"),
+        ({"experts": np.array([[3, 3]])}, ValueError, "experts must differ .*pass what choose ret"),
         ({"experts": np.array([0, 1])}, ValueError, r"experts must have shape \(\.\.\., k\)"),
         ({"experts": np.ones((1, 2))}, TypeError, "experts must be integers: got float64"),
         ({"balance_loss": -1.0}, ValueError, "balance_loss must be finite and at least 0"),
