@@ -14,6 +14,7 @@ from functional_lm.testing.oracle import JaxOracle
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((3, 4))
 W = RNG.standard_normal((4, 4))
+GATES = np.array([[0.0, 0.7, 0.3, 1.2], [0.4, 0.0, 0.6, 0.9], [0.8, 0.2, 0.0, 0.5]])
 KEPT = np.array([[True, False], [False, True], [True, True]])
 
 
@@ -61,6 +62,29 @@ def through_time(x, g, cut):
         d_x[t] = (g[t] + d_h) * (1 - h[t] ** 2)
         d_h = d_x[t] * 0.7 if t % 2 != cut else 0 * d_h
     return d_x
+
+
+def renormalised(x, xp=jnp):
+    """Return two of the probabilities of a row, divided by their sum."""
+    p = xp.exp(x) / xp.exp(x).sum(-1, keepdims=True)
+    return p[:, :2] / p[:, :2].sum(-1, keepdims=True)
+
+
+def chosen_down(x, g):
+    y = renormalised(x, np)
+    return y * (g - (y * g).sum(-1, keepdims=True))
+
+
+def states(rows):
+    return np.cumsum(rows[:, :3], axis=0)
+
+
+def read_states(params, x):
+    state, y = 0.0, []
+    for row, q in zip(W[:, :3], x):
+        state = state + jnp.array(row, x.dtype)
+        y.append(state * q)
+    return jnp.stack(y)
 
 
 def windows(x):
@@ -141,6 +165,22 @@ CASES = {
         lambda params, x: jnp.sin(x @ jnp.array(W, x.dtype)),
         lambda x, g: g * np.cos(x @ W),
     ),
+    "two sums are taken for constants, one through the other": (
+        "missing term",
+        lambda params, x: renormalised(x),
+        lambda x, g: np.pad(renormalised(x, np) * g, [(0, 0), (0, 2)]),
+    ),
+    "the cotangents of the chosen go to the first": (
+        "misplaced",
+        lambda params, x: renormalised(x[:, 1:]),
+        lambda x, g: np.pad(chosen_down(x[:, 1:], g), [(0, 0), (0, 2)]),
+    ),
+    "a state is read at the end of its chunk": (
+        "mask leak",
+        read_states,
+        lambda x, g: g * states(W)[[1, 1, 3, 3]],
+        X.T,
+    ),
 }
 
 
@@ -176,6 +216,27 @@ def test_a_keyword_at_wrong_indices_is_named():
 
     found = causes(lambda params, x, kept: x * x * kept, vjp, X[:, :2], kept=KEPT)
     assert found == {"x": "misread"}
+
+
+def test_a_share_that_is_not_taken_from_the_target_is_named():
+    def labels(ids, share):
+        return share * np.eye(4)[ids] + 0.05
+
+    def reference(params, x, ids):
+        return jax.nn.logsumexp(x, axis=-1).sum() - (labels(ids, 0.8) * x).sum()
+
+    def vjp(x, g, ids):
+        return g * (np.exp(x) / np.exp(x).sum(-1, keepdims=True) - labels(ids, 1.0))
+
+    assert causes(reference, vjp, ids=np.array([2, 0, 2])) == {"x": "missing term"}
+
+
+def test_a_gate_that_does_not_reach_what_it_multiplies_is_named():
+    def vjp(x, g):
+        return {"h": GATES * (g @ x["w"].T), "w": (x["h"] * (GATES != 0)).T @ g}
+
+    found = causes(lambda params, x: (GATES * x["h"]) @ x["w"], vjp, {"h": X, "w": W})
+    assert found == {"x.w": "missing factor"}
 
 
 def test_other_leaves_in_a_leaf_are_named():
