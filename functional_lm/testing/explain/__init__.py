@@ -101,7 +101,7 @@ def explain(examination: Examination) -> None:
     part = _of_wrong_outputs(examination) if wrong else examination
     causes = {path: _cause_of(part, Evidence(part, path)) for path in wrong}
     for path in (path for path in wrong if causes[path][0] == "never written"):
-        if Evidence(examination, path).ours.any():
+        if Evidence(examination, path).ours.any() and not Evidence(part, path).ours.any():
             causes[path] = "missing term", "the cotangent of another output of y adds nothing to it"
     if "slice kept" in (cause for cause, _ in causes.values()):
         for path in (path for path in wrong if causes[path][0] == "never written"):

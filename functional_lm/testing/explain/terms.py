@@ -58,9 +58,7 @@ def replayed(evidence: Evidence) -> Cause | None:
     found = [item for item in found if _confirmed(evidence, replays, dict([item]))]
     if found:
         return _best(evidence, found)
-    return _two_paths(evidence, replays, effects) or _two_stops(
-        evidence, replays, effects, silent
-    )
+    return _two_paths(evidence, replays, effects) or _two_stops(evidence, replays, effects, silent)
 
 
 def _two_paths(
