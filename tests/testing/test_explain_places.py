@@ -81,7 +81,7 @@ def states(rows):
 
 def read_states(params, x):
     state, y = 0.0, []
-    for row, q in zip(W[:, :3], x):
+    for row, q in zip(W[:, :3], x, strict=True):
         state = state + jnp.array(row, x.dtype)
         y.append(state * q)
     return jnp.stack(y)
@@ -229,6 +229,31 @@ def test_a_share_that_is_not_taken_from_the_target_is_named():
         return g * (np.exp(x) / np.exp(x).sum(-1, keepdims=True) - labels(ids, 1.0))
 
     assert causes(reference, vjp, ids=np.array([2, 0, 2])) == {"x": "missing term"}
+
+
+@pytest.mark.parametrize(("used", "cause"), [(4, "mask leak"), (2, "extra mask")])
+def test_a_window_off_by_one_is_named(used, cause):
+    def near(xp, width):
+        return (xp.abs(xp.arange(6)[:, None] - xp.arange(6)) < width) * 1.0
+
+    def vjp(x, g, width):
+        return slopes(x) * (near(np, used).T @ g)
+
+    found = causes(
+        lambda params, x, width: near(jnp, width) @ jnp.tanh(x), vjp, X.reshape(6, 2), width=3
+    )
+    assert found == {"x": cause}
+
+
+def test_an_error_along_the_value_is_named():
+    def reference(params, x):
+        return jnp.where(x > 0, 1.1 * x, 1.87 * jnp.expm1(jnp.minimum(x, 0)))
+
+    def vjp(x, g):
+        y = np.where(x > 0, 1.1 * x, 1.87 * np.expm1(np.minimum(x, 0)))
+        return g * np.where(x > 0, 1.1, 1.1 * y + 1.87)
+
+    assert causes(reference, vjp) == {"x": "wrong term"}
 
 
 def test_a_gate_that_does_not_reach_what_it_multiplies_is_named():

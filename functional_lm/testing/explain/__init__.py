@@ -68,6 +68,7 @@ OF_ENTRIES: tuple[Signature, ...] = (
     whole_leaf.diagonal_only,
     parts.one_survives,
     trials.keyword_elsewhere,
+    whole_leaf.setting_off_by_one,
     edges.factor_at_an_edge,
     maps.selected_otherwise,
     trials.read_elsewhere,

@@ -9,6 +9,7 @@ from ... import pytree
 from ...contract import Array
 from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, name_constant
+from .factors import FUNCTIONS
 from .replay import Replays, Site
 
 STOPPED = 50
@@ -153,7 +154,7 @@ def error_along(evidence: Evidence) -> Cause | None:
                 return "missing term", f"at the entries that an index names it lacks {called}"
     name = _direction(evidence)
     if not name:
-        return None
+        return _multiple(evidence)
     what = "mean" if name == "a constant" else "projection on it"
     return "missing term", (
         f"the error of each row is a multiple of {name}: a {what} is missing or wrong"
@@ -177,6 +178,31 @@ def _direction(evidence: Evidence) -> str:
             if evidence.close(along * v, error):
                 return name
     return ""
+
+
+def _multiple(evidence: Evidence) -> Cause | None:
+    """Wherever it is wrong, it is so by a multiple of g times an array that has a name."""
+    errors = [ours - exact for ours, exact in evidence.pairs[:2]]
+    wrong = [np.abs(error) > 1e-9 * np.abs(error).max() for error in errors]
+    if min(map(np.count_nonzero, wrong)) < 4:
+        return None
+    for name, (text, function) in itertools.product(evidence.names[0], FUNCTIONS.items()):
+        found = []
+        for error, where, names in zip(errors, wrong, evidence.names, strict=False):
+            g, array = names.get("g"), names[name]
+            if g is None or g.shape != error.shape or array.shape != error.shape:
+                break
+            with np.errstate(all="ignore"):
+                along = (function(array) * g)[where]
+            times = fit(error[where], along) if np.isfinite(along).all() else None
+            if times is None or not evidence.close(error[where], times * along):
+                break
+            found.append(times)
+        if len(found) == len(errors) and np.ptp(found) <= 1e-7 * abs(found[0]):
+            called = text.replace("{}", name)
+            times = name_constant(found[0], evidence)
+            return "wrong term", f"where it is wrong, it is so by {times} times {called}·g"
+    return None
 
 
 def _floating_paths(inputs: Any) -> list[str]:

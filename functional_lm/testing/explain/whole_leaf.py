@@ -1,7 +1,7 @@
 """Signatures that a wrong leaf shows as a whole, and those of a wrong shape."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "misplaced",
     "not_linear",
     "other_setting",
+    "setting_off_by_one",
     "sign_or_constant",
     "swapped",
     "transposed",
@@ -157,25 +158,47 @@ def diagonal_only(evidence: Evidence) -> Cause | None:
 
 def other_setting(evidence: Evidence) -> Cause | None:
     """The truth for another value of a keyword, such as no mask."""
+    return _for_settings(evidence, _other_settings)
+
+
+def setting_off_by_one(evidence: Evidence) -> Cause | None:
+    """The truth for a whole number among the keywords that is one more or less."""
+    return _for_settings(evidence, _neighbours)
+
+
+def _for_settings(
+    evidence: Evidence, others: Callable[[dict[str, Any]], Iterator[tuple[str, object, str]]]
+) -> Cause | None:
     oracle = evidence.examination.oracle
     if not isinstance(oracle, JaxOracle):
         return None
     memory = evidence.examination.memory
-    for i, (name, value, cause) in enumerate(_other_settings(oracle.settings)):
-        if f"setting {i}" not in memory:
+    for i, (name, value, cause) in enumerate(others(oracle.settings)):
+        key = f"{others.__name__} {i}"
+        if key not in memory:
             try:
                 changed = oracle.keywords["float64"] | {name: value}
-                memory[f"setting {i}"] = [
+                memory[key] = [
                     oracle.results(c.inputs, c.g, "float64", keywords=changed, options=SOON)
                     for c in evidence.comparisons[:2]
                 ]
             except Exception:  # whatever the reference raises for that value
-                memory[f"setting {i}"] = []
-        truths = [leaf_of(tree, evidence.path) for tree in memory[f"setting {i}"]]
+                memory[key] = []
+        truths = [leaf_of(tree, evidence.path) for tree in memory[key]]
         pairs = zip(evidence.pairs, truths, strict=False)
         if truths and all(evidence.close(pair[0], truth) for pair, truth in pairs):
+            cause = cause or _of_support(evidence)
             return cause, f"it is the gradient for {name}={value!r}"
     return None
+
+
+def _of_support(evidence: Evidence) -> str:
+    """Return what it means that a setting is off by one: by which entries are zero."""
+    jacobians = jacobians_of(evidence.examination)
+    mine, true = (a[evidence.path] != 0 for a in (jacobians.ours, jacobians.exact))
+    if (mine & ~true).any():
+        return "misread" if (true & ~mine).any() else "mask leak"
+    return "extra mask" if (true & ~mine).any() else "misread"
 
 
 _PLAIN = ((0.0, "missing term"), (1.0, "wrong point"))
@@ -193,6 +216,15 @@ def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str
             yield name, np.ones_like(value), "mask leak"
         elif hasattr(value, "_fields"):  # a NamedTuple of settings, such as Visibility
             for field, other, cause in _other_settings(value._asdict()):
+                yield name, value._replace(**{field: other}), cause
+
+
+def _neighbours(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
+    for name, value in settings.items():
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+            yield from ((name, v, "") for v in (value + 1, value - 1))
+        elif hasattr(value, "_fields"):
+            for field, other, cause in _neighbours(value._asdict()):
                 yield name, value._replace(**{field: other}), cause
 
 
