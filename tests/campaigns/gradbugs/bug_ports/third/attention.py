@@ -86,7 +86,7 @@ class StaleChunk(Port):
         y, _ = attend(np, x)
         delta = (g * y).sum(axis=-1, keepdims=True)
         total = log_sum_exp(np, x["q"] @ swap(x["k"]))[..., None]
-        parts = list(zip(*(np.split(x[name], chunks, 2) for name in "kv"), strict=True))
+        parts = list(zip(*(np.array_split(x[name], chunks, 2) for name in "kv"), strict=True))
         d_q, d_k, d_v = np.zeros_like(x["q"]), [], []
         for part in parts:
             k, v = parts[0] if wrong else part

@@ -157,7 +157,7 @@ class LargeArguments(Port):
         if wrong:
             y = LargeArguments.value(np, p, x)
             return {}, {name: g * np.exp(x[name] - y) for name in "ab"}
-        share = 1 / (1 + np.exp(x["b"] - x["a"]))
+        share = (1 + np.tanh((x["a"] - x["b"]) / 2)) / 2
         return {}, {"a": g * share, "b": g * (1 - share)}
 
 

@@ -11,7 +11,7 @@ ROWS = draw(1050, 5, 3)
 
 
 class HalvedSpectrum(Port):
-    """All frequencies but the first are halved ahead of the inverse transform, which doubles."""
+    """All frequencies that the inverse transform will double are halved ahead of it."""
 
     thread = "locuslab/pytorch_fft 38"
     causes = {}
@@ -23,8 +23,9 @@ class HalvedSpectrum(Port):
 
     def backward(p, x, g, wrong):
         spectrum = g[0] + 1j * g[1]
-        spectrum[:, 1:] /= 2
-        return {}, 7 * np.fft.irfft(spectrum, 7)
+        size = x.shape[-1]
+        spectrum[..., 1 : (size + 1) // 2] /= 2
+        return {}, size * np.fft.irfft(spectrum, size)
 
 
 class ScaleOfTheGrid(Port):
@@ -111,7 +112,7 @@ class MeanHeldFixed(Port):
         return (centred**2).mean(axis=-1)
 
     def backward(p, x, g, wrong):
-        return {}, 2 * g[:, None] * (x - x.mean(axis=-1, keepdims=True)) / 3
+        return {}, 2 * g[..., None] * (x - x.mean(axis=-1, keepdims=True)) / x.shape[-1]
 
 
 class NotDividedByTheBatch(Port):

@@ -43,10 +43,12 @@ class TailOfTheStatistics(Port):
         return p["scale"] * standardized(xp, x, 0)[0]
 
     def backward(p, x, g, wrong):
-        whole = len(x) // 6 * 6
-        starts = np.arange((len(x) - whole) // 2) * (1 if wrong else 2)
-        tail = (whole + starts[:, None] + np.arange(2)).ravel()
-        seen = x[np.concatenate([np.arange(whole), tail])]
+        order, whole = np.arange(len(x)), len(x) // 6 * 6
+        if wrong:
+            starts = whole + np.arange(-(-(len(x) - whole) // 2))
+            tail = (starts[:, None] + np.arange(2)).ravel()
+            order = np.append(order[:whole], tail[tail < len(x)])
+        seen = x[order]
         rstd = 1 / np.sqrt(seen.var(axis=0) + EPS)
         x_hat = (x - seen.mean(axis=0)) * rstd
         d_x = d_standardized(x_hat, rstd, g * p["scale"], 0)
