@@ -52,7 +52,7 @@ def factor_at_an_edge(evidence: Evidence) -> Cause | None:
         if left_out is not None:
             return left_out
         places = list(_solved(here, paths, error))
-        for signature in (_mask, _named):
+        for signature in (_mask, _named, _powers):
             found = [cause for place in places if (cause := signature(evidence, place, paths))]
             if found:
                 return min(found)[1]
@@ -198,6 +198,48 @@ def _named(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Cau
                 text = f"the factor {name} {what} at {edge}"
                 return (rank, not inverse, -edge.place.start), (cause, text)
     return None
+
+
+def _powers(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Cause] | None:
+    """The factors are the product of powers of two arrays that have names."""
+    (edge, *more), here = place.edges, jacobians_of(evidence.examination)
+    if more or place.factors.size < 6 or not (place.known.all() and (place.factors > 0).all()):
+        return None
+    named = _positive(evidence, here, edge, 0)
+    logs, target = np.array([*named.values()]).reshape(len(named), -1), np.log(place.factors)
+    gram, along = logs @ logs.T, logs @ target
+    names = list(named)
+    for i, j in itertools.combinations(range(len(names)), 2):
+        if gram[i, i] * gram[j, j] - gram[i, j] ** 2 < 1e-6 * gram[i, i] * gram[j, j]:
+            continue
+        powers = np.linalg.solve(gram[np.ix_([i, j], [i, j])], along[[i, j]])
+        whole = np.rint(2 * powers) / 2
+        if np.abs(powers - whole).max() > 1e-6 or not whole.all():
+            continue
+        if close(whole @ logs[[i, j]], target, 1e-6) and len(evidence.comparisons) > 1:
+            there = jacobians_of(evidence.examination, 1)
+            others = _positive(evidence, there, edge, 1)
+            if names[i] not in others or names[j] not in others:
+                continue
+            exponents = np.array([others[names[i]], others[names[j]]]).reshape(2, -1)
+            excess = np.exp(whole @ exponents) - 1
+            down, up = around(there, paths, np.r_[edge.place])
+            if close(down * excess @ up, errors(there, paths), 1e-6):
+                cause, sign = ("extra factor", 1) if (whole > 0).all() else ("missing factor", -1)
+                pairs = zip((names[i], names[j]), sign * whole, strict=True)
+                called = " · ".join(f"|{name}|^{power:g}" for name, power in pairs)
+                text = f"the factor {called} is {'left out' if sign < 0 else 'once too many'}"
+                return (i + j, False, -edge.place.start), (cause, f"{text} at {edge}")
+    return None
+
+
+def _positive(evidence: Evidence, here: Jacobians, edge: Edge, draw: int) -> dict[str, Array]:
+    """Return the logarithms of the arrays that fit an edge, by name."""
+    found = {}
+    for name, values in itertools.islice(_arrays(evidence, here, edge.shape, draw), MOST):
+        if "{" not in name and (values != 0).all() and np.ptp(np.abs(values)) > 1e-9:
+            found.setdefault(name, np.log(np.abs(values)))
+    return found
 
 
 def _divides(here: Jacobians, values: Array) -> bool:

@@ -11,7 +11,16 @@ from ..inputs import scaled
 from ..subject import BrokenLayer
 from .evidence import Cause, Evidence, fit, leaf_of, name_constant
 
-__all__ = ["FUNCTIONS", "constant_in_part", "entrywise", "fitting", "in_the_sum", "pattern"]
+__all__ = [
+    "FUNCTIONS",
+    "constant_in_part",
+    "entrywise",
+    "fitting",
+    "in_the_sum",
+    "is_mask",
+    "of_another",
+    "pattern",
+]
 
 FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "{}": lambda a: a,
@@ -49,6 +58,34 @@ def in_the_sum(evidence: Evidence) -> Cause | None:
     return _factor(evidence, views, " inside the sum") if views else None
 
 
+def of_another(evidence: Evidence) -> Cause | None:
+    """The slope is the right function, of another array than it should be."""
+    target = evidence.exact.shape
+    if any(getattr(c.g, "shape", None) != target for c in evidence.comparisons):
+        return None
+    for text, function in FUNCTIONS.items():
+        mine, true = (
+            [name for name in evidence.names[0] if _is_slope(evidence, side, function, name)]
+            for side in (0, 1)
+        )
+        if mine and true:
+            cause = "misread" if text == "{}" else "wrong point"
+            slope = text.replace("{}", mine[0])
+            return cause, f"the slope is {slope}, and should be {text.replace('{}', true[0])}"
+    return None
+
+
+def _is_slope(evidence: Evidence, side: int, function: Callable[[Array], Array], name: str) -> bool:
+    """Tell whether ours (side 0), or the truth, is g times a function of a named array."""
+    for pair, names in zip(evidence.pairs, evidence.names, strict=False):
+        if name == "g" or names[name].shape != pair[side].shape or np.ptp(names[name]) == 0:
+            return False
+        with np.errstate(all="ignore"):
+            if not evidence.close(pair[side], function(names[name]) * names["g"]):
+                return False
+    return True
+
+
 def constant_in_part(evidence: Evidence) -> Cause | None:
     """Some slices are the truth times one number, and the others are right."""
     ours, exact = evidence.pairs[0]
@@ -78,12 +115,19 @@ def _factor(evidence: Evidence, views: list[_View], where: str) -> Cause | None:
     for name, path, factors in _candidates(views):
         rows = list(zip(views, factors, strict=True))
         if all(evidence.close(view.ours * f, view.exact) for view, f in rows):
-            return "missing factor", f"the factor {name} is left out{where}"
+            cause = "mask leak" if is_mask(factors[0]) else "missing factor"
+            return cause, f"the factor {name} is left out{where}"
         if all(evidence.close(view.ours, view.exact * f) for view, f in rows):
             if name == path and not where and _divides(evidence, path):
                 return "missing factor", f"the factor 1/{name} is left out"
             return "extra factor", f"the factor {name} is applied once too often{where}"
     return None
+
+
+def is_mask(array: Array) -> bool:
+    """Tell whether an array is zero in places and one number in all others."""
+    kept = array[array != 0]
+    return bool(0 < kept.size < array.size and np.ptp(kept) <= 1e-9 * abs(kept[0]))
 
 
 def _candidates(views: list[_View]) -> Iterator[tuple[str, str, list[Array]]]:

@@ -82,6 +82,7 @@ class Network:
         self._output = jax.tree.structure(g)
         self._steps = list(steps_of(self._closed.jaxpr))
         self.edges = list(self._find_edges())
+        self._makers = {id(s.outputs[0]): s for s in self._steps if s.bound is None}
         self._of_step: dict[int, list[Edge]] = {}
         for edge in self.edges:
             self._of_step.setdefault(id(edge.step), []).append(edge)
@@ -136,8 +137,7 @@ class Network:
 
     def maker_of(self, edge: Edge) -> Step | None:
         """Return the operation that an edge reads from; None for an input."""
-        makers = (step for step in self._steps if step.bound is None)
-        return next((step for step in makers if id(step.outputs[0]) == edge.source), None)
+        return self._makers.get(edge.source)
 
     def edges_of(self, step: Step) -> list[Edge]:
         """Return the floating operands of an operation."""

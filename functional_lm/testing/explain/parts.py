@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .evidence import Cause, Evidence
+from .evidence import Cause, Evidence, fit, name_constant
 
 __all__ = ["mask_leak", "never_written", "one_survives", "pure_leak", "scatter", "slice_kept"]
 
@@ -30,6 +30,26 @@ def slice_kept(evidence: Evidence) -> Cause | None:
             )
         if twice and not none:
             return "constant factor", f"index {_listed(twice)} of {where} is counted twice"
+    return _scaled_in_part(evidence)
+
+
+def _scaled_in_part(evidence: Evidence) -> Cause | None:
+    """The g of some indices of an axis counts by another factor."""
+    for axis in sorted({axis for axis, _ in evidence.responses}):
+        parts = {i: pair for (a, i), pair in evidence.responses.items() if a == axis}
+        times = {i: fit(*pair) for i, pair in parts.items() if pair[1].any()}
+        if any(
+            c is None or not evidence.close(parts[i][0], c * parts[i][1]) for i, c in times.items()
+        ):
+            continue
+        wrong = {i: c for i, c in times.items() if c is not None and abs(c - 1) > 1e-7}
+        factors = {round(c, 7) for c in wrong.values()}
+        if len(factors) == 1 and 0 < len(wrong) < len(times) and abs(min(factors)) > 1e-7:
+            called = name_constant(next(iter(wrong.values())), evidence)
+            return (
+                "constant factor",
+                f"index {_listed([*wrong])} of axis {axis} of g counts {called} times",
+            )
     return None
 
 

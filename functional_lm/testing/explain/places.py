@@ -9,6 +9,7 @@ from ... import pytree
 from ...contract import Array
 from .evidence import Cause, Evidence, leaf_of
 from .network import jacobians_of
+from .terms import text_of
 
 __all__ = [
     "copied",
@@ -69,6 +70,9 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
     if not wrong.any():
         if not right[np.abs(exact).max(axis=0) > 1e-9 * size].any():
             return None
+        below = _threshold(evidence, zero)
+        if below:
+            return "extra mask", f"it is zero wherever {below}, and forward masks nothing there"
         return "written in part", f"{_entries(zero, shape)} are zero, and all others are right"
     distance = np.abs(ours[:, wrong, None] - exact[:, None, :]).max(axis=0)  # (wrong, entries)
     sources = [*distance.argmin(axis=1), *np.flatnonzero(right)]
@@ -82,6 +86,26 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
         "misplaced",
         f"entry {here} holds what belongs at {there}, and so for {wrong.sum()} entries",
     )
+
+
+def _threshold(evidence: Evidence, zero: Array) -> str:
+    """Say which side of a number the values of an array have wherever a leaf is zero."""
+    pairs = [(ours == 0).reshape(-1) & (exact != 0).reshape(-1) for ours, exact in evidence.pairs]
+    for name, array in evidence.names[0].items():
+        if array.size != zero.size or name == "g" or np.ptp(array) == 0:
+            continue
+        texts = [f"{name} is small", f"|{name}| is small", f"{name} is large", f"|{name}| is large"]
+        holds = np.ones(4, bool)
+        for lost, names in zip(pairs, evidence.names, strict=False):
+            values = names[name].reshape(-1)
+            both = [(v[lost], v[~lost]) for v in (values, np.abs(values))]
+            if lost.any() and not lost.all():
+                apart = [low.max() < high.min() for low, high in both]
+                apart += [low.min() > high.max() for low, high in both]
+                holds &= apart
+        if holds.any() and 1 < zero.sum() < zero.size - 1:
+            return texts[int(holds.argmax())]
+    return ""
 
 
 def lands_elsewhere(evidence: Evidence) -> Cause | None:
@@ -111,9 +135,13 @@ def passed_early(evidence: Evidence) -> Cause | None:
         return None
     given = []
     for edge in jacobians.network.edges:
-        arriving = jacobians.down[:, edge.place]
-        if arriving.shape == ours.shape and not evidence.close(arriving, exact):
-            given.append((arriving, f"the cotangent of {edge}"))
+        result = jacobians.network.cotangent_of(edge.target, jacobians.down)
+        line = text_of(edge.step.name, edge.step.line)
+        for arriving, name in ((jacobians.down[:, edge.place], str(edge)), (result, line)):
+            if arriving is None or arriving.shape != ours.shape:
+                continue
+            if not evidence.close(arriving, exact):
+                given.append((arriving, f"the cotangent of {name}"))
     for arriving, name in given:
         if evidence.close(ours, arriving):
             return "missing factor", f"it is {name}: what lies between is not differentiated"

@@ -231,6 +231,24 @@ class Replays:
                 weights[site.path_column], weights[site.column] = 0.0, 1.0
         return weights
 
+    def operands(self, site: Site, inputs: Any) -> list[Any]:
+        """Return the values that the operation of a site combines."""
+        values = dict(zip(map(id, self._closed.jaxpr.constvars), self._closed.consts, strict=True))
+        leaves = self._oracle.jax.tree.leaves(inputs)
+        values |= dict(zip(map(id, self._closed.jaxpr.invars), leaves, strict=True))
+
+        def read(variable: Any) -> Any:
+            return variable.val if is_constant(variable) else values[id(variable)]
+
+        with self._oracle.jax.enable_x64(True):
+            for step in self._steps:
+                operands = [read(v) for v in step.inputs]
+                if step.tag == site.tag:
+                    return [np.asarray(a) for a in operands]
+                outputs = [read(v) for v in step.bound or ()] or step.apply(operands)
+                values |= dict(zip(map(id, step.outputs), outputs, strict=True))
+        raise LookupError(site)
+
     def _find_sites(self) -> Iterator[Site]:
         rich = len(self._steps) <= RICH_STEPS
         before: list[Any] = [v for v in self._closed.jaxpr.invars if is_floating(v)]

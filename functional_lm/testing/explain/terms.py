@@ -9,7 +9,7 @@ from ... import pytree
 from ...contract import Array
 from ..oracle import JaxOracle
 from .evidence import Cause, Evidence, close, fit, name_constant
-from .factors import FUNCTIONS
+from .factors import FUNCTIONS, fitting, is_mask
 from .replay import Replays, Site
 
 STOPPED = 50
@@ -58,7 +58,7 @@ def replayed(evidence: Evidence) -> Cause | None:
             found.append((site, 0.0 if abs(scale) < 1e-7 else scale))
     found = [item for item in found if _confirmed(evidence, replays, dict([item]))]
     if found:
-        return _best(evidence, found)
+        return _best(evidence, replays, found)
     return _two_paths(evidence, replays, effects) or _two_stops(evidence, replays, effects, silent)
 
 
@@ -190,10 +190,11 @@ def _multiple(evidence: Evidence) -> Cause | None:
         found = []
         for error, where, names in zip(errors, wrong, evidence.names, strict=False):
             g, array = names.get("g"), names[name]
-            if g is None or g.shape != error.shape or array.shape != error.shape:
+            shapes = [*fitting(g.shape, error.shape)] if g is not None else []
+            if not shapes or array.shape != error.shape:
                 break
             with np.errstate(all="ignore"):
-                along = (function(array) * g)[where]
+                along = (function(array) * g.reshape(shapes[0]))[where]
             times = fit(error[where], along) if np.isfinite(along).all() else None
             if times is None or not evidence.close(error[where], times * along):
                 break
@@ -201,7 +202,8 @@ def _multiple(evidence: Evidence) -> Cause | None:
         if len(found) == len(errors) and np.ptp(found) <= 1e-7 * abs(found[0]):
             called = text.replace("{}", name)
             times = name_constant(found[0], evidence)
-            return "wrong term", f"where it is wrong, it is so by {times} times {called}·g"
+            cause = "extra term" if wrong[0].all() else "wrong term"
+            return cause, f"where it is wrong, it is so by {times} times {called}·g"
     return None
 
 
@@ -223,7 +225,7 @@ def _confirmed(evidence: Evidence, replays: Replays, changes: dict[Site, float])
     return True
 
 
-def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
+def _best(evidence: Evidence, replays: Replays, found: list[tuple[Site, float]]) -> Cause:
     """Choose among replays with one result: a stopped path first, the last of a chain."""
 
     def rank(item: tuple[Site, float]) -> tuple[bool, int, int]:
@@ -235,6 +237,10 @@ def _best(evidence: Evidence, found: list[tuple[Site, float]]) -> Cause:
         cause, text = _SAYS[site.kind]
         if site.kind == "unmasked" and site.operation in ("max", "min", "clamp"):
             cause = "missing factor"
+        if site.kind == "factor" and site.operation == "mul":
+            operands = replays.operands(site, evidence.comparisons[0].inputs)
+            if is_mask(operands[1 - site.operand]):
+                cause, text = "mask leak", "it passes {step} everywhere, though that is a mask"
         return cause, text.format(step=_step(site))
     cause = "missing term" if scale == 0.0 else "wrong term"
     if site.kind == "value":

@@ -11,17 +11,20 @@ import numpy as np
 
 from ...contract import Array
 from ..oracle import JaxOracle
-from .evidence import Cause, Evidence
+from .evidence import Cause, Evidence, leaf_of
 from .factors import FUNCTIONS
 from .network import CHUNK, Edge, Jacobians, jacobians_of
 
-__all__ = ["keyword_elsewhere", "read_elsewhere"]
+__all__ = ["g_elsewhere", "keyword_elsewhere", "read_elsewhere"]
 
 NEARLY = 1e-3
 """What a trial may leave of an error: constants such as an eps may differ a little."""
 
 MOST_TRIED = 6_000_000
 """Entries of all edges together, over all trials of what is read."""
+
+SUMS = 2
+"""Sums beside which a mistake is looked for."""
 
 LINEAR = {"add", "sub", "neg", "reduce_sum", "broadcast_in_dim", "reshape", "transpose", "squeeze"}
 LINEAR |= {"concatenate", "slice", "select_n", "stack", "copy", "convert_element_type", "pad"}
@@ -40,21 +43,25 @@ def read_elsewhere(evidence: Evidence, only: str = "") -> Cause | None:
     most = MOST_TRIED // here.network.size
     concerned = _concerned(here, evidence.path)
     trials = list(itertools.islice(_trials(here, concerned), most))
-    left = {i: 0.0 for i, trial in enumerate(trials) if only in ("", trial.cause[0])}
-    for draw in range(min(3, len(evidence.comparisons))):
-        there = trials
-        if draw:
-            again = _trials(jacobians_of(evidence.examination, draw), concerned)
-            there = list(itertools.islice(again, most))
-        left = {
-            i: max(left[i], rest)
-            for i, rest in _rests(evidence, draw, {i: there[i] for i in left})
-            if rest < NEARLY  # of the error, at each draw
-        }
-    if not left:
-        return None
-    exact = [i for i, rest in left.items() if rest < 1e-6]
-    return trials[min(exact) if exact else min(left, key=lambda i: left[i])].cause
+    chosen = {i: trial for i, trial in enumerate(trials) if only in ("", trial.cause[0])}
+    sums = [edge for edge in concerned if edge.step.name == "reduce_sum"][:SUMS]
+    for beside in (None, *sums) if not only else (None,):
+        left = dict.fromkeys(chosen, 0.0)
+        for draw in range(min(3, len(evidence.comparisons))):
+            there = trials
+            if draw:
+                again = _trials(jacobians_of(evidence.examination, draw), concerned)
+                there = list(itertools.islice(again, most)) if left else []
+            left = {
+                i: max(left[i], rest)
+                for i, rest in _rests(evidence, draw, {i: there[i] for i in left}, beside)
+                if rest < NEARLY  # of the error, at each draw
+            }
+        if left:
+            exact = [i for i, rest in left.items() if rest < 1e-6]
+            cause, text = trials[min(exact) if exact else min(left, key=lambda i: left[i])].cause
+            return cause, text + (f"; what goes through {beside} is right" if beside else "")
+    return None
 
 
 class Trial(NamedTuple):
@@ -66,12 +73,23 @@ class Trial(NamedTuple):
     cut: tuple[Edge, ...] = ()  # edges without a cotangent
 
 
-def _rests(evidence: Evidence, draw: int, trials: dict[int, Trial]) -> Iterator[tuple[int, float]]:
-    """Yield what each trial leaves of the error, relative to it."""
+def _rests(
+    evidence: Evidence, draw: int, trials: dict[int, Trial], beside: Edge | None
+) -> Iterator[tuple[int, float]]:
+    """Yield what each trial leaves of the error, relative to it.
+
+    The terms that go through an edge ``beside`` are right, as where a backward computes the sum of
+    a softmax apart.
+    """
     here = jacobians_of(evidence.examination, draw)
     assert here.network is not None
     leaf = here.paths.index(evidence.path)
     ours, exact = evidence.pairs[draw]
+    g = evidence.comparisons[draw].g
+    apart = np.zeros_like(exact)
+    if beside is not None:
+        closed = [[edge is not beside for edge in here.network.edges]]
+        apart = exact - here.network.pull([g], here.at.inputs, gates=np.array(closed))[1][leaf][0]
     chosen = list(trials)
     for start in range(0, len(chosen), CHUNK):
         part = chosen[start : start + CHUNK]
@@ -79,12 +97,13 @@ def _rests(evidence: Evidence, draw: int, trials: dict[int, Trial]) -> Iterator[
         for row, i in enumerate(part):
             for edge, values in trials[i].reads:
                 shifts[row, edge.place] = values.reshape(-1) - here.operands[edge.place]
-        gates = np.array([[edge not in trials[i].cut for edge in here.network.edges] for i in part])
+        cut = [{*trials[i].cut, beside} for i in part]
+        gates = np.array([[edge not in some for edge in here.network.edges] for some in cut])
         anew = np.array([float(trials[i].anew) for i in part])
-        g = [evidence.comparisons[draw].g] * len(part)
-        leaves = here.network.pull(g, here.at.inputs, shifts, anew, gates)[1][leaf]
+        repeated = [g] * len(part)
+        leaves = here.network.pull(repeated, here.at.inputs, shifts, anew, gates)[1][leaf]
         for i, mine in zip(part, leaves, strict=True):
-            rest = np.linalg.norm(ours - mine) / np.linalg.norm(ours - exact)
+            rest = np.linalg.norm(ours - mine - apart) / np.linalg.norm(ours - exact)
             yield i, float(rest) if np.isfinite(rest) else np.inf
 
 
@@ -111,9 +130,14 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
             yield Trial((cause, f"{edge} is read {how}"), [(edge, values)])
         for how, values in _parts(operands[edge]) if edge.floating else ():
             yield Trial(("slice kept", f"of {edge} {how} is used"), [(edge, values)])
-    for turns in _grouped(concerned, lambda edge: edge.code):
-        if len(turns) > 1:
-            yield from _in_a_loop(turns, operands, read=turns[0] in reading)
+    loops = [turns for turns in _grouped(concerned, lambda edge: edge.code) if len(turns) > 1]
+    for turns in loops:
+        yield from _in_a_loop(turns, operands, read=turns[0] in reading)
+    carried = _carried(here, loops)
+    everything = [[edge for turns in carried.values() for edge in turns]] if carried else []
+    for some in [*carried.values(), *everything]:
+        text = "nothing passes from one turn of the loop to the next"
+        yield Trial(("missing term", f"{text} through {some[0]}"), [], cut=tuple(some))
     floating = [edge for edge in reading if edge.floating]
     yield from _everywhere(here, floating, operands, anew=False)
     first = [members[0] for members in _grouped(edges, lambda edge: (edge.source, edge.shape))]
@@ -136,6 +160,19 @@ def _grouped(edges: list[Edge], key: Callable[[Edge], Any]) -> list[list[Edge]]:
     for edge in edges:
         groups.setdefault(key(edge), []).append(edge)
     return list(groups.values())
+
+
+def _carried(here: Jacobians, loops: list[list[Edge]]) -> dict[Any, list[Edge]]:
+    """Return the edges that read what an earlier turn of a loop has made, by what it is."""
+    assert here.network is not None
+    turn = {id(edge.step): i for turns in loops for i, edge in enumerate(turns)}
+    found: dict[Any, list[Edge]] = {}
+    for edge in (edge for turns in loops for edge in turns):
+        maker = here.network.maker_of(edge)
+        if maker is not None and turn.get(id(maker), len(turn)) < turn[id(edge.step)]:
+            code = here.network.edges_of(maker)[0].code
+            found.setdefault(code, []).append(edge)
+    return found
 
 
 def _in_a_loop(turns: list[Edge], operands: dict[Edge, Array], *, read: bool) -> Iterator[Trial]:
@@ -219,6 +256,25 @@ def _parts(array: Array) -> Iterator[tuple[str, Array]]:
                 yield f"all but the {which} index of axis {axis}", array - alone
 
 
+def g_elsewhere(evidence: Evidence) -> Cause | None:
+    """It is the truth for a g that is read at other indices."""
+    first, *others = evidence.comparisons[:2]
+    if not isinstance(first.g, np.ndarray) or first.g.ndim == 0:
+        return None
+    drawn = zip(*(_variants(c.g) for c in (first, *others)), strict=True)
+    for readings in drawn:
+        pairs = zip((first, *others), readings, evidence.pairs, strict=False)
+        if all(
+            evidence.close(
+                ours,
+                leaf_of(evidence.examination.oracle.results(c.inputs, g, "float64"), evidence.path),
+            )
+            for c, (_, g), (ours, _) in pairs
+        ):
+            return "misread", f"it is right for a g that is read {readings[0][0]}"
+    return None
+
+
 def keyword_elsewhere(evidence: Evidence) -> Cause | None:
     """An array among the keywords is read at wrong indices."""
     oracle = evidence.examination.oracle
@@ -266,6 +322,8 @@ def _variants(array: Array) -> Iterator[tuple[str, Array]]:
             empty = np.moveaxis(rolled.copy(), axis, 0)
             empty[0 if by > 0 else -1] = 0
             yield f"one index off along axis {axis}", np.moveaxis(empty, 0, axis)
+            kept = np.clip(np.arange(array.shape[axis]) - by, 0, array.shape[axis] - 1)
+            yield f"one index off along axis {axis}, the end twice", array.take(kept, axis)
         yield f"backwards along axis {axis}", np.flip(array, axis)
     for a, b in itertools.combinations(axes, 2):
         if array.shape[a] == array.shape[b]:

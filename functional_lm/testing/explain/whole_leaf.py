@@ -54,6 +54,12 @@ def not_linear(evidence: Evidence) -> Cause | None:
                     f"{count} entries are the same for any g, as what lay in memory before would "
                     "be; all others are right"
                 )
+            twice = evidence.response(pytree.map(lambda a: 2 * a, first.g))[0]
+            if zero.any() and evidence.close(twice - evidence.ours, evidence.ours - zero):
+                return (
+                    "missing factor",
+                    "g is left out of a term: what is added is the same for any g",
+                )
             return "not linear in g", "a vjp is linear in g, and this one is not"
     return None
 
@@ -84,7 +90,8 @@ def swapped(evidence: Evidence, mutual: bool = False) -> Cause | None:
         if mutual:
             pairs += [(ours[other], exact[path]) for ours, exact in trees]
         if other not in (path, "y") and all(evidence.close(a, b) for a, b in pairs):
-            return "swapped", f"this is the gradient of {other}"
+            right = all(evidence.close(ours[other], exact[other]) for ours, exact in trees)
+            return "misread" if right else "swapped", f"this is the gradient of {other}"
     return None
 
 
