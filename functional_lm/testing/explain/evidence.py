@@ -130,7 +130,7 @@ def close(a: Any, b: Any, tolerance: float) -> bool:
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return False
     size = float(np.linalg.norm(a) + np.linalg.norm(b))
-    return size > 0 and float(np.linalg.norm(a - b)) <= tolerance * size
+    return 0 < size < math.inf and float(np.linalg.norm(a - b)) <= tolerance * size
 
 
 _FAMILIAR = {

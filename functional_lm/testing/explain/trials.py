@@ -4,6 +4,7 @@ Each trial is one row of `network.Network.pull`, so that thousands of them take 
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -131,13 +132,13 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
         for how, values in _parts(operands[edge]) if edge.floating else ():
             yield Trial(("slice kept", f"of {edge} {how} is used"), [(edge, values)])
     loops = [turns for turns in _grouped(concerned, lambda edge: edge.code) if len(turns) > 1]
-    for turns in loops:
-        yield from _in_a_loop(turns, operands, read=turns[0] in reading)
     carried = _carried(here, loops)
     everything = [[edge for turns in carried.values() for edge in turns]] if carried else []
     for some in [*carried.values(), *everything]:
         text = "nothing passes from one turn of the loop to the next"
         yield Trial(("missing term", f"{text} through {some[0]}"), [], cut=tuple(some))
+    for turns in loops:
+        yield from _in_a_loop(turns, operands, read=turns[0] in reading)
     floating = [edge for edge in reading if edge.floating]
     yield from _everywhere(here, floating, operands, anew=False)
     first = [members[0] for members in _grouped(edges, lambda edge: (edge.source, edge.shape))]
@@ -165,7 +166,9 @@ def _grouped(edges: list[Edge], key: Callable[[Edge], Any]) -> list[list[Edge]]:
 def _carried(here: Jacobians, loops: list[list[Edge]]) -> dict[Any, list[Edge]]:
     """Return the edges that read what an earlier turn of a loop has made, by what it is."""
     assert here.network is not None
-    turn = {id(edge.step): i for turns in loops for i, edge in enumerate(turns)}
+    count = math.gcd(*map(len, loops))  # one line may do several like operations in each turn
+    times = {id(turns): len(turns) // count if count > 1 else 1 for turns in loops}
+    turn = {id(e.step): i // times[id(some)] for some in loops for i, e in enumerate(some)}
     found: dict[Any, list[Edge]] = {}
     for edge in (edge for turns in loops for edge in turns):
         maker = here.network.maker_of(edge)
