@@ -148,11 +148,10 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
             if other.shape == edge.shape and other.source != edge.source and other.floating:
                 text = f"{edge} is read from {other}"
                 yield Trial((cause, text), [(edge, operands[other])])
-                hidden = operands[edge] == 0
-                if hidden.any() and not hidden.all():
-                    meant = "missing factor" if _is_product(here, edge, other) else cause
+                if _is_product(here, edge, other):
+                    values = np.where(operands[edge] == 0, 0.0, operands[other])
                     text += ", where it is not zero"
-                    yield Trial((meant, text), [(edge, np.where(hidden, 0.0, operands[other]))])
+                    yield Trial(("missing factor", text), [(edge, values)])
     yield from _everywhere(here, [e for e in edges if e.floating], operands, anew=True)
 
 
@@ -239,7 +238,8 @@ def _is_product(here: Jacobians, edge: Edge, factor: Edge) -> bool:
     assert here.network is not None
     maker = here.network.maker_of(edge)
     while maker is not None and maker.name in ("transpose", "reshape", "broadcast_in_dim"):
-        maker = here.network.maker_of(here.network.edges_of(maker)[0])
+        above = here.network.edges_of(maker)
+        maker = here.network.maker_of(above[0]) if above else None
     if maker is None or maker.name not in ("mul", "dot_general", "div"):
         return False
     factors = here.network.edges_of(maker)
