@@ -20,7 +20,7 @@ from .. import prng, pytree
 from ..contract import Array, Tree
 from .inputs import at, stretched
 
-__all__ = ["Problem", "changed", "defaults_of", "disputed"]
+__all__ = ["Problem", "changed", "defaults_of", "disputed", "tied_or_zero"]
 
 LONG = 131
 """A prime above the usual sizes of blocks."""
@@ -316,15 +316,24 @@ def _extreme(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
         chosen = prng.uniform((leaf.size,), leaf.shape) < 0.4
         return np.where(chosen, EXTREME * leaf, leaf) if leaf.dtype.kind == "f" else leaf
 
-    def emptied(leaf: Array) -> Array:
-        leaf = np.array(leaf)
-        if leaf.dtype.kind == "f" and leaf.ndim:
-            leaf[:1] = 0
-        return leaf
-
     what = f"some entries of x {EXTREME:g} times as large"
     yield Problem(what, (params, pytree.map(spread, x)), counts="infinities")
-    yield Problem("zeros in x[0]", (params, pytree.map(emptied, x)), counts="infinities")
+    yield Problem("zeros in x[0]", (params, pytree.map(_emptied, x)), counts="infinities")
+
+
+def tied_or_zero(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
+    """Round x, so that some entries are equal, and make a row of it zero."""
+    params, x = inputs
+    rounded = pytree.map(lambda leaf: np.rint(leaf) if leaf.dtype.kind == "f" else leaf, x)
+    yield Problem("integers in x, some of them equal", (params, rounded), counts="everything")
+    yield Problem("zeros in x[0]", (params, pytree.map(_emptied, x)), counts="everything")
+
+
+def _emptied(leaf: Array) -> Array:
+    leaf = np.array(leaf)
+    if leaf.dtype.kind == "f" and leaf.ndim:
+        leaf[:1] = 0
+    return leaf
 
 
 def _one_axis_more(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
@@ -351,8 +360,7 @@ def disputed(inputs: tuple[Tree, Any], keywords: dict[str, Any]) -> Iterator[Pro
     )
     if any(leaf.dtype.kind in "iu" and leaf.ndim for leaf in pytree.leaves((inputs, arrays))):
         yield Problem("one integer in each row of them", (same_params, same_x), same)
-    tied = pytree.map(lambda leaf: np.rint(leaf) if leaf.dtype.kind == "f" else leaf, x)
-    yield Problem("integers in x, some of them equal", (params, tied))
+    yield next(tied_or_zero(inputs))
     tree = dict(zip(_ROOTS, inputs, strict=True))
     for path, leaf in pytree.leaves_with_path(tree):
         if leaf.dtype.kind == "f" and leaf.ndim:

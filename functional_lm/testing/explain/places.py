@@ -89,23 +89,18 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def _threshold(evidence: Evidence, zero: Array) -> str:
-    """Say which side of a number the values of an array have wherever a leaf is zero."""
-    pairs = [(ours == 0).reshape(-1) & (exact != 0).reshape(-1) for ours, exact in evidence.pairs]
-    for name, array in evidence.names[0].items():
-        if array.size != zero.size or name == "g" or np.ptp(array) == 0:
-            continue
-        texts = [f"{name} is small", f"|{name}| is small", f"{name} is large", f"|{name}| is large"]
-        holds = np.ones(4, bool)
-        for lost, names in zip(pairs, evidence.names, strict=False):
-            values = names[name].reshape(-1)
+    """Say which side of a number the values of a leaf have wherever its gradient is zero."""
+    path = evidence.path
+    texts = [f"{path} is small", f"|{path}| is small", f"{path} is large", f"|{path}| is large"]
+    holds = np.full(4, 1 < zero.sum() < zero.size - 1)
+    for comparison, (ours, exact) in zip(evidence.comparisons, evidence.pairs, strict=True):
+        inputs = dict(zip(("params", "x"), comparison.inputs, strict=True))
+        values, lost = leaf_of(inputs, path), (ours == 0) & (exact != 0)
+        if lost.any() and not lost.all():
             both = [(v[lost], v[~lost]) for v in (values, np.abs(values))]
-            if lost.any() and not lost.all():
-                apart = [low.max() < high.min() for low, high in both]
-                apart += [low.min() > high.max() for low, high in both]
-                holds &= apart
-        if holds.any() and 1 < zero.sum() < zero.size - 1:
-            return texts[int(holds.argmax())]
-    return ""
+            holds[:2] &= [low.max() < high.min() for low, high in both]
+            holds[2:] &= [low.min() > high.max() for low, high in both]
+    return texts[int(holds.argmax())] if holds.any() else ""
 
 
 def lands_elsewhere(evidence: Evidence) -> Cause | None:
