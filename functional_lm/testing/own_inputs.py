@@ -69,7 +69,7 @@ class Attempt(NamedTuple):
     examination: Examination
     is_new: bool  # whether JAX has yet to compile it
     usual: dict[tuple[str, int], tuple[int, int]]  # what has no gradient at the inputs given
-    same_y: bool = False  # whether y is what it is at the inputs given
+    same_y: bool = False  # whether forward makes no use of the settings that change
 
 
 HARMLESS = ("precision", "shared memory")
@@ -171,7 +171,6 @@ def problems(examination: Examination) -> Iterator[Problem]:
 def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Attempt]:
     """Yield attempts at those problems of which forward computes something finite."""
     subject, given = examination.subject, examination.draws[0][0]
-    usual, _ = subject.forward(given)
     for problem in problems:
         if problem.counts == "infinities" and isinstance(examination.oracle, NumericOracle):
             continue  # differences do not know them
@@ -187,8 +186,21 @@ def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Att
         if not other.float_faults and all(a.size and np.isfinite(a).all() for a in leaves):
             near = [problem.inputs, jitter((1,), problem.inputs)]
             draws = [(moved, normal_like((i,), y)) for i, moved in enumerate(near)]
-            same_y = problem.inputs is given and same_bits(y, usual)
+            same_y = _same_without(subject, problem, y)
             yield _attempt(examination, problem, draws, is_new=True)._replace(same_y=same_y)
+
+
+def _same_without(subject: Subject, problem: Problem, y: Any) -> bool:
+    """Tell whether y is the same without the plain settings that a problem changes."""
+    arrays = {name: value for name, value in problem.keywords.items() if pytree.leaves(value)}
+    if len(arrays) == len(problem.keywords):
+        return False
+    keywords = {**subject.keywords(np.float64), **arrays}
+    try:
+        other, _ = Subject(subject.layer, keywords, strict=subject.strict).forward(problem.inputs)
+    except BrokenLayer:
+        return False
+    return same_bits(y, other)
 
 
 def _lost(before: Any, after: Any) -> set[int]:

@@ -336,6 +336,57 @@ def test_a_backward_may_refuse_a_setting_but_not_break_down(error):
     assert strict.findings[0].cause == "exception"
 
 
+def test_a_setting_that_only_the_backward_uses_may_break_it_down():
+    def vjp(residuals, g):
+        x, chunks = residuals
+        return {}, {2: 2 * x * g}[chunks]
+
+    made = layer(lambda params, x, *, chunks: (x * x, (x, chunks)), vjp)
+    x = RNG.standard_normal((3, 5))
+    report = check_vjp(made, {}, x, reference=lambda params, x, chunks: x * x, chunks=2)
+    assert report, report
+    assert any("KeyError: 4" in note for note in report.notes)
+
+
+def halved(x):
+    return x * x / 2
+
+
+def largest(x):
+    return x.max(axis=0)
+
+
+@pytest.mark.parametrize(
+    ("forward", "vjp", "what"),
+    [
+        (halved, lambda x, g: g * x * (x != np.rint(x)), "integers in x, some of them equal"),
+        (largest, lambda x, g: g * (x == x.max(axis=0)) / (x == x.max(axis=0)).sum(axis=0), ""),
+        (largest, lambda x, g: g * (x == x.max(axis=0)), ""),  # right but for ties
+    ],
+)
+def test_ties_count_where_forward_is_smooth_there(forward, vjp, what):
+    made = layer(lambda params, x: (forward(x), x), lambda x, g: ({}, vjp(x, g)))
+    report = check_vjp(made, {}, X[0], reference=lambda params, x: forward(x), dtypes="float64")
+    assert report.ok == (not what)
+    assert what in str(report)
+
+
+def test_an_overflow_on_the_way_to_right_results_is_a_note():
+    def forward(params, x):
+        return np.tanh(x), x
+
+    def vjp(x, g):
+        return {}, g * 4 / (np.exp(x) + np.exp(-x)) ** 2
+
+    x = np.array([[1.0, 800.0, -3.0]])
+    made, usual = layer(forward, vjp), {"reference": lambda params, x: jnp.tanh(x)}
+    report, strict = (check_vjp(made, {}, x, strict=s, **usual) for s in (False, True))
+    assert report, report
+    assert any("overflow encountered in exp; the results are right" in n for n in report.notes)
+    assert not strict
+    assert strict.findings[0].cause == "not finite"
+
+
 def test_a_setting_that_forward_ignores_is_found():
     def reference(params, x, *, causal):
         return jnp.cumsum(x, axis=1) if causal else 2 * x
