@@ -101,17 +101,7 @@ def explain(examination: Examination) -> None:
     report = examination.report
     report.findings[:] = [_with_cause(examination, finding) for finding in report.findings]
     wrong = [path for path, leaf in report.leaves.items() if not leaf.within("float64")]
-    part = _of_wrong_outputs(examination) if wrong else examination
-    causes = {path: _cause_of(part, Evidence(part, path)) for path in wrong}
-    for path in (path for path in wrong if causes[path][0] == "never written"):
-        if Evidence(examination, path).ours.any() and not Evidence(part, path).ours.any():
-            causes[path] = "missing term", "the cotangent of another output of y adds nothing to it"
-    if "slice kept" in (cause for cause, _ in causes.values()):
-        for path in (path for path in wrong if causes[path][0] == "never written"):
-            # What is kept may be nothing, such as the first step of a loop that starts at zero.
-            with contextlib.suppress(Exception):
-                found = trials.read_elsewhere(Evidence(part, path), only="slice kept")
-                causes[path] = found or causes[path]
+    causes = _causes(examination, wrong)
     for path, (cause, explanation) in causes.items():
         evidence = Evidence(examination, path)
         if cause in ("g ignored", "hidden state", "overwritten", "precision"):
@@ -133,6 +123,29 @@ def explain(examination: Examination) -> None:
         cause, explanation = rounding.in_float32(error, leaf.over_xla)
         message = f"{path} is wrong in float32: error {error:.1e}, limit {leaf.float32_limit:.1e}"
         report.findings.append(Finding("accuracy", message, path, "float32", cause, explanation))
+
+
+def _causes(examination: Examination, wrong: list[str]) -> dict[str, Cause]:
+    """Return the cause of each leaf that is wrong in float64."""
+    if not wrong:
+        return {}
+    part = _of_wrong_outputs(examination)
+    causes = {path: _cause_of(part, Evidence(part, path)) for path in wrong}
+    for path in (path for path in wrong if causes[path][0] == "never written"):
+        if Evidence(examination, path).ours.any() and not Evidence(part, path).ours.any():
+            causes[path] = "missing term", "the cotangent of another output of y adds nothing to it"
+    if "slice kept" in (cause for cause, _ in causes.values()):
+        for path in (path for path in wrong if causes[path][0] == "never written"):
+            # What is kept may be nothing, such as the first step of a loop that starts at zero.
+            with contextlib.suppress(Exception):
+                found = trials.read_elsewhere(Evidence(part, path), only="slice kept")
+                causes[path] = found or causes[path]
+    named = {cause for cause, _ in causes.values()} - {"unknown"}
+    for path in (path for path in wrong if causes[path][0] == "unknown" and len(named) == 1):
+        others = ", ".join(p for p in wrong if causes[p][0] in named)
+        text = f"no signature matches, but one mistake may explain this leaf and {others}"
+        causes[path] = next(iter(named)), text
+    return causes
 
 
 def _of_wrong_outputs(examination: Examination) -> Examination:
