@@ -70,7 +70,7 @@ OF_ENTRIES: tuple[Signature, ...] = (
     parts.one_survives,
     trials.g_elsewhere,
     trials.keyword_elsewhere,
-    whole_leaf.setting_off_by_one,
+    whole_leaf.other_number,
     edges.factor_at_an_edge,
     maps.selected_otherwise,
     trials.read_elsewhere,

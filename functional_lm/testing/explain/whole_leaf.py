@@ -20,7 +20,7 @@ __all__ = [
     "misplaced",
     "not_linear",
     "other_setting",
-    "setting_off_by_one",
+    "other_number",
     "sign_or_constant",
     "swapped",
     "transposed",
@@ -168,8 +168,8 @@ def other_setting(evidence: Evidence) -> Cause | None:
     return _for_settings(evidence, _other_settings)
 
 
-def setting_off_by_one(evidence: Evidence) -> Cause | None:
-    """The truth for a whole number among the keywords that is one more or less."""
+def other_number(evidence: Evidence) -> Cause | None:
+    """The truth for another whole number among the keywords: one more or less, one or zero."""
     return _for_settings(evidence, _neighbours)
 
 
@@ -229,7 +229,8 @@ def _other_settings(settings: dict[str, Any]) -> Iterator[tuple[str, object, str
 def _neighbours(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-            yield from ((name, v, "") for v in (value + 1, value - 1))
+            others = dict.fromkeys((value + 1, value - 1, 1, 0))
+            yield from ((name, v, "") for v in others if v != value)
         elif hasattr(value, "_fields"):
             for field, other, cause in _neighbours(value._asdict()):
                 yield name, value._replace(**{field: other}), cause
