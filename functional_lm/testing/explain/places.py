@@ -1,6 +1,7 @@
 """Signatures of indices: which entries of g are read, and which of the leaf are written."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +26,10 @@ __all__ = [
     "wider",
     "written_elsewhere",
 ]
+
+
+CHANCES = 100
+"""So many ways to choose as many entries: then it is no chance that they are the smallest."""
 
 
 def _pair(evidence: Evidence, draw: int = 0) -> tuple[Array, Array]:
@@ -92,11 +97,13 @@ def _threshold(evidence: Evidence, zero: Array) -> str:
     """Say which side of a number the values of a leaf have wherever its gradient is zero."""
     path = evidence.path
     texts = [f"{path} is small", f"|{path}| is small", f"{path} is large", f"|{path}| is large"]
-    holds = np.full(4, 1 < zero.sum() < zero.size - 1)
+    holds = np.full(4, math.comb(zero.size, int(zero.sum())) > CHANCES)
     for comparison, (ours, exact) in zip(evidence.comparisons, evidence.pairs, strict=True):
         inputs = dict(zip(("params", "x"), comparison.inputs, strict=True))
         values, lost = leaf_of(inputs, path), (ours == 0) & (exact != 0)
-        if lost.any() and not lost.all():
+        if not values[lost].any():
+            return ""  # where it is zero itself, a division may have gone wrong
+        if not lost.all():
             both = [(v[lost], v[~lost]) for v in (values, np.abs(values))]
             holds[:2] &= [low.max() < high.min() for low, high in both]
             holds[2:] &= [low.min() > high.max() for low, high in both]

@@ -276,7 +276,9 @@ def g_elsewhere(evidence: Evidence) -> Cause | None:
             )
             for c, (_, g), (ours, _) in pairs
         ):
-            return "misread", f"it is right for a g that is read {readings[0][0]}"
+            how = readings[0][0]
+            cause = "transposed" if "exchanged" in how else "misread"
+            return cause, f"it is right for a g that is read {how}"
     return None
 
 

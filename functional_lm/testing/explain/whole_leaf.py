@@ -230,7 +230,8 @@ def _neighbours(settings: dict[str, Any]) -> Iterator[tuple[str, object, str]]:
     for name, value in settings.items():
         if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
             others = dict.fromkeys((value + 1, value - 1, 1, 0))
-            yield from ((name, v, "") for v in others if v != value)
+            cause = "transposed" if name in ("axis", "dim") else ""
+            yield from ((name, v, cause) for v in others if v != value)
         elif hasattr(value, "_fields"):
             for field, other, cause in _neighbours(value._asdict()):
                 yield name, value._replace(**{field: other}), cause
