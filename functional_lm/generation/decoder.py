@@ -247,8 +247,9 @@ class Decoder:
         self._room -= 1
         if self._room < 0:
             self._fill()
-        elif self._fast is not None and len(tokens) == 1:
-            self.likeliest = [self._fast.step(tokens[0])]
+        elif self._fast is not None:
+            alone = len(tokens) == 1
+            self.likeliest = [self._fast.step(tokens[0])] if alone else self._fast.step_all(tokens)
             self._logits = None
         else:
             rows = np.array([[*self._late, token] for token in tokens])
@@ -292,9 +293,10 @@ class Decoder:
         self._late = []
         self._room = M - int(lengths.max())
         fast = getattr(self.model.model, "fast_decoder", None)
-        if fast is not None and len(windows) == 1:
+        if fast is not None:
             self._fast = self._fast or fast(self._params)
             self._fast.load(self._cache)
+            self._cache = None
         self._show(logits)
 
     def _show(self, logits: Array) -> None:

@@ -1,4 +1,4 @@
-"""Decodes one text with a Llama, with constants folded in and all memory allocated beforehand.
+"""Decodes with a Llama, with constants folded in and all memory allocated beforehand.
 
 It computes what `Transformer.step` computes. One token takes so little arithmetic that the calls
 themselves dominate. So every array and view is made beforehand, each call writes into one of them,
@@ -17,8 +17,10 @@ same but for the order of the columns, which the inner product of the two does n
 
 Attention takes e^score without subtracting the largest score first. That is just as exact unless
 it overflows or nearly vanishes, which shows in the sums and the logits; the step is then repeated
-with the largest subtracted. Scores are computed for whole blocks of positions, so that one set of
-views serves a block: keys and values not yet written are zero, and ``seen`` excludes them.
+with the largest subtracted. Keys and values not yet written are zero, and ``seen`` excludes them.
+A step of one token computes scores for whole blocks of positions, so that one set of views serves a
+block. A pass over several rows, which are several texts or several tokens of one, takes matrices
+in place of vectors, and reads each weight once for all.
 """
 
 import math
@@ -48,11 +50,17 @@ LINE = 64
 Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Maps a token and its position to the likeliest next one, and whether the result is exact."""
 
+Pass: TypeAlias = Callable[[list[int], bool], tuple[list[int], bool]]
+"""Maps tokens to the likeliest ones after them; the flag subtracts the largest scores."""
+
 
 class LlamaDecoder:
-    """A Llama with the cache and the scratch of one text of up to ``max_seq_len`` tokens.
+    """A Llama with the cache and the scratch of texts of up to ``max_seq_len`` tokens.
 
     Run it with floating-point warnings off.
+
+    Attributes:
+        pass_time: see `Decoder.pass_time`.
     """
 
     def __init__(self, params: Tree, *, config: Any) -> None:
@@ -64,28 +72,36 @@ class LlamaDecoder:
         D, F, V = config.d_model, config.d_ff, config.vocab_size
         self._config = config
         self._weights = weights
-        self._cache, self._seen, self._sums = _aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
-        self._wide: dict[int, Any] = {}
-        self._ahead = 0  # positions of the last pass with guesses
-        self.pass_time = 1.6, 0.23
         self._unembedding, *flat = _aligned_copies(matrices)
         self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, H * K, H * K, 2 * F, F, F, V]
         self._scratch = _aligned([(size,) for size in sizes], dtype)
+        (self._sums,) = _aligned([(L, H)], dtype)
         self._last = self._alone = self._scratch[0][None], self._scratch[-1][None]
-        self._steps: dict[int, Step] = {}
-        self._position = 0
+        self._cache = np.zeros((L, 2, 0, G, S, K), dtype)
+        self._positions = np.zeros(0, np.int64)
+        self._ahead = 0  # how many tokens the last pass took
+        self.pass_time = 1.6, 0.23
 
     def load(self, cache: Any) -> None:
-        """Start from the cache of `Transformer.step` for one text."""
+        """Start from the cache of `Transformer.step`."""
+        L, _, before, G, S, K = self._cache.shape
+        B = len(cache.lengths)
+        if before != B:
+            self._cache, self._seen = _aligned([(L, 2, B, G, S, K), (B, S)], self._cache.dtype)
+            self._steps: dict[int, Step] = {}
+            self._passes: dict[int, Pass] = {}
         self._cache.fill(0.0)
         self._seen.fill(0.0)
-        T = self._position = int(cache.lengths[0])
+        self._positions = cache.lengths.copy()
+        self._position = int(cache.lengths[0])
         order = _key_order(self._config)
         for own, block in zip(self._cache, cache.blocks, strict=True):
-            own[0, :, :T] = block["mixer"].keys[0, :T, :, order].transpose(2, 1, 0)
-            own[1, :, :T] = block["mixer"].values[0, :T].swapaxes(0, 1)
-        self._seen[:T] = 1.0
+            for b, T in enumerate(cache.lengths):
+                own[0, b, :, :T] = block["mixer"].keys[b, :T, :, order].transpose(2, 1, 0)
+                own[1, b, :, :T] = block["mixer"].values[b, :T].swapaxes(0, 1)
+        for seen, T in zip(self._seen, cache.lengths, strict=True):
+            seen[:T] = 1.0
 
     @property
     def logits(self) -> Array:
@@ -110,27 +126,36 @@ class LlamaDecoder:
         self._position = position + 1
         return best
 
-    def look_ahead(self, tokens: list[int]) -> list[int]:
-        """Take several tokens, and return the likeliest one after each; `keep` must follow.
+    def step_all(self, tokens: list[int]) -> list[int]:
+        """Take the next token of each text, and return the likeliest one after each.
 
         Raises:
             ValueError: for logits that are not finite.
         """
-        T = len(tokens)
-        self._wide[T] = run = self._wide.get(T) or self._compile_wide(T)
-        best, exact = run(tokens, self._position)
-        if not exact:
-            best, _ = run(tokens, self._position, safe=True)
-            expect_logits(self.logits)
-        self._ahead = T
+        best = self._pass(tokens, 1)
+        self._positions += 1
         return best
+
+    def look_ahead(self, tokens: list[int]) -> list[int]:
+        """Take several tokens of one text, as `step_all` does; `keep` must follow."""
+        self._ahead = len(tokens)
+        self._positions[0] = self._position
+        return self._pass(tokens, len(tokens))
 
     def keep(self, n: int) -> None:
         """Go on behind the first n of the tokens of `look_ahead`."""
         start, stop = self._position + n, self._position + self._ahead
-        self._cache[:, :, :, start:stop] = 0.0
-        self._seen[start:stop] = 0.0
+        self._cache[:, :, :, :, start:stop] = 0.0
+        self._seen[:, start:stop] = 0.0
         self._position = start
+
+    def _pass(self, tokens: list[int], T: int) -> list[int]:
+        self._passes[T] = run = self._passes.get(T) or self._compile_pass(T)
+        best, exact = run(tokens, False)
+        if not exact:
+            best, _ = run(tokens, True)
+            expect_logits(self.logits)
+        return best
 
     def _compile(self, first: int, *, safe: bool = False) -> Step:
         """Return the step for the positions of a block."""
@@ -146,7 +171,7 @@ class LlamaDecoder:
         row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
         heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
         gate, up = gate_up[: len(e)], gate_up[len(e) :]
-        all_seen, seen = self._seen, self._seen[:end]
+        all_seen, seen = self._seen[0], self._seen[0, :end]
         unembedding, to_first = self._unembedding, self._blocks[0][0]
         to_next = [*(block[0] for block in self._blocks[1:]), None]
         layers = [
@@ -160,7 +185,7 @@ class LlamaDecoder:
                 following,
             )
             for cache, sums, block, following in zip(
-                self._cache, self._sums, self._blocks, to_next, strict=True
+                self._cache[:, :, 0], self._sums, self._blocks, to_next, strict=True
             )
         ]
         rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
@@ -239,35 +264,43 @@ class LlamaDecoder:
             self._steps[first] = step
         return step
 
-    def _compile_wide(self, T: int) -> Any:
-        """Return the pass for T tokens of the text."""
+    def _compile_pass(self, T: int) -> Pass:
+        """Return the pass over T tokens of each text; T is one unless there is one text.
+
+        Its rows are N = B·T. Attention multiplies along two axes: texts and key/value heads, or
+        for one text, key/value heads and their query heads.
+        """
         weights, config, cache, all_seen = self._weights, self._config, self._cache, self._seen
-        H, G, S = config.n_heads, config.n_kv_heads, config.max_seq_len
+        H, G, S, B = config.n_heads, config.n_kv_heads, config.max_seq_len, len(self._seen)
         K, R, D, F = config.head_size, H // G, config.d_model, config.d_ff
-        C, V = (H + 2 * G) * K, config.vocab_size
-        shapes = [(T, D)] * 3 + [(T, C), (T, H * K), (T, 2 * F), (T, F), (T, F), (T, V)]
-        shapes += [(T,), (H * T, 1), (H * T * S,)]
-        x, x_hat, y, qkv, attended, gate_up, e, hidden, undivided, norm, sums, flat = _aligned(
-            shapes, x_dtype := weights.embedding.dtype
+        N, C, V, texts = B * T, (H + 2 * G) * K, config.vocab_size, np.arange(B)
+        shapes = [(N, D)] * 3 + [(N, C), (N, H * K), (N, 2 * F), (N, F), (N, F), (N, V)]
+        shapes += [(N,), (len(cache), B, H * T, 1), (B * H * T * S,)]
+        dtype = weights.embedding.dtype
+        x, x_hat, y, qkv, attended, gate_up, e, hidden, undivided, norm, all_sums, flat = _aligned(
+            shapes, dtype
         )
         norms, eps = norm[:, None], weights.eps
         qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
-        q = qkv[:, : H * K].reshape(T, G, R, K).transpose(1, 2, 0, 3)  # (G, R, T, K)
-        new = qkv[:, H * K :].reshape(T, 2, G, K).transpose(1, 2, 0, 3)  # (2, G, T, K)
-        heads = attended.reshape(T, G, R, K).transpose(1, 2, 0, 3)
-        totals = sums.reshape(G, R, T, 1)
+        q, heads = qkv[:, : H * K].reshape(N, G, R, K), attended.reshape(N, G, R, K)
+        new = qkv[:, H * K :].reshape(N, 2, G, K)
+        axes = (B, G, R) if T == 1 else (G, R, T)  # of queries; attention multiplies the last two
+        if T > 1:
+            q, heads = (rows.transpose(1, 2, 0, 3) for rows in (q, heads))  # (G, R, T, K)
+            new = new.transpose(1, 2, 0, 3)  # (2, G, T, K)
         gate, up = gate_up[:, :F], gate_up[:, F:]
-        not_ahead = np.tri(T, dtype=x_dtype)
-        smallest = float(np.finfo(x_dtype).tiny) * 2.0**32
+        not_ahead = np.tri(T, dtype=dtype)
+        smallest = float(np.finfo(dtype).tiny) * 2.0**32
         to_qkv, to_out, to_gate_up, to_y, to_logits = (
             _product(*pair)
             for pair in ((x_hat, qkv), (attended, y), (x_hat, gate_up), (hidden, y), (x, undivided))
         )
         blocks = [
-            (own, to_qkv(a), to_out(b), to_gate_up(c), to_y(d))
-            for own, (a, b, c, d) in zip(cache, self._blocks, strict=True)
+            (own, sums, sums.reshape(*axes, 1), to_qkv(a), to_out(b), to_gate_up(c), to_y(d))
+            for own, sums, (a, b, c, d) in zip(cache, all_sums, self._blocks, strict=True)
         ]
         last = to_logits(self._unembedding)
+        offsets = np.arange(T)
 
         def normed() -> None:
             np.vecdot(x, x, out=norm)
@@ -275,34 +308,45 @@ class LlamaDecoder:
             np.sqrt(norm, out=norm)
             np.divide(x, norms, out=x_hat)
 
-        def run(tokens: list[int], position: int, *, safe: bool = False) -> tuple[list[int], bool]:
-            stop = position + T
-            all_seen[:stop] = 1.0
-            seen = all_seen[:stop, None]
-            turns = np.tile(weights.rotation[position:stop], H + G)
-            scores = flat[: H * T * stop].reshape(G, R, T, stop)
-            rows, among_new = scores.reshape(H * T, stop), scores[..., position:]
+        def run(tokens: list[int], safe: bool) -> tuple[list[int], bool]:
+            positions = self._positions
+            first = int(positions[0])
+            stop = int(positions.max()) + T
+            if T == 1:
+                all_seen[texts, positions] = 1.0
+            else:
+                all_seen[0, :stop] = 1.0
+            seen = all_seen[:, :stop, None]
+            angles = weights.rotation[(positions[:, None] + offsets).reshape(N)]
+            turns = np.tile(angles, H + G)
+            scores = flat[: B * H * T * stop].reshape(*axes, stop)
+            rows, among_new = scores.reshape(B, H * T, stop), scores[..., first:]
             np.take(weights.embedding, tokens, axis=0, out=x)
-            exact = True
-            for i, (own, qkv_product, out, gate_up_product, down) in enumerate(blocks):
+            for i, block in enumerate(blocks):
+                own, sums, totals, qkv_product, out, gate_up_product, down = block
                 if i or weights.first_qkv is None:
                     normed()
                     np.matmul(*qkv_product)
                 else:
                     np.take(weights.first_qkv, tokens, axis=0, out=qkv)
                 np.multiply(qk, turns, out=qk)
-                own[:, :, position:stop] = new
-                keys, values = own[:, :, None, :stop]  # (G, 1, stop, K)
+                if T == 1:
+                    own[:, texts, :, positions] = new
+                    keys, values = own[:, :, :, :stop]  # (B, G, stop, K)
+                else:
+                    own[:, 0, :, first:stop] = new
+                    keys, values = own[:, 0, :, None, :stop]  # (G, 1, stop, K)
                 np.matmul(q, keys.mT, out=scores)
                 if safe:
-                    np.copyto(among_new, -math.inf, where=not_ahead == 0.0)
+                    hidden_ones = not_ahead == 0.0 if T > 1 else seen[:, None, None, :, 0] == 0.0
+                    np.copyto(among_new if T > 1 else scores, -math.inf, where=hidden_ones)
                     np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
                 np.exp(scores, out=scores)
-                np.multiply(among_new, not_ahead, out=among_new)
+                if T > 1:
+                    np.multiply(among_new, not_ahead, out=among_new)
                 np.matmul(rows, seen, out=sums)
                 np.matmul(scores, values, out=heads)
                 np.divide(heads, totals, out=heads)
-                exact = exact and sums.min() > smallest
                 np.matmul(*out)
                 np.add(x, y, out=x)
 
@@ -318,7 +362,7 @@ class LlamaDecoder:
             best = undivided.argmax(axis=1)
             self._last = x, undivided
             chosen = np.take_along_axis(undivided, best[:, None], axis=1)
-            return best.tolist(), exact and bool(np.isfinite(chosen).all())
+            return best.tolist(), bool(all_sums.min() > smallest and np.isfinite(chosen).all())
 
         return run
 

@@ -263,12 +263,12 @@ def test_parameters_must_fit_the_config():
         Decoder(llama, params)
 
 
-def test_the_fast_decoder_is_used_for_one_text_only():
+def test_the_fast_decoder_is_used_for_one_text_and_for_several():
     decoder = Decoder(*model())
-    decoder.prefill([[1, 2], [3]])
-    assert decoder._fast is None
-    decoder.prefill([[1, 2]])
-    assert isinstance(decoder._fast, llama_decoder.LlamaDecoder)
+    for texts in ([[1, 2], [3]], [[1, 2]]):
+        decoder.prefill(texts)
+        assert isinstance(decoder._fast, llama_decoder.LlamaDecoder)
+        assert decoder._cache is None
 
 
 class Mean:
