@@ -78,30 +78,33 @@ class LlamaDecoder:
         self._scratch = _aligned([(size,) for size in sizes], dtype)
         (self._sums,) = _aligned([(L, H)], dtype)
         self._last = self._alone = self._scratch[0][None], self._scratch[-1][None]
-        self._cache = np.zeros((L, 2, 0, G, S, K), dtype)
+        self._keys, self._values = (
+            np.zeros((L, 0, G, K, S), dtype),
+            np.zeros((L, 0, G, S, K), dtype),
+        )
         self._positions = np.zeros(0, np.int64)
         self._ahead = 0  # how many tokens the last pass took
         self.pass_time = 1.6, 0.23
 
     def load(self, cache: Any) -> None:
         """Start from the cache of `Transformer.step`."""
-        L, _, before, G, S, K = self._cache.shape
-        B = len(cache.lengths)
+        L, before, G, S, K = self._values.shape
+        B, order = len(cache.lengths), _key_order(self._config)
         if before != B:
-            self._cache, self._seen = _aligned([(L, 2, B, G, S, K), (B, S)], self._cache.dtype)
+            self._keys, self._values, self._seen = _aligned(
+                [(L, B, G, K, S), (L, B, G, S, K), (B, S)], self._keys.dtype
+            )
             self._steps: dict[int, Step] = {}
             self._passes: dict[int, Pass] = {}
-        self._cache.fill(0.0)
-        self._seen.fill(0.0)
+        for array in (self._keys, self._values, self._seen):
+            array.fill(0.0)
         self._positions = cache.lengths.copy()
         self._position = int(cache.lengths[0])
-        order = _key_order(self._config)
-        for own, block in zip(self._cache, cache.blocks, strict=True):
-            for b, T in enumerate(cache.lengths):
-                own[0, b, :, :T] = block["mixer"].keys[b, :T, :, order].transpose(2, 1, 0)
-                own[1, b, :, :T] = block["mixer"].values[b, :T].swapaxes(0, 1)
-        for seen, T in zip(self._seen, cache.lengths, strict=True):
-            seen[:T] = 1.0
+        for b, T in enumerate(cache.lengths):
+            self._seen[b, :T] = 1.0
+            for keys, values, block in zip(self._keys, self._values, cache.blocks, strict=True):
+                keys[b, ..., :T] = block["mixer"].keys[b, :T, :, order].transpose(2, 0, 1)
+                values[b, :, :T] = block["mixer"].values[b, :T].swapaxes(0, 1)
 
     @property
     def logits(self) -> Array:
@@ -145,7 +148,8 @@ class LlamaDecoder:
     def keep(self, n: int) -> None:
         """Go on behind the first n of the tokens of `look_ahead`."""
         start, stop = self._position + n, self._position + self._ahead
-        self._cache[:, :, :, :, start:stop] = 0.0
+        self._keys[..., start:stop] = 0.0
+        self._values[..., start:stop, :] = 0.0
         self._seen[:, start:stop] = 0.0
         self._position = start
 
@@ -166,7 +170,7 @@ class LlamaDecoder:
         K, R, end = 2 * half, H // G, min(first + BLOCK, S)
         turns = list(np.tile(weights.rotation[first:end], H + G))
         qk = qkv[: (H + G) * K].view(weights.rotation.dtype)
-        q, new = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
+        q, (new_key, new_value) = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
         scores = scores[: H * end]
         row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
         heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
@@ -176,16 +180,16 @@ class LlamaDecoder:
         to_next = [*(block[0] for block in self._blocks[1:]), None]
         layers = [
             (
-                [cache[:, :, position] for position in range(first, end)],
-                cache[0, :, :end].swapaxes(1, 2),  # (G, K, end)
-                cache[1, :, :end],  # (G, end, K)
+                [(keys[..., at], values[:, at]) for at in range(first, end)],  # (G, K) each
+                keys[..., :end],  # (G, K, end)
+                values[:, :end],  # (G, end, K)
                 sums,
                 sums[:, None],
                 *block[1:],
                 following,
             )
-            for cache, sums, block, following in zip(
-                self._cache[:, :, 0], self._sums, self._blocks, to_next, strict=True
+            for keys, values, sums, block, following in zip(
+                self._keys[:, 0], self._values[:, 0], self._sums, self._blocks, to_next, strict=True
             )
         ]
         rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
@@ -227,7 +231,9 @@ class LlamaDecoder:
                 after,
             ) in layers:
                 multiply(qk, turn, qk)
-                slots[place][...] = new
+                key_slot, value_slot = slots[place]
+                key_slot[...] = new_key
+                value_slot[...] = new_value
                 matmul(q, keys, group_scores)
                 if safe:
                     np.copyto(row_scores, -math.inf, where=seen == 0.0)
@@ -270,48 +276,52 @@ class LlamaDecoder:
         Its rows are N = B·T. Attention multiplies along two axes: texts and key/value heads, or
         for one text, key/value heads and their query heads.
         """
-        weights, config, cache, all_seen = self._weights, self._config, self._cache, self._seen
-        H, G, S, B = config.n_heads, config.n_kv_heads, config.max_seq_len, len(self._seen)
-        K, R, D, F = config.head_size, H // G, config.d_model, config.d_ff
-        N, C, V, texts = B * T, (H + 2 * G) * K, config.vocab_size, np.arange(B)
-        shapes = [(N, D)] * 3 + [(N, C), (N, H * K), (N, 2 * F), (N, F), (N, F), (N, V)]
-        shapes += [(N,), (len(cache), B, H * T, 1), (B * H * T * S,)]
-        dtype = weights.embedding.dtype
+        weights, config, all_seen = self._weights, self._config, self._seen
+        (L, B, G, S, K), H, F = self._values.shape, config.n_heads, config.d_ff
+        R, N, texts, offsets = H // G, B * T, np.arange(B), np.arange(T)
+        widths = [config.d_model] * 3 + [(H + 2 * G) * K, H * K, 2 * F, F, F, config.vocab_size]
+        shapes: list[tuple[int, ...]] = [(N, width) for width in widths]
+        shapes += [(N,), (L, B, H * T, 1), (B * H * T * S,)]
         x, x_hat, y, qkv, attended, gate_up, e, hidden, undivided, norm, all_sums, flat = _aligned(
-            shapes, dtype
+            shapes, dtype := weights.embedding.dtype
         )
-        norms, eps = norm[:, None], weights.eps
+        norms, eps, ones = norm[:, None], weights.eps, np.ones_like(e)
         qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
+        gate, up = gate_up[:, :F], gate_up[:, F:]
         q, heads = qkv[:, : H * K].reshape(N, G, R, K), attended.reshape(N, G, R, K)
         new = qkv[:, H * K :].reshape(N, 2, G, K)
-        axes = (B, G, R) if T == 1 else (G, R, T)  # of queries; attention multiplies the last two
+        axes = (B, G, R)  # of the queries; attention multiplies by the last of them
         if T > 1:
+            axes, new = (G, R, T), new.transpose(1, 2, 0, 3)  # (2, G, T, K)
             q, heads = (rows.transpose(1, 2, 0, 3) for rows in (q, heads))  # (G, R, T, K)
-            new = new.transpose(1, 2, 0, 3)  # (2, G, T, K)
-        gate, up = gate_up[:, :F], gate_up[:, F:]
         not_ahead = np.tri(T, dtype=dtype)
         smallest = float(np.finfo(dtype).tiny) * 2.0**32
-        to_qkv, to_out, to_gate_up, to_y, to_logits = (
-            _product(*pair)
-            for pair in ((x_hat, qkv), (attended, y), (x_hat, gate_up), (hidden, y), (x, undivided))
-        )
+        pairs = (x_hat, qkv), (attended, y), (x_hat, gate_up), (hidden, y)
+        products = [_product(*pair) for pair in pairs]
+        per_block = zip(self._keys, self._values, all_sums, self._blocks, strict=True)
         blocks = [
-            (own, sums, sums.reshape(*axes, 1), to_qkv(a), to_out(b), to_gate_up(c), to_y(d))
-            for own, sums, (a, b, c, d) in zip(cache, all_sums, self._blocks, strict=True)
+            (
+                keys,
+                values,
+                sums,
+                sums.reshape(*axes, 1),
+                *(product(matrix) for product, matrix in zip(products, matrices, strict=True)),
+            )
+            for keys, values, sums, matrices in per_block
         ]
-        last = to_logits(self._unembedding)
-        offsets = np.arange(T)
+        last = _product(x, undivided)(self._unembedding)
+        add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
+        vecdot, sqrt, take = np.vecdot, np.sqrt, np.take
 
         def normed() -> None:
-            np.vecdot(x, x, out=norm)
-            np.add(norm, eps, out=norm)
-            np.sqrt(norm, out=norm)
-            np.divide(x, norms, out=x_hat)
+            vecdot(x, x, norm)
+            add(norm, eps, norm)
+            sqrt(norm, norm)
+            divide(x, norms, x_hat)
 
         def run(tokens: list[int], safe: bool) -> tuple[list[int], bool]:
             positions = self._positions
-            first = int(positions[0])
-            stop = int(positions.max()) + T
+            start, stop = int(positions[0]), int(positions.max()) + T
             if T == 1:
                 all_seen[texts, positions] = 1.0
             else:
@@ -320,49 +330,50 @@ class LlamaDecoder:
             angles = weights.rotation[(positions[:, None] + offsets).reshape(N)]
             turns = np.tile(angles, H + G)
             scores = flat[: B * H * T * stop].reshape(*axes, stop)
-            rows, among_new = scores.reshape(B, H * T, stop), scores[..., first:]
-            np.take(weights.embedding, tokens, axis=0, out=x)
+            rows, among_new = scores.reshape(B, H * T, stop), scores[..., start:]
+            take(weights.embedding, tokens, 0, x)
             for i, block in enumerate(blocks):
-                own, sums, totals, qkv_product, out, gate_up_product, down = block
+                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate_up, down = block
                 if i or weights.first_qkv is None:
                     normed()
-                    np.matmul(*qkv_product)
+                    matmul(*to_qkv)
                 else:
-                    np.take(weights.first_qkv, tokens, axis=0, out=qkv)
-                np.multiply(qk, turns, out=qk)
+                    take(weights.first_qkv, tokens, 0, qkv)
+                multiply(qk, turns, qk)
                 if T == 1:
-                    own[:, texts, :, positions] = new
-                    keys, values = own[:, :, :, :stop]  # (B, G, stop, K)
+                    all_keys[texts, ..., positions] = new[:, 0]
+                    all_values[texts, :, positions] = new[:, 1]
+                    keys, values = all_keys[..., :stop], all_values[:, :, :stop]
                 else:
-                    own[:, 0, :, first:stop] = new
-                    keys, values = own[:, 0, :, None, :stop]  # (G, 1, stop, K)
-                np.matmul(q, keys.mT, out=scores)
+                    all_keys[0, ..., start:stop] = new[0].swapaxes(1, 2)
+                    all_values[0, :, start:stop] = new[1]
+                    keys, values = all_keys[0, :, None, :, :stop], all_values[0, :, None, :stop]
+                matmul(q, keys, scores)
                 if safe:
-                    hidden_ones = not_ahead == 0.0 if T > 1 else seen[:, None, None, :, 0] == 0.0
-                    np.copyto(among_new if T > 1 else scores, -math.inf, where=hidden_ones)
-                    np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
-                np.exp(scores, out=scores)
+                    unseen = seen[:, None, None, :, 0] if T == 1 else not_ahead
+                    np.copyto(scores if T == 1 else among_new, -math.inf, where=unseen == 0.0)
+                    np.subtract(scores, scores.max(axis=-1, keepdims=True), scores)
+                exp(scores, scores)
                 if T > 1:
-                    np.multiply(among_new, not_ahead, out=among_new)
-                np.matmul(rows, seen, out=sums)
-                np.matmul(scores, values, out=heads)
-                np.divide(heads, totals, out=heads)
-                np.matmul(*out)
-                np.add(x, y, out=x)
+                    multiply(among_new, not_ahead, among_new)
+                matmul(rows, seen, sums)
+                matmul(scores, values, heads)
+                divide(heads, totals, heads)
+                matmul(*to_y)
+                add(x, y, x)
 
                 normed()
-                np.matmul(*gate_up_product)
-                np.exp(gate, out=e)
-                np.add(e, 1.0, out=e)
-                np.multiply(gate, up, out=hidden)
-                np.divide(hidden, e, out=hidden)
-                np.matmul(*down)
-                np.add(x, y, out=x)
-            np.matmul(*last)
-            best = undivided.argmax(axis=1)
+                matmul(*to_gate_up)
+                exp(gate, e)
+                add(e, ones, e)
+                multiply(gate, up, hidden)
+                divide(hidden, e, hidden)
+                matmul(*down)
+                add(x, y, x)
+            matmul(*last)
             self._last = x, undivided
-            chosen = np.take_along_axis(undivided, best[:, None], axis=1)
-            return best.tolist(), bool(all_sums.min() > smallest and np.isfinite(chosen).all())
+            exact = all_sums.min() > smallest and math.isfinite(undivided.max(axis=1).sum())
+            return undivided.argmax(axis=1).tolist(), bool(exact)
 
         return run
 
@@ -410,6 +421,8 @@ def _product(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array, Array]
     strips = y.reshape(T, n, N // n).swapaxes(0, 1)
 
     def arguments(matrix: Array) -> tuple[Array, Array, Array]:
+        if n == 1:
+            return x, matrix, y
         return x[None], matrix.reshape(D, n, N // n).swapaxes(0, 1), strips
 
     return arguments
