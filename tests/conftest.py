@@ -13,11 +13,6 @@ from typing import Any
 # pytest-xdist runs one process per core, so each needs one thread. XLA compiles far more here than
 # it computes: without its optimisations a certificate takes a third of the time.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-# Traces make many objects and few cycles; collections took a tenth of the time.
-gc.set_threshold(200_000, 50, 100)
-# Many tests start processes: let them find compiled modules, as Python does by default.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 # The models that tests make are not remembered as the user's own.
 os.environ["XDG_STATE_HOME"] = str(Path(tempfile.gettempdir(), "functional-lm-tests"))
 os.environ["XLA_FLAGS"] = " ".join(
@@ -32,6 +27,12 @@ os.environ["XLA_FLAGS"] = " ".join(
 import hypothesis
 import numpy as np
 import pytest
+
+# Traces make many objects and few cycles; collections took a tenth of the time.
+gc.set_threshold(200_000, 50, 100)
+# Many tests start processes: let them find compiled modules, as Python does by default.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("untimed")
