@@ -14,6 +14,7 @@ from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_l
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
 from .report import Finding, Report
+from .stages import variants
 from .stages.accuracy import compare_float32, compare_float64
 from .stages.audit import audit as audited
 from .stages.conduct import check_contract, check_linearity, check_purity, like_faults
@@ -21,13 +22,6 @@ from .stages.forward_mode import check_jvp
 from .stages.half_precision import HALF, check_half
 from .stages.own_inputs import check_own_inputs
 from .stages.refusals import check_refusals
-from .stages.variants import (
-    check_bitwise,
-    check_examples,
-    check_layouts,
-    check_one_token,
-    check_scales,
-)
 from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
@@ -267,13 +261,13 @@ def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Cal
         stages.append(partial(compare_float64, examination))
     if "float32" in dtypes:
         stages.append(partial(compare_float32, examination))
-    stages += [partial(check_layouts, examination, dtype) for dtype in dtypes]
+    stages += [partial(variants.check_layouts, examination, dtype) for dtype in dtypes]
     if "float64" in dtypes:
-        others = (check_examples, check_one_token, check_scales)
+        others = (variants.check_examples, variants.check_one_token, variants.check_scales)
         stages += [partial(stage, examination) for stage in others]
     stages += [partial(check_jvp, examination, dtype) for dtype in dtypes]
     if bitwise:
-        stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
+        stages += [partial(variants.check_bitwise, examination, dtype) for dtype in dtypes]
     stages += [partial(check_half, examination, dtype) for dtype in halves]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 

@@ -5,8 +5,8 @@ python tests/campaigns/zoo/half_precision.py [--dtype float16] [NAME ...]
 Every layer of the zoo, with its bugs and without, becomes a kernel in half precision: it computes
 in float32 and returns rounded results, with residuals in float32 or rounded too. Those that raise
 there are left out, as are faults of conduct, which the numbers do not show. The score of a kernel
-is its largest error over the unit of `functional_lm.testing.stages.half_precision`; that of allclose the
-largest excess over PyTorch's default tolerances for the dtype. Exits with 1 if the area under the
+is its largest error over the unit of `testing.stages.half_precision`; that of allclose the largest
+excess over PyTorch's default tolerances for the dtype. Exits with 1 if the area under the
 ROC curve is below 0.99, or a right kernel is not called right.
 """
 
