@@ -4,8 +4,8 @@ python tests/campaigns/gradbugs/run.py [--json FILE] [--ours] [--half HALF] [NAM
 
 Each bug is checked at awkward inputs and, where one is known, at the friendly fixture that hid it.
 Bugs fall into two halves by a hash of the thread's name: the first is for work on the diagnosis,
-the second for its exam. A third set, `bug_ports.third`, was labelled before the diagnosis had seen
-it. To have the other checkers: pip install -e '.[bench]'.
+the second for its exam. Two more sets, `bug_ports.third` and `bug_ports.fourth`, were labelled
+before the diagnosis had seen them. To have the other checkers: pip install -e '.[bench]'.
 """
 
 import argparse
@@ -28,7 +28,12 @@ from scoring import NAMED, audited, our_verdict, verdict_of
 
 OURS = "ours"
 WIDTH = 100
-HALVES = {"first": "the first half", "second": "the second half", "third": "the third set"}
+HALVES = {
+    "first": "the first half",
+    "second": "the second half",
+    "third": "the third set",
+    "fourth": "the fourth set",
+}
 
 
 def main() -> None:

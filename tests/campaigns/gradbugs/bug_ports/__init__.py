@@ -2,13 +2,15 @@
 
 Each class is one bug: its docstring says what was wrong, ``thread`` where it was reported.
 Layers with their own file are grouped by kind; `negatives` are right backward passes that
-somebody took for wrong. `third` holds the ports that came last, with negatives of their own.
+somebody took for wrong. `third` holds ports that came later, with negatives of their own, and
+`fourth` those that came last.
 """
 
 from . import (  # noqa: F401
     attention,
     convolutions,
     entrywise,
+    fourth,
     indices,
     losses,
     maps,

@@ -62,9 +62,10 @@ class Port:
 
 
 def half_of(port: type[Port]) -> str:
-    """Return "third" for that set, or the half of the others that the thread's name says."""
-    if ".third." in port.__module__:
-        return "third"
+    """Return the folder of a later set, or the half of the others that the thread's name says."""
+    folder = port.__module__.split(".")[-2]
+    if folder in ("third", "fourth"):
+        return folder
     return "second" if hashlib.sha256(port.thread.encode()).digest()[0] % 2 else "first"
 
 
