@@ -285,6 +285,7 @@ class Network:
                     operands[edge.operand] = v + anew * shift
                 else:
                     moved[edge.operand] = jnp.round(v + shift).astype(v.dtype)
+                    operands[edge.operand] = jnp.round(v + anew * shift).astype(v.dtype)
             outputs = step.apply(operands)
             if edges and changes is not None:
                 outputs = [
@@ -306,7 +307,8 @@ def _is_index(step: Step, i: int, variable: Any) -> bool:
     """Tell whether an operand says which entries of the others are taken."""
     if step.name not in ("select_n", "gather") or i != (1 if step.name == "gather" else 0):
         return False
-    return not is_constant(variable) and step.bound is None and has_path(step, step.inputs[1 - i])
+    others = [v for v in step.inputs if v is not variable]
+    return not is_constant(variable) and any(has_path(step, v) for v in others)
 
 
 def _padded(rows: Array) -> Array:

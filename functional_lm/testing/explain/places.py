@@ -94,20 +94,23 @@ def written_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def _threshold(evidence: Evidence, zero: Array) -> str:
-    """Say which side of a number the values of a leaf have wherever its gradient is zero."""
-    path = evidence.path
-    texts = [f"{path} is small", f"|{path}| is small", f"{path} is large", f"|{path}| is large"]
-    holds = np.full(4, math.comb(zero.size, int(zero.sum())) > CHANCES)
-    for comparison, (ours, exact) in zip(evidence.comparisons, evidence.pairs, strict=True):
-        inputs = dict(zip(("params", "x"), comparison.inputs, strict=True))
-        values, lost = leaf_of(inputs, path), (ours == 0) & (exact != 0)
-        if not values[lost].any():
-            return ""  # where it is zero itself, a division may have gone wrong
-        if not lost.all():
-            both = [(v[lost], v[~lost]) for v in (values, np.abs(values))]
-            holds[:2] &= [low.max() < high.min() for low, high in both]
-            holds[2:] &= [low.min() > high.max() for low, high in both]
-    return texts[int(holds.argmax())] if holds.any() else ""
+    """Say which side of a number a leaf has, or y, wherever the gradient of the leaf is zero."""
+    for name in (evidence.path, "y"):
+        texts = [f"{name} is small", f"|{name}| is small", f"{name} is large", f"|{name}| is large"]
+        holds = np.full(4, math.comb(zero.size, int(zero.sum())) > CHANCES)
+        for comparison, (ours, exact) in zip(evidence.comparisons, evidence.pairs, strict=True):
+            inputs = dict(zip(("params", "x"), comparison.inputs, strict=True))
+            values = dict(pytree.leaves_with_path(inputs | {"y": comparison.exact["y"]}))[name]
+            lost = (ours == 0) & (exact != 0)
+            if values.shape != lost.shape or not values[lost].any():
+                holds[:] = False  # where it is zero itself, a division may have gone wrong
+            elif not lost.all():
+                both = [(v[lost], v[~lost]) for v in (values, np.abs(values))]
+                holds[:2] &= [low.max() < high.min() for low, high in both]
+                holds[2:] &= [low.min() > high.max() for low, high in both]
+        if holds.any():
+            return texts[int(holds.argmax())]
+    return ""
 
 
 def lands_elsewhere(evidence: Evidence) -> Cause | None:

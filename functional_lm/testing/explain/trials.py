@@ -141,6 +141,10 @@ def _trials(here: Jacobians, concerned: list[Edge]) -> Iterator[Trial]:
         yield Trial(("missing term", f"{text} through {some[0]}"), [], cut=tuple(some))
     for turns in loops:
         yield from _in_a_loop(turns, operands, read=turns[0] in reading)
+    for mask in (e for e in edges if not e.floating and e.step.name == "select_n"):
+        for value in (1, 0):
+            text = f"{mask} lets everything through, and what follows from it is computed so"
+            yield Trial(("mask leak", text), [(mask, np.full(mask.shape, value))], anew=True)
     floating = [edge for edge in reading if edge.floating]
     yield from _everywhere(here, floating, operands, anew=False)
     first = [members[0] for members in _grouped(edges, lambda edge: (edge.source, edge.shape))]
@@ -266,7 +270,7 @@ def g_elsewhere(evidence: Evidence) -> Cause | None:
     first, *others = evidence.comparisons[:2]
     if not isinstance(first.g, np.ndarray) or first.g.ndim == 0:
         return None
-    drawn = zip(*(_variants(c.g) for c in (first, *others)), strict=True)
+    drawn = zip(*(_readings(c.g) for c in (first, *others)), strict=True)
     for readings in drawn:
         pairs = zip((first, *others), readings, evidence.pairs, strict=False)
         if all(
@@ -280,6 +284,15 @@ def g_elsewhere(evidence: Evidence) -> Cause | None:
             cause = "transposed" if "exchanged" in how else "misread"
             return cause, f"it is right for a g that is read {how}"
     return None
+
+
+def _readings(g: Array) -> Iterator[tuple[str, Array]]:
+    """Yield (how, values) of a g that is read at wrong indices or by wrong strides."""
+    yield from _variants(g)
+    rows, length = g.size // g.shape[-1], g.shape[-1]
+    for stride in range(1, min(length, 33)) if rows > 1 else ():
+        places = np.arange(rows)[:, None] * stride + np.arange(length)
+        yield f"in rows of {stride} instead of {length}", g.reshape(-1)[places].reshape(g.shape)
 
 
 def keyword_elsewhere(evidence: Evidence) -> Cause | None:
