@@ -45,6 +45,7 @@ class Problem(NamedTuple):
     counts: Literal["everything", "values", "infinities"] = "values"
     resized: bool = False
     length: int = 0  # the one that changes, if it does wherever it occurs
+    new_axis: bool = False  # whether x has one more, in front
 
 
 def changed(
@@ -68,6 +69,7 @@ def changed(
     yield from _divisible(inputs, settings, arrays)
     yield from _extreme(inputs)
     yield from _one_axis_more(inputs)
+    yield from _scaled(inputs)
 
 
 def defaults_of(layer: Any) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _settings(
         elif isinstance(value, float):
             others[name] = [1.3 * value or 0.3]
         elif value is None:
-            others[name] = list(_in_place_of_none(inputs[1], y))
+            others[name] = [2, 0.7, *_in_place_of_none(inputs[1], y)]
     others |= {name: [None] for name in arrays}
     for values in itertools.zip_longest(*others.values()):  # the first of each, then the second
         for name, value in zip(others, values, strict=True):
@@ -343,7 +345,15 @@ def _one_axis_more(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
     n = next(n for n in itertools.count(2) if n not in lengths)
     if all(len({1, *leaf.shape}) == leaf.ndim + 1 for leaf in pytree.leaves(x)):
         moved = pytree.map(lambda leaf: stretched((leaf.ndim,), np.stack([leaf] * n)), x)
-        yield Problem("one more axis in front of x", (params, moved))
+        yield Problem("one more axis in front of x", (params, moved), new_axis=True)
+
+
+def _scaled(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
+    """Make x larger, smaller and of the other sign."""
+    params, x = inputs
+    for times, what in ((16, "16 times as large"), (1 / 16, "16 times as small"), (-1, "negated")):
+        moved = pytree.map(lambda a, t=times: a * t if a.dtype.kind == "f" else a, x)
+        yield Problem(f"x {what}", (params, moved))
 
 
 def disputed(inputs: tuple[Tree, Any], keywords: dict[str, Any]) -> Iterator[Problem]:

@@ -93,22 +93,22 @@ def check_own_inputs(examination: Examination) -> None:
             free.add(attempt.problem.length)
             continue
         else:
-            found = compared(attempt)
-            doubts += attempt.is_new
             failed.append(attempt)
+            found = compared(attempt) if attempt.problem.length < 2 else []
+            doubts += attempt.is_new and attempt.problem.length < 2
         if _added(report, attempt, found):
             return
         if doubts == DOUBTS:
             break
-    # Many a forward slices or broadcasts what it was not made for. Where the backward is right at
-    # some other size of an axis, forward is made for any. What is broadcast along axes of one many
-    # a right backward does not sum.
-    for attempt in failed:
-        if attempt.problem.length in free - {0, 1} and _broadcasts_no_more(examination, attempt):
-            everything = attempt._replace(problem=attempt.problem._replace(counts="everything"))
-            found = compared(everything)
-            if _added(report, attempt, found):
-                return
+    # Many a forward slices or broadcasts what it was not made for, and many a right backward is
+    # made for one size. Where it is right at some other size of an axis, it is made for any.
+    for attempt in [attempt for attempt in failed if attempt.problem.length in free - {0, 1}]:
+        found = compared(attempt)
+        if not found and _broadcasts_no_more(examination, attempt):
+            everything = attempt.problem._replace(counts="everything")
+            found = compared(attempt._replace(problem=everything))
+        if _added(report, attempt, found):
+            return
     # At zeros and ties right layers differ, but not where forward is smooth there.
     for attempt in tried(examination, tied_or_zero(examination.draws[0][0])):
         wrong = not is_right(attempt) and _is_smooth(attempt)
@@ -184,6 +184,8 @@ def tried(examination: Examination, problems: Iterable[Problem]) -> Iterator[Att
         except BrokenLayer:
             continue
         if not other.float_faults and all(a.size and np.isfinite(a).all() for a in leaves):
+            if problem.new_axis and not _is_batch(other, problem, y):
+                continue
             near = [problem.inputs, jitter((1,), problem.inputs)]
             draws = [(moved, normal_like((i,), y)) for i, moved in enumerate(near)]
             same_y = _same_without(subject, problem, y)
@@ -201,6 +203,19 @@ def _same_without(subject: Subject, problem: Problem, y: Any) -> bool:
     except BrokenLayer:
         return False
     return same_bits(y, other)
+
+
+def _is_batch(subject: Subject, problem: Problem, y: Any) -> bool:
+    """Tell whether forward treats each entry of a new axis in front as it does one alone."""
+    params, x = problem.inputs
+    count = len(pytree.leaves(x)[0])
+    try:
+        each = [pytree.map(lambda a, i=i: a[i], x) for i in range(count)]
+        alone = pytree.map(lambda *a: np.stack(a), *(subject.forward((params, x))[0] for x in each))
+        pairs = pytree.zip_with_path(y, alone)
+    except Exception:  # another structure for one alone, or an error
+        return False
+    return all(a.shape == b.shape and np.allclose(a, b) for _, a, b in pairs)
 
 
 def _lost(before: Any, after: Any) -> set[int]:
