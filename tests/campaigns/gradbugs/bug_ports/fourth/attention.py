@@ -41,12 +41,17 @@ class SinOfTheOtherHalf(Port):
     causes = {"x": "misread"}
     near = ("wrong point", "misplaced", "wrong term")
     fixture = "Tables with two halves alike (thread)."
-    tables = {"cos": draw(1100, 5, 4), "sin": draw(1101, 5, 4)}
-    awkward = Inputs({}, draw(1102, 2, 5, 4), tables)
-    friendly = Inputs({}, awkward.x, {name: np.tile(a[:, :2], 2) for name, a in tables.items()})
+    angles = {"cos": draw(1100, 5, 4), "sin": draw(1101, 5, 4)}
+    awkward = Inputs({}, draw(1102, 2, 5, 4), angles)
+    friendly = Inputs({}, awkward.x, {name: np.tile(a[:, :2], 2) for name, a in angles.items()})
+
+    def tables(x, cos, sin):
+        """Return as much of the tables as x needs."""
+        return [a[: x.shape[-2], : x.shape[-1]].astype(x.dtype) for a in (cos, sin)]
 
     def value(xp, p, x, cos, sin):
         half = x.shape[-1] // 2
+        cos, sin = SinOfTheOtherHalf.tables(x, cos, sin)
         return x * cos + xp.concatenate([-x[..., half:], x[..., :half]], -1) * sin
 
     def backward(p, x, g, wrong, cos, sin):
@@ -54,6 +59,7 @@ class SinOfTheOtherHalf(Port):
             first = a.shape[-1] - a.shape[-1] // 2
             return np.concatenate([a[..., first:], -a[..., :first]], -1)
 
+        cos, sin = SinOfTheOtherHalf.tables(x, cos, sin)
         return {}, g * cos + (turned_back(g) * sin if wrong else turned_back(g * sin))
 
 

@@ -19,9 +19,10 @@ class MaskFromTheRatio(Port):
     friendly = Inputs({}, ROWS, KEPT)
 
     def value(xp, p, x, kept):
-        return x * kept.astype(x.dtype)
+        return x * kept[: len(x), : x.shape[1]].astype(x.dtype)
 
     def backward(p, x, g, wrong, kept):
+        kept = kept[: len(x), : x.shape[1]]
         if wrong:
             return {}, g * np.divide(x * kept, x, out=np.ones_like(x), where=x != 0)
         return {}, g * kept
@@ -40,10 +41,11 @@ class SaturatedTail(Port):
     friendly = Inputs({}, 0.1 * ROWS, {"shift": -0.1 * ROWS})
 
     def value(xp, p, x, shift):
-        return x + shift.astype(x.dtype)
+        return x + shift[: len(x), : x.shape[1]].astype(x.dtype)
 
     def backward(p, x, g, wrong, shift):
-        return {}, g * (np.abs(x + shift) < 0.999) if wrong else g
+        clipped = x + shift[: len(x), : x.shape[1]]
+        return {}, g * (np.abs(clipped) < 0.999) if wrong else g
 
 
 class ExpOverExp(Port):

@@ -7,7 +7,7 @@ from ..port import Inputs, Port, draw
 
 def cross(xp, a, b):
     """Return the cross product over the last axis."""
-    (a0, a1, a2), (b0, b1, b2) = ([v[..., i] for i in range(3)] for v in (a, b))
+    (a0, a1, a2), (b0, b1, b2) = (xp.moveaxis(v, -1, 0) for v in (a, b))
     return xp.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], -1)
 
 

@@ -52,19 +52,20 @@ class CosineOfABatch(Port):
     awkward = Inputs({}, PAIR)
     friendly = Inputs({}, {name: a[0] for name, a in PAIR.items()})
 
+    def norm(xp, a):
+        return xp.sqrt((a * a).sum(axis=-1) + 0.01)[..., None]
+
     def value(xp, p, x):
-        norms = xp.sqrt((x["a"] ** 2).sum(axis=-1) * (x["b"] ** 2).sum(axis=-1))
-        return 1 - (x["a"] * x["b"]).sum(axis=-1) / norms
+        a, b = (x[name] / CosineOfABatch.norm(xp, x[name]) for name in "ab")
+        return 1 - (a * b).sum(axis=-1)
 
     def backward(p, x, g, wrong):
-        unit = {n: a / np.sqrt((a**2).sum(axis=-1, keepdims=True)) for n, a in x.items()}
-        cosine = (unit["a"] * unit["b"]).sum(axis=-1, keepdims=True)
-        sign = 1 if wrong and g.ndim else -1
-        d_x = {}
+        norms, d_x = {name: CosineOfABatch.norm(np, a) for name, a in x.items()}, {}
         for name, other in ("ab", "ba"):
-            length = np.sqrt((x[name] ** 2).sum(axis=-1, keepdims=True))
-            d_x[name] = sign * g[..., None] * (unit[other] - cosine * unit[name]) / length
-        return {}, d_x
+            norm, unit = norms[name], x[other] / norms[other]
+            along = (x[name] * unit).sum(axis=-1, keepdims=True)
+            d_x[name] = -g[..., None] * (unit / norm - along * x[name] / norm**3)
+        return {}, {name: -d if wrong and g.ndim else d for name, d in d_x.items()}
 
 
 class AspectRatio(Port):
@@ -75,13 +76,13 @@ class AspectRatio(Port):
     awkward = Inputs({}, 0.5 + np.abs(draw(1152, 5, 2)), {"target": 0.5 + np.abs(draw(1153, 5, 2))})
 
     def value(xp, p, x, target):
-        (w, h), (w0, h0) = x.T, target.T.astype(x.dtype)
+        (w, h), (w0, h0) = x.T, target[: len(x)].T.astype(x.dtype)
         shared = xp.minimum(w, w0) * xp.minimum(h, h0)
         ratio = xp.arctan(w / h) - xp.arctan(w0 / h0)
         return 1 - shared / (w * h + w0 * h0 - shared) + 0.4 * ratio**2
 
     def backward(p, x, g, wrong, target):
-        (w, h), (w0, h0) = x.T, target.T
+        (w, h), (w0, h0) = x.T, target[: len(x)].T
         across, down = np.minimum(w, w0), np.minimum(h, h0)
         shared, both = across * down, w * h + w0 * h0
         # of shared/(both − shared): by shared, both/(both − shared)²; by both, −shared/(…)²
@@ -106,11 +107,11 @@ class MergedSigns(Port):
     friendly = Inputs({}, draw(1154, 5), {"labels": LABELS, "power": 2})
 
     def value(xp, p, x, labels, power):
-        score = x * (2 * labels - 1).astype(x.dtype)  # of the true label
+        score = x * (2 * labels[: len(x)] - 1).astype(x.dtype)  # of the true label
         return xp.exp(-power * xp.logaddexp(0 * x, score)) * xp.logaddexp(0 * x, -score)
 
     def backward(p, x, g, wrong, labels, power):
-        side = 2 * labels - 1
+        side = 2 * labels[: len(x)] - 1
         surely = np.exp(-np.logaddexp(0, -side * x))
         missed = np.exp(-np.logaddexp(0, side * x))
         by_log = -power * side * surely * missed**power * np.logaddexp(0, -side * x)

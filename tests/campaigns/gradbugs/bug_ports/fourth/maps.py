@@ -10,6 +10,18 @@ from .indices import d_turn, turn
 ROWS = draw(1180, 5, 3)
 
 
+def projected(xp, place):
+    """Return where a camera at the origin sees places (N, 3)."""
+    a, b, depth = place.T
+    return xp.stack([a / depth, b / depth], -1)
+
+
+def d_projected(place, g):
+    """Return the cotangent of the places."""
+    (a, b, depth), (d_a, d_b) = place.T, g.T / place.T[2]
+    return np.stack([d_a, d_b, -(d_a * a + d_b * b) / depth], -1)
+
+
 class NotConjugated(Port):
     """The other factor of a complex product is not conjugated; pairs stand for the numbers."""
 
@@ -17,19 +29,20 @@ class NotConjugated(Port):
     causes = {"x.a": "wrong term", "x.b": "wrong term"}
     near = ("jacobian not transposed", "sign", "misread")
     fixture = "Real numbers; complex ones had no test (thread)."
-    factors = {"a": draw(1181, 2, 3, 2), "b": draw(1182, 2, 2, 4)}  # real parts, imaginary parts
+    factors = {"a": draw(1181, 3, 5, 2), "b": draw(1182, 5, 4, 2)}
     awkward = Inputs({}, factors)
-    friendly = Inputs({}, {name: np.stack([a[0], 0 * a[0]]) for name, a in factors.items()})
+    friendly = Inputs({}, {name: a * np.array([1, 0]) for name, a in factors.items()})
 
     def product(xp, a, b):
-        return xp.stack([a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]])
+        (a, a_i), (b, b_i) = xp.moveaxis(a, -1, 0), xp.moveaxis(b, -1, 0)
+        return xp.stack([a @ b - a_i @ b_i, a @ b_i + a_i @ b], -1)
 
     def value(xp, p, x):
         return NotConjugated.product(xp, x["a"], x["b"])
 
     def backward(p, x, g, wrong):
-        sign = np.array([1, 1 if wrong else -1])[:, None, None]
-        a, b = ((sign * x[name]).swapaxes(1, 2) for name in "ab")
+        sign = np.array([1, 1 if wrong else -1])
+        a, b = ((sign * x[name]).swapaxes(0, 1) for name in "ab")
         product = NotConjugated.product
         return {}, {"a": product(np, g, b), "b": product(np, a, g)}
 
@@ -41,17 +54,17 @@ class SpreadBeforeTheSum(Port):
     causes = {"x": "wrong term"}
     near = ("extra factor", "missing sum", "extra term", "constant factor")
     fixture = "Rows of one hide it; without compilation it was right (thread)."
-    awkward = Inputs({}, draw(1183, 3, 1), {"other": draw(1184, 3, 4)})
-    friendly = Inputs({}, draw(1183, 3, 1), {"other": draw(1184, 3, 1)})
+    awkward = Inputs({}, draw(1183, 3), {"width": 4})
+    friendly = Inputs({}, draw(1183, 3), {"width": 1})
 
-    def value(xp, p, x, other):
+    def value(xp, p, x, width):
         power = xp.exp(x)
-        return 2 * power, power - other.astype(x.dtype)
+        return 2 * power, power[:, None] * np.ones(width, x.dtype)
 
-    def backward(p, x, g, wrong, other):
+    def backward(p, x, g, wrong, width):
         if wrong:
-            return {}, np.exp(x) * (2 * g[0] + g[1]).sum(axis=1, keepdims=True)
-        return {}, np.exp(x) * (2 * g[0] + g[1].sum(axis=1, keepdims=True))
+            return {}, np.exp(x) * (2 * g[0][:, None] + g[1]).sum(axis=1)
+        return {}, np.exp(x) * (2 * g[0] + g[1].sum(axis=1))
 
 
 class AssignedByOne(Port):
@@ -101,7 +114,7 @@ class WrittenByParts(Port):
     back = np.array([1, -1, -1, -1])
 
     def value(xp, p, x):
-        turned = x["turn"] * WrittenByParts.back.astype(x["turn"].dtype)
+        turned = x["turn"] * WrittenByParts.back[: x["turn"].shape[-1]].astype(x["turn"].dtype)
         return -turn(xp, turned, x["place"]), turned
 
     def backward(p, x, g, wrong):
@@ -143,13 +156,11 @@ class ColourOfTheDirection(Port):
 
     def value(xp, p, x):
         length = xp.sqrt((x * x).sum(axis=-1, keepdims=True))
-        return x[:, :2] / x[:, 2:], x / length @ p["colour"]
+        return projected(xp, x), x / length @ p["colour"]
 
     def backward(p, x, g, wrong):
         length = np.sqrt((x * x).sum(axis=-1, keepdims=True))
-        way, depth = x / length, x[:, 2:]
-        d_depth = -(g[0] * x[:, :2]).sum(axis=-1, keepdims=True) / depth**2
-        d_x = np.concatenate([g[0] / depth, d_depth], -1)
+        way, d_x = x / length, d_projected(x, g[0])
         if not wrong:
             d_way = g[1] @ p["colour"].T
             d_x = d_x + (d_way - way * (way * d_way).sum(axis=-1, keepdims=True)) / length
@@ -168,14 +179,11 @@ class PlaceAtTheStart(Port):
     friendly = Inputs({}, moving, {"time": 0.0})
 
     def value(xp, p, x, time):
-        place = x["mean"] + time * x["velocity"]
-        return place[:, :2] / place[:, 2:]
+        return projected(xp, x["mean"] + time * x["velocity"])
 
     def backward(p, x, g, wrong, time):
         place = x["mean"] if wrong else x["mean"] + time * x["velocity"]
-        across, depth = place[:, :2], place[:, 2:]
-        d_depth = -(g * across).sum(axis=-1, keepdims=True) / depth**2
-        d_place = np.concatenate([g / depth, d_depth], -1)
+        d_place = d_projected(place, g)
         return {}, {"mean": d_place, "velocity": time * d_place}
 
 

@@ -107,10 +107,11 @@ class ScaleOfTheSecond(Port):
     friendly = Inputs(SCALE, pair, {"rows": np.ones((2, 3, 1))})
 
     def value(xp, p, x, rows):
-        rows = rows.astype(x["a"].dtype)
+        rows = rows[:, : len(x["a"])].astype(x["a"].dtype)
         return p["scale"] * standardized(xp, x["a"] * rows[0] + x["b"] * rows[1], -1)[0]
 
     def backward(p, x, g, wrong, rows):
+        rows = rows[:, : len(x["a"])]
         x_hat, rstd = standardized(np, x["a"] * rows[0] + x["b"] * rows[1], -1)
         d = d_standardized(x_hat, rstd, g * p["scale"], -1)
         d_x = {"a": d * rows[0], "b": d if wrong else d * rows[1]}
@@ -128,11 +129,11 @@ class AsInTraining(Port):
     awkward = Inputs(SCALE, ROWS, running)
 
     def value(xp, p, x, mean, var):
-        mean, rstd = (a.astype(x.dtype) for a in (mean, 1 / np.sqrt(var + EPS)))
+        mean, rstd = (a[: x.shape[-1]].astype(x.dtype) for a in (mean, 1 / np.sqrt(var + EPS)))
         return p["scale"] * (x - mean) * rstd
 
     def backward(p, x, g, wrong, mean, var):
-        rstd = 1 / np.sqrt(var + EPS)
+        mean, rstd = mean[: x.shape[-1]], 1 / np.sqrt(var[: x.shape[-1]] + EPS)
         x_hat, d_hat = (x - mean) * rstd, g * p["scale"]
         d_x = d_standardized(x_hat, rstd, d_hat, 0) if wrong else d_hat * rstd
         return {"scale": (g * x_hat).sum(axis=0)}, d_x

@@ -18,7 +18,7 @@ class ChannelsOfTheGroup(Port):
 
     def channels(weight, groups):
         """Return the input channel of each output and each of its filter's channels, (O, I)."""
-        group = np.arange(len(weight))[:, None] // (len(weight) // groups)
+        group = np.arange(len(weight))[:, None] * groups // len(weight)
         return group * weight.shape[1] + np.arange(weight.shape[1])
 
     def value(xp, p, x, groups):
@@ -33,7 +33,7 @@ class ChannelsOfTheGroup(Port):
         places = channels[:, :, None, None], index[None, None]
         np.add.at(d_x, (slice(None), *places), d_seen)
         if wrong:
-            group = np.arange(len(weight))[:, None] // (len(weight) // groups)
+            group = np.arange(len(weight))[:, None] * groups // len(weight)
             channels = np.arange(weight.shape[1]) * groups + group
         return {"weight": np.einsum("bos,boisk->oik", g, x[:, channels][..., index])}, d_x
 
