@@ -99,7 +99,7 @@ def _settings(
         elif isinstance(value, float):
             others[name] = [1.3 * value or 0.3]
         elif value is None:
-            others[name] = [2, 0.7, *_in_place_of_none(inputs[1], y)]
+            others[name] = [*_in_place_of_none(inputs[1], y), 2, 0.7]
     others |= {name: [None] for name in arrays}
     for values in itertools.zip_longest(*others.values()):  # the first of each, then the second
         for name, value in zip(others, values, strict=True):
