@@ -235,7 +235,7 @@ def _powers(evidence: Evidence, place: Place, paths: list[str]) -> tuple[Any, Ca
 
 def _positive(evidence: Evidence, here: Jacobians, edge: Edge, draw: int) -> dict[str, Array]:
     """Return the logarithms of the arrays that fit an edge, by name."""
-    found = {}
+    found: dict[str, Array] = {}
     for name, values in itertools.islice(_arrays(evidence, here, edge.shape, draw), MOST):
         if "{" not in name and (values != 0).all() and np.ptp(np.abs(values)) > 1e-9:
             found.setdefault(name, np.log(np.abs(values)))

@@ -190,20 +190,19 @@ def _multiple(evidence: Evidence) -> Cause | None:
         found = []
         for error, where, names in zip(errors, wrong, evidence.names, strict=False):
             g, array = names.get("g"), names[name]
-            shapes = [*fitting(g.shape, error.shape)] if g is not None else []
-            if not shapes or array.shape != error.shape:
+            shape = next(fitting(g.shape, error.shape), None) if g is not None else None
+            if g is None or shape is None or array.shape != error.shape:
                 break
             with np.errstate(all="ignore"):
-                along = (function(array) * g.reshape(shapes[0]))[where]
+                along = (function(array) * g.reshape(shape))[where]
             times = fit(error[where], along) if np.isfinite(along).all() else None
             if times is None or not evidence.close(error[where], times * along):
                 break
             found.append(times)
         if len(found) == len(errors) and np.ptp(found) <= 1e-7 * abs(found[0]):
-            called = text.replace("{}", name)
-            times = name_constant(found[0], evidence)
+            called = f"{name_constant(found[0], evidence)} times {text.replace('{}', name)}·g"
             cause = "extra term" if wrong[0].all() else "wrong term"
-            return cause, f"where it is wrong, it is so by {times} times {called}·g"
+            return cause, f"where it is wrong, it is so by {called}"
     return None
 
 
