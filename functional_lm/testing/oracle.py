@@ -59,7 +59,6 @@ class JaxOracle:
         self.keywords = {"float64": keywords, "float32": keywords if same else rounded}
         self.memory: dict[str, Any] = {}  # what a diagnosis makes of the reference, once
         self._compiled: dict[Any, Any] = {}
-        self._functions: dict[Any, Any] = {}
 
     def with_keywords(self, changes: dict[str, Any]) -> "JaxOracle":
         """Return a fresh oracle with other values of some keywords."""
@@ -83,14 +82,6 @@ class JaxOracle:
         keywords = self.keywords[dtype] if keywords is None else keywords
         constants = pytree.map(lambda leaf: _constant(leaf, dtype), keywords)
         return lambda params, x: self._reference(params, x, **constants)
-
-    def _jitted(self, dtype: str, keywords: dict[str, Any] | None) -> Callable[[Tree, Any], Any]:
-        """Return the same, traced once for its value and its gradient."""
-        keywords = self.keywords[dtype] if keywords is None else keywords
-        key = id(keywords), dtype
-        if key not in self._functions:
-            self._functions[key] = self.jax.jit(self.function(dtype, keywords)), keywords
-        return self._functions[key][0]
 
     @contextlib.contextmanager
     def tracing(self, dtype: str) -> Iterator[None]:
@@ -134,7 +125,7 @@ class JaxOracle:
     ) -> Any:
         """Return zeros like the reference's output, without computing it."""
         with self.tracing(dtype):
-            y = self.jax.eval_shape(self._jitted(dtype, keywords), *inputs)
+            y = self.jax.eval_shape(self.function(dtype, keywords), *inputs)
         return self.jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), y)
 
     def results(
@@ -155,7 +146,7 @@ class JaxOracle:
         keywords = self.keywords[given or dtype] if keywords is None else keywords
         key = (id(keywords), dtype, *(np.shape(leaf) for leaf in pytree.leaves((inputs, g))))
         if key not in self._compiled:
-            run = self.differentiated(self._jitted(dtype, keywords))
+            run = self.differentiated(self.function(dtype, keywords))
             compiled = self.compiled(run, *inputs, g, dtype=dtype, options=options)
             self._compiled[key] = compiled, keywords
         with self.jax.enable_x64(dtype == "float64"):
