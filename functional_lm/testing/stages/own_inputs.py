@@ -239,6 +239,7 @@ def _attempt(
         report=Report(examination.report.name),
         comparisons=[],
         returned=None,
+        memory={},
     )
     return Attempt(problem, other, is_new, _without_gradient(examination.comparisons[0].exact))
 
