@@ -9,6 +9,7 @@ from functional_lm import prng, pytree
 from functional_lm.generation import (
     Decoder,
     chain,
+    drafts,
     generate,
     generate_batch,
     repetition_penalty,
@@ -178,6 +179,7 @@ def speaking(name, *, loud=40.0, vocab_size=7, max_seq_len=24, **changes):
 @pytest.fixture
 def eager(monkeypatch):
     """Draft wherever there is a guess."""
+    monkeypatch.setattr(drafts, "LOOK_UP", 2)
     monkeypatch.setattr(Decoder, "pass_time", (0.5, 0.1))
 
 
