@@ -12,7 +12,7 @@ text is always drafted in the same way.
 
 from collections.abc import Iterable
 
-__all__ = ["LONGEST", "LOOK_UP", "PRIOR", "Drafts"]
+__all__ = ["DOUBT", "DOUBT_OF_SAMPLES", "LONGEST", "LOOK_UP", "PRIOR", "Drafts"]
 
 LOOK_UP = 3
 """How many of the last tokens must have come before."""
@@ -21,26 +21,32 @@ LONGEST = 24
 """Matches from this length on count as equally good."""
 
 PRIOR = 2.0
-"""How many guesses weigh as much as the first belief, r(m) = m/(m + 3)."""
+"""How many guesses weigh as much as the first belief, r(m) = m/(m + doubt)."""
+
+DOUBT, DOUBT_OF_SAMPLES = 3.0, 8.0
+"""The doubt in guesses of the likeliest tokens, and of tokens drawn at random."""
 
 
 class Drafts:
     """The tokens of a text, and where each run of the last few came before."""
 
-    def __init__(self, text: Iterable[int], pass_time: tuple[float, float]) -> None:
+    def __init__(
+        self, text: Iterable[int], pass_time: tuple[float, float], doubt: float = DOUBT
+    ) -> None:
         """Begin with the tokens of a text.
 
         Args:
             text: the tokens so far.
             pass_time: what a pass with drafts takes, and each token drafted on top of it, over the
                 time of a plain step.
+            doubt: how little the first guesses are trusted; see `PRIOR`.
         """
         self._pass, self._each = pass_time
         self._text: list[int] = []
         self._follows: dict[tuple[int, ...], int] = {}  # where each run last ended
         self._at = 0  # the guess is the token here; 0: none
         self._length = 0  # of the match before it, at most LONGEST
-        self._right = [PRIOR * m / (m + 3) for m in range(LONGEST + 1)]
+        self._right = [PRIOR * m / (m + doubt) for m in range(LONGEST + 1)]
         self._all = [PRIOR] * (LONGEST + 1)
         self.extend(text)
 
