@@ -23,6 +23,7 @@ block. A pass over several rows, which are several texts or several tokens of on
 in place of vectors, and reads each weight once for all.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -82,7 +83,12 @@ class LlamaDecoder:
         self._weights = weights
         self._large = sum(matrix.nbytes for matrix in matrices) > CACHED
         if self._large:
-            matrices = [_panels(matrix) for matrix in matrices]
+            matrices = [
+                np.concatenate([_panels(half) for half in _halves(matrix, F)])
+                if i % 4 == 3  # of gate and up, each in panels of its own
+                else _panels(matrix)
+                for i, matrix in enumerate(matrices)
+            ]
         self._unembedding, *flat = _aligned_copies(matrices)
         self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, H * K, H * K, 2 * F, F, F, V]
@@ -95,7 +101,7 @@ class LlamaDecoder:
         )
         self._positions = np.zeros(0, np.int64)
         self._ahead = 0  # how many tokens the last pass took
-        self.pass_time = (1.0, 0.12) if self._large else (1.45, 0.235)
+        self.pass_time = (1.0, 0.12) if self._large else (1.3, 0.225)
 
     def start(self, B: int) -> None:
         """Start with so many empty texts."""
@@ -302,17 +308,16 @@ class LlamaDecoder:
         R, N, texts, table = H // G, B * T, np.arange(B), self._turns
         D, C, V = config.d_model, (H + 2 * G) * K, config.vocab_size
         least, width = (PANEL_ROWS, PANEL) if self._large else (1, 1)  # of what a product writes
-        widths = [D, D, H * K, F, F, *(-(-n // width) * width for n in (D, C, 2 * F, V))]
+        read, written = (D, D, H * K, F, F), (D, C, F, F, V)
+        widths = [*read, *(-(-n // width) * width for n in written)]
         shapes: list[tuple[int, ...]] = [(max(N, least), n) for n in widths]
         shapes += [(N,), (L, B, H * T, 1), (B * H * T * S,)]
         *padded, norm, all_sums, flat = _aligned(shapes, dtype := weights.embedding.dtype)
-        x, x_hat, attended, e, hidden, y, qkv, gate_up, undivided = (
-            array[:N, :n]
-            for array, n in zip(padded, (D, D, H * K, F, F, D, C, 2 * F, V), strict=True)
+        x, x_hat, attended, e, hidden, y, qkv, gate, up, undivided = (
+            array[:N, :n] for array, n in zip(padded, read + written, strict=True)
         )
-        norms, eps, ones = norm[:, None], weights.eps, np.ones_like(e)
+        norms, eps, ones = norm[:, None], np.full(N, weights.eps, dtype), np.ones((N, F), dtype)
         qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
-        gate, up = gate_up[:, :F], gate_up[:, F:]
         q, heads = qkv[:, : H * K].reshape(N, G, R, K), attended.reshape(N, G, R, K)
         new = qkv[:, H * K :].reshape(N, 2, G, K)
         axes = (B, G, R)  # of the queries; attention multiplies by the last of them
@@ -321,26 +326,18 @@ class LlamaDecoder:
             q, heads = (rows.transpose(1, 2, 0, 3) for rows in (q, heads))  # (G, R, T, K)
         not_ahead = np.tri(T, dtype=dtype)
         smallest = float(np.finfo(dtype).tiny) * 2.0**32
-        all_x, all_x_hat, all_attended, _, all_hidden, all_y, all_qkv, all_up, all_logits = padded
-        pairs = (
-            (all_x_hat, all_qkv),
-            (all_attended, all_y),
-            (all_x_hat, all_up),
-            (all_hidden, all_y),
-        )
-        products = [_product(*pair) for pair in pairs]
-        per_block = zip(self._keys, self._values, all_sums, self._blocks, strict=True)
-        blocks = [
-            (
-                keys,
-                values,
-                sums,
-                sums.reshape(*axes, 1),
-                *(product(matrix) for product, matrix in zip(products, matrices, strict=True)),
-            )
-            for keys, values, sums, matrices in per_block
-        ]
-        last = _product(all_x, all_logits)(self._unembedding)
+        whole_x, whole_x_hat, whole_attended, _, whole_hidden, *out = padded
+        inputs = whole_x_hat, whole_attended, whole_x_hat, whole_x_hat, whole_hidden, whole_x
+        outputs = out[1], out[0], out[2], out[3], out[0], out[4]
+        *products, logits = map(_product, inputs, outputs)
+        blocks = []
+        for keys, values, sums, (*before, gate_up, down) in zip(
+            self._keys, self._values, all_sums, self._blocks, strict=True
+        ):
+            matrices = *before, *_halves(gate_up, F), down
+            bound = [product(matrix) for product, matrix in zip(products, matrices, strict=True)]
+            blocks.append((keys, values, sums, sums.reshape(*axes, 1), *bound))
+        to_logits = logits(self._unembedding)
         add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
         vecdot, sqrt, take = np.vecdot, np.sqrt, np.take
 
@@ -364,10 +361,10 @@ class LlamaDecoder:
             ids = np.array(tokens)
             take(weights.embedding, ids, 0, x, "clip")  # other modes copy twice
             for i, block in enumerate(blocks):
-                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate_up, down = block
+                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate, to_up, down = block
                 if i or weights.first_qkv is None:
                     normed()
-                    matmul(*to_qkv)
+                    to_qkv()
                 else:
                     take(weights.first_qkv, ids, 0, qkv, "clip")
                 multiply(qk, turns, qk)
@@ -385,23 +382,26 @@ class LlamaDecoder:
                     np.copyto(scores if T == 1 else among_new, -math.inf, where=unseen == 0.0)
                     np.subtract(scores, scores.max(axis=-1, keepdims=True), scores)
                 exp(scores, scores)
-                if T > 1:
+                if T == 1:
+                    matmul(rows, seen, sums)
+                else:
                     multiply(among_new, not_ahead, among_new)
-                matmul(rows, seen, sums)
+                    rows[0].dot(seen[0], sums[0])
                 matmul(scores, values, heads)
                 divide(heads, totals, heads)
-                matmul(*to_y)
+                to_y()
                 add(x, y, x)
 
                 normed()
-                matmul(*to_gate_up)
+                to_gate()
+                to_up()
                 exp(gate, e)
                 add(e, ones, e)
                 multiply(gate, up, hidden)
                 divide(hidden, e, hidden)
-                matmul(*down)
+                down()
                 add(x, y, x)
-            matmul(*last)
+            to_logits()
             self._last = x, undivided
             exact = all_sums.min() > smallest and math.isfinite(undivided.max(axis=1).sum())
             return undivided.argmax(axis=1).tolist(), bool(exact)
@@ -441,24 +441,33 @@ def _fold(params: Tree, config: Any) -> tuple[_Folded, list[Array]]:
     return _Folded(table, first_qkv, rotation, eps), matrices
 
 
-def _product(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """Return what makes the arguments of `numpy.matmul` for y = x @ matrix, in strips of columns.
+def _product(x: Array, y: Array) -> Callable[[Array], Callable[[], Any]]:
+    """Return what makes y = x @ matrix of a matrix, in strips of its columns.
 
     They are the panels of the matrix, or as many as it takes for each to be a `SMALL_PRODUCT`.
     """
     (T, D), N = x.shape, y.shape[1]
     least = -(-T * D * N // SMALL_PRODUCT)
     n = next((n for n in range(least, 8 * least) if N % n == 0), 1)
-    strips = y.reshape(T, n, N // n).swapaxes(0, 1)
 
-    def arguments(matrix: Array) -> tuple[Array, Array, Array]:
-        if matrix.ndim == 3:
-            return x, matrix, y.reshape(T, *matrix.shape[::2]).swapaxes(0, 1)
-        if n == 1:
-            return x, matrix, y
-        return x, matrix.reshape(D, n, N // n).swapaxes(0, 1), strips
+    def bind(matrix: Array) -> Callable[[], Any]:
+        if matrix.ndim == 2 and n == 1:
+            if matrix.flags.c_contiguous:  # of another one `dot` makes a copy
+                return functools.partial(x.dot, matrix, y)
+            return functools.partial(np.matmul, x, matrix, y)
+        strips = matrix if matrix.ndim == 3 else matrix.reshape(D, n, N // n).swapaxes(0, 1)
+        out = y.reshape(T, *strips.shape[::2]).swapaxes(0, 1)
+        return functools.partial(np.matmul, x, strips, out)
 
-    return arguments
+    return bind
+
+
+def _halves(gate_up: Array, F: int) -> tuple[Array, Array]:
+    """Return the gate's matrix and the other, from columns side by side or from panels."""
+    if gate_up.ndim == 2:
+        return gate_up[:, :F], gate_up[:, F:]
+    gate, up = np.split(gate_up, 2)
+    return gate, up
 
 
 def _key_order(config: Any) -> Array:
