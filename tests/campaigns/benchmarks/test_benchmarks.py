@@ -163,8 +163,9 @@ def test_a_peer_decodes_the_same(name, monkeypatch):
 def test_a_trained_model_is_drawn_and_decoded_with_drafts(tmp_path, monkeypatch):
     peer = importlib.import_module("peer_ours")
     monkeypatch.setattr(peer.runtime, "tune", lambda: None)
-    setting, path = SMALL | {"vocab_size": 65}, str(tmp_path / "trained.npz")
-    peer.trained(setting, 1, path)[1]()
+    path = str(tmp_path / "trained.npz")
+    peer.trained(SMALL, 1, path)[1]()
+    setting = SMALL | {"vocab_size": len(np.load(path)["embedding"])}
     drawn = draw(setting)
     shapes = {name: leaf.shape for name, leaf in drawn.params.items()}
     assert {n: leaf.shape for n, leaf in draw(setting, trained=path).params.items()} == shapes
