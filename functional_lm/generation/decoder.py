@@ -65,6 +65,7 @@ class Decoder:
         self._room = 0  # tokens until a window is full
         self._logits: Array | None = None  # None: the fast decoder has them
         self._cache: Any = None
+        self._fast_decoder = getattr(model.model, "fast_decoder", None)
         self._fast: Any = None
         self._ahead: list[int] = []  # the tokens of `look_ahead`
         self._after: Any = None  # the cache after them
@@ -197,6 +198,8 @@ class Decoder:
         """
         if self._max_seq_len < 3:
             return False
+        if self.cached and self._fast_decoder is not None:
+            return True
         V = self.model.config.vocab_size
         tokens = np.arange(3)[None] % V
         with np.errstate(all="ignore"):
@@ -292,9 +295,8 @@ class Decoder:
         for row, window in zip(padded, windows, strict=True):
             row[: len(window)] = window
         self._room = M - int(lengths.max())
-        fast = getattr(self.model.model, "fast_decoder", None)
-        if fast is not None:
-            self._fast = self._fast or fast(self._params)
+        if self._fast_decoder is not None:
+            self._fast = self._fast or self._fast_decoder(self._params)
             if len(windows) == 1 and len(windows[0]) <= SHORT:
                 self._fast.start(1)
                 self._fast.look_ahead(windows[0])
@@ -304,7 +306,7 @@ class Decoder:
         cache = self.model.init_cache(self._params, len(windows), M)
         logits, self._cache = self.model.step(self._params, padded, cache, lengths=lengths)
         self._late = []
-        if fast is not None:
+        if self._fast is not None:
             self._fast.load(self._cache)
             self._cache = None
         self._show(logits)
