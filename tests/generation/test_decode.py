@@ -159,6 +159,7 @@ def test_an_empty_stop_is_refused():
 ARCHITECTURES = {
     "llama": ("llama", {"n_kv_heads": 2}),
     "half": ("llama", {"rope_pairing": "half", "tie_embeddings": False}),
+    "documents": ("llama", {"boundary": 3}),
     "gpt2": ("gpt2", {}),
     "window": ("hybrid", {"window": 4, "full_every": 2}),
     "latent": ("hybrid", {"mixer": "multi_latent_attention"}),
