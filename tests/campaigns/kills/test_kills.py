@@ -13,6 +13,6 @@ SHORT = {"kills": 2, "overwrite": 2, "starts": 2, "power": 1, "encodings": 3, "s
 def test_a_disturbed_run_loses_nothing(mode):
     count = str(SHORT[mode])
     command = [sys.executable, Path(__file__).with_name("run.py"), mode, "--count", count]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--steps", "30"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{count} ")
