@@ -16,6 +16,8 @@ import speed
 COMMANDS = {
     "step": speed.step,
     "generation": speed.generation,
+    "decoding": speed.decoding,
+    "bandwidth": speed.bandwidth,
     "memory": processes.memory,
     "startup": processes.startup,
     "corpora": corpora.corpora,
