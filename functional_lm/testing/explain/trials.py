@@ -46,7 +46,7 @@ def read_elsewhere(evidence: Evidence, only: str = "") -> Cause | None:
     trials = list(itertools.islice(_trials(here, concerned), most))
     chosen = {i: trial for i, trial in enumerate(trials) if only in ("", trial.cause[0])}
     sums = [edge for edge in concerned if edge.step.name == "reduce_sum"][:SUMS]
-    if only or len(trials) * here.network.size > MOST_TRIED // 3:
+    if only or len(trials) >= most:
         sums = []
     for beside in (None, *sums):
         left = dict.fromkeys(chosen, 0.0)
