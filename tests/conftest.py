@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,21 @@ def shakespeare() -> str:
 def root() -> Path:
     """Return the top folder of the project."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def mpiexec():
+    """Return a function that runs Python in several processes of MPI, or skips."""
+    pytest.importorskip("mpi4py", reason="mpi4py is missing", exc_type=ImportError)
+    program = Path(sys.executable).with_name("mpiexec")
+    if not program.exists():
+        pytest.skip(f"mpiexec is missing: not in {program.parent}")
+
+    def run(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [program, "-n", str(processes), sys.executable, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    return run
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ In a notebook::
 """
 
 import dataclasses
+import functools
 import math
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 from .. import pytree
 from ..contract import Array, Key, Tree
 from ..generation import Decoder, Transform, generate
-from ..gradient import value_and_grad
+from ..gradient import ValueAndGrad, value_and_grad
 from ..models import DEFAULT, LanguageModel
 from ..models.adapting import AdapterConfig, configs, trained, with_adapters
 from ..models.loading import of_config, resolve
@@ -29,6 +30,7 @@ from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
 from ..text import (
     Corpus,
+    EncodedCorpus,
     FileCorpus,
     Mixture,
     Tokenizer,
@@ -41,9 +43,13 @@ from ..text import (
     steps_per_epoch,
 )
 from ..text.batches import expect_window
+from .cluster import Cluster
 from .evaluation import bits_per_byte, text_losses
 from .loop import Inspect, Trainable, TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
+
+MICROBATCHES = 8
+"""The parts of a batch where several processes train and nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Experiment:
         trainable: which leaves are trained, by their paths; all if None.
         held_out_sizes: (M,) the bytes of the text that each held-out token stands for, where the
             tokenizer's ``token_bytes`` do not say it.
+        cluster: the processes that train together, if there are several.
     """
 
     model: LanguageModel
@@ -72,11 +79,12 @@ class Experiment:
     text_sha256: str
     trainable: Trainable | None = None
     held_out_sizes: Array | None = None
+    cluster: Cluster | None = None
 
     @classmethod
     def build(
         cls,
-        text: str | Corpus | FileCorpus,
+        text: str | Corpus | FileCorpus | EncodedCorpus,
         settings: TrainConfig,
         *,
         model: Any = DEFAULT,
@@ -84,6 +92,7 @@ class Experiment:
         tokenizer: Tokenizer | str = "char",
         trainable: Trainable | None = None,
         adapters: AdapterConfig | None = None,
+        cluster: Cluster | None = None,
     ) -> "Experiment":
         """Put a run together.
 
@@ -98,12 +107,17 @@ class Experiment:
             trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
                 is trained. Not given: all are.
             adapters: to put into the model; they alone are trained.
+            cluster: the processes that train together; each builds the same experiment.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
+        corpus = Corpus(text, "a text") if isinstance(text, str) else text
         if isinstance(tokenizer, str):
+            if isinstance(corpus, EncodedCorpus):
+                raise ValueError(
+                    "an encoded text has a tokenizer: got only its tokens; pass the tokenizer too"
+                )
             tokenizer = make_tokenizer(tokenizer, corpus)
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
@@ -136,13 +150,16 @@ class Experiment:
         else:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
-        if settings.shards is None:
-            settings = dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
+        if settings.microbatches is settings.shards is None:
+            settings = _divided(settings, cluster)
+        if cluster is not None:
+            cluster.gradient(settings.parts, 1)  # raises for too few parts
         return cls(
             *(language_model, tokenizer, settings, tokens, held_out, steps),
             text_sha256=corpus.sha256,
             trainable=trainable,
             held_out_sizes=None if by_token else corpus.held_out_sizes(tokenizer),
+            cluster=cluster,
         )
 
     @property
@@ -257,23 +274,34 @@ class Experiment:
             inspect: see `train`.
         """
         state = self.init_state() if state is None else state
-        model = self.model
+        model, cluster = self.model, self.cluster
         if self.trainable is not None:
             model = model.freeze(state.params, self.trainable)
-        return train(
+        steps_from = functools.partial(
+            train,
             model,
-            state,
             optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
             batch_at=self.batch_at,
             steps=self.steps,
-            value_and_grad=sharded(
-                self.settings.shards or 1,
-                accumulation_steps=self.settings.gradient_accumulation_steps,
-                weight=kept_targets,
-            ),
+            value_and_grad=self._gradient(),
             max_consecutive_errors=max_consecutive_errors,
             inspect=inspect,
             trainable=self.trainable,
+        )
+        if cluster is not None and cluster.leads:
+            return cluster.lead(state, steps_from, max_consecutive_errors)
+        return steps_from(state)
+
+    def _gradient(self) -> ValueAndGrad:
+        """Return what computes the gradient of a batch, in threads and in processes."""
+        settings = self.settings
+        if self.cluster is not None:
+            return self.cluster.gradient(settings.parts, min(settings.shards or cores(), cores()))
+        return sharded(
+            settings.shards or cores(),
+            accumulation_steps=settings.gradient_accumulation_steps,
+            microbatches=settings.microbatches,
+            weight=kept_targets,
         )
 
     def validation_loss(
@@ -325,6 +353,15 @@ class Experiment:
             transform=transform,
         )
         return prompt + "".join(continuation(self.tokenizer, encoded, tokens))
+
+
+def _divided(settings: TrainConfig, cluster: Cluster | None) -> TrainConfig:
+    """Return the settings with the parts of a batch: for one process as many as cores."""
+    if cluster is None:
+        return dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
+    parts = MICROBATCHES * settings.gradient_accumulation_steps
+    microbatches = min(parts, settings.batch_size)
+    return dataclasses.replace(settings, microbatches=microbatches, gradient_accumulation_steps=1)
 
 
 def _boundary(tokenizer: Tokenizer) -> int:
