@@ -1,10 +1,11 @@
 """Score the checkers on wrong backward passes that public repositories had.
 
-python tests/campaigns/gradbugs/run.py [--json FILE] [--ours] [NAME ...]
+python tests/campaigns/gradbugs/run.py [--json FILE] [--ours] [--half HALF] [NAME ...]
 
 Each bug is checked at awkward inputs and, where one is known, at the friendly fixture that hid it.
 Bugs fall into two halves by a hash of the thread's name: the first is for work on the diagnosis,
-the second for its exam. To have the other checkers: pip install -e '.[bench]'.
+the second for its exam. A third set, `bug_ports.third`, was labelled before the diagnosis had seen
+it. To have the other checkers: pip install -e '.[bench]'.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from scoring import NAMED, audited, our_verdict, verdict_of
 
 OURS = "ours"
 WIDTH = 100
+HALVES = {"first": "the first half", "second": "the second half", "third": "the third set"}
 
 
 def main() -> None:
@@ -35,12 +37,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of classes; all if none")
     parser.add_argument("--json", metavar="FILE", help="also write every verdict to this file")
     parser.add_argument("--ours", action="store_true", help="leave the other checkers out")
+    parser.add_argument("--half", choices=HALVES, help="bugs and negatives of this one alone")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     checkers, skipped = ([], []) if options.ours else installed()
     print(*skipped, sep="\n", file=sys.stderr)
     judges = {OURS: our_verdict} | {c.name: partial(verdict_of, c) for c in checkers}
     chosen = [p for p in [*ALL, *NEGATIVES] if p.__name__ in (options.names or [p.__name__])]
+    chosen = [p for p in chosen if half_of(p) == (options.half or half_of(p))]
     verdicts: dict[str, Any] = {}
     for port in track(chosen, console=Console(stderr=True), transient=True):
         cases = {"awkward": port.awkward} | ({"friendly": port.friendly} if port.friendly else {})
@@ -49,10 +53,11 @@ def main() -> None:
             for case, inputs in cases.items()
         }
     bugs = [port for port in ALL if port in chosen]
-    for half in ("first", "second"):
+    for half, title in HALVES.items():
         members = [port for port in bugs if half_of(port) == half]
-        report(f"the {half} half", members, verdicts, list(judges))
-    report("both halves", bugs, verdicts, list(judges))
+        if members:
+            report(title, members, verdicts, list(judges))
+    report("together", bugs, verdicts, list(judges))
     alarms([port for port in NEGATIVES if port in chosen], bugs, verdicts, list(judges))
     not_named(bugs, verdicts)
     if options.json:

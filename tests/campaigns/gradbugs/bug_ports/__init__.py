@@ -2,7 +2,7 @@
 
 Each class is one bug: its docstring says what was wrong, ``thread`` where it was reported.
 Layers with their own file are grouped by kind; `negatives` are right backward passes that
-somebody took for wrong.
+somebody took for wrong. `third` holds the ports that came last, with negatives of their own.
 """
 
 from . import (  # noqa: F401
@@ -14,9 +14,12 @@ from . import (  # noqa: F401
     maps,
     norms,
     recurrent,
+    third,
 )
 from .negatives import NEGATIVES
 from .port import ALL, Inputs, Port, half_of, layer_of, reference_of
+
+NEGATIVES = [*NEGATIVES, *third.NEGATIVES]
 
 __all__ = [
     "ALL",

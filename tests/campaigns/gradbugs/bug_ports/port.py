@@ -62,7 +62,9 @@ class Port:
 
 
 def half_of(port: type[Port]) -> str:
-    """Return the half that a bug belongs to: a matter of its thread's name alone."""
+    """Return "third" for that set, or the half of the others that the thread's name says."""
+    if ".third." in port.__module__:
+        return "third"
     return "second" if hashlib.sha256(port.thread.encode()).digest()[0] % 2 else "first"
 
 
