@@ -10,9 +10,9 @@ kills       A small run is trained once without a disturbance. Then the same run
             the same lines, but for the times in them.
 overwrite   New runs replace one another with --overwrite, and the starts are killed: under the
             name there must be one whole run at any time, the old or the new.
-ranks       The same run is started and resumed by mpiexec, with one to four processes each time. One
-            of them, drawn at random, is killed: all must end within ten seconds, with one message,
-            and the rest is as with kills. The undisturbed run is made by one process.
+ranks       The same run is started and resumed by mpiexec, each time with one to four processes.
+            One of them, drawn at random, is killed: all must end within ten seconds, with one
+            message, and the rest is as with kills. The undisturbed run is made by one process.
 starts      Two to eight runs start at the same moment, with one name or without any: each that
             says "saved" must be there, whole and its own.
 power       What a run and a run with --overwrite ask of the file system is recorded, then replayed
