@@ -247,6 +247,8 @@ class Train(Setup[C]):
                 return interruption.status
             interruption.effect = "ends the validation; the run is complete"
             print(f"saved in {session.folder}", flush=True)
+            if (cluster := session.experiment.cluster) is not None:
+                _print_memory(cluster)
             if final_tokens and session.state.step > first:
                 if display.final_seconds(session.state.step, seconds):
                     _evaluate_whole(session, final_tokens, interruption)
@@ -343,6 +345,18 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
     if session.best_step is not None:
         figures += f", the best {session.best_loss:.3f} at step {session.best_step:,}"
     print(figures)
+
+
+def _print_memory(cluster: Cluster) -> None:
+    """Print the peak memory of the processes, and what they hold of the optimizer's state."""
+    memory = cluster.memory()
+    for label, sizes in (
+        ("memory", [one.peak for one in memory]),
+        ("optimizer", [one.optimizer_state for one in memory]),
+    ):
+        first, others = decimal(sizes[0]), sorted(sizes[1:])
+        most = f", at most {decimal(others[-1])} in the others" if others else ""
+        print(f"{label:12}{first} in the first process{most}")
 
 
 def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -> None:

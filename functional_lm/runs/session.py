@@ -266,7 +266,7 @@ class Session:
                 self._save()
             self._writer.submit("last", lambda: self._save_weights(LAST_FILE, params))
             if self.best_step is None and not pytree.first_not_finite(params):
-                best = self.state.averaged
+                best = self.experiment.averaged(self.state)
                 self._writer.submit("best", lambda: self._save_weights(BEST_FILE, best))
             self._writer.wait()
 
@@ -290,7 +290,10 @@ class Session:
     def _steps(self) -> Iterator[TrainStep]:
         try:
             yield from self.experiment.run(
-                self.state, max_consecutive_errors=MAX_CONSECUTIVE_ERRORS, inspect=self._inspect
+                self.experiment.whole(self.state),
+                max_consecutive_errors=MAX_CONSECUTIVE_ERRORS,
+                inspect=self._inspect,
+                inspect_at=self._inspected,
             )
         except FloatingPointError as error:
             weights = f"the weights before are in {self.folder / LAST_FILE}"
@@ -328,17 +331,19 @@ class Session:
         updates_before = number - step.state.total_notfinite - (not step.fault)
         record = record_of(step, lr=experiment.schedule(updates_before), tokens=step.inputs.size)
         last, every = number == experiment.steps, self.intervals.sample_every
-        if last or number % self.intervals.eval_every == 0:
+        validates = last or number % self.intervals.eval_every == 0
+        samples = last or (every and number % every == 0)
+        if validates or samples:
+            averaged = experiment.averaged(step.state)
+        if validates:
             limit = self.intervals.eval_tokens
             record["val_loss"] = experiment.validation_loss(
-                step.state.averaged, limit=limit, progress=self.on_validation
+                averaged, limit=limit, progress=self.on_validation
             )
             if (bits := experiment.bits_per_byte(record["val_loss"], limit=limit)) is not None:
                 record["bits_per_byte"] = bits
-        if (last or (every and number % every == 0)) and not pytree.first_not_finite(
-            step.state.params
-        ):
-            record["sample"] = self._sample(step.state.averaged)
+        if samples and not pytree.first_not_finite(step.state.params):
+            record["sample"] = self._sample(averaged)
         return record
 
     def _sample(self, params: Tree) -> str:
@@ -356,16 +361,17 @@ class Session:
         texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
         write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
-    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
+    def _inspected(self, number: int) -> bool:
         every = self.intervals.statistics_every
-        if not every or (number != 1 and number % every):
-            return None
+        return bool(every) and (number == 1 or number % every == 0)
+
+    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
         return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
     def _save(self) -> None:
         """Have a checkpoint written; before it, if the step is a new best, its weights alone."""
         progress, metadata = self._progress, self._metadata()
-        state, best_step = progress.state, progress.best_step
+        state, best_step = self.experiment.whole(progress.state), progress.best_step
         is_best = best_step != self._saved.best_step
         self._metrics.flush()  # what the checkpoint stands on must not be lost with this process
 

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NamedTuple
 
-__all__ = ["Launch", "RuntimeInfo", "cores", "info", "launched", "tune"]
+__all__ = ["Launch", "RuntimeInfo", "cores", "info", "launched", "peak_memory", "tune"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
@@ -88,6 +88,16 @@ def cores() -> int:
         mine = len(os.sched_getaffinity(0))
     launch = launched()
     return mine if launch is None else max(1, mine // launch.beside)
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has taken; 0 where that is unknown."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 class Launch(NamedTuple):

@@ -20,11 +20,12 @@ from typing import Any
 from .. import pytree
 from ..contract import Array, Key, Tree
 from ..generation import Decoder, Transform, generate
-from ..gradient import ValueAndGrad, value_and_grad
+from ..gradient import value_and_grad
 from ..models import DEFAULT, LanguageModel
 from ..models.adapting import AdapterConfig, configs, trained, with_adapters
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
+from ..speed.processes import expect_parts
 from ..speed.runtime import cores
 from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
@@ -153,7 +154,7 @@ class Experiment:
         if settings.microbatches is settings.shards is None:
             settings = _divided(settings, cluster)
         if cluster is not None:
-            cluster.gradient(settings.parts, 1)  # raises for too few parts
+            expect_parts(settings.parts, cluster.comm)
         return cls(
             *(language_model, tokenizer, settings, tokens, held_out, steps),
             text_sha256=corpus.sha256,
@@ -264,6 +265,7 @@ class Experiment:
         schedule: Schedule | None = None,
         max_consecutive_errors: int = 0,
         inspect: Inspect | None = None,
+        inspect_at: Callable[[int], bool] = lambda step: True,
     ) -> Iterator[TrainStep]:
         """Yield each update, from the start or from a state.
 
@@ -272,37 +274,41 @@ class Experiment:
             schedule: other learning rates than `schedule`.
             max_consecutive_errors: see `train`.
             inspect: see `train`.
+            inspect_at: see `train`.
         """
         state = self.init_state() if state is None else state
-        model, cluster = self.model, self.cluster
+        model, settings, threads = self.model, self.settings, self.settings.shards or cores()
         if self.trainable is not None:
             model = model.freeze(state.params, self.trainable)
         steps_from = functools.partial(
-            train,
-            model,
-            optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
-            batch_at=self.batch_at,
-            steps=self.steps,
-            value_and_grad=self._gradient(),
-            max_consecutive_errors=max_consecutive_errors,
-            inspect=inspect,
-            trainable=self.trainable,
+            train, model, batch_at=self.batch_at, steps=self.steps, inspect=inspect
         )
-        if cluster is not None and cluster.leads:
-            return cluster.lead(state, steps_from, max_consecutive_errors)
-        return steps_from(state)
-
-    def _gradient(self) -> ValueAndGrad:
-        """Return what computes the gradient of a batch, in threads and in processes."""
-        settings = self.settings
+        common: dict[str, Any] = {
+            "optimizer": settings.make_optimizer(schedule or self.schedule, self.model),
+            "trainable": self.trainable,
+            "max_consecutive_errors": max_consecutive_errors,
+            "inspect_at": inspect_at,
+        }
         if self.cluster is not None:
-            return self.cluster.gradient(settings.parts, min(settings.shards or cores(), cores()))
-        return sharded(
-            settings.shards or cores(),
+            parts, threads = settings.parts, min(threads, cores())
+            return self.cluster.run(
+                state, steps_from, microbatches=parts, n_threads=threads, **common
+            )
+        gradient = sharded(
+            threads,
             accumulation_steps=settings.gradient_accumulation_steps,
             microbatches=settings.microbatches,
             weight=kept_targets,
         )
+        return steps_from(state, value_and_grad=gradient, **common)
+
+    def whole(self, state: TrainState) -> TrainState:
+        """Return a state of `run` as one process has it: with all of the optimizer's state."""
+        return state if self.cluster is None else self.cluster.whole(state)
+
+    def averaged(self, state: TrainState) -> Tree:
+        """Return the average of the weights at a state of `run`, or the weights without one."""
+        return state.params if self.settings.ema_decay is None else self.whole(state).averaged
 
     def validation_loss(
         self,

@@ -251,6 +251,8 @@ class TrainConfig:
         if self.optimizer != "muon":
             return chain(clip, optimizer.make(rate, **own), *average)
         columns = matrices(model) if model else {}
+        if model and not columns:
+            raise ValueError("muon needs matrices: got none; choose another optimizer")
         ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.peak_lr or 1.0)
         parts = {
             "muon": muon(
