@@ -13,16 +13,18 @@ and only once there is more than this process.
 
 import itertools
 import math
+import re
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from .. import pytree
 from ..contract import Array, Differentiable, Scalar, Tree, expect_choice, expect_int
-from ..gradient import ValueAndGrad
+from ..gradient import ValueAndGrad, when_ready
 from .entrywise import BLOCK, NORM_CHUNK, square_sums
 from .runtime import launched
 from .sharding import Parts, TreeSum, examples
@@ -41,9 +43,6 @@ __all__ = [
 ]
 
 Reduce: TypeAlias = Literal["tree", "fast"]
-
-BUCKET = 2**20
-"""Entries that are sent together, at least: while they are added, the next are on their way."""
 
 
 def world() -> Any:
@@ -111,7 +110,8 @@ def distributed(
     microbatches, and gets the loss and the gradient of the batch. With "tree" their bits depend on
     the number of microbatches alone, not on that of processes or threads: the gradients of the
     microbatches are added as a `TreeSum`. Each process adds a slice of the gradient, from the
-    slices that all send to it, and sends the sum to all.
+    slices that all send to it, and sends the sum to all. The gradient of a block that says when it
+    is `ready` is sent while that of the blocks below is computed.
 
     Args:
         value_and_grad: of a microbatch; it must take a ``cotangent``.
@@ -136,37 +136,40 @@ def distributed(
         layer: Differentiable, params: Tree, x: Any, **side: Any
     ) -> tuple[Scalar, Tree]:
         parts = Parts(x, side, microbatches, split, weight)
-        bounds = share(len(parts.inputs), comm.size)
-        shares = [range(a, b) for a, b in itertools.pairwise(bounds)]
+        shares = [range(a, b) for a, b in itertools.pairwise(share(len(parts.inputs), comm.size))]
         mine, losses = shares[comm.rank], np.zeros(len(parts.inputs))
-        sums: TreeSum[list[Array]] = TreeSum(_add_all)
+        exchange = _Exchange(comm, shares, reduce, ownership)
+
+        def gradient(layer: Any, params: Tree, x: Any, *, number: int, **side: Any) -> Any:
+            done: set[str] = set()
+
+            def ready(path: str, grads: Tree) -> None:
+                done.add(path)
+                exchange.add(path, number, pytree.leaves(grads))
+
+            with when_ready(ready):
+                loss, grads = value_and_grad(layer, params, x, **side)
+            leaves = pytree.leaves(grads)
+            for path, numbers in _buckets(grads).items():
+                if path not in done:
+                    exchange.add(path, number, [leaves[i] for i in numbers])
+            return loss, pytree.map(like_without_memory, grads)
+
+        for number, (_, own) in enumerate(parts.inputs):
+            own["number"] = number
         with one_thread():
             # Who has nothing to do in a small batch needs the structure of the gradient even so.
-            for i, loss, grads in parts.computed(
-                value_and_grad, layer, params, mine or range(1), n_threads
-            ):
-                losses[i] = loss
-                sums.add(i, _packed(grads))
-        sent = losses[mine.start : mine.stop].copy()
-        told = comm.Iallgatherv(sent, [losses, [len(one) for one in shares]])
-        if not mine:
-            sums.nodes = [node._replace(size=0) for node in sums.nodes]
-        packed, bounds = sums.nodes[0].total, None if ownership is None else ownership.bounds
-        if bounds is not None and [len(one) for one in packed] != [one[-1] for one in bounds]:
-            raise ValueError(
-                f"the gradient must be like what is owned: got {pytree.count(grads)} entries for "
-                f"{sum(one[-1] for one in bounds)}; make the ownership of what is trained"
-            )
-        if reduce == "fast":
-            result = _reduced_by_mpi(comm, sums, bool(mine), bounds)
-        else:
-            even = bounds or [share(len(one), comm.size) for one in packed]
-            result = _reduced(comm, sums, shares, even)
-            result = result if bounds else _gathered(comm, result, even)
+            results = [*parts.computed(gradient, layer, params, mine or range(1), n_threads)]
+        for i, loss, _ in results:
+            losses[i] = loss
+        told = comm.Iallgatherv(
+            losses[mine.start : mine.stop].copy(), [losses, [*map(len, shares)]]
+        )
+        _, loss, like = results[-1]
+        total = exchange.total(like)
         wait([told])
         dtype = np.asarray(loss).dtype.type
-        total = parts.loss([dtype(one) for one in losses])
-        return total, ownership.of_slices(result) if ownership else _unpacked(result, grads)
+        return parts.loss([dtype(one) for one in losses]), total
 
     return distributed_value_and_grad
 
@@ -176,13 +179,105 @@ def share(size: int, parts: int) -> list[int]:
     return [size * i // parts for i in range(parts + 1)]
 
 
-def wait(requests: Sequence[Any]) -> None:
-    """Wait for transfers; after a thousandth of a second, leave the core to others meanwhile."""
+def test(requests: Sequence[Any]) -> bool:
+    """Tell whether all transfers are complete, and have them go on."""
     from mpi4py import MPI
 
+    return MPI.Request.Testall(requests)
+
+
+def wait(requests: Sequence[Any]) -> None:
+    """Wait for transfers; after a thousandth of a second, leave the core to others meanwhile."""
     start = time.perf_counter()
-    while not MPI.Request.Testall(requests):
+    while not test(requests):
         time.sleep(0 if time.perf_counter() - start < 1e-3 else 1e-4)
+
+
+class _Exchange:
+    """The sum of one gradient over all processes, bucket by bucket, while it is computed.
+
+    A bucket is a part of the tree that gets ready at once, such as a block of a model. As soon as
+    the last own microbatch has it, it is on its way to the process that adds it.
+    """
+
+    def __init__(
+        self, comm: Any, shares: Sequence[range], reduce: Reduce, ownership: "Ownership | None"
+    ) -> None:
+        self._comm, self._reduce, self._ownership = comm, reduce, ownership
+        self._mine = shares[comm.rank]
+        self._nodes = [_nodes(one) for one in shares]  # of each process
+        self._waiting: dict[str, dict[int, Array]] = {}
+        self._sums: dict[str, TreeSum[Array]] = {}
+        self._coming: dict[str, tuple[Any, ...]] = {}
+        self._lock = threading.Lock()  # microbatches come from several threads
+
+    def add(self, path: str, number: int, leaves: Sequence[Array]) -> None:
+        """Add a bucket of a microbatch; if it is the last, send the sum."""
+        dtypes = sorted({str(leaf.dtype) for leaf in leaves})
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"processes train parameters of one dtype: got {' and '.join(dtypes)}; convert the "
+                "parameters"
+            )
+        flat = np.concatenate([np.ravel(leaf) for leaf in leaves])
+        with self._lock:
+            waiting = self._waiting.setdefault(path, {})
+            waiting[number] = flat
+            total = self._sums.setdefault(path, TreeSum(_add))
+            follows = self._mine.start + sum(node.size for node in total.nodes)
+            while follows in waiting:
+                total.add(follows, waiting.pop(follows))
+                follows += 1
+            if follows >= self._mine.stop:
+                self._send(path, flat)
+
+    def _send(self, path: str, like: Array) -> None:
+        bounds = None if self._ownership is None else self._ownership.bounds.get(path)
+        if self._ownership is not None and (bounds is None or bounds[-1] != like.size):
+            raise ValueError(
+                f"the gradient must be like what is owned: got {like.size} entries in {path}; make "
+                "the ownership of what is trained"
+            )
+        total = self._sums[path]
+        comm = self._comm
+        if self._reduce == "fast":
+            sent = total.total() if self._mine else np.zeros_like(like)
+            received = np.empty_like(like)
+            if bounds is None:
+                request = comm.Iallreduce(sent, received)
+            else:
+                sizes = np.diff(bounds)
+                received = received[: sizes[comm.rank]]
+                request = comm.Ireduce_scatter(sent, received, sizes)
+        else:
+            bounds = bounds or share(like.size, comm.size)
+            sizes, own = np.diff(bounds), [node.total for node in total.nodes if self._mine]
+            pieces = [one[a:b] for a, b in itertools.pairwise(bounds) for one in own]
+            sent = own[0] if len(own) == 1 else np.concatenate([like[:0], *pieces])
+            counts = [sizes[comm.rank] * len(one) for one in self._nodes]
+            received = np.empty(sum(counts), like.dtype)
+            request = comm.Ialltoallv([sent, sizes * len(own)], [received, counts])
+        self._coming[path] = request, received, bounds, sent
+        test([one[0] for one in self._coming.values()])  # nothing moves unless MPI is called
+
+    def total(self, like: Tree) -> Tree:
+        """Return the sum, or what is owned of it, in a tree like the gradient of a microbatch."""
+        slices, bounds_of = {}, {}
+        for path, (request, received, bounds, _) in self._coming.items():
+            wait([request])
+            slices[path], bounds_of[path] = received, bounds
+            if self._reduce == "tree":
+                total: TreeSum[Array] = TreeSum(_add)
+                nodes = [node for one in self._nodes for node in one]
+                pieces = np.split(received, len(nodes))
+                for (start, size), piece in zip(nodes, pieces, strict=True):
+                    total.add(start, piece, size)
+                slices[path] = total.total()
+        if self._ownership is not None:
+            return self._ownership.of_slices(slices)
+        if self._reduce == "tree":
+            slices = _gathered(self._comm, slices, bounds_of)
+        return _unpacked(slices, like)
 
 
 class Ownership:
@@ -193,6 +288,9 @@ class Ownership:
     is a tree of the same structure, with None for a leaf of which it owns nothing; of a part of a
     leaf the entries lie along the first axis. A leaf is divided between blocks of the sum of
     squares, so that the norm has the bits of `global_norm`.
+
+    Attributes:
+        bounds: of the shares of the processes in each bucket.
     """
 
     def __init__(self, comm: Any, tree: Tree, by_leaf: Callable[[str], bool]) -> None:
@@ -205,27 +303,25 @@ class Ownership:
         """
         self._comm = comm
         self._like = pytree.map(like_without_memory, tree)
-        groups = _groups(pytree.leaves(tree))
-        paths = iter([path for path, _ in pytree.leaves_with_path(tree)])
-        self.bounds: list[list[int]] = []  # of the processes in each bucket
-        self._pieces: list[tuple[int, int]] = []  # of each leaf, where the own entries are
+        self._buckets = _buckets(tree)
+        named = pytree.leaves_with_path(tree)
+        self.bounds: dict[str, list[int]] = {}
+        self._pieces = [(0, 0)] * len(named)  # of each leaf, where the own entries are
         before = np.zeros(comm.size + 1, int)  # what the processes before each own so far
-        for group in groups:
-            cuts, ends = [0], np.cumsum([leaf.size for leaf in group]).tolist()
-            for leaf, end in zip(group, ends, strict=True):
-                inside = range(BLOCK, leaf.size, BLOCK)
-                cuts += [] if by_leaf(next(paths)) else [end - leaf.size + cut for cut in inside]
-                cuts.append(end)
+        for bucket, numbers in self._buckets.items():
+            cuts, begins = [0], []
+            for path, leaf in (named[i] for i in numbers):
+                begins.append(cuts[-1])
+                inside = [] if by_leaf(path) else range(BLOCK, leaf.size, BLOCK)
+                cuts += [begins[-1] + cut for cut in (*inside, leaf.size)]
             ideal = share(int(before[-1]) + cuts[-1], comm.size) - before
             nearest = [min(cuts, key=lambda cut: abs(cut - i)) for i in ideal]
-            bounds = np.maximum.accumulate(nearest).tolist()
+            self.bounds[bucket] = bounds = np.maximum.accumulate(nearest).tolist()
             before += bounds
-            self.bounds.append(bounds)
             low, high = bounds[comm.rank : comm.rank + 2]
-            for leaf, end in zip(group, ends, strict=True):
-                start = end - leaf.size
-                begin = min(max(low, start), end)
-                self._pieces.append((begin - start, max(begin, min(high, end)) - start))
+            for i, begin in zip(numbers, begins, strict=True):
+                size = named[i][1].size
+                self._pieces[i] = min(max(low - begin, 0), size), min(max(high - begin, 0), size)
 
     def own(self, tree: Tree) -> Tree:
         """Return what this process owns of a tree like the first, as views where it can."""
@@ -239,42 +335,44 @@ class Ownership:
 
     def joined(self, own: Tree) -> Tree:
         """Return the whole tree of what all own."""
-        leaves, pieces, slices = iter(pytree.leaves(own)), iter(self._pieces), []
-        for group in _groups(pytree.leaves(self._like)):
-            parts = [next(leaves) for _ in group for start, stop in [next(pieces)] if start < stop]
-            slices.append(np.concatenate([np.empty(0, group[0].dtype), *map(np.ravel, parts)]))
+        leaves, everything = iter(pytree.leaves(own)), pytree.leaves(self._like)
+        nothing = [np.empty(0, leaf.dtype) for leaf in everything]
+        pairs = zip(nothing, self._pieces, strict=True)
+        parts = [np.ravel(next(leaves)) if a < b else none for none, (a, b) in pairs]
+        slices = {
+            bucket: np.concatenate([parts[i] for i in numbers])
+            for bucket, numbers in self._buckets.items()
+        }
         return _unpacked(_gathered(self._comm, slices, self.bounds), self._like)
 
     def norm(self, own: Tree) -> float:
         """Return the `global_norm` of the whole tree, with the same bits."""
-        leaves, sums = iter(pytree.leaves(own)), []
-        everything = pytree.leaves(self._like)
-        for leaf, (start, stop) in zip(everything, self._pieces, strict=True):
-            blocks = np.zeros(-(-leaf.size // BLOCK))
+        leaves, everything = iter(pytree.leaves(own)), pytree.leaves(self._like)
+        sums = [np.zeros(-(-leaf.size // BLOCK)) for leaf in everything]
+        for blocks, (start, stop) in zip(sums, self._pieces, strict=True):
             if start < stop:
                 squares = square_sums(np.ravel(next(leaves)))
-                blocks[start // BLOCK : start // BLOCK + len(squares)] = squares
-            sums.append(blocks)
+                blocks[start // BLOCK :][: len(squares)] = squares
         found = np.concatenate([np.empty(0), *sums])
         wait([self._comm.Iallreduce(found.copy(), found)])  # to each sum all others add zeros
-        total, at, chunk = 0.0, 0, NORM_CHUNK // BLOCK
-        for blocks in sums:
+        chunk, ends = NORM_CHUNK // BLOCK, np.cumsum([len(blocks) for blocks in sums])
+        total = 0.0
+        for blocks in np.split(found, ends[:-1]):
             for start in range(0, len(blocks), chunk):
-                size = min(chunk, len(blocks) - start)
-                total += sum(found[at : at + size].tolist())
-                at += size
+                total += sum(blocks[start : start + chunk].tolist())
         return math.sqrt(total)
 
-    def of_slices(self, slices: Sequence[Array]) -> Tree:
+    def of_slices(self, slices: dict[str, Array]) -> Tree:
         """Return what this process owns, from its slice of each bucket of a gradient."""
-        pieces, found = iter(self._pieces), []
-        for group, slice_ in zip(_groups(pytree.leaves(self._like)), slices, strict=True):
+        everything = pytree.leaves(self._like)
+        found: list[Array | None] = [None] * len(everything)
+        for bucket, numbers in self._buckets.items():
             at = 0
-            for leaf in group:
-                start, stop = next(pieces)
-                size = stop - start
-                found.append(_piece(slice_[at : at + size], leaf) if size else None)
-                at += size
+            for i in numbers:
+                start, stop = self._pieces[i]
+                if start < stop:
+                    found[i] = _piece(slices[bucket][at : at + stop - start], everything[i])
+                at += stop - start
         rest = iter(found)
         return pytree.map(lambda leaf: next(rest), self._like)
 
@@ -292,60 +390,37 @@ def _piece(flat: Array, leaf: Array) -> Array:
     return flat.reshape(leaf.shape if whole else (-1, *[1] * (leaf.ndim - 1)))
 
 
-def _reduced(
-    comm: Any,
-    sums: TreeSum[list[Array]],
-    shares: Sequence[range],
-    bounds_of: Sequence[Sequence[int]],
-) -> list[Array]:
-    """Return the own slice of each bucket, added over all processes in the order of a tree."""
-    nodes = [_nodes(one) for one in shares]
-    coming = []
-    for i, bounds in enumerate(bounds_of):
-        sizes = np.diff(bounds)
-        own = [node.total[i] for node in sums.nodes if node.size]
-        pieces = [one[a:b] for a, b in itertools.pairwise(bounds) for one in own]
-        dtype = sums.nodes[0].total[i].dtype
-        sent = own[0] if len(own) == 1 else np.concatenate([np.empty(0, dtype), *pieces])
-        mine = int(sizes[comm.rank])
-        counts = [mine * len(one) for one in nodes]
-        received = np.empty(sum(counts), dtype)
-        request = comm.Ialltoallv([sent, sizes * len(own)], [received, counts])
-        coming.append((request, sent, received, mine))
-    slices = []
-    for request, _, received, mine in coming:
-        wait([request])
-        total: TreeSum[Array] = TreeSum(_add)
-        for at, (start, size) in enumerate(node for one in nodes for node in one):
-            total.add(start, received[at * mine : (at + 1) * mine], size)
-        slices.append(total.total())
-    return slices
-
-
 def _gathered(
-    comm: Any, slices: Sequence[Array], bounds_of: Sequence[Sequence[int]]
-) -> list[Array]:
+    comm: Any, slices: dict[str, Array], bounds_of: dict[str, list[int]]
+) -> dict[str, Array]:
     """Return whole buckets from the slices that each process has."""
-    buckets = [np.empty(bounds[-1], s.dtype) for s, bounds in zip(slices, bounds_of, strict=True)]
-    triples = zip(slices, buckets, bounds_of, strict=True)
-    wait([comm.Iallgatherv(s, [bucket, np.diff(bounds)]) for s, bucket, bounds in triples])
+    buckets, requests = {}, []
+    for path, slice_ in slices.items():
+        buckets[path] = np.empty(bounds_of[path][-1], slice_.dtype)
+        requests.append(comm.Iallgatherv(slice_, [buckets[path], np.diff(bounds_of[path])]))
+    wait(requests)
     return buckets
 
 
-def _reduced_by_mpi(
-    comm: Any, sums: TreeSum[list[Array]], any_own: bool, bounds_of: Any
-) -> list[Array]:
-    """Return the own slices as `_reduced` does, or without bounds whole buckets, added by MPI."""
-    own = sums.total() if any_own else [np.zeros_like(one) for one in sums.nodes[0].total]
-    if bounds_of is None:
-        results = [np.empty_like(one) for one in own]
-        wait([comm.Iallreduce(one, all_) for one, all_ in zip(own, results, strict=True)])
-        return results
-    sizes_of = [np.diff(bounds) for bounds in bounds_of]
-    results = [np.empty(s[comm.rank], one.dtype) for one, s in zip(own, sizes_of, strict=True)]
-    triples = zip(own, results, sizes_of, strict=True)
-    wait([comm.Ireduce_scatter(one, mine, sizes) for one, mine, sizes in triples])
-    return results
+def _buckets(tree: Tree) -> dict[str, list[int]]:
+    """Return the numbers of the leaves of each bucket: of each block, and of all the rest."""
+    buckets: dict[str, list[int]] = {}
+    for i, (path, _) in enumerate(pytree.leaves_with_path(tree)):
+        block = re.match(r"[^.]+\.\d+(?=\.)", path)
+        buckets.setdefault(block[0] if block else "", []).append(i)
+    return buckets
+
+
+def _unpacked(buckets: dict[str, Array], like: Tree) -> Tree:
+    """Return a tree of the entries of buckets, as views of them."""
+    leaves = pytree.leaves(like)
+    found: dict[int, Array] = {}
+    for path, numbers in _buckets(like).items():
+        ends = np.cumsum([leaves[i].size for i in numbers])[:-1]
+        for i, part in zip(numbers, np.split(buckets[path], ends), strict=True):
+            found[i] = part.reshape(leaves[i].shape)
+    rest = iter(range(len(leaves)))
+    return pytree.map(lambda leaf: found[next(rest)], like)
 
 
 def _nodes(terms: range) -> list[tuple[int, int]]:
@@ -358,39 +433,3 @@ def _nodes(terms: range) -> list[tuple[int, int]]:
 
 def _add(a: Array, b: Array) -> Array:
     return np.add(a, b, out=a)
-
-
-def _add_all(a: list[Array], b: list[Array]) -> list[Array]:
-    return [_add(one, other) for one, other in zip(a, b, strict=True)]
-
-
-def _packed(tree: Tree) -> list[Array]:
-    """Return the entries of all leaves in their order, in arrays of about `BUCKET`."""
-    leaves = pytree.leaves(tree)
-    dtypes = {str(leaf.dtype) for leaf in leaves}
-    if len(dtypes) > 1:
-        raise ValueError(
-            f"processes train parameters of one dtype: got {' and '.join(sorted(dtypes))}; "
-            "convert the parameters"
-        )
-    return [np.concatenate([np.ravel(leaf) for leaf in group]) for group in _groups(leaves)]
-
-
-def _groups(leaves: Iterable[Array]) -> list[list[Array]]:
-    groups: list[list[Array]] = [[]]
-    for leaf in leaves:
-        if sum(one.size for one in groups[-1]) >= BUCKET:
-            groups.append([])
-        groups[-1].append(leaf)
-    return groups
-
-
-def _unpacked(buckets: Iterable[Array], like: Tree) -> Tree:
-    """Undo `_packed`; the leaves are views of the arrays."""
-    found = []
-    for bucket, group in zip(buckets, _groups(pytree.leaves(like)), strict=True):
-        ends = np.cumsum([leaf.size for leaf in group])[:-1]
-        parts = np.split(bucket, ends)
-        found += [part.reshape(leaf.shape) for part, leaf in zip(parts, group, strict=True)]
-    rest = iter(found)
-    return pytree.map(lambda leaf: next(rest), like)

@@ -15,13 +15,14 @@ from functional_lm.compose import bind
 from functional_lm.layers import dropout
 from functional_lm.models import language_model
 from functional_lm.models.llama import Config, architecture
-from functional_lm.speed import processes
-from functional_lm.speed.processes import distributed
+from functional_lm.speed import entrywise, processes
+from functional_lm.speed.processes import Ownership, distributed
 from functional_lm.speed.sharding import kept_targets, sharded
 from functional_lm.testing.inputs import same_bits
 
 comm = MPI.COMM_WORLD
-processes.BUCKET = 500  # so that there are several
+for module in (processes, entrywise):  # so that leaves are divided
+    module.BLOCK, module.NORM_CHUNK = 64, 256
 sizes = {"d_model": 24, "n_heads": 6, "n_kv_heads": 2, "n_layers": 2, "d_ff": 7}
 model = architecture(Config(13, max_seq_len=5, **sizes))
 model = model._replace(dropout=bind(dropout, rate=0.3))
@@ -40,6 +41,36 @@ for microbatches in (3, 4, 5, 20):
     assert abs(found[0] - expected[0]) < 1e-5
     for path, a, b in pytree.zip_with_path(found[1], expected[1]):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6, err_msg=path)
+
+def by_leaf(path):
+    return "mlp" in path
+
+
+ownership = Ownership(comm, params, by_leaf)
+own = ownership.own(params)
+assert same_bits(ownership.joined(own), params)
+assert ownership.norm(own) == entrywise.global_norm(params)
+shapes = dict(pytree.leaves_with_path(params))
+for path, leaf in pytree.leaves_with_path(own):
+    assert leaf.ndim == shapes[path].ndim
+    assert leaf.shape == shapes[path].shape or not by_leaf(path)
+assert abs(pytree.count(own) - pytree.count(params) / comm.size) < 400
+for reduce in ("tree", "fast"):
+    ours = distributed(value_and_grad, comm, reduce=reduce, ownership=ownership, **kwargs)
+    loss, grads = ours(language_model, params, x, **side)
+    assert pytree.structure(grads) == pytree.structure(own)
+    found = ownership.joined(grads)
+    if reduce == "tree":
+        assert same_bits((loss, found), expected)
+    for path, a, b in pytree.zip_with_path(found, expected[1]):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6, err_msg=path)
+other = Ownership(comm, {"a": np.zeros(3, np.float32)}, by_leaf)
+try:
+    distributed(value_and_grad, comm, ownership=other, **kwargs)(language_model, params, x, **side)
+except ValueError as error:
+    assert "must be like what is owned: got" in str(error)
+else:
+    raise AssertionError
 
 small = {name: side[name] for name in ("model", "key")} | {"targets": targets[:2]}
 expected = sharded(1, **kwargs)(language_model, params, x[:2], **small)  # not a part for each
