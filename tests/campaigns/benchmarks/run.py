@@ -8,6 +8,7 @@ import inspect
 import typing
 from pathlib import Path
 
+import cluster
 import corpora
 import learning
 import processes
@@ -18,6 +19,7 @@ COMMANDS = {
     "generation": speed.generation,
     "memory": processes.memory,
     "startup": processes.startup,
+    "cluster": cluster.cluster,
     "corpora": corpora.corpora,
     "saving": learning.saving,
     "loss-table": learning.loss_table,

@@ -12,7 +12,8 @@ overwrite   New runs replace one another with --overwrite, and the starts are ki
             name there must be one whole run at any time, the old or the new.
 ranks       The same run is started and resumed by mpiexec, each time with one to four processes.
             One of them, drawn at random, is killed: all must end within ten seconds, with one
-            message, and the rest is as with kills. The undisturbed run is made by one process.
+            message, and the rest is as with kills. Half of the time the state of the optimizer is
+            divided. The undisturbed run is made by one process.
 starts      Two to eight runs start at the same moment, with one name or without any: each that
             says "saved" must be there, whole and its own.
 power       What a run and a run with --overwrite ask of the file system is recorded, then replayed
@@ -137,7 +138,8 @@ class Campaign:
             expected = self.newest()
             size = self.draw.randint(1, 4)
             begin = time.perf_counter()
-            cluster = Launched(size, self.arguments(self.victim))
+            divided = ["--shard-optimizer"] * (self.draw.random() < 0.5)
+            cluster = Launched(size, [*self.arguments(self.victim), *divided])
             seconds[size] = seconds[size] or 4.0
             time.sleep(self.draw.uniform(0, seconds[size]))
             ranks = cluster.ranks()
