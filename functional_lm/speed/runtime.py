@@ -78,16 +78,19 @@ def info() -> RuntimeInfo:
     )
 
 
-def cores() -> int:
+def cores(*, others_wait: bool = False) -> int:
     """Return the number of cores that this process may use.
 
     Processes that mpiexec started on one machine share its cores.
+
+    Args:
+        others_wait: count also those of the other processes, because they wait for this one.
     """
     mine = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         mine = len(os.sched_getaffinity(0))
     launch = launched()
-    return mine if launch is None else max(1, mine // launch.beside)
+    return mine if launch is None or others_wait else max(1, mine // launch.beside)
 
 
 def peak_memory() -> int:

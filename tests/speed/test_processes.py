@@ -106,6 +106,7 @@ def test_mpiexec_is_noticed_and_its_processes_share_the_cores(monkeypatch, names
         monkeypatch.setenv(name, value)
     assert runtime.launched() == (1, 4, 2)
     assert runtime.cores() == max(1, alone // 2)
+    assert runtime.cores(others_wait=True) == alone
 
 
 def test_processes_without_mpi_do_not_train_alone(monkeypatch):
