@@ -313,7 +313,7 @@ class Cluster:
         self._kinds = json.loads(self._tell(self.comm, json.dumps(kinds)))
         found = {}
         for path, dtype in self._kinds.items():
-            leaf = mine.get(path, np.empty(0, dtype))
+            leaf: Any = mine.get(path, np.empty(0, dtype))
             if isinstance(leaf, np.generic):  # all have the same
                 found[path] = self._spread(whole[path] if self.leads else leaf)
                 continue
@@ -331,7 +331,7 @@ class Cluster:
         mine = dict(pytree.leaves_with_path(self.state.optimizer_state.own))
         found = {}
         for path, dtype in self._kinds.items() if same else ():
-            leaf = mine.get(path, np.empty(0, dtype))
+            leaf: Any = mine.get(path, np.empty(0, dtype))
             if isinstance(leaf, np.generic):
                 found[path] = leaf
                 continue
