@@ -83,6 +83,11 @@ class _Progress(NamedTuple):
     best_step: int | None = None
     best_loss: float = math.inf
 
+    @property
+    def steps(self) -> tuple[int, int | None]:
+        """The step and the best one, which tell whether there is something to save."""
+        return self.state.step, self.best_step
+
 
 class Session:
     """A run under way, from `start` or `resume`; until it is closed, its folder is its own.
@@ -102,7 +107,8 @@ class Session:
         self.intervals = intervals
         self.notes: list[str] = []
         self.on_validation: Callable[[float], object] = lambda share: None
-        self._progress = self._saved = _Progress(state)
+        self._progress = _Progress(state)
+        self._saved = self._progress.steps
         self._identity = identity(experiment)
         self._writer = BackgroundWriter()
         self._resources = contextlib.ExitStack()
@@ -214,8 +220,8 @@ class Session:
             session = cls(folder, experiment, intervals or Intervals(), state)
             session.notes = notes
             best = metadata["best_step"], metadata["best_loss"]
-            progress = _Progress(state, *([] if best[0] is None else best))
-            session._progress = session._saved = progress
+            session._progress = _Progress(state, *([] if best[0] is None else best))
+            session._saved = session._progress.steps
             keep_last(folder, best[0])  # a kill may have come between a save and this
             session._resources = resources.pop_all()
         with session._closed_on_error():
@@ -235,7 +241,7 @@ class Session:
         if self.records and self.records[-1]["step"] > self.state.step:
             self._metrics.close()  # with the record of a step that was interrupted
             self._open_metrics()
-        if self._progress.best_step != self._saved.best_step:
+        if self.best_step != self._saved[1]:
             self._save()
         for step in self._steps():
             self._writer.check()
@@ -262,7 +268,7 @@ class Session:
         with self._resources:
             self._writer.check()
             params = self.state.params
-            if self._saved.state.step != self.state.step:
+            if self._saved[0] != self.state.step:
                 self._save()
             self._writer.submit("last", lambda: self._save_weights(LAST_FILE, params))
             if self.best_step is None and not pytree.first_not_finite(params):
@@ -372,7 +378,7 @@ class Session:
         """Have a checkpoint written; before it, if the step is a new best, its weights alone."""
         progress, metadata = self._progress, self._metadata()
         state, best_step = self.experiment.whole(progress.state), progress.best_step
-        is_best = best_step != self._saved.best_step
+        is_best = best_step != self._saved[1]
         self._metrics.flush()  # what the checkpoint stands on must not be lost with this process
 
         def write() -> None:
@@ -382,7 +388,7 @@ class Session:
             save_state(self.folder, state, metadata=metadata, best_step=best_step)
 
         self._writer.submit("best" if is_best else "checkpoint", write)
-        self._saved = progress
+        self._saved = progress.steps
 
     def _save_weights(self, name: str, params: Tree) -> None:
         save_weights(self.folder / name, params, self.experiment.model, self.experiment.tokenizer)

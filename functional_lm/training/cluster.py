@@ -311,7 +311,7 @@ class Cluster:
         self._whole = pytree.map(like_without_memory, state) if self.leads else None
         kinds = {path: str(leaf.dtype) for path, leaf in whole.items()}
         self._kinds = json.loads(self._tell(self.comm, json.dumps(kinds)))
-        found = {}
+        found: dict[str, Any] = {}
         for path, dtype in self._kinds.items():
             leaf: Any = mine.get(path, np.empty(0, dtype))
             if isinstance(leaf, np.generic):  # all have the same
@@ -329,7 +329,7 @@ class Cluster:
         if not same and self.leads:
             raise OSError("the processes are at different steps; resume from the last checkpoint")
         mine = dict(pytree.leaves_with_path(self.state.optimizer_state.own))
-        found = {}
+        found: dict[str, Any] = {}
         for path, dtype in self._kinds.items() if same else ():
             leaf: Any = mine.get(path, np.empty(0, dtype))
             if isinstance(leaf, np.generic):
