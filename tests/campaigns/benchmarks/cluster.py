@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from workload import OPTIMIZER, SETTINGS, draw, resident
+from workload import OPTIMIZER, SETTINGS, draw
 
 MICROBATCHES = 4
 MODES = {
@@ -131,9 +131,7 @@ def cluster(
             for R in map(int, sizes):
                 request = {"what": "steps", "setting": name, "steps": steps}
                 for mode, values in run(R, request).items():
-                    seconds.setdefault((R, mode), []).append(statistics.median(values["seconds"]))
-                    if number == 0:
-                        report.add(name, f"{R} processes, {mode}, MiB", values["memory"])
+                    seconds.setdefault((R, mode), []).append(statistics.median(values))
             say(f"{name}: round {number + 1} of {rounds}")
         for (R, mode), values in seconds.items():
             report.add(name, f"{R} processes, {mode}, ms", [1e3 * value for value in values])
@@ -240,17 +238,11 @@ def costs(comm: Any, setting: str, steps: int) -> dict[str, float]:
 
 
 def steps(comm: Any, setting: str, steps: int) -> dict[str, Any]:
-    """Return the seconds of steps by mode, and the memory of the first and the last process."""
-    import numpy as np
-
+    """Return the seconds of steps by mode."""
     found = {}
     for mode, options in MODES.items():
         with training(comm, setting, 1, MICROBATCHES, options) as (step, _):
-            seconds = [step() for _ in range(steps + 2)][2:]
-            memory = np.array([resident()["now"]])
-            everyone = np.empty((comm.size, 1))
-            comm.Allgather(memory, everyone)
-        found[mode] = {"seconds": seconds, "memory": everyone[:, 0].tolist()}
+            found[mode] = [step() for _ in range(steps + 2)][2:]
     return found
 
 

@@ -152,6 +152,7 @@ class Campaign:
                 status, said = cluster.wait()
             if status == 0:
                 seconds[size] = time.perf_counter() - begin
+                expect("\noptimizer   " in said, "the memory of the processes is said")
                 self.compare()
                 ends += 1
                 shutil.rmtree(self.victim)
