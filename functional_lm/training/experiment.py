@@ -113,7 +113,8 @@ class Experiment:
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = Corpus(text, "a text") if isinstance(text, str) else text
+        known = Corpus | FileCorpus | EncodedCorpus
+        corpus = text if isinstance(text, known) else Corpus(text, "a text")
         if isinstance(tokenizer, str):
             if isinstance(corpus, EncodedCorpus):
                 raise ValueError(

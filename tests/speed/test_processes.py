@@ -95,7 +95,7 @@ print("well", flush=True)
 def test_the_bits_do_not_depend_on_the_number_of_processes(mpiexec):
     done = mpiexec(3, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["well"] * 3
+    assert done.stdout.count("well") == 3
 
 
 @pytest.mark.parametrize("names", runtime._LAUNCHERS)
