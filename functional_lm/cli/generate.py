@@ -12,8 +12,8 @@ from typing import Any
 from ..contract import Array, Key, expect_fields, expect_int
 from ..files import FileFormatError, read_bytes
 from ..generation import (
+    SPECULATE,
     Decoder,
-    Model,
     Transform,
     chain,
     generate,
@@ -59,6 +59,9 @@ class Generate:
         repetition_penalty: above 1: makes tokens that came before less likely.
         stop: stop before any of these texts.
         num_samples: how many samples to draw at each temperature.
+        speculate: draft up to so many of the next tokens where the text repeats itself, and let one
+            pass of the model check them; quicker, for the same text. Only one sample is drafted. 0:
+            none. Not given: 15.
         seed: the seed of the sampling.
         trust_model: run the code that comes with the run, whoever wrote it.
     """
@@ -75,6 +78,7 @@ class Generate:
     repetition_penalty: float | None = None
     stop: tuple[str, ...] = ()
     num_samples: int = 1
+    speculate: int | None = None
     seed: int = 0
     trust_model: bool = False
 
@@ -82,7 +86,7 @@ class Generate:
         expect_fields(
             self,
             (expect_int, "num_samples", {}),
-            (expect_int, "max_new_tokens", {"minimum": 0}),
+            (expect_int, "max_new_tokens speculate", {"minimum": 0}),
             (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (_expect_transform, " ".join(TRANSFORMS), {}),
             (_expect_stops, "stop", {}),
@@ -152,12 +156,16 @@ class Generate:
         """Print the prompt, and each piece of text as soon as it is sampled."""
         transform = self._transform(self.temperature[0])
         encoded = _encoded(run, prompt)
+        decoder = Decoder(run.model, run.params)
+        if self.speculate and not decoder.looks_ahead:
+            print("No drafts: the model takes one token at a time.", file=sys.stderr)
         tokens = generate(
-            Decoder(run.model, run.params),
+            decoder,
             encoded,
             key=None if transform is None else key,
             max_new_tokens=self.max_new_tokens,
             transform=transform,
+            speculate=SPECULATE if self.speculate is None else self.speculate,
         )
         start, taken = time.perf_counter(), list[int]()
 
@@ -178,7 +186,7 @@ class Generate:
             sys.stdout.write(escaped(piece) if terminal else piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
-        _print_speed(len(taken), start)
+        _print_speed(len(taken), start, decoder)
 
     def _print_table(self, run: Run, prompt: str) -> None:
         """Print a column for each temperature and a row for each sample."""
@@ -200,10 +208,10 @@ class Generate:
             row = cells[i : i + len(transforms)]
             table.add_row(*(Text(escaped(prompt + cell)) for cell in row))
         Console(file=sys.stdout).print(table)
-        _print_speed(sum(map(len, map(run.tokenizer.encode, cells))), start)
+        _print_speed(sum(map(len, map(run.tokenizer.encode, cells))), start, model)
 
     def _sample(
-        self, run: Run, model: Model, prompt: str, wanted: list[tuple[Key, Transform | None]]
+        self, run: Run, model: Decoder, prompt: str, wanted: list[tuple[Key, Transform | None]]
     ) -> list[str]:
         """Return a continuation for each key and transform, all sampled at once."""
         transforms = [transform for _, transform in wanted]
@@ -248,11 +256,13 @@ def _encoded(run: Run, prompt: str) -> Array:
     return tokens
 
 
-def _print_speed(tokens: int, start: float) -> None:
+def _print_speed(tokens: int, start: float, decoder: Decoder) -> None:
     seconds = time.perf_counter() - start
-    print(
-        f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s", file=sys.stderr
-    )
+    said = f"{tokens:,} tokens in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s"
+    if decoder.drafted:
+        share = decoder.accepted / decoder.drafted
+        said += f", {share:.0%} of {decoder.drafted:,} drafted tokens accepted"
+    print(said, file=sys.stderr)
 
 
 def _expect_transform(name: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """Text from a model: pure functions on logits, a cache of keys and values, loops that sample."""
 
-from .decode import Model, generate, generate_batch, until_stop
+from .decode import SPECULATE, Model, generate, generate_batch, until_stop
 from .decoder import Decoder
 from .sampling import (
     Transform,
@@ -16,6 +16,7 @@ from .sampling import (
 from .window import window_start
 
 __all__ = [
+    "SPECULATE",
     "Decoder",
     "Model",
     "Transform",

@@ -1,5 +1,6 @@
 """The loops that sample one token after another, and where their text stops."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
@@ -8,12 +9,16 @@ import numpy as np
 
 from ..contract import Array, Key, expect_int
 from .decoder import Decoder, expect_prompts
+from .drafts import Drafts
 from .sampling import Transform, most_likely, sample
 
-__all__ = ["BURST", "Model", "generate", "generate_batch", "until_stop"]
+__all__ = ["BURST", "SPECULATE", "Model", "generate", "generate_batch", "until_stop"]
 
 BURST = 0.01
 """Seconds that a decoder may run before its tokens are yielded."""
+
+SPECULATE = 15
+"""The most tokens that are drafted for one pass."""
 
 Model: TypeAlias = Decoder | Callable[[Array], Array]
 """A decoder, or a function from the tokens so far, (T,), to the logits (V,) of the next."""
@@ -28,10 +33,17 @@ def generate(
     key: Key | None = None,
     max_new_tokens: int,
     transform: Transform | None = None,
+    speculate: int = SPECULATE,
 ) -> Iterator[int]:
     """Yield new tokens, each drawn given all before it. No key: the most likely one each time.
 
-    The same key gives the same tokens.
+    The same key gives the same tokens. A decoder that `looks_ahead` drafts the next tokens where
+    the text repeats itself (see `Drafts`), runs them in the same pass, and keeps those that turn
+    out right. Every token is still chosen from its own logits with its own key, so that drafts
+    change the speed alone. That is speculative decoding (Leviathan et al. 2023, section 2.3) with
+    a draft that is certain of its token t: their rule takes t with probability p(t), and else
+    draws from p without t. A draw from p does just that. But logits of several tokens in one pass
+    are rounded differently, so that two tokens whose logits agree to rounding may change places.
 
     Args:
         model: a `Decoder`, which has a cache; or any function from the tokens so far, (T,), to
@@ -40,10 +52,17 @@ def generate(
         key: randomness; token i uses ``key + (i,)``.
         max_new_tokens: how many to yield.
         transform: changes the logits before each choice; see `sampling`.
+        speculate: the most tokens to draft for a pass; 0 drafts none.
 
     Raises:
         ValueError: for an empty prompt, or logits that are not finite.
     """
+    most = expect_int("speculate", speculate, minimum=0)
+    if most and isinstance(model, Decoder) and model.looks_ahead:
+        (text,) = expect_prompts([prompt])
+        n_tokens = expect_int("max_new_tokens", max_new_tokens, minimum=0)
+        yield from _with_drafts(model, text, key, transform, n_tokens, most)
+        return
     rows = generate_batch(
         model, [prompt], keys=[key], max_new_tokens=max_new_tokens, transforms=[transform]
     )
@@ -113,6 +132,52 @@ def _greedy(decoder: Decoder, texts: list[Array], n_tokens: int) -> Iterator[lis
                 burst.append(decoder.likeliest)
                 done += 1
         yield from burst
+
+
+def _with_drafts(
+    decoder: Decoder,
+    text: Array,
+    key: Key | None,
+    transform: Transform | None,
+    n_tokens: int,
+    most: int,
+) -> Iterator[int]:
+    """Yield the tokens of one text; each pass takes the last one and a draft of the next."""
+    greedy = key is None and transform is None
+    drafts, guess, new, done = Drafts(text.tolist(), decoder.pass_time), list[int](), list[int](), 0
+    while done < n_tokens:
+        burst: list[int] = []
+        if done == 0:
+            decoder.prefill([text])
+        with decoder.undisturbed() if greedy else contextlib.nullcontext():
+            deadline = time.perf_counter() + BURST if greedy else 0.0
+            while done < n_tokens and (not burst or time.perf_counter() < deadline):
+                if done:
+                    guess = drafts.guess(min(most, decoder.room - 1, n_tokens - done - 1))
+                    ahead = [new[-1], *guess]
+                    decoder.advance_along(ahead) if greedy else decoder.look_ahead(ahead)
+                if greedy:
+                    new = decoder.likeliest
+                    new = new[: 1 + _n_agreeing(guess, new)]
+                else:
+                    new = []
+                    for logits, next_one in zip(decoder.logits, [*guess, None], strict=True):
+                        new += _choose([logits], [text], [key], done + len(new), [transform])
+                        text = np.append(text, new[-1])
+                        if new[-1] != next_one:
+                            break
+                if done:
+                    decoder.accept(len(new))
+                drafts.extend(new)
+                burst += new
+                done += len(new)
+        yield from burst
+
+
+def _n_agreeing(guess: Sequence[int], found: Sequence[int]) -> int:
+    """Return how many tokens of a guess come true before the first that does not."""
+    pairs = enumerate(zip(guess, found, strict=False))
+    return next((n for n, (guessed, token) in pairs if guessed != token), len(guess))
 
 
 def _choose(

@@ -173,10 +173,16 @@ class LanguageModel:
         return self.model.init_cache(params, batch, length)
 
     def step(
-        self, params: Tree, tokens: Array, cache: Any, *, lengths: Array | None = None
+        self,
+        params: Tree,
+        tokens: Array,
+        cache: Any,
+        *,
+        lengths: Array | None = None,
+        after_each: bool = False,
     ) -> tuple[Array, Any]:
         """Return the logits (B, V) after the next tokens; see `Transformer.step`."""
-        return self.model.step(params, tokens, cache, lengths=lengths)
+        return self.model.step(params, tokens, cache, lengths=lengths, after_each=after_each)
 
     def freeze(self, params: Tree, trainable: Callable[[str], bool]) -> "LanguageModel":
         """Return the model without the backward of its frozen leaves; see `compose.freeze`."""

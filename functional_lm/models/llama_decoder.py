@@ -1,4 +1,4 @@
-"""Decodes one text with a Llama, with constants folded in and all memory allocated beforehand.
+"""Decodes with a Llama, with constants folded in and all memory allocated beforehand.
 
 It computes what `Transformer.step` computes. One token takes so little arithmetic that the calls
 themselves dominate. So every array and view is made beforehand, each call writes into one of them,
@@ -17,8 +17,10 @@ same but for the order of the columns, which the inner product of the two does n
 
 Attention takes e^score without subtracting the largest score first. That is just as exact unless
 it overflows or nearly vanishes, which shows in the sums and the logits; the step is then repeated
-with the largest subtracted. Scores are computed for whole blocks of positions, so that one set of
-views serves a block: keys and values not yet written are zero, and ``seen`` excludes them.
+with the largest subtracted. Keys and values not yet written are zero, and ``seen`` excludes them.
+A step of one token computes scores for whole blocks of positions, so that one set of views serves a
+block. A pass over several rows, which are several texts or several tokens of one, takes matrices
+in place of vectors, and reads each weight once for all.
 """
 
 import math
@@ -31,7 +33,7 @@ from ..contract import Array, Tree, expect_logits
 from ..numerics import row_dot
 from ..rotation import rotations
 
-__all__ = ["BLOCK", "LINE", "SMALL_VOCABULARY", "LlamaDecoder"]
+__all__ = ["BLOCK", "LINE", "SMALL_PRODUCT", "SMALL_VOCABULARY", "LlamaDecoder"]
 
 BLOCK = 16
 """Positions for which one set of views serves."""
@@ -39,17 +41,26 @@ BLOCK = 16
 SMALL_VOCABULARY = 1024
 """Up to this size, the first block's projections are tabulated by token."""
 
+SMALL_PRODUCT = 10**6
+"""OpenBLAS multiplies matrices of M·N·K up to this without copying them first, in half the time."""
+
 LINE = 64
 """Bytes of a cache line. Products with a matrix that starts inside one take a tenth longer."""
 
 Step: TypeAlias = Callable[[int, int], tuple[int, bool]]
 """Maps a token and its position to the likeliest next one, and whether the result is exact."""
 
+Pass: TypeAlias = Callable[[list[int], bool], tuple[list[int], bool]]
+"""Maps tokens to the likeliest ones after them; the flag subtracts the largest scores."""
+
 
 class LlamaDecoder:
-    """A Llama with the cache and the scratch of one text of up to ``max_seq_len`` tokens.
+    """A Llama with the cache and the scratch of texts of up to ``max_seq_len`` tokens.
 
     Run it with floating-point warnings off.
+
+    Attributes:
+        pass_time: see `Decoder.pass_time`.
     """
 
     def __init__(self, params: Tree, *, config: Any) -> None:
@@ -61,30 +72,45 @@ class LlamaDecoder:
         D, F, V = config.d_model, config.d_ff, config.vocab_size
         self._config = config
         self._weights = weights
-        self._cache, self._seen, self._sums = _aligned([(L, 2, G, S, K), (S,), (L, H)], dtype)
         self._unembedding, *flat = _aligned_copies(matrices)
         self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, H * K, H * K, 2 * F, F, F, V]
         self._scratch = _aligned([(size,) for size in sizes], dtype)
-        self._steps: dict[int, Step] = {}
-        self._position = 0
+        (self._sums,) = _aligned([(L, H)], dtype)
+        self._last = self._alone = self._scratch[0][None], self._scratch[-1][None]
+        self._keys, self._values = (
+            np.zeros((L, 0, G, K, S), dtype),
+            np.zeros((L, 0, G, S, K), dtype),
+        )
+        self._positions = np.zeros(0, np.int64)
+        self._ahead = 0  # how many tokens the last pass took
+        self.pass_time = 1.6, 0.23
 
     def load(self, cache: Any) -> None:
-        """Start from the cache of `Transformer.step` for one text."""
-        self._cache.fill(0.0)
-        self._seen.fill(0.0)
-        T = self._position = int(cache.lengths[0])
-        order = _key_order(self._config)
-        for own, block in zip(self._cache, cache.blocks, strict=True):
-            own[0, :, :T] = block["mixer"].keys[0, :T, :, order].transpose(2, 1, 0)
-            own[1, :, :T] = block["mixer"].values[0, :T].swapaxes(0, 1)
-        self._seen[:T] = 1.0
+        """Start from the cache of `Transformer.step`."""
+        L, before, G, S, K = self._values.shape
+        B, order = len(cache.lengths), _key_order(self._config)
+        if before != B:
+            self._keys, self._values, self._seen = _aligned(
+                [(L, B, G, K, S), (L, B, G, S, K), (B, S)], self._keys.dtype
+            )
+            self._steps: dict[int, Step] = {}
+            self._passes: dict[int, Pass] = {}
+        for array in (self._keys, self._values, self._seen):
+            array.fill(0.0)
+        self._positions = cache.lengths.copy()
+        self._position = int(cache.lengths[0])
+        for b, T in enumerate(cache.lengths):
+            self._seen[b, :T] = 1.0
+            for keys, values, block in zip(self._keys, self._values, cache.blocks, strict=True):
+                keys[b, ..., :T] = block["mixer"].keys[b, :T, :, order].transpose(2, 0, 1)
+                values[b, :, :T] = block["mixer"].values[b, :T].swapaxes(0, 1)
 
     @property
     def logits(self) -> Array:
-        """The logits (1, V) after the last token: a step leaves the last norm's division out."""
-        x, undivided = self._scratch[0], self._scratch[-1]
-        return (undivided / math.sqrt(x.dot(x) + self._weights.eps))[None]
+        """The logits (T, V) after each token of the last call, which left their norm out."""
+        x, undivided = self._last
+        return undivided / np.sqrt(row_dot(x, x) + self._weights.eps)
 
     def step(self, token: int) -> int:
         """Take the next token, and return the likeliest one after it, the first of equal ones.
@@ -96,10 +122,43 @@ class LlamaDecoder:
         first = position // BLOCK * BLOCK
         step = self._steps.get(first) or self._compile(first)
         best, exact = step(token, position)
+        self._last = self._alone
         if not exact:
             best, _ = self._compile(first, safe=True)(token, position)
             expect_logits(self.logits)
         self._position = position + 1
+        return best
+
+    def step_all(self, tokens: list[int]) -> list[int]:
+        """Take the next token of each text, and return the likeliest one after each.
+
+        Raises:
+            ValueError: for logits that are not finite.
+        """
+        best = self._pass(tokens, 1)
+        self._positions += 1
+        return best
+
+    def look_ahead(self, tokens: list[int]) -> list[int]:
+        """Take several tokens of one text, as `step_all` does; `keep` must follow."""
+        self._ahead = len(tokens)
+        self._positions[0] = self._position
+        return self._pass(tokens, len(tokens))
+
+    def keep(self, n: int) -> None:
+        """Go on behind the first n of the tokens of `look_ahead`."""
+        start, stop = self._position + n, self._position + self._ahead
+        self._keys[..., start:stop] = 0.0
+        self._values[..., start:stop, :] = 0.0
+        self._seen[:, start:stop] = 0.0
+        self._position = start
+
+    def _pass(self, tokens: list[int], T: int) -> list[int]:
+        self._passes[T] = run = self._passes.get(T) or self._compile_pass(T)
+        best, exact = run(tokens, False)
+        if not exact:
+            best, _ = run(tokens, True)
+            expect_logits(self.logits)
         return best
 
     def _compile(self, first: int, *, safe: bool = False) -> Step:
@@ -111,26 +170,26 @@ class LlamaDecoder:
         K, R, end = 2 * half, H // G, min(first + BLOCK, S)
         turns = list(np.tile(weights.rotation[first:end], H + G))
         qk = qkv[: (H + G) * K].view(weights.rotation.dtype)
-        q, new = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
+        q, (new_key, new_value) = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
         scores = scores[: H * end]
         row_scores, group_scores = scores.reshape(H, end), scores.reshape(G, R, end)
         heads, total_heads = attended.reshape(G, R, K), total.reshape(H, K)
         gate, up = gate_up[: len(e)], gate_up[len(e) :]
-        all_seen, seen = self._seen, self._seen[:end]
+        all_seen, seen = self._seen[0], self._seen[0, :end]
         unembedding, to_first = self._unembedding, self._blocks[0][0]
         to_next = [*(block[0] for block in self._blocks[1:]), None]
         layers = [
             (
-                [cache[:, :, position] for position in range(first, end)],
-                cache[0, :, :end].swapaxes(1, 2),  # (G, K, end)
-                cache[1, :, :end],  # (G, end, K)
+                [(keys[..., at], values[:, at]) for at in range(first, end)],  # (G, K) each
+                keys[..., :end],  # (G, K, end)
+                values[:, :end],  # (G, end, K)
                 sums,
                 sums[:, None],
                 *block[1:],
                 following,
             )
-            for cache, sums, block, following in zip(
-                self._cache, self._sums, self._blocks, to_next, strict=True
+            for keys, values, sums, block, following in zip(
+                self._keys[:, 0], self._values[:, 0], self._sums, self._blocks, to_next, strict=True
             )
         ]
         rows, first_qkv, eps = weights.embedding, weights.first_qkv, weights.eps
@@ -172,7 +231,9 @@ class LlamaDecoder:
                 after,
             ) in layers:
                 multiply(qk, turn, qk)
-                slots[place][...] = new
+                key_slot, value_slot = slots[place]
+                key_slot[...] = new_key
+                value_slot[...] = new_value
                 matmul(q, keys, group_scores)
                 if safe:
                     np.copyto(row_scores, -math.inf, where=seen == 0.0)
@@ -209,6 +270,113 @@ class LlamaDecoder:
             self._steps[first] = step
         return step
 
+    def _compile_pass(self, T: int) -> Pass:
+        """Return the pass over T tokens of each text; T is one unless there is one text.
+
+        Its rows are N = B·T. Attention multiplies along two axes: texts and key/value heads, or
+        for one text, key/value heads and their query heads.
+        """
+        weights, config, all_seen = self._weights, self._config, self._seen
+        (L, B, G, S, K), H, F = self._values.shape, config.n_heads, config.d_ff
+        R, N, texts, offsets = H // G, B * T, np.arange(B), np.arange(T)
+        widths = [config.d_model] * 3 + [(H + 2 * G) * K, H * K, 2 * F, F, F, config.vocab_size]
+        shapes: list[tuple[int, ...]] = [(N, width) for width in widths]
+        shapes += [(N,), (L, B, H * T, 1), (B * H * T * S,)]
+        x, x_hat, y, qkv, attended, gate_up, e, hidden, undivided, norm, all_sums, flat = _aligned(
+            shapes, dtype := weights.embedding.dtype
+        )
+        norms, eps, ones = norm[:, None], weights.eps, np.ones_like(e)
+        qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
+        gate, up = gate_up[:, :F], gate_up[:, F:]
+        q, heads = qkv[:, : H * K].reshape(N, G, R, K), attended.reshape(N, G, R, K)
+        new = qkv[:, H * K :].reshape(N, 2, G, K)
+        axes = (B, G, R)  # of the queries; attention multiplies by the last of them
+        if T > 1:
+            axes, new = (G, R, T), new.transpose(1, 2, 0, 3)  # (2, G, T, K)
+            q, heads = (rows.transpose(1, 2, 0, 3) for rows in (q, heads))  # (G, R, T, K)
+        not_ahead = np.tri(T, dtype=dtype)
+        smallest = float(np.finfo(dtype).tiny) * 2.0**32
+        pairs = (x_hat, qkv), (attended, y), (x_hat, gate_up), (hidden, y)
+        products = [_product(*pair) for pair in pairs]
+        per_block = zip(self._keys, self._values, all_sums, self._blocks, strict=True)
+        blocks = [
+            (
+                keys,
+                values,
+                sums,
+                sums.reshape(*axes, 1),
+                *(product(matrix) for product, matrix in zip(products, matrices, strict=True)),
+            )
+            for keys, values, sums, matrices in per_block
+        ]
+        last = _product(x, undivided)(self._unembedding)
+        add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
+        vecdot, sqrt, take = np.vecdot, np.sqrt, np.take
+
+        def normed() -> None:
+            vecdot(x, x, norm)
+            add(norm, eps, norm)
+            sqrt(norm, norm)
+            divide(x, norms, x_hat)
+
+        def run(tokens: list[int], safe: bool) -> tuple[list[int], bool]:
+            positions = self._positions
+            start, stop = int(positions[0]), int(positions.max()) + T
+            if T == 1:
+                all_seen[texts, positions] = 1.0
+            else:
+                all_seen[0, :stop] = 1.0
+            seen = all_seen[:, :stop, None]
+            angles = weights.rotation[(positions[:, None] + offsets).reshape(N)]
+            turns = np.tile(angles, H + G)
+            scores = flat[: B * H * T * stop].reshape(*axes, stop)
+            rows, among_new = scores.reshape(B, H * T, stop), scores[..., start:]
+            take(weights.embedding, tokens, 0, x)
+            for i, block in enumerate(blocks):
+                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate_up, down = block
+                if i or weights.first_qkv is None:
+                    normed()
+                    matmul(*to_qkv)
+                else:
+                    take(weights.first_qkv, tokens, 0, qkv)
+                multiply(qk, turns, qk)
+                if T == 1:
+                    all_keys[texts, ..., positions] = new[:, 0]
+                    all_values[texts, :, positions] = new[:, 1]
+                    keys, values = all_keys[..., :stop], all_values[:, :, :stop]
+                else:
+                    all_keys[0, ..., start:stop] = new[0].swapaxes(1, 2)
+                    all_values[0, :, start:stop] = new[1]
+                    keys, values = all_keys[0, :, None, :, :stop], all_values[0, :, None, :stop]
+                matmul(q, keys, scores)
+                if safe:
+                    unseen = seen[:, None, None, :, 0] if T == 1 else not_ahead
+                    np.copyto(scores if T == 1 else among_new, -math.inf, where=unseen == 0.0)
+                    np.subtract(scores, scores.max(axis=-1, keepdims=True), scores)
+                exp(scores, scores)
+                if T > 1:
+                    multiply(among_new, not_ahead, among_new)
+                matmul(rows, seen, sums)
+                matmul(scores, values, heads)
+                divide(heads, totals, heads)
+                matmul(*to_y)
+                add(x, y, x)
+
+                normed()
+                matmul(*to_gate_up)
+                exp(gate, e)
+                add(e, ones, e)
+                multiply(gate, up, hidden)
+                divide(hidden, e, hidden)
+                matmul(*down)
+                add(x, y, x)
+            matmul(*last)
+            self._last = x, undivided
+            exact = all_sums.min() > smallest and math.isfinite(undivided.max(axis=1).sum())
+            return undivided.argmax(axis=1).tolist(), bool(exact)
+
+        return run
+
 
 class _Folded(NamedTuple):
     """What a step needs besides its matrices."""
@@ -240,6 +408,24 @@ def _fold(params: Tree, config: Any) -> tuple[_Folded, list[Array]]:
     positions = np.arange(config.max_seq_len)
     rotation = rotations(positions, config.head_size, config.rope_theta, table.dtype)[:, 0]
     return _Folded(table, first_qkv, rotation, eps), matrices
+
+
+def _product(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array, Array]]:
+    """Return what makes the arguments of `numpy.matmul` for y = x @ matrix, in strips of columns.
+
+    They are as many as it takes for each product to be a `SMALL_PRODUCT`.
+    """
+    (T, D), N = x.shape, y.shape[1]
+    least = -(-T * D * N // SMALL_PRODUCT)
+    n = next((n for n in range(least, 8 * least) if N % n == 0), 1)
+    strips = y.reshape(T, n, N // n).swapaxes(0, 1)
+
+    def arguments(matrix: Array) -> tuple[Array, Array, Array]:
+        if n == 1:
+            return x, matrix, y
+        return x[None], matrix.reshape(D, n, N // n).swapaxes(0, 1), strips
+
+    return arguments
 
 
 def _key_order(config: Any) -> Array:

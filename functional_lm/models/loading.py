@@ -284,10 +284,21 @@ class CustomModel:
         return self.layer.init_cache(params, batch, length)
 
     def step(
-        self, params: Tree, tokens: Array, cache: Any, *, lengths: Array | None = None
+        self,
+        params: Tree,
+        tokens: Array,
+        cache: Any,
+        *,
+        lengths: Array | None = None,
+        after_each: bool = False,
     ) -> tuple[Array, Any]:
-        """Return the logits (B, V) after the next tokens, and the cache after them."""
+        """Return the logits (B, V) after the next tokens, and the cache after them.
+
+        With ``after_each``, those after each of the tokens, (B, T, V).
+        """
         logits, cache = self.layer.step(params, tokens, cache, lengths=lengths)  # (B, T, V)
+        if after_each:
+            return logits, cache
         last = -1 if lengths is None else lengths - 1
         return logits[np.arange(len(tokens)), last], cache
 

@@ -332,16 +332,24 @@ class Transformer(Layers):
 
     @located
     def step(
-        self, params: Tree, tokens: Array, cache: "Cache", *, lengths: Array | None = None
+        self,
+        params: Tree,
+        tokens: Array,
+        cache: "Cache",
+        *,
+        lengths: Array | None = None,
+        after_each: bool = False,
     ) -> tuple[Array, "Cache"]:
         """Return the logits (B, V) after the next tokens of each text, and the cache after them.
 
         Args:
             params: from `init`.
             tokens: integers (B, T), T of them at a time.
-            cache: from `init_cache` or an earlier step. It is used up.
+            cache: from `init_cache` or an earlier step. It shares memory with the one returned,
+                which is used up once another step starts from the first.
             lengths: (B,) how many of the T tokens each text really has, at least one; the rest is
                 padding. Default: all.
+            after_each: return the logits after each of the tokens, (B, T, V).
         """
         B, T = tokens.shape
         lengths = np.full(B, T) if lengths is None else lengths
@@ -355,7 +363,8 @@ class Transformer(Layers):
         for own, block, old in zip(params["blocks"], self.blocks, cache.blocks, strict=True):
             x, new = block.wiring.step(own, x, old, block=block, lengths=lengths, **apart(begins))
             caches.append(new)
-        x = x[np.arange(B), lengths - 1]  # (B, D)
+        if not after_each:
+            x = x[np.arange(B), lengths - 1]  # (B, D)
         x, _ = self.norm.forward(params["norm"], x)
         logits, _ = self.unembedding.forward(self.head_params(params), x)
         begun = cache.begun if begins is None else begins[np.arange(B), lengths - 1]

@@ -183,7 +183,7 @@ def step(
 ) -> tuple[Array, Any]:
     """Return the output for the next positions (B, T, D) of each text, and the cache after them.
 
-    See `self_attention.step`; the cache is used up.
+    See `self_attention.step`, also for the cache.
     """
 
     def run(name: str, x: Any, **own: Any) -> Any:

@@ -14,7 +14,9 @@ def generate(run_folder, capsys):
     def run(*arguments):
         assert main(["generate", str(run_folder), *arguments]) == 0
         said = capsys.readouterr()
-        assert re.fullmatch(r"[\d,]+ tokens in \d+\.\d s, [\d,]+ tokens/s\n", said.err)
+        assert re.fullmatch(
+            r"[\d,]+ tokens in \d+\.\d s, [\d,]+ tokens/s(, .* accepted)?\n", said.err
+        )
         return said.out
 
     return run
@@ -41,6 +43,18 @@ def test_it_follows_the_seed(generate):
 def test_a_penalty_changes_the_text(generate):
     settings = ["--temperature", "0", "--max-new-tokens", "50"]
     assert generate(*settings) != generate(*settings, "--repetition-penalty", "3")
+
+
+def test_drafts_change_the_speed_alone(run_folder, capsys):
+    said = []
+    for drafts in ([], ["--speculate", "0"], ["--speculate", "3"]):
+        settings = ["--temperature", "0", "--max-new-tokens", "90", *drafts]
+        assert main(["generate", str(run_folder), *settings]) == 0
+        said.append(capsys.readouterr())
+    assert len({one.out for one in said}) == 1
+    for i, number in enumerate((r"[1-9]\d*", None, r"[1-9]\d*")):
+        drafted = re.search(rf"\d+% of {number} drafted tokens accepted", said[i].err)
+        assert bool(drafted) is bool(number)
 
 
 def test_it_stops(generate):
@@ -119,9 +133,12 @@ def test_a_sample_is_the_same_alone_and_among_others(generate):
     assert " ".join(alone.split()) in " ".join(" ".join(cells).split())
 
 
-def test_a_model_of_ones_own_goes_without_a_cache(train, model_file, tmp_path, capsys):
+def test_a_model_of_ones_own_goes_without_a_cache(train, model_file, tmp_path, capsys, monkeypatch):
     assert train(tmp_path / "own", "--model", f"{model_file}:model") == 0
     capsys.readouterr()
     arguments = ["--prompt", "q", "--max-new-tokens", "20"]
     assert main(["generate", str(tmp_path / "own"), *arguments, "--num-samples", "2"]) == 0
     assert capsys.readouterr().out.count("q") >= 2
+    monkeypatch.setattr(generation.Decoder, "looks_ahead", False)
+    assert main(["generate", str(tmp_path / "own"), *arguments, "--speculate", "3"]) == 0
+    assert capsys.readouterr().err.startswith("No drafts: the model takes one token at a time.\n")

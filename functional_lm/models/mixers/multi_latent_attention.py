@@ -310,7 +310,7 @@ def step(
 ) -> tuple[Array, Cache]:
     """Return the output for the next positions of each text, and the cache after them.
 
-    See `self_attention.step`; the cache is used up.
+    See `self_attention.step`, also for the cache.
     """
     B, T, _ = x.shape
     layers = Parts(q_down, q_norm, q, kv_down, kv_norm, kv, out)

@@ -393,8 +393,8 @@ def step(
     Args:
         params: of the layers.
         x: (B, T, D), of the T positions after those in the cache; T is one but for prompts.
-        cache: from `init_cache` or an earlier step. It is used up: the one returned shares its
-            memory.
+        cache: from `init_cache` or an earlier step. It shares memory with the one returned, which
+            is used up once another step starts from the first.
         lengths: (B,) how many of the T positions each text really has; the rest is padding.
             Default: all.
         begins: (B, T) where the document of each position begins, among those in the cache.
