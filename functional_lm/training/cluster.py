@@ -188,7 +188,7 @@ class Cluster:
         """Return the steps from the leader's state; it makes them by command, see `follow`.
 
         Args:
-            state: where to start; that of the others only has the shapes.
+            state: where to start; the others only need the shapes of the parameters.
             steps_from: `train`, without what is said here.
             optimizer: for `train`.
             microbatches: the parts of a batch.
@@ -203,16 +203,15 @@ class Cluster:
         step, params, optimizer_state, *faults = state
         counts = self._spread(np.array([step, *faults])).tolist()
         params = pytree.map(self._spread, params)
+        trained = params if trainable is None else pytree.partition(params, trainable)[0]
         if self.distribution.shard_optimizer:
-            trained = params
-            if trainable is not None:
-                trained, _ = pytree.partition(params, trainable)
             ownership = Ownership(self.comm, trained, optimizer.by_leaf)
             own = optimizer.init(ownership.own(trained))
             optimizer_state = Divided(self._scattered(optimizer_state, own))
             optimizer = _dividing(optimizer)
         else:
-            optimizer_state = pytree.map(self._spread, optimizer_state)
+            like = optimizer_state if self.leads else optimizer.init(trained)
+            optimizer_state = pytree.map(self._spread, like)
         self.state = TrainState(counts[0], params, optimizer_state, *counts[1:])
         gradient = distributed(
             value_and_grad,
@@ -256,7 +255,7 @@ class Cluster:
                 return
             if command == BEGIN:
                 steps = experiment.run(
-                    experiment.init_state(experiment.model.init(None)),
+                    TrainState(0, experiment.model.init(None), None),
                     max_consecutive_errors=value,
                     inspect=lambda *of_update: None,
                     inspect_at=lambda step: self._inspected,
