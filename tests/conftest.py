@@ -65,8 +65,9 @@ def mpiexec():
         pytest.skip(f"mpiexec is missing: not in {program.parent}")
 
     def run(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [program, "-n", str(processes), sys.executable, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        python = [sys.executable, "-m", "mpi4py"]  # which ends all on an error of one
+        command = [program, "-n", str(processes), *python, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     return run
 

@@ -288,7 +288,7 @@ class Experiment:
             "optimizer": settings.make_optimizer(schedule or self.schedule, self.model),
             "trainable": self.trainable,
             "max_consecutive_errors": max_consecutive_errors,
-            "inspect_at": inspect_at,
+            "inspect_at": inspect_at if inspect is not None else lambda step: False,
         }
         if self.cluster is not None:
             parts, threads = settings.parts, min(threads, cores())
