@@ -1,5 +1,6 @@
 """What all tests share: floating-point faults are errors, and the real text if it is there."""
 
+import gc
 import math
 import os
 import shutil
@@ -26,6 +27,12 @@ os.environ["XLA_FLAGS"] = " ".join(
 import hypothesis
 import numpy as np
 import pytest
+
+# Traces make many objects and few cycles; collections took a tenth of the time.
+gc.set_threshold(200_000, 50, 100)
+# Many tests start processes: let them find compiled modules, as Python does by default.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("untimed")

@@ -16,9 +16,9 @@ from ..models.loading import load, split_reference
 from ..prng import integers, normal
 from ..testing import LeafReport, Report, cases, check_layer, check_vjp, names
 from ..testing.check import DTYPES
-from ..testing.half_precision import HALF
 from ..testing.registry import modules
 from ..testing.report import columns, figure
+from ..testing.stages.half_precision import HALF
 from .flags import Argument, setting, split_setting
 from .output import print
 

@@ -9,20 +9,20 @@ import numpy as np
 
 from .. import pytree
 from ..contract import Differentiable, Tree, expect_int
-from .accuracy import compare_float32, compare_float64
-from .audit import audit as audited
-from .conduct import check_contract, check_linearity, check_purity, like_faults
 from .explain import explain
-from .forward_mode import check_jvp
-from .half_precision import HALF, check_half
 from .inputs import as_arrays, cast, did_you_mean, jitter, keywords_of, normal_like
 from .numeric import NumericOracle
 from .oracle import JaxOracle, LayerOracle
-from .own_inputs import check_own_inputs
-from .refusals import check_refusals
 from .report import Finding, Report
+from .stages import variants
+from .stages.accuracy import compare_float32, compare_float64
+from .stages.audit import audit as audited
+from .stages.conduct import check_contract, check_linearity, check_purity, like_faults
+from .stages.forward_mode import check_jvp
+from .stages.half_precision import HALF, check_half
+from .stages.own_inputs import check_own_inputs
+from .stages.refusals import check_refusals
 from .subject import BrokenLayer, Examination, Oracle, Subject, line_of
-from .variants import check_bitwise, check_examples, check_layouts, check_one_token, check_scales
 
 __all__ = ["DTYPES", "check", "check_vjp", "drawing"]
 
@@ -75,7 +75,7 @@ def check_vjp(
         seed: of the draws.
         dtypes: those to check, float64 and float32 or one of them; bfloat16 and float16 for a
             layer that computes in half precision. There each leaf has a verdict: right, inexact
-            by a factor, wrong, or ill-conditioned here; see `testing.half_precision`.
+            by a factor, wrong, or ill-conditioned here; see `testing.stages.half_precision`.
         refusals: require an error that names the argument for wrong dtypes, shapes and parameters,
             as this library's own layers raise.
         bitwise: require the same bits in every call, and for an example in whatever batch it comes.
@@ -261,13 +261,13 @@ def _stages(examination: Examination, refusals: bool, bitwise: bool) -> list[Cal
         stages.append(partial(compare_float64, examination))
     if "float32" in dtypes:
         stages.append(partial(compare_float32, examination))
-    stages += [partial(check_layouts, examination, dtype) for dtype in dtypes]
+    stages += [partial(variants.check_layouts, examination, dtype) for dtype in dtypes]
     if "float64" in dtypes:
-        others = (check_examples, check_one_token, check_scales)
+        others = (variants.check_examples, variants.check_one_token, variants.check_scales)
         stages += [partial(stage, examination) for stage in others]
     stages += [partial(check_jvp, examination, dtype) for dtype in dtypes]
     if bitwise:
-        stages += [partial(check_bitwise, examination, dtype) for dtype in dtypes]
+        stages += [partial(variants.check_bitwise, examination, dtype) for dtype in dtypes]
     stages += [partial(check_half, examination, dtype) for dtype in halves]
     return stages + ([partial(check_refusals, examination)] if refusals else [])
 

@@ -65,7 +65,7 @@ class HalfReport:
         path: as in `LeafReport`.
         dtype: bfloat16 or float16.
         error: of our result.
-        unit: what rounding does to the problem itself; see `testing.half_precision`.
+        unit: what rounding does to the problem itself; see `testing.stages.half_precision`.
         systematic: the share of the error that does not change with the rounding.
         verdict: ``right``, ``inexact``, ``wrong`` or ``ill-conditioned here``.
     """

@@ -6,6 +6,7 @@ for files that anybody may write: the settings, the records and the texts.
 """
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -54,7 +55,6 @@ def of_run(file: str, *, custom: bool = False) -> Callable[[Path], list[bytes]]:
         text = ["--text-file", str(folder / "text.txt"), "--out", str(folder / RUN)]
         status, said = command("train", *text, *model, *SETTINGS.split(), *EVERY.split())
         assert status == 0, said
-        command("plot", str(folder / RUN))  # the first picture makes a list of the fonts
         shutil.copytree(folder / RUN, folder / PRISTINE)
         (folder / RUN / "checkpoints" / "step-00000003.safetensors").unlink()
         return [(folder / RUN / file).read_bytes()]
@@ -82,6 +82,8 @@ def through(*commands: tuple[str, ...]) -> Callable[[Path], object]:
         arguments = commands[number % len(commands)]
         if arguments is REPORT and len(commands) > 1 and number // len(commands) % SELDOM:
             arguments = commands[0]
+        if arguments is REPORT:
+            find_fonts(folder)
         before = memory()
         with contextlib.chdir(folder):
             status, said = command(*(part.replace("RUN", str(copy)) for part in arguments))
@@ -96,6 +98,12 @@ def through(*commands: tuple[str, ...]) -> Callable[[Path], object]:
         expect_same(path.relative_to(folder / RUN), folder, arguments)
 
     return read
+
+
+@functools.cache
+def find_fonts(folder: Path) -> None:
+    """Draw a first picture, which makes a list of the fonts."""
+    command("plot", str(folder / PRISTINE))
 
 
 def expect_same(file: Path, folder: Path, arguments: tuple[str, ...]) -> None:

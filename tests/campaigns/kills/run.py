@@ -1,6 +1,6 @@
 """Disturb runs in every way that a machine can, and compare what becomes of them.
 
-    python tests/campaigns/kills/run.py MODE [--count N] [--seed 0] [--started]
+    python tests/campaigns/kills/run.py MODE [--count N] [--steps 60] [--seed 0] [--started]
 
 kills       A small run is trained once without a disturbance. Then the same run is started, killed
             with SIGKILL and resumed until it reaches its end, again and again until that many
@@ -47,14 +47,13 @@ from pathlib import Path
 from functional_lm.cli.main import main as command
 from functional_lm.runs import load_checkpoint, open_run, read_metrics
 
-STEPS = 60
 TIMES = ("step_ms", "tokens_per_second")
 TINY = [
     *("--batch-size", "2", "--seq-len", "8", "--d-model", "8", "--n-heads", "1"),
     *("--n-layers", "1", "--shards", "1"),
 ]
 SETTINGS = [
-    *("--steps", "60", "--checkpoint-every", "1", "--eval-every", "7", "--sample-every", "20"),
+    *("--checkpoint-every", "1", "--eval-every", "7", "--sample-every", "20"),
     *("--statistics-every", "10", "--batch-size", "4", "--seq-len", "16", "--d-model", "16"),
     *("--n-heads", "2", "--n-layers", "2", "--dropout", "0.1", "--shards", "2"),
     *("--optimizer", "muon", "--normuon", "--windows", "shuffled", "--ema-decay", "0.9"),
@@ -78,11 +77,13 @@ def main() -> None:
     )
     parser.add_argument("mode", choices=COUNTS)
     parser.add_argument("--count", type=int, help="kills, rounds or injections")
+    parser.add_argument("--steps", type=int, default=60, help="of a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--started", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        campaign = Campaign(Path(folder), random.Random(options.seed), options.started)
+        draw = random.Random(options.seed)
+        campaign = Campaign(Path(folder), draw, options.started, options.steps)
         count = COUNTS[options.mode] if options.count is None else options.count
         getattr(campaign, options.mode)(count)
 
@@ -90,11 +91,11 @@ def main() -> None:
 class Campaign:
     """Victims, one after another."""
 
-    def __init__(self, folder: Path, draw: random.Random, started: bool) -> None:
+    def __init__(self, folder: Path, draw: random.Random, started: bool, steps: int) -> None:
         self.text = folder / "text.txt"
         self.text.write_text("the quick brown fox jumps over the lazy dog.\n" * 40)
         self.straight, self.victim = folder / "straight", folder / "victim"
-        self.draw = draw
+        self.draw, self.length = draw, steps
         self.start: Callable[[list[str]], Process] = Started if started else Forked
 
     def kills(self, kills: int) -> None:
@@ -181,8 +182,7 @@ class Campaign:
         expect(self.start([*self.arguments(self.victim), "--steps", "1"]).wait() == 0, "it starts")
         seconds, made, seeds = time.perf_counter() - began, 0, {0}
         while made < kills:
-            new = ["train", "--out", str(self.victim), "--text-file", str(self.text)]
-            new += SETTINGS
+            new = self.arguments(self.victim, new=True)
             process = self.start([*new, "--overwrite", "--seed", str(made + 1), "--steps", "1"])
             made += process.kill_after(self.draw.uniform(0, seconds))
             run = open_run(self.victim)
@@ -246,7 +246,7 @@ class Campaign:
         for overwrite in (False, True):
             if overwrite:
                 expect(self.start(old).wait() == 0, "the old run ends well")
-            new = ["train", "--out", str(self.victim), "--text-file", str(self.text), *SETTINGS]
+            new = self.arguments(self.victim, new=True)
             record = self.text.parent / "record"
             folder = self.victim.parent
             logs[overwrite] = power.recorded(
@@ -349,11 +349,12 @@ class Campaign:
 
         steps.campaign(self.text.parent, self.draw, count)
 
-    def arguments(self, out: Path) -> list[str]:
-        """Return the arguments that start the run or go on with it."""
-        if out.exists():
+    def arguments(self, out: Path, *, new: bool = False) -> list[str]:
+        """Return the arguments that start the run, or resume it if it is there."""
+        if out.exists() and not new:
             return ["train", "--resume", str(out)]
-        return ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS]
+        start = ["train", "--out", str(out), "--text-file", str(self.text), *SETTINGS]
+        return [*start, "--steps", str(self.length)]
 
     def newest(self) -> int:
         """Return the newest step that is saved, or -1 if there is no run."""
@@ -383,7 +384,7 @@ class Campaign:
             "tokenizer.json",
             "config.json",
         ]
-        names.append(f"checkpoints/step-{STEPS:08}.safetensors")
+        names.append(f"checkpoints/step-{self.length:08}.safetensors")
         for name in names:
             same = (self.victim / name).read_bytes() == (self.straight / name).read_bytes()
             expect(same, f"{name} is that of the undisturbed run")
@@ -397,7 +398,9 @@ class Campaign:
             kept = [path for path in kept if path.suffix != ".damaged"]
         expect(not strangers, f"nothing else is left, such as {sorted(strangers)[:3]}")
         expect(all(path.suffix == ".safetensors" for path in kept), "no checkpoint is damaged")
-        expect(metrics(self.victim) == metrics(self.straight), "the metrics are those")
+        found, wanted = metrics(self.victim), metrics(self.straight)
+        expect(found == wanted, "the metrics are those")
+        expect([record["step"] for record in found] == [*range(1, self.length + 1)], "each once")
 
 
 def in_small_parts() -> None:
@@ -422,7 +425,6 @@ def metrics(run: Path) -> list[dict]:
     """Return the records without their times."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    expect([record["step"] for record in records] == list(range(1, STEPS + 1)), "each step once")
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
 
 

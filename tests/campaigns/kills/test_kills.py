@@ -23,6 +23,6 @@ def test_a_disturbed_run_loses_nothing(mode, request):
         request.getfixturevalue("mpiexec")  # skips without it
     count = str(SHORT[mode])
     command = [sys.executable, Path(__file__).with_name("run.py"), mode, "--count", count]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--steps", "30"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{count} ")

@@ -16,14 +16,14 @@ import numpy as np
 from functional_lm import pytree
 from functional_lm.compose import keywords_of_forward
 from functional_lm.testing import registry
-from functional_lm.testing.accuracy import compare_float32, compare_float64
 from functional_lm.testing.check import DTYPES, drawing
-from functional_lm.testing.conduct import check_contract, check_linearity, check_purity
 from functional_lm.testing.inputs import cast
 from functional_lm.testing.oracle import JaxOracle
 from functional_lm.testing.report import Finding, Report
+from functional_lm.testing.stages.accuracy import compare_float32, compare_float64
+from functional_lm.testing.stages.conduct import check_contract, check_linearity, check_purity
+from functional_lm.testing.stages.variants import check_layouts
 from functional_lm.testing.subject import BrokenLayer, Examination, Subject
-from functional_lm.testing.variants import check_layouts
 
 SECONDS = 10.0
 """Processor time that a mutant may take at one case, a hundred times what it needs."""

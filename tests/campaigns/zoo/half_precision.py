@@ -5,8 +5,8 @@ python tests/campaigns/zoo/half_precision.py [--dtype float16] [NAME ...]
 Every layer of the zoo, with its bugs and without, becomes a kernel in half precision: it computes
 in float32 and returns rounded results, with residuals in float32 or rounded too. Those that raise
 there are left out, as are faults of conduct, which the numbers do not show. The score of a kernel
-is its largest error over the unit of `functional_lm.testing.half_precision`; that of allclose the
-largest excess over PyTorch's default tolerances for the dtype. Exits with 1 if the area under the
+is its largest error over the unit of `testing.stages.half_precision`; that of allclose the largest
+excess over PyTorch's default tolerances for the dtype. Exits with 1 if the area under the
 ROC curve is below 0.99, or a right kernel is not called right.
 """
 
@@ -24,10 +24,10 @@ from rich.progress import track
 from functional_lm import pytree
 from functional_lm.contract import is_floating
 from functional_lm.testing import check_vjp
-from functional_lm.testing.accuracy import rows
-from functional_lm.testing.half_precision import HALF, rounded
 from functional_lm.testing.inputs import cast, normal_like
 from functional_lm.testing.oracle import JaxOracle
+from functional_lm.testing.stages.accuracy import rows
+from functional_lm.testing.stages.half_precision import HALF, rounded
 
 ENOUGH = 0.99
 TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5)}  # rtol, atol of torch.testing

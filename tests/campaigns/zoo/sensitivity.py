@@ -15,10 +15,10 @@ from rich.progress import track
 
 from functional_lm import pytree
 from functional_lm.testing import cases, names, registry
-from functional_lm.testing.accuracy import compare_float64
 from functional_lm.testing.check import drawing
 from functional_lm.testing.oracle import JaxOracle
 from functional_lm.testing.report import Report
+from functional_lm.testing.stages.accuracy import compare_float64
 from functional_lm.testing.subject import Examination, Subject
 
 STEPS = tuple(10.0 ** (-k / 2) for k in range(8, 34))

@@ -8,7 +8,7 @@ from functional_lm.testing import CAUSES
 
 LONG = (  # they take seconds each, or have causes that the checker does not name
     *("attention", "_block", "squeeze_excite", "soft_experts", "top1_gate"),
-    *("bilinear", "weight_norm", "gelu_mlp: the slope"),
+    *("bilinear", "weight_norm", "gelu_mlp: the slope", "dora", "relative_bias"),
 )
 SHORT = {bug.cause: bug for bug in reversed(ALL) if not any(word in bug.name for word in LONG)}
 

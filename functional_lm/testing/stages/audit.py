@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Array
+from ... import pytree
+from ...contract import Array
+from ..explain.replay import Replays, Site
+from ..inputs import finite
+from ..limits import float64_limit, norm
+from ..oracle import JaxOracle
+from ..subject import Examination
 from .changes import disputed
-from .explain.replay import Replays, Site
-from .inputs import finite
-from .limits import float64_limit, norm
-from .oracle import JaxOracle
 from .own_inputs import KINDS, agrees, compared, is_right, problems, tried
-from .subject import Examination
 
 __all__ = ["audit"]
 

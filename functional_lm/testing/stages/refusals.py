@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Array
+from ... import pytree
+from ...contract import Array
+from ..inputs import at, cast
+from ..subject import Examination
 from .forward_mode import tangent_like
-from .inputs import at, cast
-from .subject import Examination
 
 __all__ = ["check_refusals"]
 

@@ -21,19 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import prng, pytree
-from ..contract import Array, Key, Tree
+from ... import prng, pytree
+from ...contract import Array, Key, Tree
+from ..explain import explain
+from ..inputs import finite, jitter, normal_like, same_bits, stretched
+from ..limits import norm
+from ..numeric import NumericOracle
+from ..oracle import JaxOracle
+from ..report import Finding, Report
+from ..subject import BrokenLayer, Examination, Subject
 from .accuracy import compare_float64
 from .changes import Problem, changed, defaults_of
 from .conduct import check_contract
-from .explain import explain
 from .forward_mode import check_jvp
-from .inputs import finite, jitter, normal_like, same_bits, stretched
-from .limits import norm
-from .numeric import NumericOracle
-from .oracle import JaxOracle
-from .report import Finding, Report
-from .subject import BrokenLayer, Examination, Subject
 
 __all__ = [
     "KINDS",

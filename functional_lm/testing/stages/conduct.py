@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from .inputs import at, cast, finite, freeze, jitter, same_bits
-from .report import Finding
-from .subject import BrokenLayer, Examination, Subject, describe
+from ... import pytree
+from ..inputs import at, cast, finite, freeze, jitter, same_bits
+from ..report import Finding
+from ..subject import BrokenLayer, Examination, Subject, describe
 
 __all__ = ["check_contract", "check_linearity", "check_purity", "like_faults"]
 

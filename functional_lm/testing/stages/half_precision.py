@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Array, Tree, is_floating
-from . import limits
+from ... import pytree
+from ...contract import Array, Tree, is_floating
+from .. import limits
+from ..inputs import cast, jitter
+from ..numeric import NumericOracle
+from ..report import HalfReport
+from ..subject import Examination, Subject
 from .accuracy import rows
-from .inputs import cast, jitter
-from .numeric import NumericOracle
-from .report import HalfReport
-from .subject import Examination, Subject
 
 __all__ = ["HALF", "check_half"]
 

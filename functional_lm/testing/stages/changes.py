@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .. import prng, pytree
-from ..contract import Array, Tree
-from .inputs import at, stretched
+from ... import prng, pytree
+from ...contract import Array, Tree
+from ..inputs import at, stretched
 
 __all__ = ["Problem", "changed", "defaults_of", "disputed"]
 

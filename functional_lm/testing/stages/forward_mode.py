@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Array, Tree
-from . import limits
+from ... import pytree
+from ...contract import Array, Tree
+from .. import limits
+from ..inputs import at, cast, finite, normal_like, same_bits
+from ..subject import BrokenLayer, Examination
 from .conduct import like_faults
-from .inputs import at, cast, finite, normal_like, same_bits
-from .subject import BrokenLayer, Examination
 
 __all__ = ["check_jvp", "tangent_like"]
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Tree
-from . import limits
-from .inputs import cast, finite, jitter
-from .limits import ulp_error
-from .report import LeafReport
-from .subject import Comparison, Examination
+from ... import pytree
+from ...contract import Tree
+from .. import limits
+from ..inputs import cast, finite, jitter
+from ..limits import ulp_error
+from ..report import LeafReport
+from ..subject import Comparison, Examination
 
 __all__ = ["compare_float32", "compare_float64", "distance", "rows"]
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import pytree
-from ..contract import Tree
-from . import limits
+from ... import pytree
+from ...contract import Tree
+from .. import limits
+from ..inputs import LAYOUTS, cast, finite, same_bits, scaled
+from ..oracle import JaxOracle
+from ..subject import BrokenLayer, Examination
 from .accuracy import distance, rows
 from .conduct import like_faults
-from .inputs import LAYOUTS, cast, finite, same_bits, scaled
-from .oracle import JaxOracle
-from .subject import BrokenLayer, Examination
 
 __all__ = ["check_bitwise", "check_examples", "check_layouts", "check_one_token", "check_scales"]
 

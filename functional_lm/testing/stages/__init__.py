@@ -1,0 +1,1 @@
+"""What a check looks at, one file each; `check` calls them in order."""
