@@ -87,6 +87,7 @@ class Cluster:
         self.distribution = distribution or Distribution()
         self._commands: list[Any] = []
         self._inspected = False  # whether the next step is
+        self._within_step = False
 
     @classmethod
     def launched(cls, distribution: Distribution) -> "Cluster | None":
@@ -241,7 +242,14 @@ class Cluster:
         while True:
             if self.leads:
                 self._command(STEP, inspect_at(self.state.step + 1))
-            if (step := next(steps, None)) is None:
+            self._within_step = True
+            try:
+                step = next(steps, None)
+            except FloatingPointError:  # at the end of a step, in all processes
+                self._within_step = False
+                raise
+            self._within_step = False
+            if step is None:
                 return
             self.state = step.state
             yield step
@@ -273,10 +281,12 @@ class Cluster:
         """Return a state with all of the optimizer's, as one process has it.
 
         Raises:
-            OSError: if the other processes are at another step.
+            OSError: if this process was interrupted within a step, or others are at another one.
         """
         if not isinstance(state.optimizer_state, Divided):
             return state
+        if self._within_step:
+            raise OSError("a step was interrupted; resume from the last checkpoint")
         self._command(WHOLE, state.step)
         return state._replace(optimizer_state=self._gathered(state.step))
 

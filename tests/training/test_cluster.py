@@ -71,6 +71,13 @@ else:
         assert "different steps" in str(error)
     else:
         raise AssertionError
+    cluster._within_step = True  # as after an error
+    try:
+        experiment.whole(step.state)
+    except OSError as error:
+        assert "a step was interrupted" in str(error)
+    else:
+        raise AssertionError
     whole = pytree.buffer_bytes(straight[-1].state.optimizer_state)
     assert sum(one.optimizer_state for one in cluster.memory()) < 1.1 * whole
     cluster.stop()
