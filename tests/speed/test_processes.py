@@ -3,7 +3,6 @@ import sys
 import numpy as np
 import pytest
 
-from functional_lm.speed import runtime
 from functional_lm.speed.processes import distributed, share, world
 
 COMPARE = """
@@ -96,17 +95,6 @@ def test_the_bits_do_not_depend_on_the_number_of_processes(mpiexec):
     done = mpiexec(3, "-c", COMPARE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("well") == 3
-
-
-@pytest.mark.parametrize("names", runtime._LAUNCHERS)
-def test_mpiexec_is_noticed_and_its_processes_share_the_cores(monkeypatch, names):
-    alone = runtime.cores()
-    assert runtime.launched() is None
-    for name, value in zip(names, "142", strict=True):
-        monkeypatch.setenv(name, value)
-    assert runtime.launched() == (1, 4, 2)
-    assert runtime.cores() == max(1, alone // 2)
-    assert runtime.cores(others_wait=True) == alone
 
 
 def test_processes_without_mpi_do_not_train_alone(monkeypatch):
