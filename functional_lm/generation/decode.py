@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract import Array, Key, expect_int
 from .decoder import Decoder, expect_prompts
-from .drafts import Drafts
+from .drafts import DOUBT, DOUBT_OF_SAMPLES, Drafts
 from .sampling import Transform, most_likely, sample
 
 __all__ = ["BURST", "SPECULATE", "Model", "generate", "generate_batch", "until_stop"]
@@ -143,28 +143,31 @@ def _with_drafts(
     most: int,
 ) -> Iterator[int]:
     """Yield the tokens of one text; each pass takes the last one and a draft of the next."""
+    if not n_tokens:
+        return
+    decoder.prefill([text])
     greedy = key is None and transform is None
-    drafts, guess, new, done = Drafts(text.tolist(), decoder.pass_time), list[int](), list[int](), 0
+    doubt = DOUBT if greedy else DOUBT_OF_SAMPLES
+    drafts = Drafts(text.tolist(), decoder.pass_time, doubt)
+    guess, new, done = list[int](), list[int](), 0
     while done < n_tokens:
         burst: list[int] = []
-        if done == 0:
-            decoder.prefill([text])
         with decoder.undisturbed() if greedy else contextlib.nullcontext():
             deadline = time.perf_counter() + BURST if greedy else 0.0
             while done < n_tokens and (not burst or time.perf_counter() < deadline):
                 if done:
                     guess = drafts.guess(min(most, decoder.room - 1, n_tokens - done - 1))
-                    ahead = [new[-1], *guess]
-                    decoder.advance_along(ahead) if greedy else decoder.look_ahead(ahead)
+                    with contextlib.nullcontext() if greedy else decoder.undisturbed():
+                        decoder.advance_along([new[-1], *guess])
                 if greedy:
                     new = decoder.likeliest
                     new = new[: 1 + _n_agreeing(guess, new)]
                 else:
                     new = []
-                    for logits, next_one in zip(decoder.logits, [*guess, None], strict=True):
+                    for logits, drafted in zip(decoder.logits, [*guess, None], strict=True):
                         new += _choose([logits], [text], [key], done + len(new), [transform])
                         text = np.append(text, new[-1])
-                        if new[-1] != next_one:
+                        if new[-1] != drafted:
                             break
                 if done:
                     decoder.accept(len(new))

@@ -12,7 +12,10 @@ from ..models.language_model import LanguageModel
 from ..speed.threads import one_thread
 from .window import window_start
 
-__all__ = ["LATE", "PASS_TIME", "Decoder", "expect_prompts"]
+__all__ = ["LATE", "PASS_TIME", "SHORT", "Decoder", "expect_prompts"]
+
+SHORT = 32
+"""Up to so many tokens of a text, one pass of the quick decoder takes less time than a step."""
 
 LATE = 16
 """How many accepted tokens may wait for a pass that takes them into the cache."""
@@ -62,6 +65,7 @@ class Decoder:
         self._room = 0  # tokens until a window is full
         self._logits: Array | None = None  # None: the fast decoder has them
         self._cache: Any = None
+        self._fast_decoder = getattr(model.model, "fast_decoder", None)
         self._fast: Any = None
         self._ahead: list[int] = []  # the tokens of `look_ahead`
         self._after: Any = None  # the cache after them
@@ -194,6 +198,8 @@ class Decoder:
         """
         if self._max_seq_len < 3:
             return False
+        if self.cached and self._fast_decoder is not None:
+            return True
         V = self.model.config.vocab_size
         tokens = np.arange(3)[None] % V
         with np.errstate(all="ignore"):
@@ -288,13 +294,19 @@ class Decoder:
         padded = np.zeros((len(windows), lengths.max()), np.int64)
         for row, window in zip(padded, windows, strict=True):
             row[: len(window)] = window
+        self._room = M - int(lengths.max())
+        if self._fast_decoder is not None:
+            self._fast = self._fast or self._fast_decoder(self._params)
+            if len(windows) == 1 and len(windows[0]) <= SHORT:
+                self._fast.start(1)
+                self._fast.look_ahead(windows[0])
+                self._fast.keep(len(windows[0]))
+                self._show(self._fast.logits[-1:])
+                return
         cache = self.model.init_cache(self._params, len(windows), M)
         logits, self._cache = self.model.step(self._params, padded, cache, lengths=lengths)
         self._late = []
-        self._room = M - int(lengths.max())
-        fast = getattr(self.model.model, "fast_decoder", None)
-        if fast is not None:
-            self._fast = self._fast or fast(self._params)
+        if self._fast is not None:
             self._fast.load(self._cache)
             self._cache = None
         self._show(logits)

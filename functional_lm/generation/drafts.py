@@ -10,86 +10,86 @@ plain steps too, so that drafting begins and ends as the text changes. No clock 
 text is always drafted in the same way.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-__all__ = ["LONGEST", "LOOK_UPS", "PRIOR", "Drafts"]
+__all__ = ["DOUBT", "DOUBT_OF_SAMPLES", "LONGEST", "LOOK_UP", "PRIOR", "Drafts"]
 
-LOOK_UPS = (8, 4, 2)
-"""How many of the last tokens are looked up, the longest first."""
+LOOK_UP = 3
+"""How many of the last tokens must have come before."""
 
 LONGEST = 24
 """Matches from this length on count as equally good."""
 
-PRIOR = 4.0
-"""How many guesses weigh as much as the first belief, r(m) = m/(m + 2)."""
+PRIOR = 2.0
+"""How many guesses weigh as much as the first belief, r(m) = m/(m + doubt)."""
+
+DOUBT, DOUBT_OF_SAMPLES = 3.0, 8.0
+"""The doubt in guesses of the likeliest tokens, and of tokens drawn at random."""
 
 
 class Drafts:
-    """The tokens of a text, and where each run of a few last came before."""
+    """The tokens of a text, and where each run of the last few came before."""
 
-    def __init__(self, text: Iterable[int], pass_time: tuple[float, float]) -> None:
+    def __init__(
+        self, text: Iterable[int], pass_time: tuple[float, float], doubt: float = DOUBT
+    ) -> None:
         """Begin with the tokens of a text.
 
         Args:
             text: the tokens so far.
             pass_time: what a pass with drafts takes, and each token drafted on top of it, over the
                 time of a plain step.
+            doubt: how little the first guesses are trusted; see `PRIOR`.
         """
         self._pass, self._each = pass_time
         self._text: list[int] = []
-        self._follows: list[dict[tuple[int, ...], int]] = [{} for _ in LOOK_UPS]
+        self._follows: dict[tuple[int, ...], int] = {}  # where each run last ended
         self._at = 0  # the guess is the token here; 0: none
         self._length = 0  # of the match before it, at most LONGEST
-        self._right = [PRIOR * m / (m + 2) for m in range(LONGEST + 1)]
+        self._right = [PRIOR * m / (m + doubt) for m in range(LONGEST + 1)]
         self._all = [PRIOR] * (LONGEST + 1)
         self.extend(text)
 
     def extend(self, tokens: Iterable[int]) -> None:
         """Take the next tokens of the text."""
+        text, follows = self._text, self._follows
         for token in tokens:
-            at, text = self._at, self._text
-            text.append(token)
-            right = False
+            at, m = self._at, self._length
+            right = at > 0 and text[at] == token
             if at:
-                right = text[at] == token
-                self._all[self._length] += 1
-                self._right[self._length] += right
+                self._all[m] += 1
+                self._right[m] += right
+            text.append(token)
+            run = tuple(text[-LOOK_UP:])
             if right:
-                self._at, self._length = at + 1, min(self._length + 1, LONGEST)
+                self._at, self._length = at + 1, min(m + 1, LONGEST)
             else:
-                self._at = 0
-            end = len(text)
-            for n, follows in zip(LOOK_UPS, self._follows, strict=True):
-                if end >= n:
-                    last = tuple(text[-n:])
-                    if not self._at and last in follows:
-                        self._at, self._length = follows[last], self._matching(follows[last], n)
-                    follows[last] = end
+                self._at = follows.get(run, 0)
+                self._length = self._matching() if self._at else 0
+            if len(run) == LOOK_UP:
+                follows[run] = len(text)
 
     def guess(self, most: int) -> list[int]:
-        """Return up to so many tokens that are likely to come next; none where that costs time."""
-        if not self._at or most < 1:
-            return []
+        """Return up to so many tokens that are likely to come next; none where that costs time.
+
+        Their number is odd, so that with the token before them the rows of a pass are even: that
+        takes no longer than one row less.
+        """
         best, n_best, tokens, chance = 1.0, 0, 1.0, 1.0
-        for n in range(1, most + 1):
-            m = min(self._length + n - 1, LONGEST)
-            chance *= self._right[m] / self._all[m]
-            tokens += chance
-            speed = tokens / (self._pass + self._each * n)
-            if speed > best:
-                best, n_best = speed, n
-        return self._copied(n_best)
+        if self._at:
+            for n in range(1, most + 1):
+                m = min(self._length + n - 1, LONGEST)
+                chance *= self._right[m] / self._all[m]
+                tokens += chance
+                speed = tokens / (self._pass + self._each * n)
+                if n % 2 and speed > best:
+                    best, n_best = speed, n
+        found = self._text[self._at : self._at + n_best]
+        return [found[i % len(found)] for i in range(n_best)]  # a copy behind the end goes on
 
-    def _copied(self, n: int) -> list[int]:
-        """Return what follows the match; behind the end of the text, the copy itself goes on."""
-        found = self._text[self._at : self._at + n]
-        period = len(found)
-        return [found[i % period] for i in range(n)]
-
-    def _matching(self, at: int, known: int) -> int:
-        """Return how many tokens before a place match those at the end, at most LONGEST."""
-        text: Sequence[int] = self._text
-        m = known
+    def _matching(self) -> int:
+        """Return how many tokens before the guess match the last ones, at most LONGEST."""
+        text, at, m = self._text, self._at, LOOK_UP
         while m < min(LONGEST, at) and text[at - 1 - m] == text[-1 - m]:
             m += 1
         return m

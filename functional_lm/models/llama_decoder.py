@@ -23,6 +23,7 @@ block. A pass over several rows, which are several texts or several tokens of on
 in place of vectors, and reads each weight once for all.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -33,7 +34,7 @@ from ..contract import Array, Tree, expect_logits
 from ..numerics import row_dot
 from ..rotation import rotations
 
-__all__ = ["BLOCK", "LINE", "SMALL_PRODUCT", "SMALL_VOCABULARY", "LlamaDecoder"]
+__all__ = ["BLOCK", "CACHED", "LINE", "PANEL", "SMALL_PRODUCT", "SMALL_VOCABULARY", "LlamaDecoder"]
 
 BLOCK = 16
 """Positions for which one set of views serves."""
@@ -43,6 +44,13 @@ SMALL_VOCABULARY = 1024
 
 SMALL_PRODUCT = 10**6
 """OpenBLAS multiplies matrices of M·N·K up to this without copying them first, in half the time."""
+
+CACHED = 2**24
+"""Matrices of more bytes in all come from memory for each token, and lie in panels of columns."""
+
+PANEL, PANEL_ROWS = 64, 4
+"""Columns of a panel, which is read from end to end, and the fewest rows that OpenBLAS multiplies
+it with at the speed of memory; a vector takes twice as long."""
 
 LINE = 64
 """Bytes of a cache line. Products with a matrix that starts inside one take a tenth longer."""
@@ -67,11 +75,20 @@ class LlamaDecoder:
         """Fold the parameters; ``config`` is that of `llama`, resolved."""
         weights, matrices = _fold(params, config)
         dtype = weights.embedding.dtype
+        self._turns = np.tile(weights.rotation, config.n_heads + config.n_kv_heads)
         (S, half), L = weights.rotation.shape, config.n_layers
         H, G, K = config.n_heads, config.n_kv_heads, 2 * half
         D, F, V = config.d_model, config.d_ff, config.vocab_size
         self._config = config
         self._weights = weights
+        self._large = sum(matrix.nbytes for matrix in matrices) > CACHED
+        if self._large:
+            matrices = [
+                np.concatenate([_panels(half) for half in _halves(matrix, F)])
+                if i % 4 == 3  # of gate and up, each in panels of its own
+                else _panels(matrix)
+                for i, matrix in enumerate(matrices)
+            ]
         self._unembedding, *flat = _aligned_copies(matrices)
         self._blocks = [flat[i : i + 4] for i in range(0, len(flat), 4)]
         sizes = [D, D, D, (H + 2 * G) * K, H * S, H * K, H * K, 2 * F, F, F, V]
@@ -84,12 +101,11 @@ class LlamaDecoder:
         )
         self._positions = np.zeros(0, np.int64)
         self._ahead = 0  # how many tokens the last pass took
-        self.pass_time = 1.6, 0.23
+        self.pass_time = (1.0, 0.12) if self._large else (1.3, 0.225)
 
-    def load(self, cache: Any) -> None:
-        """Start from the cache of `Transformer.step`."""
+    def start(self, B: int) -> None:
+        """Start with so many empty texts."""
         L, before, G, S, K = self._values.shape
-        B, order = len(cache.lengths), _key_order(self._config)
         if before != B:
             self._keys, self._values, self._seen = _aligned(
                 [(L, B, G, K, S), (L, B, G, S, K), (B, S)], self._keys.dtype
@@ -98,6 +114,13 @@ class LlamaDecoder:
             self._passes: dict[int, Pass] = {}
         for array in (self._keys, self._values, self._seen):
             array.fill(0.0)
+        self._positions = np.zeros(B, np.int64)
+        self._position = 0
+
+    def load(self, cache: Any) -> None:
+        """Start from the cache of `Transformer.step`."""
+        self.start(len(cache.lengths))
+        order = _key_order(self._config)
         self._positions = cache.lengths.copy()
         self._position = int(cache.lengths[0])
         for b, T in enumerate(cache.lengths):
@@ -119,6 +142,10 @@ class LlamaDecoder:
             ValueError: for logits that are not finite.
         """
         position = self._position
+        if self._large:
+            self._positions[0] = position
+            self._position = position + 1
+            return self._pass([token], 1)[0]
         first = position // BLOCK * BLOCK
         step = self._steps.get(first) or self._compile(first)
         best, exact = step(token, position)
@@ -168,7 +195,7 @@ class LlamaDecoder:
         ones.fill(1.0)
         (S, half), H, G = weights.rotation.shape, config.n_heads, config.n_kv_heads
         K, R, end = 2 * half, H // G, min(first + BLOCK, S)
-        turns = list(np.tile(weights.rotation[first:end], H + G))
+        turns = list(self._turns[first:end])
         qk = qkv[: (H + G) * K].view(weights.rotation.dtype)
         q, (new_key, new_value) = qkv[: H * K].reshape(G, R, K), qkv[H * K :].reshape(2, G, K)
         scores = scores[: H * end]
@@ -278,16 +305,19 @@ class LlamaDecoder:
         """
         weights, config, all_seen = self._weights, self._config, self._seen
         (L, B, G, S, K), H, F = self._values.shape, config.n_heads, config.d_ff
-        R, N, texts, offsets = H // G, B * T, np.arange(B), np.arange(T)
-        widths = [config.d_model] * 3 + [(H + 2 * G) * K, H * K, 2 * F, F, F, config.vocab_size]
-        shapes: list[tuple[int, ...]] = [(N, width) for width in widths]
+        R, N, texts, table = H // G, B * T, np.arange(B), self._turns
+        D, C, V = config.d_model, (H + 2 * G) * K, config.vocab_size
+        least, width = (PANEL_ROWS, PANEL) if self._large else (1, 1)  # of what a product writes
+        read, written = (D, D, H * K, F, F), (D, C, F, F, V)
+        widths = [*read, *(-(-n // width) * width for n in written)]
+        shapes: list[tuple[int, ...]] = [(max(N, least), n) for n in widths]
         shapes += [(N,), (L, B, H * T, 1), (B * H * T * S,)]
-        x, x_hat, y, qkv, attended, gate_up, e, hidden, undivided, norm, all_sums, flat = _aligned(
-            shapes, dtype := weights.embedding.dtype
+        *padded, norm, all_sums, flat = _aligned(shapes, dtype := weights.embedding.dtype)
+        x, x_hat, attended, e, hidden, y, qkv, gate, up, undivided = (
+            array[:N, :n] for array, n in zip(padded, read + written, strict=True)
         )
-        norms, eps, ones = norm[:, None], weights.eps, np.ones_like(e)
+        norms, eps, ones = norm[:, None], np.full(N, weights.eps, dtype), np.ones((N, F), dtype)
         qk = qkv[:, : (H + G) * K].view(weights.rotation.dtype)
-        gate, up = gate_up[:, :F], gate_up[:, F:]
         q, heads = qkv[:, : H * K].reshape(N, G, R, K), attended.reshape(N, G, R, K)
         new = qkv[:, H * K :].reshape(N, 2, G, K)
         axes = (B, G, R)  # of the queries; attention multiplies by the last of them
@@ -296,20 +326,18 @@ class LlamaDecoder:
             q, heads = (rows.transpose(1, 2, 0, 3) for rows in (q, heads))  # (G, R, T, K)
         not_ahead = np.tri(T, dtype=dtype)
         smallest = float(np.finfo(dtype).tiny) * 2.0**32
-        pairs = (x_hat, qkv), (attended, y), (x_hat, gate_up), (hidden, y)
-        products = [_product(*pair) for pair in pairs]
-        per_block = zip(self._keys, self._values, all_sums, self._blocks, strict=True)
-        blocks = [
-            (
-                keys,
-                values,
-                sums,
-                sums.reshape(*axes, 1),
-                *(product(matrix) for product, matrix in zip(products, matrices, strict=True)),
-            )
-            for keys, values, sums, matrices in per_block
-        ]
-        last = _product(x, undivided)(self._unembedding)
+        whole_x, whole_x_hat, whole_attended, _, whole_hidden, *out = padded
+        inputs = whole_x_hat, whole_attended, whole_x_hat, whole_x_hat, whole_hidden, whole_x
+        outputs = out[1], out[0], out[2], out[3], out[0], out[4]
+        *products, logits = map(_product, inputs, outputs)
+        blocks = []
+        for keys, values, sums, (*before, gate_up, down) in zip(
+            self._keys, self._values, all_sums, self._blocks, strict=True
+        ):
+            matrices = *before, *_halves(gate_up, F), down
+            bound = [product(matrix) for product, matrix in zip(products, matrices, strict=True)]
+            blocks.append((keys, values, sums, sums.reshape(*axes, 1), *bound))
+        to_logits = logits(self._unembedding)
         add, multiply, divide, exp, matmul = np.add, np.multiply, np.divide, np.exp, np.matmul
         vecdot, sqrt, take = np.vecdot, np.sqrt, np.take
 
@@ -327,18 +355,18 @@ class LlamaDecoder:
             else:
                 all_seen[0, :stop] = 1.0
             seen = all_seen[:, :stop, None]
-            angles = weights.rotation[(positions[:, None] + offsets).reshape(N)]
-            turns = np.tile(angles, H + G)
+            turns = table[positions] if T == 1 else table[start:stop]
             scores = flat[: B * H * T * stop].reshape(*axes, stop)
             rows, among_new = scores.reshape(B, H * T, stop), scores[..., start:]
-            take(weights.embedding, tokens, 0, x)
+            ids = np.array(tokens)
+            take(weights.embedding, ids, 0, x, "clip")  # other modes copy twice
             for i, block in enumerate(blocks):
-                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate_up, down = block
+                all_keys, all_values, sums, totals, to_qkv, to_y, to_gate, to_up, down = block
                 if i or weights.first_qkv is None:
                     normed()
-                    matmul(*to_qkv)
+                    to_qkv()
                 else:
-                    take(weights.first_qkv, tokens, 0, qkv)
+                    take(weights.first_qkv, ids, 0, qkv, "clip")
                 multiply(qk, turns, qk)
                 if T == 1:
                     all_keys[texts, ..., positions] = new[:, 0]
@@ -354,23 +382,26 @@ class LlamaDecoder:
                     np.copyto(scores if T == 1 else among_new, -math.inf, where=unseen == 0.0)
                     np.subtract(scores, scores.max(axis=-1, keepdims=True), scores)
                 exp(scores, scores)
-                if T > 1:
+                if T == 1:
+                    matmul(rows, seen, sums)
+                else:
                     multiply(among_new, not_ahead, among_new)
-                matmul(rows, seen, sums)
+                    rows[0].dot(seen[0], sums[0])
                 matmul(scores, values, heads)
                 divide(heads, totals, heads)
-                matmul(*to_y)
+                to_y()
                 add(x, y, x)
 
                 normed()
-                matmul(*to_gate_up)
+                to_gate()
+                to_up()
                 exp(gate, e)
                 add(e, ones, e)
                 multiply(gate, up, hidden)
                 divide(hidden, e, hidden)
-                matmul(*down)
+                down()
                 add(x, y, x)
-            matmul(*last)
+            to_logits()
             self._last = x, undivided
             exact = all_sums.min() > smallest and math.isfinite(undivided.max(axis=1).sum())
             return undivided.argmax(axis=1).tolist(), bool(exact)
@@ -410,22 +441,33 @@ def _fold(params: Tree, config: Any) -> tuple[_Folded, list[Array]]:
     return _Folded(table, first_qkv, rotation, eps), matrices
 
 
-def _product(x: Array, y: Array) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """Return what makes the arguments of `numpy.matmul` for y = x @ matrix, in strips of columns.
+def _product(x: Array, y: Array) -> Callable[[Array], Callable[[], Any]]:
+    """Return what makes y = x @ matrix of a matrix, in strips of its columns.
 
-    They are as many as it takes for each product to be a `SMALL_PRODUCT`.
+    They are the panels of the matrix, or as many as it takes for each to be a `SMALL_PRODUCT`.
     """
     (T, D), N = x.shape, y.shape[1]
     least = -(-T * D * N // SMALL_PRODUCT)
     n = next((n for n in range(least, 8 * least) if N % n == 0), 1)
-    strips = y.reshape(T, n, N // n).swapaxes(0, 1)
 
-    def arguments(matrix: Array) -> tuple[Array, Array, Array]:
-        if n == 1:
-            return x, matrix, y
-        return x[None], matrix.reshape(D, n, N // n).swapaxes(0, 1), strips
+    def bind(matrix: Array) -> Callable[[], Any]:
+        if matrix.ndim == 2 and n == 1:
+            if matrix.flags.c_contiguous:  # of another one `dot` makes a copy
+                return functools.partial(x.dot, matrix, y)
+            return functools.partial(np.matmul, x, matrix, y)
+        strips = matrix if matrix.ndim == 3 else matrix.reshape(D, n, N // n).swapaxes(0, 1)
+        out = y.reshape(T, *strips.shape[::2]).swapaxes(0, 1)
+        return functools.partial(np.matmul, x, strips, out)
 
-    return arguments
+    return bind
+
+
+def _halves(gate_up: Array, F: int) -> tuple[Array, Array]:
+    """Return the gate's matrix and the other, from columns side by side or from panels."""
+    if gate_up.ndim == 2:
+        return gate_up[:, :F], gate_up[:, F:]
+    gate, up = np.split(gate_up, 2)
+    return gate, up
 
 
 def _key_order(config: Any) -> Array:
@@ -441,6 +483,15 @@ def _interleaved(qkv: Array, config: Any) -> Array:
     heads[:, : H + G] = heads[:, : H + G, _key_order(config)]
     heads[:, :H] *= 1 / math.sqrt(K)
     return heads.reshape(qkv.shape)
+
+
+def _panels(matrix: Array) -> Array:
+    """Return (D, N) as (n, D, `PANEL`), with columns of zeros behind the last ones."""
+    D, N = matrix.shape
+    n = -(-N // PANEL)
+    whole = np.zeros((D, n * PANEL), matrix.dtype)
+    whole[:, :N] = matrix
+    return whole.reshape(D, n, PANEL).swapaxes(0, 1)
 
 
 def _aligned(shapes: list[tuple[int, ...]], dtype: np.dtype) -> list[Array]:

@@ -79,7 +79,7 @@ class Layers(NamedTuple):
     tied: bool = True  # whether the unembedding's weight is the embedding's
     remat: bool = False  # whether the backward pass runs each block's forward again
     frozen: Tree = None  # None for each leaf below the first that is trained; see `freeze`
-    fast_decoder: Any = None  # (params) -> a quicker decoder of one text; see `llama_decoder`
+    fast_decoder: Any = None  # (params) -> a quicker decoder; see `llama_decoder`
     boundary: int | None = None  # the token that begins a document, which sees nothing before it
 
     def wiring(self, block: Any) -> Any:

@@ -9,6 +9,7 @@ from functional_lm import prng, pytree
 from functional_lm.generation import (
     Decoder,
     chain,
+    drafts,
     generate,
     generate_batch,
     repetition_penalty,
@@ -158,6 +159,7 @@ def test_an_empty_stop_is_refused():
 ARCHITECTURES = {
     "llama": ("llama", {"n_kv_heads": 2}),
     "half": ("llama", {"rope_pairing": "half", "tie_embeddings": False}),
+    "documents": ("llama", {"boundary": 3}),
     "gpt2": ("gpt2", {}),
     "window": ("hybrid", {"window": 4, "full_every": 2}),
     "latent": ("hybrid", {"mixer": "multi_latent_attention"}),
@@ -178,6 +180,7 @@ def speaking(name, *, loud=40.0, vocab_size=7, max_seq_len=24, **changes):
 @pytest.fixture
 def eager(monkeypatch):
     """Draft wherever there is a guess."""
+    monkeypatch.setattr(drafts, "LOOK_UP", 2)
     monkeypatch.setattr(Decoder, "pass_time", (0.5, 0.1))
 
 

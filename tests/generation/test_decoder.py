@@ -121,6 +121,16 @@ def test_a_large_vocabulary_goes_without_a_table(batch_size, monkeypatch):
     expect_logits_of(llama, params, prompts(batch_size, seed=6), new)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_large_model_lies_in_panels(dtype, batch_size, monkeypatch):
+    monkeypatch.setattr(llama_decoder, "CACHED", 0)
+    llama, params = model(dtype, n_kv_heads=3, d_ff=70)
+    new = RNG.integers(0, 13, (30, batch_size))
+    expect_logits_of(llama, params, prompts(batch_size, seed=7), new)
+    assert Decoder(llama, params).prefill([[1]]).shape == (1, 13)
+
+
 def test_a_token_of_zeros_is_no_fault_until_it_is_used():
     llama, params = model(norm_eps=0.0)
     params["embedding"]["weight"][5] = 0.0

@@ -45,16 +45,19 @@ def memory(setting: dict[str, Any], attention: str):
     return about, steps
 
 
-def generation(setting: dict[str, Any], n_prompt: int, n_new: int, gain: float):
+def generation(
+    setting: dict[str, Any], n_prompt: int, n_new: int, gain: float, trained: str | None = None
+):
     """Return a greedy decoder of the first prompts."""
-    given = draw(setting, gain)
+    given = draw(setting, gain, trained)
     params = parameters(given)
     decode = jax.jit(partial(_decode, n_heads=given.setting.n_heads, n_new=n_new))
 
-    def texts(batch: int) -> dict[str, Any]:
-        prompts = given.tokens[0, :batch, :n_prompt]
-        seconds, (tokens,) = timed(1, lambda: np.asarray(decode(params, prompts)))
-        return {"seconds": seconds, "tokens": tokens.tolist()}
+    def texts(batch: int, alone: int = 1) -> dict[str, Any]:
+        prompts = given.tokens[0, : max(batch, alone), :n_prompt]
+        parts = prompts.reshape(-1, batch, n_prompt)
+        seconds, tokens = timed(1, lambda: [np.asarray(decode(params, part)) for part in parts])
+        return {"seconds": [seconds[0] / alone], "tokens": np.concatenate(tokens[0]).tolist()}
 
     return {"jax": jax.__version__}, texts
 

@@ -53,28 +53,117 @@ def memory(setting: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Ans
 
 
 def generation(
-    setting: dict[str, Any], n_prompt: int, n_new: int, gain: float
+    setting: dict[str, Any],
+    n_prompt: int,
+    n_new: int,
+    gain: float,
+    trained: str | None = None,
+    temperature: float = 0.0,
+    **options: Any,
 ) -> tuple[dict[str, Any], Answer]:
-    """Return a greedy decoder of the first prompts."""
+    """Return a decoder of the first prompts, greedy unless there is a temperature.
+
+    Options are keywords of `generate`, such as ``speculate``.
+    """
     runtime.tune()
-    from functional_lm.generation import generate, generate_batch
+    from functional_lm import generation as library
 
-    given = draw(setting, gain)
+    given = draw(setting, gain, trained)
     decoder = _model(given)[2]()
+    if temperature:
+        options |= {"key": (0,), "transform": library.temperature(temperature)}
 
-    def texts(batch: int) -> dict[str, Any]:
-        prompts = given.tokens[0, :batch, :n_prompt]
+    def texts(batch: int, alone: int = 1) -> dict[str, Any]:
+        """Decode a batch; or with a batch of 1, so many prompts one after another."""
+        prompts = given.tokens[0, : max(batch, alone), :n_prompt]
+        before = [getattr(decoder, name, 0) for name in ("accepted", "drafted")]
 
         def decode() -> list[list[int]]:
             if batch == 1:
-                return [list(generate(decoder, prompts[0], max_new_tokens=n_new))]
-            steps = generate_batch(decoder, prompts, max_new_tokens=n_new)
+                return [
+                    list(library.generate(decoder, prompt, max_new_tokens=n_new, **options))
+                    for prompt in prompts
+                ]
+            steps = library.generate_batch(decoder, prompts, max_new_tokens=n_new)
             return [list(text) for text in zip(*steps, strict=True)]
 
-        seconds, (tokens,) = timed(1, decode)
-        return {"seconds": seconds, "tokens": tokens}
+        (seconds,), (tokens,) = timed(1, decode)
+        now = [getattr(decoder, name, 0) for name in ("accepted", "drafted")]
+        drafts = [b - a for a, b in zip(before, now, strict=True)]
+        return {"seconds": [seconds / alone], "tokens": tokens, "drafts": drafts}
 
     return about(), texts
+
+
+def trained(setting: dict[str, Any], steps: int, path: str) -> tuple[dict[str, Any], Answer]:
+    """Return what trains a setting on Tiny Shakespeare and writes it for `workload.draw`.
+
+    The prompts are held-out text.
+    """
+    runtime.tune()
+    import numpy as np
+
+    from functional_lm import pytree
+    from functional_lm.text import load_corpus
+    from functional_lm.training import Experiment, TrainConfig
+
+    def train() -> dict[str, Any]:
+        given = {name: setting[name] for name in ("d_model", "n_layers", "n_heads", "d_ff")}
+        S = setting["seq_len"]
+        config = TrainConfig(steps=steps, batch_size=8, seq_len=S)
+        experiment = Experiment.build(load_corpus().text, config, sizes=given)
+        *_, last = experiment.run()
+        params = last.state.params
+        names = {"mixer": "qkv", "mixer.out": "out", "mlp.up": "gate_up", "mlp.down": "down"}
+        names |= {"mixer.qkv": "qkv"}
+        flat = {}
+        for leaf_path, leaf in pytree.leaves_with_path(params):
+            stem = leaf_path.rpartition(".")[0]  # without "weight" or "scale"
+            for long, short in names.items():
+                stem = stem.removesuffix(long) + short if stem.endswith(f".{long}") else stem
+            flat[stem] = leaf
+        held_out = np.asarray(experiment.held_out)[: 64 * (S + 1)].reshape(1, 64, S + 1)
+        np.savez(path, tokens=held_out.astype(np.int32), **flat)
+        return {"seconds": [], "loss": experiment.validation_loss(params, limit=2**16)}
+
+    return about(), train
+
+
+def bandwidth(n_bytes: int) -> tuple[dict[str, Any], Answer]:
+    """Return readers of a large array on all cores: a sum, two products with a vector, a copy."""
+    runtime.tune()
+    import numpy as np
+
+    from functional_lm.speed import threads
+
+    rows = np.ones((n_bytes // 2**16, 2**14), np.float32)
+    half, x, y = len(rows) // 2, np.ones(rows.shape[1], np.float32), np.ones(len(rows), np.float32)
+    readers: dict[str, Callable[[], Any]] = {
+        "sum": lambda: threads.run([rows[:half].sum, rows[half:].sum]),
+        "matrix · vector": lambda: rows.dot(x),
+        "vector · matrix": lambda: y.dot(rows),
+        "copy": lambda: np.copyto(rows[:half], rows[half : 2 * half]),
+    }
+    return about(), lambda name, n: {"seconds": timed(n, readers[name])[0]}
+
+
+def large(setting: dict[str, Any], **options: Any) -> tuple[dict[str, Any], Answer]:
+    """Return a decoder of random weights that steps on its own tokens; options are of `Config`."""
+    runtime.tune()
+    from functional_lm.generation import Decoder
+    from functional_lm.models import build
+
+    model = build("llama", **setting, **options)
+    decoder = Decoder(model, model.init((0,)))
+    decoder.prefill([range(16)])
+
+    def steps(n: int) -> dict[str, Any]:
+        def advance() -> None:
+            decoder.step(decoder.likeliest)
+
+        return {"seconds": timed(n, advance)[0]}
+
+    return about() | {"parameters": model.n_parameters}, steps
 
 
 def sgemm(size: int) -> tuple[dict[str, Any], Answer]:

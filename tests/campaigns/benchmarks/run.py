@@ -17,6 +17,8 @@ import speed
 COMMANDS = {
     "step": speed.step,
     "generation": speed.generation,
+    "decoding": speed.decoding,
+    "bandwidth": speed.bandwidth,
     "memory": processes.memory,
     "startup": processes.startup,
     "cluster": cluster.cluster,

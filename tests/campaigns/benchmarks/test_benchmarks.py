@@ -166,6 +166,25 @@ def test_a_peer_decodes_the_same(name, monkeypatch):
     expect_equal_tokens(tokens)
 
 
+def test_a_trained_model_is_drawn_and_decoded_with_drafts(tmp_path, monkeypatch):
+    peer = importlib.import_module("peer_ours")
+    monkeypatch.setattr(peer.runtime, "tune", lambda: None)
+    path = str(tmp_path / "trained.npz")
+    peer.trained(SMALL, 1, path)[1]()
+    setting = SMALL | {"vocab_size": len(np.load(path)["embedding"])}
+    drawn = draw(setting)
+    shapes = {name: leaf.shape for name, leaf in drawn.params.items()}
+    assert {n: leaf.shape for n, leaf in draw(setting, trained=path).params.items()} == shapes
+    sizes = {"setting": setting, "n_prompt": 4, "n_new": 8, "gain": 1.0, "trained": path}
+    answers = [
+        peer.generation(**sizes, **options)[1](batch=1, alone=3)
+        for options in ({}, {"speculate": 0})
+    ]
+    assert np.shape(answers[0]["tokens"]) == (3, 8)
+    assert answers[0]["tokens"] == answers[1]["tokens"]
+    assert answers[1]["drafts"] == [0, 0]
+
+
 def test_the_arithmetic_of_a_step_is_that_of_its_matrices():
     given = draw(dataclasses.asdict(SETTINGS["tiny"]))
     matrices = sum(leaf.size for leaf in given.params.values() if leaf.ndim == 2)

@@ -68,17 +68,22 @@ class Workload(NamedTuple):
         return tokens[:, :-1], tokens[:, 1:]
 
 
-def draw(setting: dict[str, Any], gain: float = 1.0) -> Workload:
+def draw(setting: dict[str, Any], gain: float = 1.0, trained: str | None = None) -> Workload:
     """Return the workload of a setting, given as its fields.
 
     Args:
         setting: the fields of a `Setting`.
         gain: multiplies the matrices of the blocks; with 2, an untrained model does not repeat
             one token.
+        trained: an .npz file with parameters by path, and ``tokens``, in place of random ones.
     """
     import numpy as np
 
     one, rng = Setting(**setting), np.random.default_rng(0)
+    if trained is not None:
+        with np.load(trained) as file:
+            arrays = dict(file)
+        return Workload(one, arrays, arrays.pop("tokens"))
     D, F = one.d_model, one.d_ff
     sizes: dict[str, tuple[int, ...]] = {"embedding": (one.vocab_size, D)}
     for i in range(one.n_layers):
