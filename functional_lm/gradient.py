@@ -1,7 +1,9 @@
 """From a layer with a scalar output to the gradient of its parameters, and to its curvature."""
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +13,40 @@ from .contract import Array, Differentiable, Key, Layer, Scalar, Tree, expect_in
 from .numerics import rows, softmax, softmax_vjp
 from .prng import normal
 
-__all__ = ["ValueAndGrad", "gauss_newton_product", "hessian_product", "lanczos", "value_and_grad"]
+__all__ = [
+    "ValueAndGrad",
+    "gauss_newton_product",
+    "hessian_product",
+    "lanczos",
+    "ready",
+    "value_and_grad",
+    "when_ready",
+]
+
+_told: contextvars.ContextVar[Any] = contextvars.ContextVar("told", default=None)
+
+
+def ready(path: str, d_params: Tree) -> Tree:
+    """Return a part of a gradient that is complete, such as that of ``blocks.3``; see `when_ready`.
+
+    A ``vjp`` may say so of parts that it has before others.
+    """
+    if (tell := _told.get()) is not None:
+        tell(path, d_params)
+    return d_params
+
+
+@contextlib.contextmanager
+def when_ready(tell: Callable[[str, Tree], None]) -> Iterator[None]:
+    """Have ``tell(path, d_params)`` called with each part of a gradient as soon as it is `ready`.
+
+    Another process can add it meanwhile. The part is not to be written to.
+    """
+    before = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 class ValueAndGrad(Protocol):

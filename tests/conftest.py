@@ -63,6 +63,22 @@ def root() -> Path:
     return Path(__file__).parent.parent
 
 
+@pytest.fixture(scope="session")
+def mpiexec():
+    """Return a function that runs Python in several processes of MPI, or skips."""
+    pytest.importorskip("mpi4py", reason="mpi4py is missing", exc_type=ImportError)
+    program = Path(sys.executable).with_name("mpiexec")
+    if not program.exists():
+        pytest.skip(f"mpiexec is missing: not in {program.parent}")
+
+    def run(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+        python = [sys.executable, "-m", "mpi4py"]  # which ends all on an error of one
+        command = [program, "-n", str(processes), *python, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Return a function that mounts a file system in memory, of a size such as 2m, or skips."""

@@ -6,9 +6,11 @@ import pytest
 
 from functional_lm import pytree, value_and_grad
 from functional_lm.compose import serial
-from functional_lm.gradient import gauss_newton_product, hessian_product, lanczos
+from functional_lm.gradient import gauss_newton_product, hessian_product, lanczos, when_ready
 from functional_lm.layers import linear
 from functional_lm.losses import cross_entropy
+from functional_lm.models import language_model
+from functional_lm.models.llama import Config, architecture
 from functional_lm.testing import registry
 from functional_lm.testing.inputs import normal_like
 
@@ -128,3 +130,16 @@ def test_lanczos_stops_where_the_space_closes():
     np.testing.assert_allclose(values, [u @ u, 0], atol=1e-12)
     with pytest.raises(ValueError, match="like must hold arrays: got None"):
         lanczos(lambda v: v, None, (0,), steps=1)
+
+
+def test_parts_of_a_gradient_are_told_of_from_the_top():
+    model = architecture(Config(5, d_model=8, n_heads=2, n_layers=3, d_ff=4, max_seq_len=3))
+    params = language_model.init((0,), model=model)
+    tokens = np.arange(6).reshape(2, 3) % 5
+    told = []
+    with when_ready(lambda path, d_params: told.append((path, d_params))):
+        _, grads = value_and_grad(language_model, params, tokens, targets=tokens, model=model)
+    assert [path for path, _ in told] == ["blocks.2", "blocks.1", "blocks.0"]
+    assert all(part is grads["blocks"][i] for i, (_, part) in zip((2, 1, 0), told, strict=True))
+    value_and_grad(language_model, params, tokens, targets=tokens, model=model)
+    assert len(told) == 3  # nobody is told outside

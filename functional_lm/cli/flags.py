@@ -16,9 +16,9 @@ from ..models.adapting import AdapterConfig
 from ..models.loading import split_reference
 from ..runs.folder import expect_free
 from ..runs.trust import expect_own_model, hold_model
-from ..text import Corpus, FileCorpus, Part, Tokenizer, load_corpus, read_corpus
+from ..text import Corpus, EncodedCorpus, FileCorpus, Part, Tokenizer, load_corpus, read_corpus
 from ..text.tokenizer import expect_spec
-from ..training import RECIPES, Experiment, TrainConfig
+from ..training import RECIPES, Cluster, Experiment, TrainConfig
 from .output import print
 
 C = TypeVar("C")
@@ -165,10 +165,11 @@ class Setup(Generic[C]):
 
     def experiment(
         self,
-        corpus: Corpus | FileCorpus,
+        corpus: Corpus | FileCorpus | EncodedCorpus,
         *,
         tokenizer: Tokenizer | None = None,
         adapters: AdapterConfig | None = None,
+        cluster: Cluster | None = None,
     ) -> Experiment:
         """Return what is trained, with the tokenizer of another run if it is given."""
         experiment = Experiment.build(
@@ -178,6 +179,7 @@ class Setup(Generic[C]):
             sizes=given(self.sizes),
             tokenizer=tokenizer or self.source.tokenizer or "char",
             adapters=adapters,
+            cluster=cluster,
         )
         if tokenizer is None:
             warn_of_losses(experiment.tokenizer)

@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = [*arguments[1:2], "--help"]
     name = arguments[0] if arguments[:1] and arguments[0] in COMMANDS else ""
     program = f"functional-lm {name}".rstrip()
+    if (launch := _launched(program)) is not None and launch.rank > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the first speaks for all
+        for number in (signal.SIGINT, signal.SIGTERM):  # and decides for all
+            signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what the terminal cannot encode becomes an escape
             stream.reconfigure(errors="backslashreplace")
@@ -62,12 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(program, *getattr(error, "faults", [_one_line(error)]))
     except KeyboardInterrupt:
         return _complain(program, "interrupted", status=130)
+    except Exception:
+        if launch is None:
+            raise
+        return _complain(program, traceback.format_exc(), status=1)
 
 
 def _run(name: str, arguments: list[str], program: str) -> int:
     runtime.tune()  # before NumPy is imported
     import numpy as np
 
+    if _launched(program) is not None:
+        from ..speed.processes import world
+
+        world()  # so that an error, also in the flags, ends all processes
     from .parser import parse
 
     kind = command_named(name)
@@ -110,7 +125,21 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _launched(program: str) -> runtime.Launch | None:
+    """Return what mpiexec says, where the processes that it started do one thing together."""
+    return runtime.launched() if program == "functional-lm train" else None
+
+
 def _complain(program: str, *faults: str, status: int = 2) -> int:
+    launch, mpi = _launched(program), sys.modules.get("mpi4py.MPI")
+    if launch is not None and launch.rank > 0:
+        if mpi is None:
+            return status
+        time.sleep(1 + launch.rank / 10)  # most faults are those of the first, which ends all
     for fault in faults:
-        print(f"{program}: {fault}", file=sys.stderr)
+        print(f"{program}: {fault}", file=sys.stderr if launch is None else sys.__stderr__)
+    if launch is not None and mpi is not None:
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # MPI says no more than that it ends
+        mpi.COMM_WORLD.Abort(status)
     return status

@@ -13,6 +13,7 @@ from ..models import DEFAULT, architectures, find
 from ..runs import Intervals
 from ..runs.folder import expect_run
 from ..runs.lock import run_lock
+from ..speed.runtime import launched
 from ..training.recipes import settings_of
 from .fields import Flag, fields_of, flags_of
 from .flags import OF_THE_TEXT, read_settings
@@ -174,8 +175,9 @@ def _select(chosen: dict[str, Any], faults: list[str]) -> tuple[Any, dict[str, A
     path = chosen.get("config")
     if (run := chosen.get("resume")) is not None:
         path = expect_run(run)
-        with run_lock(run):  # a second process on a run ends here, before it does anything
-            pass
+        if (launch := launched()) is None or launch.rank == 0:
+            with run_lock(run):  # a second process on a run ends here, before it does anything
+                pass
     trust = bool(chosen.get("trust_model"))
     in_file = {} if path is None else read_settings(path, trust_model=trust)
     if run is not None:

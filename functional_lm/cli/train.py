@@ -30,9 +30,11 @@ from ..runs.folder import (
     read_config,
     table_of,
 )
+from ..runs.identity import identity
 from ..runs.records import FINAL, clock, final_loss, series
-from ..text import load_tokenizer
-from ..training import Experiment, text_losses
+from ..speed.runtime import cores
+from ..text import EncodedCorpus, load_tokenizer
+from ..training import Cluster, Distribution, Experiment, text_losses
 from .display import TrainingDisplay, curve, watched, wrapped
 from .flags import Argument, C, Setup, TrainSelection
 from .output import print
@@ -64,6 +66,7 @@ class Train(Setup[C]):
     Attributes:
         adapters: adapters, to tune the run of --init without changing its weights.
         intervals: how often to validate, checkpoint, record statistics and sample.
+        distribution: how the processes that mpiexec started share the work.
         out: the folder to write, which must not exist. Not given: runs/<time>.
         overwrite: replace the run in the folder of --out, with everything in that folder.
         dry_run: print what would be trained, its memory and its time; write nothing.
@@ -77,6 +80,7 @@ class Train(Setup[C]):
     model: RunSelection
     adapters: AdapterConfig
     intervals: Intervals
+    distribution: Distribution
     out: Path | None = None
     overwrite: bool = False
     dry_run: bool = False
@@ -113,23 +117,59 @@ class Train(Setup[C]):
 
     def run(self) -> int:
         """Train; return the exit status."""
+        cluster = Cluster.launched(self.distribution)
+        if cluster is not None and not cluster.leads:
+            cluster.follow(self._prepared(cluster)[0])
+            return 0
         if self.out is not None:
             expect_free(self.out, overwrite=self.overwrite)
         if self.tensorboard:
             expect_tensorboard()
-        corpus = self.source.load_text()
-        init = self.model.init
-        owner = init or self.model.resume
+        try:
+            return self._lead(*self._prepared(cluster))
+        finally:
+            if cluster is not None:
+                cluster.stop()
+
+    def _prepared(self, cluster: Cluster | None) -> tuple[Experiment, dict[str, Any]]:
+        """Return what is trained, the same in all processes of a cluster, and a note of its text.
+
+        One process of each machine reads the text.
+        """
+        owner = self.model.init or self.model.resume
         tokenizer = None if owner is None else load_tokenizer(owner / TOKENIZER_FILE)
-        experiment = self.experiment(corpus, tokenizer=tokenizer, adapters=self.adapters)
+        others_corpus = text = None
+        if cluster is not None and not cluster.reads:
+            others_corpus, tokenizer = cluster.shared()
+        corpus = others_corpus or self.source.load_text()
+        experiment = self.experiment(
+            corpus, tokenizer=tokenizer, adapters=self.adapters, cluster=cluster
+        )
+        if not isinstance(corpus, EncodedCorpus):
+            text = self.source.record(corpus)
+        if cluster is not None:
+            experiment = cluster.share(experiment) if cluster.reads else experiment
+            mine = identity(experiment)
+            cluster.expect_same(
+                {
+                    **{name: mine[name] for name in ("tokenizer", "text_sha256")},
+                    **mine["config"],
+                    **mine["settings"],
+                    **dataclasses.asdict(self.intervals),
+                    **dataclasses.asdict(self.distribution),
+                }
+            )
+        return experiment, text or {}
+
+    def _lead(self, experiment: Experiment, text: dict[str, Any]) -> int:
+        """Train in the process that writes; return the exit status."""
         # A resumed run is known to work, and its settings are checked before it takes memory.
+        init = self.model.init
         params = None if self.model.resume else experiment.rehearse()
         if init is not None:
             params = _started_from(init, experiment, trust_model=self.model.trust_model)
         size = f"{self.training.batch_size} × {self.training.seq_len} tokens"
         to_train, held_out = experiment.tokens.size, len(experiment.held_out)
-        text = self.source.record(corpus)
-        del corpus  # its tokens are enough
         print(f"text        {text['source']}")
         print(f"tokens      {to_train:,} to train on, {held_out:,} held out")
         print(f"vocabulary  {experiment.tokenizer.vocab_size} {experiment.tokenizer.unit}s")
@@ -138,6 +178,9 @@ class Train(Setup[C]):
             print(f"trained     {_share_trained(experiment)}")
         if init is not None:
             print(f"weights     those of {init}")
+        if experiment.cluster is not None:
+            processes, parts = experiment.cluster.comm.size, experiment.settings.parts
+            print(f"processes   {processes}, for {parts} microbatches")
         run = f"run         {experiment.steps:,} steps of {size}"
         if self.dry_run:
             print(run, flush=True)
@@ -204,6 +247,8 @@ class Train(Setup[C]):
                 return interruption.status
             interruption.effect = "ends the validation; the run is complete"
             print(f"saved in {session.folder}", flush=True)
+            if (cluster := session.experiment.cluster) is not None:
+                _print_memory(cluster)
             if final_tokens and session.state.step > first:
                 if display.final_seconds(session.state.step, seconds):
                     _evaluate_whole(session, final_tokens, interruption)
@@ -257,7 +302,8 @@ def _forecast(experiment: Experiment, params: Tree, intervals: Intervals) -> int
     print(wrapped("settings", ", ".join(shown), 12))
     tokens, side = experiment.batch_at(0)
     first = {"targets": side["targets"][:1], "key": side["key"]}
-    windows = -(-len(tokens) // experiment.settings.gradient_accumulation_steps)
+    chosen = experiment.settings
+    windows = -(-len(tokens) * (chosen.shards or cores()) // chosen.parts)
     _, residuals = experiment.model.forward(params, tokens[:1], **first)
     all_leaves = experiment.trainable is None
     trained = params if all_leaves else adapters_of(experiment.model, params)
@@ -299,6 +345,18 @@ def _summarise(session: Session, first: int, seconds: float) -> None:
     if session.best_step is not None:
         figures += f", the best {session.best_loss:.3f} at step {session.best_step:,}"
     print(figures)
+
+
+def _print_memory(cluster: Cluster) -> None:
+    """Print the peak memory of the processes, and what they hold of the optimizer's state."""
+    memory = cluster.memory()
+    for label, sizes in (
+        ("memory", [one.peak for one in memory]),
+        ("optimizer", [one.optimizer_state for one in memory]),
+    ):
+        first, others = decimal(sizes[0]), sorted(sizes[1:])
+        most = f", at most {decimal(others[-1])} in the others" if others else ""
+        print(f"{label:12}{first} in the first process{most}")
 
 
 def _evaluate_whole(session: Session, tokens: int, interruption: Interruption) -> None:

@@ -39,6 +39,7 @@ from ..contract import (
     pack,
     unpack,
 )
+from ..gradient import ready
 from ..layers import dropout as dropout_layer
 from ..layers import embedding, unembedding
 from ..locate import located
@@ -195,7 +196,7 @@ def vjp(residuals: Residuals, g: Any) -> tuple[Tree, None]:
     d_blocks = []
     for i in reversed(range(len(frozen["blocks"]), len(model.blocks))):
         d_block, g = model.wiring(model.blocks[i]).vjp(residuals.blocks[i], g)
-        d_blocks.append(d_block)
+        d_blocks.append(ready(f"blocks.{i}", d_block))
     d_params = {**frozen, "blocks": frozen["blocks"] + tuple(reversed(d_blocks)), "norm": d_norm}
     if model.prompt is not None and "prompt" not in frozen:
         d_params["prompt"], g = model.prompt.vjp(residuals.prompt, g)

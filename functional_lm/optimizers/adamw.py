@@ -20,7 +20,7 @@ from .. import pytree
 from ..contract import Array, Tree, expect_number
 from ..speed.entrywise import entrywise
 from .schedules import Schedule, as_schedule
-from .transformation import GradientTransformation, expect_gradient
+from .transformation import GradientTransformation, by_entry, expect_gradient
 
 __all__ = ["AdamState", "adam", "adamw", "decay_matrices"]
 
@@ -102,7 +102,7 @@ def adamw(
         updates, mu, nu = entrywise(one, params, grads, state.mu, state.nu, decays, outputs=3)
         return updates, AdamState(np.int64(count), mu, nu)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, by_entry)
 
 
 def adam(

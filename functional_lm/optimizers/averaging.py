@@ -15,7 +15,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Array, Tree, expect_number
 from ..speed.entrywise import entrywise
-from .transformation import GradientTransformation, apply_updates
+from .transformation import GradientTransformation, apply_updates, by_entry
 
 __all__ = ["ParamsEmaState", "averaged", "params_ema"]
 
@@ -55,7 +55,7 @@ def params_ema(decay: float) -> GradientTransformation:
         ema = entrywise(one, state.ema, apply_updates(params, updates))
         return updates, ParamsEmaState(np.int64(count), ema)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, by_entry)
 
 
 def averaged(params: Tree, optimizer_state: Any) -> Tree:

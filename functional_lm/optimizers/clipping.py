@@ -7,7 +7,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree, expect_number
 from ..speed.entrywise import entrywise, global_norm
-from .transformation import GradientTransformation
+from .transformation import GradientTransformation, by_entry
 
 __all__ = ["clip_by_global_norm"]
 
@@ -40,4 +40,4 @@ def clip_by_global_norm(max_norm: float) -> GradientTransformation:
         factor = max_norm / norm
         return entrywise(lambda g, out: np.multiply(g, factor, out=out), grads), state
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, by_entry)

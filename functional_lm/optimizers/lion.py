@@ -16,7 +16,7 @@ from ..contract import Array, Tree, expect_number
 from ..speed.entrywise import entrywise
 from .adamw import decay_matrices
 from .schedules import Schedule, as_schedule
-from .transformation import GradientTransformation, expect_gradient
+from .transformation import GradientTransformation, by_entry, expect_gradient
 
 __all__ = ["LionState", "lion"]
 
@@ -79,4 +79,4 @@ def lion(
         updates, mu = entrywise(one, params, grads, state.mu, decays, outputs=2)
         return updates, LionState(np.int64(state.count + 1), mu)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, by_entry)

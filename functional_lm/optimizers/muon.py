@@ -84,8 +84,6 @@ def muon(
         row_beta = expect_number("row_beta", row_beta, low=0.0, high=below_one)
 
     def init(params: Tree) -> MuonState:
-        if not pytree.leaves(params):
-            raise ValueError("muon needs matrices: got none; choose another optimizer")
         for path, leaf in pytree.leaves_with_path(params):
             widths = (columns or {}).get(path, leaf.shape[-1:])
             if leaf.ndim < 2 or sum(widths) != leaf.shape[-1]:

@@ -12,7 +12,7 @@ import numpy as np
 from .. import pytree
 from ..contract import Tree, expect_number
 from .schedules import Schedule, as_schedule
-from .transformation import GradientTransformation, expect_gradient
+from .transformation import GradientTransformation, by_entry, expect_gradient
 
 __all__ = ["SgdState", "sgd"]
 
@@ -58,4 +58,4 @@ def sgd(
         step = pytree.map(lambda g, t: g + momentum * t, grads, trace) if nesterov else trace
         return pytree.map(lambda t: -rate * t, step), SgdState(count, trace)
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(init, update, by_entry)

@@ -10,7 +10,14 @@ from .. import pytree
 from ..contract import Array, Tree
 from ..speed.entrywise import entrywise
 
-__all__ = ["GradientTransformation", "apply_updates", "chain", "expect_gradient", "partition"]
+__all__ = [
+    "GradientTransformation",
+    "apply_updates",
+    "by_entry",
+    "chain",
+    "expect_gradient",
+    "partition",
+]
 
 
 class GradientTransformation(NamedTuple):
@@ -19,10 +26,19 @@ class GradientTransformation(NamedTuple):
     ``init(params) -> state`` and ``update(grads, state, params, norm=None) -> (updates, state)``,
     where ``norm`` is that of ``grads`` if the caller knows it. Updates are added to the parameters;
     neither function writes to its arguments.
+
+    ``by_leaf(path)`` tells whether the update of an entry depends on others of its leaf, besides
+    their norm; if not, parts of the leaf can be updated apart.
     """
 
     init: Callable[[Tree], Any]
     update: Callable[..., tuple[Tree, Any]]
+    by_leaf: Callable[[str], bool] = lambda path: True
+
+
+def by_entry(path: str) -> bool:
+    """Serve as ``by_leaf`` where each entry is updated from its own gradient and state alone."""
+    return False
 
 
 def chain(*transformations: GradientTransformation) -> GradientTransformation:
@@ -41,7 +57,10 @@ def chain(*transformations: GradientTransformation) -> GradientTransformation:
             new_state.append(new)
         return grads, tuple(new_state)
 
-    return GradientTransformation(init, update)
+    def by_leaf(path: str) -> bool:
+        return any(transformation.by_leaf(path) for transformation in transformations)
+
+    return GradientTransformation(init, update, by_leaf)
 
 
 def partition(
@@ -86,7 +105,9 @@ def partition(
         updates = functools.reduce(pytree.combine, (own for own, _ in results.values()))
         return updates, {name: own for name, (_, own) in results.items()}
 
-    return GradientTransformation(init, update)
+    return GradientTransformation(
+        init, update, lambda path: transformations[label(path)].by_leaf(path)
+    )
 
 
 def apply_updates(params: Tree, updates: Tree) -> Tree:

@@ -83,6 +83,11 @@ class _Progress(NamedTuple):
     best_step: int | None = None
     best_loss: float = math.inf
 
+    @property
+    def steps(self) -> tuple[int, int | None]:
+        """The step and the best one, which tell whether there is something to save."""
+        return self.state.step, self.best_step
+
 
 class Session:
     """A run under way, from `start` or `resume`; until it is closed, its folder is its own.
@@ -102,7 +107,8 @@ class Session:
         self.intervals = intervals
         self.notes: list[str] = []
         self.on_validation: Callable[[float], object] = lambda share: None
-        self._progress = self._saved = _Progress(state)
+        self._progress = _Progress(state)
+        self._saved = self._progress.steps
         self._identity = identity(experiment)
         self._writer = BackgroundWriter()
         self._resources = contextlib.ExitStack()
@@ -214,8 +220,8 @@ class Session:
             session = cls(folder, experiment, intervals or Intervals(), state)
             session.notes = notes
             best = metadata["best_step"], metadata["best_loss"]
-            progress = _Progress(state, *([] if best[0] is None else best))
-            session._progress = session._saved = progress
+            session._progress = _Progress(state, *([] if best[0] is None else best))
+            session._saved = session._progress.steps
             keep_last(folder, best[0])  # a kill may have come between a save and this
             session._resources = resources.pop_all()
         with session._closed_on_error():
@@ -235,7 +241,7 @@ class Session:
         if self.records and self.records[-1]["step"] > self.state.step:
             self._metrics.close()  # with the record of a step that was interrupted
             self._open_metrics()
-        if self._progress.best_step != self._saved.best_step:
+        if self.best_step != self._saved[1]:
             self._save()
         for step in self._steps():
             self._writer.check()
@@ -262,11 +268,11 @@ class Session:
         with self._resources:
             self._writer.check()
             params = self.state.params
-            if self._saved.state.step != self.state.step:
+            if self._saved[0] != self.state.step:
                 self._save()
             self._writer.submit("last", lambda: self._save_weights(LAST_FILE, params))
             if self.best_step is None and not pytree.first_not_finite(params):
-                best = self.state.averaged
+                best = self.experiment.averaged(self.state)
                 self._writer.submit("best", lambda: self._save_weights(BEST_FILE, best))
             self._writer.wait()
 
@@ -290,7 +296,10 @@ class Session:
     def _steps(self) -> Iterator[TrainStep]:
         try:
             yield from self.experiment.run(
-                self.state, max_consecutive_errors=MAX_CONSECUTIVE_ERRORS, inspect=self._inspect
+                self.experiment.whole(self.state),
+                max_consecutive_errors=MAX_CONSECUTIVE_ERRORS,
+                inspect=self._inspect,
+                inspect_at=self._inspected,
             )
         except FloatingPointError as error:
             weights = f"the weights before are in {self.folder / LAST_FILE}"
@@ -328,17 +337,19 @@ class Session:
         updates_before = number - step.state.total_notfinite - (not step.fault)
         record = record_of(step, lr=experiment.schedule(updates_before), tokens=step.inputs.size)
         last, every = number == experiment.steps, self.intervals.sample_every
-        if last or number % self.intervals.eval_every == 0:
+        validates = last or number % self.intervals.eval_every == 0
+        samples = last or (every and number % every == 0)
+        if validates or samples:
+            averaged = experiment.averaged(step.state)
+        if validates:
             limit = self.intervals.eval_tokens
             record["val_loss"] = experiment.validation_loss(
-                step.state.averaged, limit=limit, progress=self.on_validation
+                averaged, limit=limit, progress=self.on_validation
             )
             if (bits := experiment.bits_per_byte(record["val_loss"], limit=limit)) is not None:
                 record["bits_per_byte"] = bits
-        if (last or (every and number % every == 0)) and not pytree.first_not_finite(
-            step.state.params
-        ):
-            record["sample"] = self._sample(step.state.averaged)
+        if samples and not pytree.first_not_finite(step.state.params):
+            record["sample"] = self._sample(averaged)
         return record
 
     def _sample(self, params: Tree) -> str:
@@ -356,17 +367,18 @@ class Session:
         texts = [f"--- step {r['step']}\n{r['sample']}\n" for r in self.records if "sample" in r]
         write_atomic(self.folder / SAMPLE_FILE, "\n".join(texts))
 
-    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
+    def _inspected(self, number: int) -> bool:
         every = self.intervals.statistics_every
-        if not every or (number != 1 and number % every):
-            return None
+        return bool(every) and (number == 1 or number % every == 0)
+
+    def _inspect(self, number: int, params: Tree, grads: Tree, updates: Tree, tokens: Any) -> Any:
         return statistics_of(self.experiment.model, params, grads, updates, tokens)
 
     def _save(self) -> None:
         """Have a checkpoint written; before it, if the step is a new best, its weights alone."""
         progress, metadata = self._progress, self._metadata()
-        state, best_step = progress.state, progress.best_step
-        is_best = best_step != self._saved.best_step
+        state, best_step = self.experiment.whole(progress.state), progress.best_step
+        is_best = best_step != self._saved[1]
         self._metrics.flush()  # what the checkpoint stands on must not be lost with this process
 
         def write() -> None:
@@ -376,7 +388,7 @@ class Session:
             save_state(self.folder, state, metadata=metadata, best_step=best_step)
 
         self._writer.submit("best" if is_best else "checkpoint", write)
-        self._saved = progress
+        self._saved = progress.steps
 
     def _save_weights(self, name: str, params: Tree) -> None:
         save_weights(self.folder / name, params, self.experiment.model, self.experiment.tokenizer)

@@ -11,13 +11,20 @@ from .. import pytree
 from ..contract import Array, Tree
 from .threads import run
 
-__all__ = ["CHUNK", "SMALL", "entrywise", "global_norm"]
+__all__ = ["BLOCK", "CHUNK", "NORM_CHUNK", "SMALL", "entrywise", "global_norm", "square_sums"]
 
 CHUNK = 2**17
 """Entries of a task: with fewer, switching threads costs more than it gains."""
 
 SMALL = 2**20
 """Trees with fewer entries use one thread, for the same reason."""
+
+BLOCK = 2**13
+"""Entries whose squares are added at once. A block stays in the L1 cache, and is too short for
+OpenBLAS to wake its threads, which would then spin on the cores that the rest of the step needs."""
+
+NORM_CHUNK = 2**19
+"""Entries of a leaf whose blocks a task adds; no sum depends on the number of threads."""
 
 
 def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: int = 1) -> Any:
@@ -61,24 +68,22 @@ def entrywise(function: Callable[..., None], tree: Tree, *rest: Tree, outputs: i
 
 def global_norm(tree: Tree) -> float:
     """Return the Euclidean norm of all leaves together, accumulated in float64."""
-    chunk = 2**19  # a task for a thread; its sums do not depend on how many there are
+    chunk = NORM_CHUNK
     tasks = []
     for leaf in pytree.leaves(tree):
         flat = np.ravel(leaf)
         for start in range(0, flat.size, chunk):
-            tasks.append(functools.partial(_sum_of_squares, flat[start : start + chunk]))
-    return math.sqrt(sum(run(tasks, None if pytree.count(tree) > 2 * chunk else 1)))
+            tasks.append(functools.partial(square_sums, flat[start : start + chunk]))
+    return math.sqrt(sum(map(sum, run(tasks, None if pytree.count(tree) > 2 * chunk else 1))))
 
 
-def _sum_of_squares(flat: Array) -> float:
-    # A block stays in the L1 cache, and is too short for OpenBLAS to wake its threads, which would
-    # then spin for a while on the cores that the rest of the step needs.
-    block = 2**13
-    total = 0.0
-    for start in range(0, flat.size, block):
-        exact = flat[start : start + block].astype(np.float64)
-        total += float(np.vdot(exact, exact))
-    return total
+def square_sums(flat: Array) -> list[float]:
+    """Return the sum of squares of each `BLOCK` of entries, in float64."""
+    sums = []
+    for start in range(0, flat.size, BLOCK):
+        exact = flat[start : start + BLOCK].astype(np.float64)
+        sums.append(float(np.vdot(exact, exact)))
+    return sums
 
 
 def _empty_like(leaf: Any) -> Array:

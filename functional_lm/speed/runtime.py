@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NamedTuple
 
-__all__ = ["RuntimeInfo", "cores", "info", "tune"]
+__all__ = ["Launch", "RuntimeInfo", "cores", "info", "launched", "peak_memory", "tune"]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
@@ -78,8 +78,49 @@ def info() -> RuntimeInfo:
     )
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
+def cores(*, others_wait: bool = False) -> int:
+    """Return the number of cores that this process may use.
+
+    Processes that mpiexec started on one machine share its cores.
+
+    Args:
+        others_wait: count also those of the other processes, because they wait for this one.
+    """
+    mine = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        mine = len(os.sched_getaffinity(0))
+    launch = launched()
+    return mine if launch is None or others_wait else max(1, mine // launch.beside)
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has taken; 0 where that is unknown."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class Launch(NamedTuple):
+    """What mpiexec tells a process in its environment."""
+
+    rank: int  # the number of the process
+    size: int  # how many there are
+    beside: int  # how many of them are on this machine
+
+
+def launched() -> Launch | None:
+    """Return what mpiexec of MPICH, Intel MPI or Open MPI says, or None if none started this."""
+    for names in _LAUNCHERS:
+        values = [os.environ.get(name, "") for name in names]
+        if values[0].isdigit() and values[1].isdigit():
+            return Launch(int(values[0]), int(values[1]), int(values[2] or 1))
+    return None
+
+
+_LAUNCHERS = (
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+)

@@ -1,7 +1,7 @@
 """Tokenizers, corpora and batches."""
 
 from .batches import batch_at, epoch_batch_at, shuffled_batch_at, split, steps_per_epoch, windows
-from .corpora import CORPORA, Corpus, load_corpus, read_corpus
+from .corpora import CORPORA, Corpus, EncodedCorpus, load_corpus, read_corpus
 from .download import DownloadError
 from .file_corpus import FileCorpus, Part
 from .mixture import Mixture, mixed_batch_at
@@ -25,6 +25,7 @@ __all__ = [
     "CharTokenizer",
     "Corpus",
     "DownloadError",
+    "EncodedCorpus",
     "FileCorpus",
     "Mixture",
     "Part",

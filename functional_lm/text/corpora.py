@@ -89,6 +89,28 @@ class Corpus:
         return tokenizer.sized(self.text[self.border :])[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class EncodedCorpus:
+    """A text as another process has read and encoded it.
+
+    Attributes:
+        tokens: (N,) to train on.
+        held_out: (M,) the rest.
+        sha256: the hash of the text's UTF-8 bytes.
+    """
+
+    tokens: Array
+    held_out: Array
+    sha256: str
+
+    def encode(self, tokenizer: Tokenizer) -> tuple[Array, Array]:
+        """Return the tokens, which are those of the run's tokenizer."""
+        return self.tokens, self.held_out
+
+    def held_out_sizes(self, tokenizer: Tokenizer) -> None:
+        """Return None: there are tokens alone."""
+
+
 def load_corpus(
     name: str | None = None,
     *,

@@ -1,5 +1,6 @@
 """Training: the loop, its settings, a whole experiment, evaluation and statistics."""
 
+from .cluster import Cluster, Distribution
 from .costs import Costs, costs
 from .evaluation import evaluate, text_losses
 from .experiment import Experiment
@@ -11,7 +12,9 @@ from .statistics import Statistics, statistics_of
 __all__ = [
     "DEFAULT_STEPS",
     "RECIPES",
+    "Cluster",
     "Costs",
+    "Distribution",
     "Experiment",
     "Statistics",
     "TrainConfig",

@@ -39,9 +39,10 @@ def losses_so_far(
 ) -> Iterator[tuple[int, float]]:
     """Yield how many entries of x were evaluated, and their mean loss, every few batches."""
     batches, total, size = iter(batches), 0.0, 0
-    while parts := list(itertools.islice(batches, 2 * cores())):
+    n_threads = cores(others_wait=True)  # one process of several validates
+    while parts := list(itertools.islice(batches, 2 * n_threads)):
         with one_thread():
-            losses = run([partial(_loss, layer, params, x, side) for x, side in parts])
+            losses = run([partial(_loss, layer, params, x, side) for x, side in parts], n_threads)
         for loss, (x, _) in zip(losses, parts, strict=True):
             total += loss * x.size
             size += x.size

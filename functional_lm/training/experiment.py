@@ -10,6 +10,7 @@ In a notebook::
 """
 
 import dataclasses
+import functools
 import math
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,11 +25,13 @@ from ..models import DEFAULT, LanguageModel
 from ..models.adapting import AdapterConfig, configs, trained, with_adapters
 from ..models.loading import of_config, resolve
 from ..optimizers import GradientTransformation, Schedule, expect_gradient
+from ..speed.processes import expect_parts
 from ..speed.runtime import cores
 from ..speed.sharding import kept_targets, sharded
 from ..speed.threads import one_thread
 from ..text import (
     Corpus,
+    EncodedCorpus,
     FileCorpus,
     Mixture,
     Tokenizer,
@@ -41,9 +44,13 @@ from ..text import (
     steps_per_epoch,
 )
 from ..text.batches import expect_window
+from .cluster import Cluster
 from .evaluation import bits_per_byte, text_losses
 from .loop import Inspect, Trainable, TrainState, TrainStep, init_state, train
 from .settings import DEFAULT_STEPS, TrainConfig
+
+MICROBATCHES = 8
+"""The parts of a batch where several processes train and nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Experiment:
         trainable: which leaves are trained, by their paths; all if None.
         held_out_sizes: (M,) the bytes of the text that each held-out token stands for, where the
             tokenizer's ``token_bytes`` do not say it.
+        cluster: the processes that train together, if there are several.
     """
 
     model: LanguageModel
@@ -72,11 +80,12 @@ class Experiment:
     text_sha256: str
     trainable: Trainable | None = None
     held_out_sizes: Array | None = None
+    cluster: Cluster | None = None
 
     @classmethod
     def build(
         cls,
-        text: str | Corpus | FileCorpus,
+        text: str | Corpus | FileCorpus | EncodedCorpus,
         settings: TrainConfig,
         *,
         model: Any = DEFAULT,
@@ -84,6 +93,7 @@ class Experiment:
         tokenizer: Tokenizer | str = "char",
         trainable: Trainable | None = None,
         adapters: AdapterConfig | None = None,
+        cluster: Cluster | None = None,
     ) -> "Experiment":
         """Put a run together.
 
@@ -98,12 +108,18 @@ class Experiment:
             trainable: tells from the path of a leaf, such as ``blocks.0.norm1.scale``, whether it
                 is trained. Not given: all are.
             adapters: to put into the model; they alone are trained.
+            cluster: the processes that train together; each builds the same experiment.
 
         Raises:
             ValueError: for settings that do not fit each other, or a text too short for a window.
         """
-        corpus = text if isinstance(text, Corpus | FileCorpus) else Corpus(text, "a text")
+        known = Corpus | FileCorpus | EncodedCorpus
+        corpus = text if isinstance(text, known) else Corpus(text, "a text")
         if isinstance(tokenizer, str):
+            if isinstance(corpus, EncodedCorpus):
+                raise ValueError(
+                    "an encoded text has a tokenizer: got only its tokens; pass the tokenizer too"
+                )
             tokenizer = make_tokenizer(tokenizer, corpus)
         name, architecture = resolve(model)
         given = {field: value for field, value in (sizes or {}).items() if value is not None}
@@ -136,13 +152,16 @@ class Experiment:
         else:
             size = {"batch_size": settings.batch_size, "seq_len": settings.seq_len}
             steps = settings.epochs * steps_per_epoch(len(tokens), **size)
-        if settings.shards is None:
-            settings = dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
+        if settings.microbatches is settings.shards is None:
+            settings = _divided(settings, cluster)
+        if cluster is not None:
+            expect_parts(settings.parts, cluster.comm)
         return cls(
             *(language_model, tokenizer, settings, tokens, held_out, steps),
             text_sha256=corpus.sha256,
             trainable=trainable,
             held_out_sizes=None if by_token else corpus.held_out_sizes(tokenizer),
+            cluster=cluster,
         )
 
     @property
@@ -247,6 +266,7 @@ class Experiment:
         schedule: Schedule | None = None,
         max_consecutive_errors: int = 0,
         inspect: Inspect | None = None,
+        inspect_at: Callable[[int], bool] = lambda step: True,
     ) -> Iterator[TrainStep]:
         """Yield each update, from the start or from a state.
 
@@ -255,26 +275,41 @@ class Experiment:
             schedule: other learning rates than `schedule`.
             max_consecutive_errors: see `train`.
             inspect: see `train`.
+            inspect_at: see `train`.
         """
         state = self.init_state() if state is None else state
-        model = self.model
+        model, settings, threads = self.model, self.settings, self.settings.shards or cores()
         if self.trainable is not None:
             model = model.freeze(state.params, self.trainable)
-        return train(
-            model,
-            state,
-            optimizer=self.settings.make_optimizer(schedule or self.schedule, self.model),
-            batch_at=self.batch_at,
-            steps=self.steps,
-            value_and_grad=sharded(
-                self.settings.shards or 1,
-                accumulation_steps=self.settings.gradient_accumulation_steps,
-                weight=kept_targets,
-            ),
-            max_consecutive_errors=max_consecutive_errors,
-            inspect=inspect,
-            trainable=self.trainable,
+        steps_from = functools.partial(
+            train, model, batch_at=self.batch_at, steps=self.steps, inspect=inspect
         )
+        common: dict[str, Any] = {
+            "optimizer": settings.make_optimizer(schedule or self.schedule, self.model),
+            "trainable": self.trainable,
+            "max_consecutive_errors": max_consecutive_errors,
+            "inspect_at": inspect_at if inspect is not None else lambda step: False,
+        }
+        if self.cluster is not None:
+            parts, threads = settings.parts, min(threads, cores())
+            return self.cluster.run(
+                state, steps_from, microbatches=parts, n_threads=threads, **common
+            )
+        gradient = sharded(
+            threads,
+            accumulation_steps=settings.gradient_accumulation_steps,
+            microbatches=settings.microbatches,
+            weight=kept_targets,
+        )
+        return steps_from(state, value_and_grad=gradient, **common)
+
+    def whole(self, state: TrainState) -> TrainState:
+        """Return a state of `run` as one process has it: with all of the optimizer's state."""
+        return state if self.cluster is None else self.cluster.whole(state)
+
+    def averaged(self, state: TrainState) -> Tree:
+        """Return the average of the weights at a state of `run`, or the weights without one."""
+        return state.params if self.settings.ema_decay is None else self.whole(state).averaged
 
     def validation_loss(
         self,
@@ -325,6 +360,15 @@ class Experiment:
             transform=transform,
         )
         return prompt + "".join(continuation(self.tokenizer, encoded, tokens))
+
+
+def _divided(settings: TrainConfig, cluster: Cluster | None) -> TrainConfig:
+    """Return the settings with the parts of a batch: for one process as many as cores."""
+    if cluster is None:
+        return dataclasses.replace(settings, shards=min(cores(), settings.batch_size))
+    parts = MICROBATCHES * settings.gradient_accumulation_steps
+    microbatches = min(parts, settings.batch_size)
+    return dataclasses.replace(settings, microbatches=microbatches, gradient_accumulation_steps=1)
 
 
 def _boundary(tokenizer: Tokenizer) -> int:

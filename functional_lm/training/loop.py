@@ -18,6 +18,7 @@ from ..contract import Differentiable, Tree, expect_int
 from ..gradient import ValueAndGrad, value_and_grad
 from ..optimizers import GradientTransformation, apply_updates, averaged
 from ..speed.entrywise import global_norm
+from ..speed.processes import Ownership
 
 Inspect: TypeAlias = Callable[[int, Tree, Tree, Tree, Any], Any]
 """``(step, params, grads, updates, x)``: the number of an update, the parameters before it, the
@@ -83,7 +84,9 @@ def train(
     value_and_grad: ValueAndGrad = value_and_grad,
     max_consecutive_errors: int = 0,
     inspect: Inspect | None = None,
+    inspect_at: Callable[[int], bool] = lambda step: True,
     trainable: Trainable | None = None,
+    ownership: Ownership | None = None,
 ) -> Iterator[TrainStep]:
     """Yield a `TrainStep` after each batch until ``steps`` have been taken.
 
@@ -100,8 +103,11 @@ def train(
         max_consecutive_errors: the batches in a row without a finite loss and gradient that are
             left out; ``TrainStep.fault`` says what was wrong. The next one ends the loop.
         inspect: called with each update while its gradient is still there.
+        inspect_at: tells from the number of an update whether it is inspected.
         trainable: which leaves are trained; all of them if not given. The others stay the same
             arrays, and the optimizer sees neither them nor their gradient.
+        ownership: what this process updates, where several divide the state of the optimizer; its
+            gradient is all that ``value_and_grad`` returns.
 
     Raises:
         FloatingPointError: for one such batch too many; it names the step, the batch, and the
@@ -109,20 +115,26 @@ def train(
     """
     expect_int("max_consecutive_errors", max_consecutive_errors, minimum=0)
 
+    def whole(tree: Tree) -> Tree:
+        return tree if ownership is None else ownership.joined(tree)
+
     def take(state: TrainState) -> TrainStep:  # a function, so that its arrays are gone afterwards
         start = time.perf_counter()
         step, params, optimizer_state, in_a_row, total = state
         x, side = batch_at(step)
         loss, grads = value_and_grad(layer, params, x, **side)
         grads, _ = _partition(grads, trainable)
-        grad_norm, fault, inspected = global_norm(grads), "", None
+        grad_norm = global_norm(grads) if ownership is None else ownership.norm(grads)
+        fault, inspected = "", None
         if math.isfinite(loss) and math.isfinite(grad_norm):
             trained, frozen = _partition(params, trainable)
-            updates, optimizer_state = optimizer.update(grads, optimizer_state, trained, grad_norm)
-            if inspect is not None:
-                inspected = inspect(step + 1, params, grads, updates, x)
-            params, in_a_row = pytree.combine(apply_updates(trained, updates), frozen), 0
+            own = trained if ownership is None else ownership.own(trained)
+            updates, optimizer_state = optimizer.update(grads, optimizer_state, own, grad_norm)
+            if inspect is not None and inspect_at(step + 1):
+                inspected = inspect(step + 1, params, whole(grads), whole(updates), x)
+            params, in_a_row = pytree.combine(whole(apply_updates(own, updates)), frozen), 0
         else:
+            grads = whole(grads)
             fault = f"step {step + 1}, batch {step}: {_what_is_not_finite(float(loss), grads)}"
             in_a_row, total = in_a_row + 1, total + 1
         state = TrainState(step + 1, params, optimizer_state, in_a_row, total)

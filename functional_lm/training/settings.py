@@ -79,6 +79,9 @@ class TrainConfig:
         batch_size: windows in a batch.
         gradient_accumulation_steps: parts of a batch that are computed one after another, to save
             memory; they make one update, as the whole batch does.
+        microbatches: in place of shards: parts of a batch, on whose number alone the last bits of
+            the weights depend. Not given: as many as shards, or 8 under mpiexec, each times
+            gradient-accumulation-steps.
         seq_len: tokens in a window.
         lr: the learning rate after the warm-up. Not given: 3e-3, or 0.02 (muon), 3e-4 (lion), 0.03
             of the size of each weight (adafactor).
@@ -107,7 +110,8 @@ class TrainConfig:
         z_loss: the weight of the squared log of the softmax's denominator; likewise.
         seed: the seed of the parameters, the batches and dropout.
         shards: parts of a batch, each computed in a thread of its own; the last bits of the weights
-            depend on it. Not given: the number of cores.
+            depend on it. Not given: the number of cores. With microbatches, the threads of a
+            process, on which nothing depends.
 
     Raises:
         TypeError: for a setting of the wrong type.
@@ -120,6 +124,7 @@ class TrainConfig:
     windows: Literal["random", "shuffled"] = "random"
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
+    microbatches: int | None = None
     seq_len: int = 64
     lr: float | None = None
     lr_schedule: ScheduleName = "cosine"
@@ -147,6 +152,7 @@ class TrainConfig:
         expect_fields(
             self,
             (expect_int, "steps epochs batch_size gradient_accumulation_steps seq_len shards", {}),
+            (expect_int, "microbatches", {}),
             (expect_int, "warmup_steps", {"minimum": 0}),
             (expect_int, "seed", {"minimum": 0, "maximum": 2**64 - 1}),
             (expect_choice, "windows", {"choices": ("random", "shuffled")}),
@@ -169,6 +175,17 @@ class TrainConfig:
                 "windows is a setting of steps: got epochs, which have windows of their own; leave "
                 "one out"
             )
+        if self.microbatches is not None:
+            if self.gradient_accumulation_steps > 1:
+                raise ValueError(
+                    "a batch is divided by microbatches or by gradient_accumulation_steps: got "
+                    f"{self.microbatches} and {self.gradient_accumulation_steps}; leave one out"
+                )
+            if self.microbatches > self.batch_size:
+                raise ValueError(
+                    f"microbatches must be at most batch_size: got {self.microbatches} and "
+                    f"{self.batch_size}; lower it"
+                )
         if self.lowest_lr > self.peak_lr:
             lowest, peak = self.lowest_lr, self.peak_lr
             raise ValueError(f"min_lr must be at most lr: got {lowest:g} and {peak:g}; lower it")
@@ -186,6 +203,11 @@ class TrainConfig:
                 )
         if self.nesterov and self.momentum is None:
             raise ValueError("nesterov needs a momentum: got None; set momentum=0.9")
+
+    @property
+    def parts(self) -> int:
+        """The parts of a batch whose gradients are added."""
+        return self.microbatches or (self.shards or 1) * self.gradient_accumulation_steps
 
     @property
     def peak_lr(self) -> float:
@@ -229,6 +251,8 @@ class TrainConfig:
         if self.optimizer != "muon":
             return chain(clip, optimizer.make(rate, **own), *average)
         columns = matrices(model) if model else {}
+        if model and not columns:
+            raise ValueError("muon needs matrices: got none; choose another optimizer")
         ratio = 0.5 if self.adam_lr is None else self.adam_lr / (self.peak_lr or 1.0)
         parts = {
             "muon": muon(

@@ -114,7 +114,6 @@ def test_normuon_scales_neurons_alike_and_keeps_the_norm():
     [
         ({"b": np.ones(3)}, {}, r"b has the shape \(3,\) .* with partition"),
         ({"w": np.ones((3, 4))}, {"w": (2, 1)}, r"the columns \(2, 1\)"),
-        ({"w": None}, {}, "got none; choose another"),
     ],
 )
 def test_other_leaves_are_refused(params, columns, says):

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from functional_lm.speed import runtime
 
 
@@ -34,3 +36,20 @@ def test_elsewhere_nothing_keeps_memory(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert runtime.tune() is False
     assert runtime.info().memory == ""
+
+
+@pytest.mark.parametrize("names", runtime._LAUNCHERS)
+def test_mpiexec_is_noticed_and_its_processes_share_the_cores(monkeypatch, names):
+    alone = runtime.cores()
+    assert runtime.launched() is None
+    for name, value in zip(names, "142", strict=True):
+        monkeypatch.setenv(name, value)
+    assert runtime.launched() == (1, 4, 2)
+    assert runtime.cores() == max(1, alone // 2)
+    assert runtime.cores(others_wait=True) == alone
+
+
+def test_the_peak_of_memory_is_known():
+    before = runtime.peak_memory()
+    assert before > 2**20
+    assert runtime.peak_memory() >= before

@@ -10,7 +10,7 @@ from functional_lm.compose import bind
 from functional_lm.layers import dropout, linear
 from functional_lm.models import language_model
 from functional_lm.models.llama import Config, architecture
-from functional_lm.speed.sharding import kept_targets, sharded
+from functional_lm.speed.sharding import TreeSum, kept_targets, sharded
 from functional_lm.testing import check_vjp, registry
 from functional_lm.testing.inputs import same_bits
 
@@ -73,6 +73,34 @@ def test_the_same_shards_give_the_same_bits():
     first, again = (sharded(3)(language_model, drawn, X, **side) for _ in range(2))
     assert same_bits(first, again)
     assert all(leaf.dtype == np.float32 for leaf in first[1]["norm"].values())
+
+
+@pytest.mark.parametrize("n_terms", [1, 2, 5, 8, 13])
+def test_a_sum_in_a_tree_does_not_depend_on_who_adds_what(n_terms):
+    def add(a, b):
+        return f"({a}{b})"
+
+    straight = TreeSum(add)
+    for i in range(n_terms):
+        straight.add(i, str(i))
+    assert max(len(straight.nodes), 1) <= n_terms.bit_length()
+    for border in range(n_terms + 1):
+        parts = TreeSum(add), TreeSum(add)
+        for i in range(n_terms):
+            parts[i >= border].add(i, str(i))
+        together = TreeSum(add)
+        for start, size, total in parts[0].nodes + parts[1].nodes:
+            together.add(start, total, size)
+        assert together.total() == straight.total()
+
+
+def test_microbatches_decide_the_bits_alone():
+    side = {"targets": Y, "model": MODEL}
+    first, *others = (
+        sharded(n_shards, microbatches=5)(language_model, params(np.float32), X, **side)
+        for n_shards in (1, 2, 7)
+    )
+    assert same_bits(others, [first] * 2)
 
 
 def test_each_part_drops_out_other_entries():

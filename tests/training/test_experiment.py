@@ -6,6 +6,7 @@ import pytest
 
 from functional_lm.generation import temperature
 from functional_lm.layers import embedding
+from functional_lm.text import CharTokenizer, EncodedCorpus
 from functional_lm.training import Experiment, TrainConfig
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
@@ -111,3 +112,13 @@ def test_what_training_adds_to_the_loss_is_not_in_the_validation(settings, sizes
     assert more.validation_loss(params) == plain.validation_loss(params)
     one, other = (next(e.run(e.init_state(params))) for e in (plain, more))
     assert other.loss > one.loss + 0.001
+
+
+def test_an_encoded_text_comes_with_its_tokenizer():
+    tokens = np.arange(40, dtype=np.uint8) % 3
+    text = EncodedCorpus(tokens, tokens, "0" * 64)
+    settings = TrainConfig(steps=1, seq_len=4, batch_size=2)
+    with pytest.raises(ValueError, match="an encoded text has a tokenizer: got only its tokens"):
+        Experiment.build(text, settings)
+    built = Experiment.build(text, settings, tokenizer=CharTokenizer("abc"), sizes=SIZES)
+    assert (built.text_sha256, len(built.held_out), built.held_out_sizes) == ("0" * 64, 40, None)

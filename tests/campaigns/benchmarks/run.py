@@ -8,6 +8,7 @@ import inspect
 import typing
 from pathlib import Path
 
+import cluster
 import corpora
 import learning
 import processes
@@ -20,6 +21,7 @@ COMMANDS = {
     "bandwidth": speed.bandwidth,
     "memory": processes.memory,
     "startup": processes.startup,
+    "cluster": cluster.cluster,
     "corpora": corpora.corpora,
     "saving": learning.saving,
     "loss-table": learning.loss_table,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import cluster
 import harness
 import numpy as np
 import pytest
@@ -207,3 +208,21 @@ def test_the_command_lists_what_is_measured():
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for name in ("step", "generation", "memory", "startup", "saving", "loss-table", "find-lr"):
         assert name in said
+
+
+def test_several_processes_are_timed(mpiexec):
+    seconds = cluster.run(1, {"what": "steps", "setting": "tiny", "steps": 1})
+    assert list(seconds) == list(cluster.MODES)
+    assert all(len(values) == 1 and values[0] > 0 for values in seconds.values())
+
+
+def test_the_model_of_many_hosts():
+    costs = cluster.Costs(
+        microbatch=1.0, rest=0.5, window=0.01, part=0.1, add=1e-6, entries=1000, buckets=2
+    )
+    link, batch = cluster.Link(latency=1e-3, bandwidth=1e6), {"microbatches": 8, "windows": 16}
+    one = cluster.modelled(costs, link, 1, **batch)
+    assert one == pytest.approx(8 + 0.5 + 7e-3 + 0.16 + 0.8)
+    four = 2 + 0.5 + 1.75e-3 + 0.16 + 0.8 + 2 * 0.75 * 4e-3
+    assert cluster.modelled(costs, link, 4, **batch) == pytest.approx(four + 12e-3)
+    assert cluster.modelled(costs, link, 4, fast=True, **batch) == pytest.approx(four + 8e-3)

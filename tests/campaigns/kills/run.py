@@ -10,6 +10,10 @@ kills       A small run is trained once without a disturbance. Then the same run
             the same lines, but for the times in them.
 overwrite   New runs replace one another with --overwrite, and the starts are killed: under the
             name there must be one whole run at any time, the old or the new.
+ranks       The same run is started and resumed by mpiexec, each time with one to four processes.
+            One of them, drawn at random, is killed: all must end within ten seconds, with one
+            message, and the rest is as with kills. Half of the time the state of the optimizer is
+            divided. The undisturbed run is made by one process.
 starts      Two to eight runs start at the same moment, with one name or without any: each that
             says "saved" must be there, whole and its own.
 power       What a run and a run with --overwrite ask of the file system is recorded, then replayed
@@ -58,6 +62,7 @@ SETTINGS = [
 COUNTS = {
     "kills": 1000,
     "overwrite": 500,
+    "ranks": 100,
     "starts": 200,
     "power": 300,
     "encodings": 200,
@@ -120,6 +125,55 @@ class Campaign:
         print(
             f"{made} kills, {ends + 1} runs to their end: no checkpoint was unreadable, {lost} "
             "steps were lost beyond the last save, and all ends are bit for bit the undisturbed one"
+        )
+
+    def ranks(self, kills: int) -> None:
+        """Make that many kills of one process of several; exit at the first fault."""
+        expect(
+            self.start(self.arguments(self.straight)).wait() == 0, "the undisturbed run ends well"
+        )
+        seconds = [0.0] * 5  # that a whole run takes, by the number of processes
+        made = ends = lost = 0
+        slowest = 0.0
+        while made < kills:
+            expected = self.newest()
+            size = self.draw.randint(1, 4)
+            begin = time.perf_counter()
+            divided = ["--shard-optimizer"] * (self.draw.random() < 0.5)
+            cluster = Launched(size, [*self.arguments(self.victim), *divided])
+            seconds[size] = seconds[size] or 4.0
+            time.sleep(self.draw.uniform(0, seconds[size]))
+            ranks = cluster.ranks()
+            if ranks and cluster.process.poll() is None:
+                killed_at = time.perf_counter()
+                os.kill(self.draw.choice(ranks), signal.SIGKILL)
+                status, said = cluster.wait()
+                slowest = max(slowest, time.perf_counter() - killed_at)
+            else:
+                status, said = cluster.wait()
+            if status == 0:
+                seconds[size] = time.perf_counter() - begin
+                expect("\noptimizer   " in said, "the memory of the processes is said")
+                self.compare()
+                ends += 1
+                shutil.rmtree(self.victim)
+                continue
+            made += 1
+            expect(said.count("BAD TERMINATION") == 1, f"there is one message: {said}")
+            ours = "functional-lm train:" in said or "Traceback" in said
+            expect(not ours, f"there is no other message: {said}")
+            expect(slowest < 10, f"all end within ten seconds, not {slowest:.1f}")
+            expect(not any(map(running, ranks)), "no process is left")
+            lost += self.look(expected)
+            if made % 20 == 0:
+                print(f"{made} kills, {ends} runs ended the same", flush=True)
+        last = Launched(2, self.arguments(self.victim)).wait()
+        expect(last[0] == 0, f"the last run ends well: {last[1]}")
+        self.compare()
+        print(
+            f"{made} kills of one process of one to four, {ends + 1} runs to their end: all others "
+            f"ended within {slowest:.1f} s, no checkpoint was unreadable, {lost} steps were lost "
+            "beyond the last save, and all ends are bit for bit the run of one process"
         )
 
     def overwrite(self, kills: int) -> None:
@@ -400,6 +454,42 @@ class Started(Process):
         program = [str(Path(sys.executable).with_name("functional-lm")), *arguments]
         self.process = subprocess.Popen(program, stdout=subprocess.DEVNULL)
         self.pid = self.process.pid
+
+
+class Launched:
+    """The command in several processes, as mpiexec starts it."""
+
+    def __init__(self, size: int, arguments: list[str]) -> None:
+        folder = Path(sys.executable).parent
+        program = [folder / "mpiexec", "-n", str(size), folder / "functional-lm", *arguments]
+        self.process = subprocess.Popen(
+            program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def ranks(self) -> list[int]:
+        """Return the processes that mpiexec's helper has started."""
+        return [rank for helper in children(self.process.pid) for rank in children(helper)]
+
+    def wait(self) -> tuple[int, str]:
+        """Return the exit status and all that was said."""
+        said, _ = self.process.communicate()
+        return self.process.returncode, said
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
+
+
+def running(pid: int) -> bool:
+    """Tell whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class Forked(Process):
