@@ -215,7 +215,10 @@ def check(
         if examination is not None:
             explain(examination)
             if own_inputs and "float64" in dtypes:
-                check_own_inputs(examination)
+                try:
+                    check_own_inputs(examination)
+                except BrokenLayer as error:
+                    report.notes.append(f"the inputs of the check end early: {error}")
             if audit and "float64" in dtypes:
                 report.audit += audited(examination)
     return report

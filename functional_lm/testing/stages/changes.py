@@ -326,7 +326,9 @@ def _extreme(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
 def tied_or_zero(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
     """Round x, so that some entries are equal, and make a row of it zero."""
     params, x = inputs
-    rounded = pytree.map(lambda leaf: np.rint(leaf) if leaf.dtype.kind == "f" else leaf, x)
+    rounded = pytree.map(
+        lambda leaf: np.asarray(np.rint(leaf)) if leaf.dtype.kind == "f" else leaf, x
+    )
     yield Problem("integers in x, some of them equal", (params, rounded), counts="everything")
     yield Problem("zeros in x[0]", (params, pytree.map(_emptied, x)), counts="everything")
 
@@ -352,7 +354,7 @@ def _scaled(inputs: tuple[Tree, Any]) -> Iterator[Problem]:
     """Make x larger, smaller and of the other sign."""
     params, x = inputs
     for times, what in ((16, "16 times as large"), (1 / 16, "16 times as small"), (-1, "negated")):
-        moved = pytree.map(lambda a, t=times: a * t if a.dtype.kind == "f" else a, x)
+        moved = pytree.map(lambda a, t=times: np.asarray(a * t) if a.dtype.kind == "f" else a, x)
         yield Problem(f"x {what}", (params, moved))
 
 

@@ -371,6 +371,17 @@ def test_ties_count_where_forward_is_smooth_there(forward, vjp, what):
     assert what in str(report)
 
 
+def test_a_scalar_stays_an_array():
+    def forward(params, x):
+        assert type(x) is np.ndarray
+        return np.abs(x), x
+
+    made = layer(forward, lambda x, g: ({}, np.asarray(g * np.sign(x))))
+    report = check_vjp(made, {}, np.array(0.3), reference=lambda params, x: jnp.abs(x))
+    assert report, report
+    assert not report.notes
+
+
 def test_an_overflow_on_the_way_to_right_results_is_a_note():
     def forward(params, x):
         return np.tanh(x), x
