@@ -4,7 +4,7 @@ python tests/campaigns/gradbugs/run.py [--json FILE] [--ours] [--half HALF] [NAM
 
 Each bug is checked at awkward inputs and, where one is known, at the friendly fixture that hid it.
 Bugs fall into two halves by a hash of the thread's name: the first is for work on the diagnosis,
-the second for its exam. Two more sets, `bug_ports.third` and `bug_ports.fourth`, were labelled
+the second for its exam. Three more sets, `bug_ports.third` to `bug_ports.fifth`, were labelled
 before the diagnosis had seen them. To have the other checkers: pip install -e '.[bench]'.
 """
 
@@ -33,6 +33,7 @@ HALVES = {
     "second": "the second half",
     "third": "the third set",
     "fourth": "the fourth set",
+    "fifth": "the fifth set",
 }
 
 

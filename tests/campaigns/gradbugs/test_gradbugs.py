@@ -66,6 +66,7 @@ def test_the_corpus_is_large_and_its_halves_are_alike():
     assert 0.4 < sizes["first"] / (sizes["first"] + sizes["second"]) < 0.6
     assert sizes["third"] >= 40
     assert sizes["fourth"] >= 40
+    assert sizes["fifth"] >= 30
 
 
 @pytest.mark.parametrize("name", ["Difference", "Gather", "NotContiguous"])

@@ -3,13 +3,14 @@
 Each class is one bug: its docstring says what was wrong, ``thread`` where it was reported.
 Layers with their own file are grouped by kind; `negatives` are right backward passes that
 somebody took for wrong. `third` holds ports that came later, with negatives of their own, and
-`fourth` those that came last.
+`fourth` and `fifth` those that came after them.
 """
 
 from . import (  # noqa: F401
     attention,
     convolutions,
     entrywise,
+    fifth,
     fourth,
     indices,
     losses,

@@ -64,7 +64,7 @@ class Port:
 def half_of(port: type[Port]) -> str:
     """Return the folder of a later set, or the half of the others that the thread's name says."""
     folder = port.__module__.split(".")[-2]
-    if folder in ("third", "fourth"):
+    if folder in ("third", "fourth", "fifth"):
         return folder
     return "second" if hashlib.sha256(port.thread.encode()).digest()[0] % 2 else "first"
 
