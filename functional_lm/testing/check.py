@@ -80,8 +80,9 @@ def check_vjp(
             as this library's own layers raise.
         bitwise: require the same bits in every call, and for an example in whatever batch it comes.
         strict: fail for what is otherwise a note: a Python float as y, zeros as the gradient of
-            integers, a y that lies in the memory of a residual, an empty batch that raises, an
-            overflow on the way to right results.
+            integers, a y that lies in the memory of a residual, an empty batch that raises, a
+            forward that cannot take one example, a vjp that raises for a setting that forward
+            ignores, an overflow on the way to right results.
         own_inputs: also try inputs that the check makes itself, where ``forward`` still agrees with
             the reference: other scales and biases, ids that repeat, masks that hide, a broadcast
             ``g``; other settings, sizes and optional inputs.

@@ -137,7 +137,7 @@ class SoftmaxIntoG(Port):
 
 
 class BalanceLoss(Port):
-    """The balance loss is attached to a copy that nobody reads, and sends nothing back."""
+    """The balance loss is added to an array that nothing reads, so it has no gradient."""
 
     thread = "NVIDIA-NeMo/Automodel 1408"
     causes = {"params.gate": "missing term", "x": "missing term"}
